@@ -1,0 +1,45 @@
+# `make demo` and `make test` need nothing but Python 3.11 or later: they make .venv, install into it and run.
+# Paths are relative throughout, so the checkout may lie in a folder whose name has spaces.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test check format clean
+
+help:
+	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
+	@echo "make test    run the tests"
+	@echo "make check   lint, formatting and types"
+	@echo "make format  format the code and mend what the linter can"
+	@echo "make clean   remove .venv, results and caches"
+
+# Installed again when the dependencies change. The stamp is written last, so a broken install is tried again.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ echo "error: $(PYTHON) can't make .venv; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@$(BIN)/python -c 'import cv2' || \
+		{ echo "error: OpenCV can't be imported; on Debian: apt-get install libgl1 libglib2.0-0" >&2; exit 1; }
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/grounded-seg run "red car" examples/scene.png --preset demo -o grounded-seg-out/demo --overwrite
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv grounded-seg-out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
