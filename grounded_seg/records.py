@@ -1,0 +1,167 @@
+"""The records that flow through the pipeline: `Image` -> `Detection` -> `Instance` -> `ImageResult`.
+
+They are frozen and know nothing of models or files. Records that hold an array compare by identity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+BoxXyxy: TypeAlias = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels of the upright image, continuous edges, half-open. See `grounded_seg`."""
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """Width and height of the upright image, in pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One decoded image, upright."""
+
+    path: Path
+    """Where it was read from."""
+    pixels: npt.NDArray[np.uint8]
+    """RGB, (height, width, 3)."""
+
+    @property
+    def size(self) -> ImageSize:
+        """Width and height in pixels."""
+        return ImageSize(width=self.width, height=self.height)
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One box that the detector found."""
+
+    label: str
+    """The model's own words for the object."""
+    prompt: str
+    """The question that was asked."""
+    box_xyxy: BoxXyxy
+    score: float
+    """The detector's confidence, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """A mask in COCO's compressed run-length encoding: column-major runs, starting with background."""
+
+    size: ImageSize
+    counts: bytes
+    """COCO's ASCII compression of the run lengths, as pycocotools writes it."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A detection with its mask."""
+
+    detection: Detection
+    mask: RunLength | None
+    """The mask at the image's own size, never empty; None where only boxes were asked for."""
+    mask_score: float | None
+    """The segmenter's own estimate of the mask's IoU with the truth, in [0, 1]."""
+
+    @property
+    def box_xyxy(self) -> BoxXyxy:
+        """The detector's box."""
+        return self.detection.box_xyxy
+
+
+@dataclass(frozen=True)
+class SegmentedImage:
+    """What the segmenter made of one image's detections."""
+
+    instances: tuple[Instance, ...] = ()
+    """In the order of the detections, without those whose mask came out empty."""
+    n_empty_masks: int = 0
+    """Detections dropped because their mask came out empty."""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What was found on one image."""
+
+    path: Path
+    size: ImageSize
+    instances: tuple[Instance, ...]
+    """In the order of the prompts, and from high to low score within a prompt."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Share of each stage in the run's time, in seconds; empty where it wasn't measured."""
+    n_empty_masks: int = 0
+    """Detections dropped because their mask came out empty."""
+
+
+@dataclass(frozen=True)
+class ImageSkipped:
+    """An image that could not be processed."""
+
+    path: Path
+    reason: str
+    """One line for a person."""
+    error: str
+    """The error's class name."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one generated text of Florence-2 says, in pixels of the upright image."""
+
+    boxes: tuple[Detection, ...] = ()
+    polygons: tuple["LabelledPolygons", ...] = ()
+    quads: tuple["LabelledQuad", ...] = ()
+    text: str = ""
+    """The whole text without special tokens, for tasks that answer with text."""
+
+
+@dataclass(frozen=True)
+class LabelledPolygons:
+    """One object's outline, in one or more parts."""
+
+    label: str
+    polygons: tuple[tuple[tuple[float, float], ...], ...]
+    """Each part is a ring of (x, y) pixels, not closed."""
+
+
+@dataclass(frozen=True)
+class LabelledQuad:
+    """A four-cornered region with its text, as OCR gives it."""
+
+    label: str
+    quad: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
+    """(x, y) pixels in reading order from the top left."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The sum of a run over many images."""
+
+    n_done: int
+    n_skipped: int
+    n_instances: int
+    seconds: float
+    """Wall time from the first image read to the last file written."""
+    skipped: tuple[ImageSkipped, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every image was done, 1 when some or all were skipped."""
+        return 1 if self.n_skipped else 0
