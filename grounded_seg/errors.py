@@ -1,0 +1,40 @@
+"""What can go wrong for a user, each with its exit code and a next step.
+
+A message is one line: what happened, where, and what to do next. Code raises where the fact is known; `batch` catches
+to skip one image and `cli` catches to print the line and exit. A library's own error becomes one of these with
+`raise ... from` in the module that is that library's home.
+"""
+
+
+class GroundedSegError(Exception):
+    """An expected failure: the message is one line for the user, `exit_code` is the process's."""
+
+    exit_code = 1
+
+
+class UsageError(GroundedSegError):
+    """The request itself makes no sense: an unknown option value, an empty prompt, a used output folder."""
+
+    exit_code = 2
+
+
+class InputError(GroundedSegError):
+    """An input can't be used: no images found, a damaged data set."""
+
+    exit_code = 3
+
+
+class ImageError(InputError):
+    """One image can't be read: not an image, truncated, too large."""
+
+
+class WeightsError(GroundedSegError):
+    """Weights are missing, damaged, of another model, or can't be fetched."""
+
+    exit_code = 4
+
+
+class DeviceError(GroundedSegError):
+    """The device can't run what was asked: no such device, no such dtype on it, out of memory."""
+
+    exit_code = 5
