@@ -1,0 +1,123 @@
+"""Arithmetic on boxes: area, clipping, overlap, and suppression of duplicates.
+
+Boxes are rows of x0 y0 x1 y1 in pixels with continuous edges, half-open, as `grounded_seg` states. A box whose right or
+bottom edge doesn't lie beyond its left or top one is empty: its area is 0 and it overlaps nothing. Every function takes
+any float dtype and computes in float64, so that a threshold decides alike whatever the model's precision was.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_seg.records import BoxXyxy, ImageSize
+
+Boxes: TypeAlias = npt.NDArray[np.floating[Any]]
+"""(n, 4), rows of x0 y0 x1 y1 in pixels; n may be 0."""
+
+
+def array_from_boxes(boxes: Sequence[BoxXyxy]) -> npt.NDArray[np.float64]:
+    """Stack boxes into an (n, 4) array; no boxes give (0, 4), which plain `np.array` would not."""
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def areas_px(boxes_xyxy: Boxes) -> npt.NDArray[np.float64]:
+    """Area of each box in square pixels, (n,); an empty or inside-out box has 0.
+
+    >>> areas_px(np.array([[1.0, 2.0, 4.0, 4.5]])).tolist()
+    [7.5]
+    """
+    sides = np.maximum(boxes_xyxy[:, 2:].astype(np.float64) - boxes_xyxy[:, :2], 0.0)
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def clip(boxes_xyxy: Boxes, size: ImageSize) -> npt.NDArray[np.float64]:
+    """Move every edge that lies outside the image onto its border, (n, 4).
+
+    A box wholly outside becomes empty; it keeps its row, so that scores and labels stay in step.
+
+    >>> clip(np.array([[-3.0, 5.0, 700.0, 490.0]]), ImageSize(640, 480)).tolist()
+    [[0.0, 5.0, 640.0, 480.0]]
+    """
+    limits = np.array([size.width, size.height, size.width, size.height], dtype=np.float64)
+    return np.asarray(np.clip(boxes_xyxy.astype(np.float64), 0.0, limits))
+
+
+def pairwise_iou(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:
+    """Intersection over union of every first box with every second one, (n, m) in [0, 1].
+
+    Two empty boxes have IoU 0, not a division by nothing.
+
+    >>> pairwise_iou(np.array([[0.0, 0.0, 4.0, 2.0]]), np.array([[2.0, 0.0, 6.0, 2.0]])).round(4).tolist()
+    [[0.3333]]
+    """
+    intersections = _intersections_px(first_xyxy, second_xyxy)
+    unions = areas_px(first_xyxy)[:, None] + areas_px(second_xyxy)[None, :] - intersections
+    return _ratios(intersections, unions)
+
+
+def pairwise_containment(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:
+    """Intersection over the smaller box's area, (n, m) in [0, 1]: 1 where one box lies inside the other.
+
+    IoU is small for a wheel inside a car; this is 1. An empty box is contained in nothing.
+
+    >>> pairwise_containment(np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([[8.0, 0.0, 12.0, 1.0]])).tolist()
+    [[0.5]]
+    """
+    smaller = np.minimum(areas_px(first_xyxy)[:, None], areas_px(second_xyxy)[None, :])
+    return _ratios(_intersections_px(first_xyxy, second_xyxy), smaller)
+
+
+def kept_after_suppression(
+    boxes_xyxy: Boxes,
+    scores: npt.NDArray[np.floating[Any]],
+    iou_threshold: float,
+    containment_threshold: float | None = None,
+) -> npt.NDArray[np.intp]:
+    """Drop each box that overlaps a better, kept one too much (greedy non-maximum suppression).
+
+    Equal scores go by input order, the earlier box first, so the answer never depends on a sort's whim.
+
+    Args:
+        boxes_xyxy: (n, 4), all of one group: call it per class for class-wise suppression.
+        scores: (n,), higher is better.
+        iou_threshold: A box is a duplicate if its IoU with a kept box is *above* this; 1 keeps all.
+        containment_threshold: If given, a box is a duplicate too if its containment with a kept box is above this.
+
+    Returns:
+        Indices of the kept boxes, (k,), from high to low score.
+
+    Raises:
+        ValueError: If there aren't as many scores as boxes.
+    """
+    if len(boxes_xyxy) != len(scores):
+        raise ValueError(f"{len(boxes_xyxy)} boxes have {len(scores)} scores")
+    waiting = np.argsort(-scores, kind="stable")
+    kept: list[np.intp] = []
+    while waiting.size:
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        # One row at a time: the whole n x n table would not fit for the proposals of a tiled image.
+        best_xyxy, rest_xyxy = boxes_xyxy[best : best + 1], boxes_xyxy[waiting]
+        duplicate = pairwise_iou(best_xyxy, rest_xyxy)[0] > iou_threshold
+        if containment_threshold is not None:
+            duplicate |= pairwise_containment(best_xyxy, rest_xyxy)[0] > containment_threshold
+        waiting = waiting[~duplicate]
+    return np.array(kept, dtype=np.intp)
+
+
+def _intersections_px(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:
+    """Shared area of every pair in square pixels, (n, m)."""
+    first, second = first_xyxy.astype(np.float64)[:, None], second_xyxy.astype(np.float64)[None, :]
+    starts = np.maximum(first[..., :2], second[..., :2])
+    sides = np.maximum(np.minimum(first[..., 2:], second[..., 2:]) - starts, 0.0)
+    # An inside-out box can still "intersect" on paper; it is empty, so it shares nothing.
+    solid = (areas_px(first_xyxy) > 0)[:, None] & (areas_px(second_xyxy) > 0)[None, :]
+    return np.asarray(sides[..., 0] * sides[..., 1] * solid)
+
+
+def _ratios(parts: npt.NDArray[np.float64], wholes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Divide, with 0 where the whole is 0; rounding may not lift a ratio above 1."""
+    ratios = np.divide(parts, wholes, out=np.zeros_like(parts), where=wholes > 0)
+    return np.minimum(ratios, 1.0)
