@@ -1,0 +1,175 @@
+"""Where the models run: device, number format, seeds, and what a run's manifest says about its surroundings."""
+
+import logging
+import platform
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+
+from grounded_seg.errors import DeviceError, UsageError
+from grounded_seg.settings import Precision
+
+_LOG = logging.getLogger(__name__)
+
+_BFLOAT16_CAPABILITY = (8, 0)
+"""First CUDA compute capability with bfloat16 in hardware; older cards only emulate it."""
+_FLOAT16_CAPABILITY = (7, 0)
+"""First one with tensor cores; on many cards before it float16 is slower than float32."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """Find the device that `name` asks for.
+
+    Args:
+        name: "cpu", "cuda" (the first card), "cuda:N", "mps", or "auto" for the first of CUDA, MPS and CPU that is
+            there.
+
+    Raises:
+        UsageError: If the name is none of these.
+        DeviceError: If this machine doesn't have the device.
+    """
+    available = _available_devices()
+    if name == "auto":
+        return torch.device(available[0])
+    wanted = "cuda:0" if name == "cuda" else name
+    kind, _, index = wanted.partition(":")
+    if wanted not in ("cpu", "mps") and not (kind == "cuda" and index.isdecimal()):
+        raise UsageError(f"Unknown device {name!r}: give auto, cpu, cuda, cuda:N or mps.")
+    if wanted not in available:
+        raise DeviceError(f"Device {name} isn't there; this machine has {', '.join(available)}. Choose one or auto.")
+    return torch.device(wanted)
+
+
+def _available_devices() -> list[str]:
+    """Names of the usable devices, the fastest first; the CPU is always the last one."""
+    with warnings.catch_warnings():
+        # A CUDA build of torch warns about a missing or old driver; for us that is simply no CUDA device.
+        warnings.simplefilter("ignore")
+        n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*(f"cuda:{index}" for index in range(n_cuda)), *mps, "cpu"]
+
+
+def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Choose the number format of weights and activations.
+
+    `auto` takes bfloat16 only where the hardware computes in it (a CPU with AMX or AVX512-BF16, a CUDA card from
+    compute capability 8.0 on), float16 on the CUDA cards with tensor cores before that, and float32 elsewhere.
+
+    Raises:
+        DeviceError: If the device can't compute in the number format asked for.
+    """
+    if precision is Precision.AUTO:
+        return _fastest_dtype(device)
+    dtype = {
+        Precision.FLOAT32: torch.float32,
+        Precision.BFLOAT16: torch.bfloat16,
+        Precision.FLOAT16: torch.float16,
+    }[precision]
+    if dtype is not torch.float32:
+        _check_runs(dtype, device)
+        if device.type == "cpu" and dtype is not _fastest_dtype(device):
+            _LOG.warning("This CPU has no %s arithmetic: expect it to be very slow. float32 is faster here.", precision)
+    return dtype
+
+
+def _fastest_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= _BFLOAT16_CAPABILITY:
+            return torch.bfloat16
+        return torch.float16 if capability >= _FLOAT16_CAPABILITY else torch.float32
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    # torch has no public question for this before 2.10; these two have been there, unchanged, since 2.4.
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
+    """Try the two operations that the models are made of, at the smallest size."""
+    try:
+        ones = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
+        torch.nn.functional.conv2d(ones, ones)
+        torch.nn.functional.layer_norm(ones @ ones, (2,))
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f"{device} can't compute in {dtype}: {error}. Use --dtype float32.") from error
+
+
+@contextmanager
+def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
+    """Turn torch's out-of-memory error into a `DeviceError` of one line.
+
+    Args:
+        doing: What was going on, such as "encoding 8 images".
+        remedy: What the user can do, such as "Lower --batch-size.".
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"Out of memory while {doing}. {remedy}") from error
+
+
+def set_seed(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch, on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def n_threads() -> int:
+    """Count the CPU threads that one operation of torch may use."""
+    return torch.get_num_threads()
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The software that a run's numbers depend on, for its manifest; nothing that tells one machine from another."""
+
+    grounded_seg: str
+    python: str
+    torch: str
+    torchvision: str
+    transformers: str
+    peft: str
+    segment_anything: str
+    opencv_python: str
+    pycocotools: str
+    pillow: str
+    numpy: str
+    cpu_capability: str
+    """The widest vector instructions that torch uses here, such as AVX2."""
+
+
+def versions() -> Versions:
+    """Look up what is installed; a package that isn't reads "not installed"."""
+    return Versions(
+        grounded_seg=_version("grounded-seg"),
+        python=platform.python_version(),
+        torch=_version("torch"),
+        torchvision=_version("torchvision"),
+        transformers=_version("transformers"),
+        peft=_version("peft"),
+        segment_anything=_version("segment-anything"),
+        opencv_python=_version("opencv-python"),
+        pycocotools=_version("pycocotools"),
+        pillow=_version("pillow"),
+        numpy=_version("numpy"),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,101 @@
+"""Fetch one published file into the cache, checked before it gets its name."""
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from grounded_seg.errors import WeightsError
+from grounded_seg.weights.hashes import sha256_of_file
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called with the bytes that have arrived, and with those to come in all where the server says it."""
+
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_S = 30.0
+"""Longest silence of the server."""
+
+
+def cache_folder() -> Path:
+    """Name the folder for fetched files, without making it.
+
+    `GROUNDED_SEG_CACHE` where it is set; else `grounded-seg` below `XDG_CACHE_HOME` or `~/.cache`.
+    """
+    own = os.environ.get("GROUNDED_SEG_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grounded-seg"
+
+
+def fetch(url: str, sha256: str, destination: Path, *, offline: bool = False, progress: Progress | None = None) -> Path:
+    """Make sure that `destination` is the file published at `url`.
+
+    A file that is there already is only checked. A new one is written under a temporary name beside it and renamed
+    once its hash is right, so that no other process ever sees half a file, and nothing is left of a failed attempt.
+
+    Args:
+        url: Where to fetch from; proxies are taken from the environment.
+        sha256: Expected hash, 64 lower-case hex digits.
+        destination: Where the file belongs; its folder is made if missing.
+        offline: Don't touch the network: only a file that is there already will do.
+        progress: Called about once per MiB.
+
+    Returns:
+        `destination`.
+
+    Raises:
+        WeightsError: If the file isn't there and can't be fetched, or its hash is another.
+    """
+    if destination.exists():
+        if sha256_of_file(destination) != sha256:
+            raise WeightsError(
+                f"{destination} is damaged or another file than {url}: its sha256 differs. "
+                "Delete it to have it fetched again, or use --preset demo, which works offline."
+            )
+        return destination
+    remedy = f"Download {url} and put it at {destination}, or use --preset demo, which works offline."
+    if offline:
+        raise WeightsError(f"{destination.name} is not on this disk, and --offline forbids fetching it. {remedy}")
+    try:
+        found_sha256 = _download(url, destination, sha256, progress)
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsError(f"{destination.name} could not be fetched ({error}). {remedy}") from error
+    if found_sha256 != sha256:
+        raise WeightsError(f"{destination.name} arrived damaged or changed: its sha256 is {found_sha256}. {remedy}")
+    return destination
+
+
+def _download(url: str, destination: Path, sha256: str, progress: Progress | None) -> str:
+    """Stream the file to its place if its hash is right, and to nowhere if not; return the hash."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary_name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
+    temporary = Path(temporary_name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            found_sha256 = _stream(url, file, progress)
+        if found_sha256 == sha256:
+            temporary.replace(destination)
+        return found_sha256
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stream(url: str, file: BinaryIO, progress: Progress | None) -> str:
+    """Copy what `url` holds into `file`; return its hash."""
+    digest = hashlib.sha256()
+    # The address comes from our own table, and nothing is trusted before the hash is right.
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310
+        length = response.headers.get("Content-Length")
+        n_total = int(length) if length and length.isdecimal() else None
+        n_done = 0
+        while chunk := response.read(_CHUNK_BYTES):
+            file.write(chunk)
+            digest.update(chunk)
+            n_done += len(chunk)
+            if progress is not None:
+                progress(n_done, n_total)
+    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""Get the weights of a source onto this disk, and say exactly which ones they are."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from grounded_seg.errors import WeightsError
+from grounded_seg.weights.fetch import Progress, cache_folder, fetch
+from grounded_seg.weights.hashes import sha256_of_weights
+from grounded_seg.weights.sources import HubSource, PublishedSource, Source
+
+_HUB_FILES = ("*.json", "*.txt", "*.safetensors")
+"""All that a model needs. Pickles (`.bin`) and code (`.py`) stay on the hub."""
+
+
+@dataclass(frozen=True)
+class LocatedWeights:
+    """Weights on this disk, as a run's manifest names them."""
+
+    path: Path
+    """File or folder to load from."""
+    name: str
+    """Hub id, file name, or the path as it was given."""
+    revision: str | None
+    """Commit on the hub, where they come from there."""
+    sha256: str
+    """Of the weights alone, see `hashes.sha256_of_weights`."""
+
+
+def locate(source: Source, *, offline: bool = False, progress: Progress | None = None) -> LocatedWeights:
+    """Find or fetch the weights of `source` and hash them.
+
+    Args:
+        source: One of the fields of `sources.ModelSources`.
+        offline: Use only what is on this disk already.
+        progress: Called while a Segment Anything file arrives.
+
+    Raises:
+        WeightsError: If they aren't there and can't be fetched, or hold no weights.
+    """
+    revision = None
+    if isinstance(source, HubSource):
+        path = _hub_snapshot(source, offline=offline)
+        # A snapshot's folder is named after its commit.
+        revision = path.name
+    elif isinstance(source, PublishedSource):
+        path = cache_folder() / source.file.file_name
+        # Its hash has been compared with the table's.
+        fetch(source.file.url, source.file.sha256, path, offline=offline, progress=progress)
+        return LocatedWeights(path=path, name=source.name, revision=None, sha256=source.file.sha256)
+    else:
+        path = source.path
+    return LocatedWeights(path=path, name=source.name, revision=revision, sha256=sha256_of_weights(path))
+
+
+def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
+    """Fetch a repository's configs and weights into the hub's own cache, or find them there."""
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        folder = huggingface_hub.snapshot_download(
+            source.repo_id,
+            revision=source.revision,
+            allow_patterns=list(_HUB_FILES),
+            local_files_only=offline,
+        )
+    # HTTPError is the base of what the hub's HTTP client raises: a name that the hub passes on, whichever client it uses.
+    except (OSError, ValueError, EntryNotFoundError, HTTPError) as error:
+        reason = "--offline forbids fetching it" if offline else _first_line(error)
+        raise WeightsError(
+            f"{source.repo_id} is neither a folder here nor in the hub's cache and could not be fetched ({reason}). "
+            f"Download https://huggingface.co/{source.repo_id} elsewhere and name its folder instead, "
+            "or use --preset demo, which works offline."
+        ) from error
+    return Path(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

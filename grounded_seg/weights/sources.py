@@ -1,0 +1,152 @@
+"""From the options to where each of the three models comes from. Nothing is read or fetched here."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from grounded_seg.errors import WeightsError
+from grounded_seg.settings import ModelSettings
+from grounded_seg.weights.presets import Preset, SegmenterFile, preset_by_name, preset_table
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_DEFAULT_REVISION = "main"
+_NO_ADAPTER = "none"
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """A file or folder on this disk."""
+
+    path: Path
+    name: str
+    """What a run's manifest calls it: the path as it was given, or the preset's part."""
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository on the Hugging Face hub."""
+
+    repo_id: str
+    revision: str
+    """Branch, tag or commit."""
+
+    @property
+    def name(self) -> str:
+        """What a run's manifest calls it."""
+        return self.repo_id
+
+
+@dataclass(frozen=True)
+class PublishedSource:
+    """A published Segment Anything file, fetched on first use."""
+
+    file: SegmenterFile
+
+    @property
+    def name(self) -> str:
+        """What a run's manifest calls it."""
+        return self.file.file_name
+
+
+Source: TypeAlias = LocalSource | HubSource | PublishedSource
+
+
+@dataclass(frozen=True)
+class ModelSources:
+    """Where the weights of one run come from."""
+
+    preset: str
+    detector: LocalSource | HubSource
+    adapter: LocalSource | HubSource | None
+    segmenter: LocalSource | PublishedSource
+    is_demo: bool
+    """The detector or the segmenter is the small one that ships with the project and knows rendered scenes only."""
+
+
+def resolve(settings: ModelSettings) -> ModelSources:
+    """Work out where each model comes from: the preset's parts, replaced by those that were named.
+
+    The preset's adapter belongs to the preset's detector: another detector comes without it, unless an adapter is
+    named too.
+
+    Raises:
+        UsageError: If there is no such preset.
+        WeightsError: If a named file or folder isn't there, or the preset's own are missing from the installation.
+    """
+    preset = preset_by_name(settings.preset)
+    has_own_detector = settings.detector is None or _is_detector_of(preset, settings.detector)
+    return ModelSources(
+        preset=preset.name,
+        detector=_detector(None if has_own_detector else settings.detector, preset),
+        adapter=_adapter(settings.adapter, preset if has_own_detector else None),
+        segmenter=_segmenter(settings.segmenter, preset),
+        is_demo=preset.ships_with_project and (has_own_detector or settings.segmenter is None),
+    )
+
+
+def _is_detector_of(preset: Preset, given: str) -> bool:
+    if preset.ships_with_project:
+        return Path(given).resolve() in [folder / preset.detector for folder in _shipped_folders(preset)]
+    return given == preset.detector
+
+
+def _detector(given: str | None, preset: Preset) -> LocalSource | HubSource:
+    if given is not None:
+        return _named(given, "--detector")
+    if preset.ships_with_project:
+        return _shipped(preset, preset.detector)
+    return HubSource(repo_id=preset.detector, revision=preset.revision or _DEFAULT_REVISION)
+
+
+def _adapter(given: str | None, preset: Preset | None) -> LocalSource | HubSource | None:
+    if given == _NO_ADAPTER:
+        return None
+    if given is not None:
+        return _named(given, "--adapter")
+    if preset is None or preset.adapter is None:
+        return None
+    return _shipped(preset, preset.adapter)
+
+
+def _segmenter(given: str | None, preset: Preset) -> LocalSource | PublishedSource:
+    published = preset_table().segmenters
+    if given is None:
+        if preset.ships_with_project:
+            return _shipped(preset, preset.segmenter)
+        return PublishedSource(published[preset.segmenter])
+    path = Path(given).expanduser()
+    if path.exists():
+        return LocalSource(path=path, name=given)
+    if given in published:
+        return PublishedSource(published[given])
+    raise WeightsError(
+        f"--segmenter {given} isn't there: give a Segment Anything file, a folder, or one of {', '.join(published)}."
+    )
+
+
+def _named(given: str, option: str) -> LocalSource | HubSource:
+    """Tell a folder from a hub id; what is on this disk comes first."""
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return LocalSource(path=path, name=given)
+    if path.exists() or not _HUB_ID.fullmatch(given):
+        raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as a hub id (owner/name).")
+    return HubSource(repo_id=given, revision=_DEFAULT_REVISION)
+
+
+def _shipped(preset: Preset, part: str) -> LocalSource:
+    """Find a part of a preset that ships with the project."""
+    for folder in _shipped_folders(preset):
+        if (folder / part).is_dir():
+            return LocalSource(path=folder / part, name=f"{preset.name}/{part}")
+    raise WeightsError(
+        f"The {preset.name} preset's {part} is missing from {_shipped_folders(preset)[-1]}: "
+        f"install grounded-seg again, or restore checkpoints/{preset.name} of the checkout."
+    )
+
+
+def _shipped_folders(preset: Preset) -> list[Path]:
+    """Name where a preset's folder may lie: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return [root / "checkpoints" / preset.name for root in (package, package.parent)]
