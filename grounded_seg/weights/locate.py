@@ -1,5 +1,6 @@
 """Get the weights of a source onto this disk, and say exactly which ones they are."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.fetch import Progress, cache_folder, fetch
 from grounded_seg.weights.hashes import sha256_of_weights
+from grounded_seg.weights.presets import preset_table
 from grounded_seg.weights.sources import HubSource, PublishedSource, Source
+
+_LOG = logging.getLogger(__name__)
 
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
 """All that a model needs. Pickles (`.bin`) and code (`.py`) stay on the hub."""
@@ -42,19 +46,18 @@ def locate(source: Source, *, offline: bool = False, progress: Progress | None =
     Raises:
         WeightsError: If they aren't there and can't be fetched, or hold no weights.
     """
-    revision = None
+    if isinstance(source, PublishedSource):
+        path = cache_folder() / source.file.file_name
+        fetch(source.file.url, source.file.sha256, path, offline=offline, progress=progress)
+        return LocatedWeights(path=path, name=source.name, revision=None, sha256=source.file.sha256)
     if isinstance(source, HubSource):
         path = _hub_snapshot(source, offline=offline)
         # A snapshot's folder is named after its commit.
-        revision = path.name
-    elif isinstance(source, PublishedSource):
-        path = cache_folder() / source.file.file_name
-        # Its hash has been compared with the table's.
-        fetch(source.file.url, source.file.sha256, path, offline=offline, progress=progress)
-        return LocatedWeights(path=path, name=source.name, revision=None, sha256=source.file.sha256)
-    else:
-        path = source.path
-    return LocatedWeights(path=path, name=source.name, revision=revision, sha256=sha256_of_weights(path))
+        return LocatedWeights(path=path, name=source.name, revision=path.name, sha256=sha256_of_weights(path))
+    sha256 = sha256_of_weights(source.path)
+    if source.path.is_file() and sha256 not in {file.sha256 for file in preset_table().segmenters.values()}:
+        _LOG.info("%s is none of the published Segment Anything files; its sha256 is %s.", source.path, sha256)
+    return LocatedWeights(path=source.path, name=source.name, revision=None, sha256=sha256)
 
 
 def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
@@ -68,7 +71,7 @@ def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
             allow_patterns=list(_HUB_FILES),
             local_files_only=offline,
         )
-    # HTTPError is the base of what the hub's HTTP client raises: a name that the hub passes on, whichever client it uses.
+    # HTTPError is the base of all that the HTTP client raises; the hub passes it on, whichever client it uses.
     except (OSError, ValueError, EntryNotFoundError, HTTPError) as error:
         reason = "--offline forbids fetching it" if offline else _first_line(error)
         raise WeightsError(
