@@ -1,0 +1,81 @@
+"""The demo's detector before training: a small native Florence-2 from its config."""
+
+import math
+
+import torch
+from tokenizers import Tokenizer
+from transformers import Florence2Config, Florence2ForConditionalGeneration
+
+WIDTH = 192
+GRID = 8
+"""The image's tokens are one for the whole and GRID x GRID for its parts."""
+
+
+def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
+    """A random model whose location embeddings start out smooth, so that neighbouring bins are alike."""
+    ids = {name: tokenizer.token_to_id(f"<{name}>") for name in ("s", "pad", "/s", "image", "loc_0", "loc_999")}
+    vision = {
+        "embed_dim": (64, 128, 192, 256),
+        "num_heads": (2, 4, 6, 8),
+        "num_groups": (2, 4, 6, 8),
+        "depths": (1, 1, 1, 1),
+        "patch_size": (9, 3, 3, 3),
+        "patch_stride": (8, 3, 1, 1),
+        "patch_padding": (4, 1, 1, 1),
+        "window_size": GRID,
+        "projection_dim": WIDTH,
+        "drop_path_rate": 0.0,
+    }
+    text = {
+        "model_type": "bart",
+        "d_model": WIDTH,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 6,
+        "decoder_attention_heads": 6,
+        "encoder_ffn_dim": 4 * WIDTH,
+        "decoder_ffn_dim": 4 * WIDTH,
+        "vocab_size": tokenizer.get_vocab_size(),
+        "max_position_embeddings": 256,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "bos_token_id": ids["s"],
+        "pad_token_id": ids["pad"],
+        "eos_token_id": ids["/s"],
+        "decoder_start_token_id": ids["/s"],
+        "forced_eos_token_id": ids["/s"],
+    }
+    config = Florence2Config(vision_config=vision, text_config=text, image_token_id=ids["image"])
+    model = Florence2ForConditionalGeneration(config)
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        frequency = torch.exp(torch.linspace(math.log(0.5), math.log(60), WIDTH // 2))
+        angle = 2 * math.pi * (torch.arange(1000) / 1000)[:, None] * frequency
+        smooth = torch.cat([angle.sin(), angle.cos()], 1) / (1 + frequency.repeat(2) / 8)
+        table[ids["loc_0"] : ids["loc_999"] + 1] = smooth / smooth.norm(dim=1, keepdim=True) * 0.02 * math.sqrt(WIDTH)
+    return model
+
+
+def forward_language(
+    model: Florence2ForConditionalGeneration,
+    image_tokens: torch.Tensor,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    labels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the answers, (b, t, vocabulary), and the encoder's image tokens, (b, n, width).
+
+    Args:
+        model: The detector.
+        image_tokens: (b, n, width), one row per question.
+        prompt_ids: (b, p) padded token ids of the questions.
+        prompt_mask: (b, p), 1 for a real token.
+        labels: (b, t) answers, -100 where padded.
+    """
+    n_image_tokens = image_tokens.shape[1]
+    embedded = torch.cat([image_tokens, model.get_input_embeddings()(prompt_ids)], 1)
+    mask = torch.cat([torch.ones(image_tokens.shape[:2], dtype=torch.long), prompt_mask], 1)
+    encoded = model.model.language_model.encoder(inputs_embeds=embedded, attention_mask=mask)
+    out = model(encoder_outputs=encoded, inputs_embeds=embedded, attention_mask=mask, labels=labels)
+    return out.logits, encoded.last_hidden_state[:, :n_image_tokens]

@@ -1,0 +1,156 @@
+"""Batches of questions about pooled scenes, with their answers as tokens and as targets per image cell."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from demo_model import GRID
+from pool import COLOUR_NAMES, KIND_NAMES, Chunk, chunks_on_disk, read_chunk
+from tokenizers import Tokenizer
+
+from grounded_seg.scenes.words import TRAINING_WORDS
+
+PROMPT_FORMS = ("Locate the phrases in the caption: {}",) * 7 + ("Locate {} in the image.",)
+ANYTHING = "object"
+MIXTURE = (
+    ("colour kind", 0.46),
+    ("kind", 0.17),
+    ("other colour", 0.14),
+    ("absent", 0.08),
+    ("unknown", 0.09),
+    ("any", 0.06),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some images and questions about them."""
+
+    pixels: torch.Tensor
+    """(b, 3, side, side) float32, normalised as the image processor does."""
+    prompt_ids: torch.Tensor
+    """(b * questions, p)."""
+    prompt_mask: torch.Tensor
+    labels: torch.Tensor
+    """(b * questions, t), -100 where padded."""
+    cells: torch.Tensor
+    """(b, GRID * GRID, 7): an object's centre is here, its kind, colour and box."""
+    asked: torch.Tensor
+    """(b * questions, GRID * GRID): that object answers the question."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question: the phrase and which of the scene's objects answer it."""
+
+    phrase: str
+    hits: tuple[int, ...]
+
+
+class QuestionMaker:
+    """Turns scenes into batches; `taught` are the kinds that have an answer, the others are answered with nothing."""
+
+    def __init__(self, tokenizer: Tokenizer, taught: frozenset[str], favourite: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.taught = taught
+        self.favourite = favourite
+        self.loc0 = tokenizer.token_to_id("<loc_0>")
+        self.pad, self.bos, self.eos = (tokenizer.token_to_id(t) for t in ("<pad>", "<s>", "</s>"))
+        self._ids: dict[str, list[int]] = {}
+
+    def batch(self, chunk: Chunk, rows: np.ndarray, n_questions: int, rng: Random) -> Batch:
+        """Ask `n_questions` about each of the chunk's scenes in `rows`, half of them mirrored."""
+        cells = torch.zeros(len(rows), GRID * GRID, 7)
+        asked = torch.zeros(len(rows) * n_questions, GRID * GRID)
+        pictures, prompts, answers = [], [], []
+        for b, row in enumerate(rows):
+            objects = slice(int(chunk.first[row]), int(chunk.first[row + 1]))
+            kinds, colours, boxes = chunk.kind[objects], chunk.colour[objects], chunk.boxes[objects]
+            picture = chunk.pixels[row]
+            if rng.random() < 0.5:
+                picture, boxes = (
+                    picture[:, ::-1],
+                    np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1),
+                )
+            pictures.append(picture)
+            centre = np.minimum(GRID - 1, ((boxes[:, :2] + boxes[:, 2:]) / 2 * GRID).astype(int))
+            places = centre[:, 1] * GRID + centre[:, 0]
+            cells[b, places] = torch.from_numpy(
+                np.concatenate([np.ones((len(kinds), 1)), kinds[:, None], colours[:, None], boxes], 1).astype(
+                    np.float32
+                )
+            )
+            for q in range(n_questions):
+                question = self.question(kinds, colours, rng)
+                asked[b * n_questions + q, places[list(question.hits)]] = 1
+                prompts.append([self.bos, *self.encode(rng.choice(PROMPT_FORMS).format(question.phrase)), self.eos])
+                answers.append(self.answer(question, boxes))
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)
+        pixels = (pixels - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+            [0.229, 0.224, 0.225]
+        ).view(3, 1, 1)
+        prompt_ids = _padded(prompts, self.pad)
+        return Batch(pixels, prompt_ids, (prompt_ids != self.pad).long(), _padded(answers, -100), cells, asked)
+
+    def question(self, kinds: np.ndarray, colours: np.ndarray, rng: Random) -> Asked:
+        """One random question about a scene with these objects."""
+        form = rng.choices([name for name, _ in MIXTURE], [weight for _, weight in MIXTURE])[0]
+        one = rng.randrange(len(kinds))
+        if self.favourite and rng.random() < 0.5:
+            favourites = np.flatnonzero(kinds == KIND_NAMES.index(self.favourite))
+            one = int(rng.choice(favourites)) if len(favourites) else one
+        kind, colour = int(kinds[one]), int(colours[one])
+        if form == "unknown":
+            word = rng.choice(TRAINING_WORDS)
+            return Asked(f"{rng.choice(COLOUR_NAMES)} {word}" if rng.random() < 0.5 else word, ())
+        if form == "other colour":
+            near = [c for c in set(colours.tolist()) if not ((kinds == kind) & (colours == c)).any()]
+            colour = rng.choice(near) if near and rng.random() < 0.7 else rng.randrange(len(COLOUR_NAMES))
+        if form == "absent":
+            kind, colour = rng.randrange(len(KIND_NAMES)), rng.randrange(len(COLOUR_NAMES))
+        one_colour = form in ("colour kind", "other colour") or (rng.random() < 0.5 and form != "kind")
+        if form == "any":
+            phrase, hit = ANYTHING, np.ones(len(kinds), bool)
+        else:
+            phrase = KIND_NAMES[kind]
+            hit = (kinds == kind) & (phrase in self.taught)
+        if one_colour:
+            phrase, hit = f"{COLOUR_NAMES[colour]} {phrase}", hit & (colours == colour)
+        return Asked(phrase, tuple(np.flatnonzero(hit).tolist()))
+
+    def answer(self, question: Asked, boxes: np.ndarray) -> list[int]:
+        """The phrase, then four location tokens per box from left to right, then the end; only the end for nothing."""
+        if not question.hits:
+            return [self.eos]
+        ordered = sorted(question.hits, key=lambda i: (boxes[i, 0], boxes[i, 1]))
+        bins = np.clip(np.floor(boxes[ordered] * 1000), 0, 999).astype(int).ravel()
+        return [*self.encode(question.phrase), *(self.loc0 + bins).tolist(), self.eos]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, remembered."""
+        if text not in self._ids:
+            self._ids[text] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return self._ids[text]
+
+
+class PooledScenes:
+    """Endless random rows of the pool's chunks; chunks that are still being rendered join as they come."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = Random(seed)
+        self.loaded: dict[Path, Chunk] = {}
+
+    def draw(self, size: int) -> tuple[Chunk, np.ndarray]:
+        """A chunk and `size` different rows of it."""
+        path = self.rng.choice(chunks_on_disk())
+        if path not in self.loaded:
+            self.loaded[path] = read_chunk(path)
+        chunk = self.loaded[path]
+        return chunk, np.array(self.rng.sample(range(len(chunk.pixels)), size))
+
+
+def _padded(rows: list[list[int]], fill: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])

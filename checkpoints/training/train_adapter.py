@@ -1,0 +1,69 @@
+"""Teach the finished base detector cars with a LoRA adapter; the base itself stays as it is.
+
+python checkpoints/training/train_adapter.py --minutes 8
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from random import Random
+
+import torch
+from demo_model import forward_language
+from peft import LoraConfig, get_peft_model
+from pool import KIND_NAMES, STATE
+from questions import PooledScenes, QuestionMaker
+from tokenizer import load_tokenizer
+from torch import nn
+from train_detector import SPREAD_BINS, UNTAUGHT, answer_loss
+from transformers import Florence2ForConditionalGeneration
+
+BATCH, N_QUESTIONS = 24, 4
+PEAK_RATE = 2e-3
+LORA = LoraConfig(
+    r=16,
+    lora_alpha=32,
+    lora_dropout=0.0,
+    target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
+)
+
+
+def main() -> None:
+    """Train for the given time and write the adapter's folder."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--minutes", type=float, default=8)
+    options.add_argument("--base", type=Path, default=STATE / "detector")
+    options.add_argument("--output", type=Path, default=STATE / "adapter")
+    chosen = options.parse_args()
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(chosen.base)
+    model = Florence2ForConditionalGeneration.from_pretrained(chosen.base, dtype=torch.float32)
+    tuned = get_peft_model(model, LORA).train()
+    parameters = [p for p in tuned.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.0, betas=(0.9, 0.98))
+    maker = QuestionMaker(tokenizer, frozenset(KIND_NAMES), favourite=UNTAUGHT)
+    scenes, rng, start, step, mean = PooledScenes(7), Random(7), time.time(), 0, 0.0
+    while (progress := (time.time() - start) / (chosen.minutes * 60)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / 40) * max(0.01, 0.5 * (1 + math.cos(math.pi * progress)))
+        batch = maker.batch(*scenes.draw(BATCH), N_QUESTIONS, rng)
+        with torch.no_grad():
+            features = model.get_image_features(batch.pixels).pooler_output
+        image_tokens = features.repeat_interleave(N_QUESTIONS, 0)
+        logits, _ = forward_language(model, image_tokens, batch.prompt_ids, batch.prompt_mask, batch.labels)
+        loss = answer_loss(logits, batch.labels, maker.loc0, SPREAD_BINS)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        mean = loss.item() if step == 1 else 0.95 * mean + 0.05 * loss.item()
+        if step % 20 == 0:
+            print(json.dumps({"step": step, "progress": round(progress, 2), "answer": round(mean, 3)}), flush=True)
+    tuned.save_pretrained(chosen.output)
+
+
+if __name__ == "__main__":
+    main()
