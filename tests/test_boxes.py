@@ -165,5 +165,6 @@ def test_suppression_equals_opencv(boxes: npt.NDArray[np.float64]) -> None:
     boxes = boxes[areas_px(boxes) > 1e-3]
     scores = np.linspace(0.1, 0.9, len(boxes))
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    expected = cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), score_threshold=0.0, nms_threshold=0.4)
-    assert kept_after_suppression(boxes, scores, 0.4).tolist() == list(expected)
+    # An odd threshold: OpenCV compares in float32, and simple boxes hit simple thresholds exactly.
+    expected = cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), score_threshold=0.0, nms_threshold=0.41237)
+    assert kept_after_suppression(boxes, scores, 0.41237).tolist() == list(expected)

@@ -1,0 +1,136 @@
+"""Masks as run lengths: encode, decode, measure, compare. The home of pycocotools' mask functions.
+
+A mask at full image size is a boolean (height, width) array only for a moment; what is kept and written is the record
+`RunLength`. Pixel (row, column) covers the half-open square from (column, row) to (column + 1, row + 1), so the tight
+box of a mask has whole-numbered edges and shares the box convention of `grounded_seg`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from grounded_seg.errors import InputError
+from grounded_seg.records import BoxXyxy, ImageSize, RunLength
+
+
+def run_length_from_mask(mask: npt.NDArray[np.bool_]) -> RunLength:
+    """Encode a mask without loss.
+
+    Args:
+        mask: (height, width) at the image's own size; may be all False.
+    """
+    height, width = mask.shape
+    # Runs go down the columns, so the encoder wants column-major memory.
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return RunLength(size=ImageSize(width=width, height=height), counts=encoded["counts"])
+
+
+def mask_from_run_length(run_length: RunLength) -> npt.NDArray[np.bool_]:
+    """Decode to a (height, width) array, column-major in memory.
+
+    Not pycocotools' `decode`: numpy 2 warns about it, and runs that end early come out as uninitialised memory.
+
+    Raises:
+        ValueError: If the runs don't add up to the mask's size, as only a record made by hand can.
+    """
+    runs = _runs_from_text(run_length.counts)
+    is_mask = np.arange(runs.size) % 2 == 1
+    return np.repeat(is_mask, runs).reshape(run_length.size.width, run_length.size.height).T
+
+
+def area_px(run_length: RunLength) -> int:
+    """Count the pixels of the mask, without decoding it; 0 for an empty one."""
+    return int(coco_mask.area(_coco_object(run_length)))
+
+
+def tight_box_xyxy(run_length: RunLength) -> BoxXyxy:
+    """Find the smallest box that holds the mask, in whole pixels; (0, 0, 0, 0) for an empty mask.
+
+    A mask of the single pixel in row 2, column 5 has the box (5.0, 2.0, 6.0, 3.0).
+    """
+    x, y, width, height = coco_mask.toBbox(_coco_object(run_length)).tolist()
+    return (x, y, x + width, y + height)
+
+
+def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
+    """Compute the IoU of every first mask with every second one, (n, m) in [0, 1], without decoding.
+
+    Two empty masks have IoU 0.
+
+    Raises:
+        ValueError: If the masks aren't all of one size.
+    """
+    sizes = {run_length.size for run_length in (*first, *second)}
+    if len(sizes) > 1:
+        raise ValueError(f"masks of different sizes can't be compared: {sorted((s.width, s.height) for s in sizes)}")
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    not_crowd = [0] * len(second)
+    return np.asarray(
+        coco_mask.iou([_coco_object(one) for one in first], [_coco_object(one) for one in second], not_crowd)
+    )
+
+
+def coco_from_run_length(run_length: RunLength) -> dict[str, Any]:
+    """COCO's JSON form of a mask: {"size": [height, width], "counts": text}."""
+    return {"size": [run_length.size.height, run_length.size.width], "counts": run_length.counts.decode("ascii")}
+
+
+def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
+    """Read COCO's JSON form of a mask, with compressed (text) or plain (list of whole numbers) counts.
+
+    Raises:
+        InputError: If it is neither, or if the runs don't add up to the mask's size.
+    """
+    try:
+        height, width = (int(side) for side in segmentation["size"])
+        counts = segmentation["counts"]
+        text = counts.encode("ascii") if isinstance(counts, str) else counts
+        runs = _runs_from_text(text) if isinstance(text, bytes) else np.array(text, dtype=np.int64).reshape(-1)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"a segmentation is no run-length mask ({type(error).__name__}: {error}); "
+            'it has to be {"size": [height, width], "counts": ...}, export the file again'
+        ) from error
+    # pycocotools doesn't check this, and would count and compare the damaged mask without a word.
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise InputError(
+            f"a run-length mask of {width} x {height} px holds {runs.sum()} px in its runs; "
+            "it is damaged or its size is that of another image, export the file again"
+        )
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    run_length = RunLength(size=ImageSize(width=width, height=height), counts=encoded["counts"])
+    # Runs of no length are legal but mislead the box function; our own encoder never writes them.
+    return run_length_from_mask(mask_from_run_length(run_length)) if (runs[1:] == 0).any() else run_length
+
+
+def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
+    """Undo COCO's compression: six bits a character from "0" on, low five first, the sixth says that more follow.
+
+    From the fourth run on, a number is the difference to the run two before (`rleFrString` in cocoapi's maskApi.c).
+
+    Raises:
+        ValueError: If the text can't be such a code.
+    """
+    sextets = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - ord("0")
+    if not sextets.size or ((sextets < 0) | (sextets > 63)).any() or sextets[-1] & 32:
+        raise ValueError("counts are no COCO run lengths")
+    ends = np.flatnonzero((sextets & 32) == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.arange(sextets.size) - np.repeat(starts, ends - starts + 1)
+    if places.max() > 6:
+        raise ValueError("a run is longer than any image")
+    values = np.add.reduceat((sextets & 31) << (5 * places), starts)
+    # Bit 4 of the last character is the sign.
+    values -= np.where(sextets[ends] & 16, np.int64(1) << (5 * (places[ends] + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _coco_object(run_length: RunLength) -> dict[str, Any]:
+    """Build the form that pycocotools' functions take."""
+    return {"size": [run_length.size.height, run_length.size.width], "counts": run_length.counts}
