@@ -42,7 +42,8 @@ def resized_boxes(boxes_xyxy: Sequence[BoxXyxy], size: ImageSize, resized: Image
     for index, box in enumerate(boxes):
         _check_box(box, size, index)
     scale_xy = (resized.width / size.width, resized.height / size.height)
-    return (boxes * np.tile(scale_xy, 2)).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = (boxes * np.tile(scale_xy, 2)).astype(np.float32)
+    return scaled
 
 
 def _check_box(box_xyxy: npt.NDArray[np.float64], size: ImageSize, index: int) -> None:

@@ -6,6 +6,8 @@ The modules are segment-anything's own; this file only knows their sizes and how
 
 import json
 import pickle
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -31,6 +33,20 @@ MODEL_TYPE = "segment-anything"
 
 PIXEL_MEAN_RGB = (123.675, 116.28, 103.53)
 PIXEL_STD_RGB = (58.395, 57.12, 57.375)
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    SafetensorError,
+)
+"""What torch and safetensors have been seen to raise on files with bytes changed or cut off."""
 
 _N_NAMED_KEYS = 3
 """Tensor names spelled out in an error; the rest is counted."""
@@ -166,25 +182,29 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read names and tensors without running anything that the file may carry."""
     if not path.is_file():
         raise WeightsError(f"{path} is missing: give a Segment Anything file, or a folder that holds {WEIGHTS_FILE}.")
-    content: Any
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            # Only the newer, zipped layout of torch.save can be mapped instead of copied.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is damaged or holds more than tensors, and is not loaded: a pickle can run code. "
             "Fetch it from its publisher again, or convert it to .safetensors."
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
+    except _DAMAGE as error:
         raise WeightsError(
             f"{path} can't be read as weights ({_first_line(error)}). Fetch or copy it again."
         ) from error
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(f"{path} isn't a plain table of tensors, as Segment Anything's files are.")
     return content
+
+
+def _unpickle(path: Path) -> Any:
+    """Read what `torch.save` wrote, if it is nothing but plain values and tensors."""
+    with warnings.catch_warnings():
+        # torch warns of an unusual pickle; whether it can be used is told by the result.
+        warnings.simplefilter("ignore")
+        # Only the newer, zipped layout of torch.save can be mapped instead of copied.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _check_fit(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], source: Path) -> None:

@@ -77,7 +77,7 @@ class SamSegmenter:
             embeddings = self._encode([images[index] for index in asked], [frames[index] for index in asked])
             for index, embedding in zip(asked, embeddings, strict=True):
                 masks_and_scores = self._decode(embedding, boxes[index], frames[index], images[index].size)
-                segmented[index] = _collect(detections[index], masks_and_scores, images[index].size)
+                segmented[index] = _collect(detections[index], masks_and_scores)
         return segmented
 
     def _encode(self, images: Sequence[Image], frames: Sequence[ImageSize]) -> torch.Tensor:
@@ -104,7 +104,7 @@ class SamSegmenter:
             size: Size of the image itself.
         """
         image_pe = self._sam.prompt_encoder.get_dense_pe().to(self._dtype)
-        for chunk in torch.from_numpy(boxes_xyxy).to(self._device).split(BOXES_PER_CHUNK):
+        for chunk in torch.split(torch.from_numpy(boxes_xyxy).to(self._device), BOXES_PER_CHUNK):
             sparse, dense = self._sam.prompt_encoder(points=None, boxes=chunk, masks=None)
             logits, predicted_ious = self._sam.mask_decoder(
                 image_embeddings=embedding.unsqueeze(0),
@@ -122,7 +122,7 @@ class SamSegmenter:
         """Upsample logits (n, 1, h, w) to the image's size and threshold them, few at a time."""
         # The original goes by way of the whole padded square, which is the larger one for a small image.
         largest = max(size.width * size.height, self._sam.image_encoder.img_size**2)
-        for few in logits.split(max(1, MASK_PIXELS_PER_CHUNK // largest)):
+        for few in torch.split(logits, max(1, MASK_PIXELS_PER_CHUNK // largest)):
             upsampled = self._sam.postprocess_masks(
                 few, input_size=(frame.height, frame.width), original_size=(size.height, size.width)
             )
@@ -130,7 +130,7 @@ class SamSegmenter:
 
 
 def _collect(
-    detections: Sequence[Detection], masks_and_scores: Iterator[tuple[npt.NDArray[np.bool_], float]], size: ImageSize
+    detections: Sequence[Detection], masks_and_scores: Iterator[tuple[npt.NDArray[np.bool_], float]]
 ) -> SegmentedImage:
     """Encode the masks that hold anything, and count those that don't."""
     instances = [
