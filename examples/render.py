@@ -1,0 +1,33 @@
+"""Render the example scenes again: `python examples/render.py`. They are of the test split, beyond the evaluated ones."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from grounded_seg.scenes import Scene, Split, render_scene
+
+FIRST_INDEX = 10_000
+N_EXAMPLES = 3
+
+
+def is_telling(scene: Scene) -> bool:
+    """Whether "red car" is a real question here: one among other cars and other red things."""
+    seen = {(o.colour, o.kind) for o in scene.objects}
+    others = {colour for colour, kind in seen if kind == "car"} - {"red"}
+    red_things = {kind for colour, kind in seen if colour == "red"} - {"car"}
+    return ("red", "car") in seen and bool(others) and bool(red_things)
+
+
+def main() -> None:
+    """Write the first few telling scenes beside this file."""
+    index, found = FIRST_INDEX, 0
+    while found < N_EXAMPLES:
+        scene = render_scene(Split.TEST, index)
+        if is_telling(scene):
+            found += 1
+            Image.fromarray(scene.pixels).save(Path(__file__).with_name(f"scene-{found}.jpg"), quality=88)
+        index += 1
+
+
+if __name__ == "__main__":
+    main()
