@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,9 @@ def fetch(url: str, sha256: str, destination: Path, *, offline: bool = False, pr
     try:
         found_sha256 = _download(url, destination, sha256, progress)
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            # It is a response as well, and holds the connection.
+            error.close()
         raise WeightsError(f"{destination.name} could not be fetched ({error}). {remedy}") from error
     if found_sha256 != sha256:
         raise WeightsError(f"{destination.name} arrived damaged or changed: its sha256 is {found_sha256}. {remedy}")

@@ -116,7 +116,7 @@ def _segmenter(given: str | None, preset: Preset) -> LocalSource | PublishedSour
             return _shipped(preset, preset.segmenter)
         return PublishedSource(published[preset.segmenter])
     path = Path(given).expanduser()
-    if path.exists():
+    if given and path.exists():
         return LocalSource(path=path, name=given)
     if given in published:
         return PublishedSource(published[given])
@@ -127,8 +127,9 @@ def _segmenter(given: str | None, preset: Preset) -> LocalSource | PublishedSour
 
 def _named(given: str, option: str) -> LocalSource | HubSource:
     """Tell a folder from a hub id; what is on this disk comes first."""
+    # An empty name would be the working folder.
     path = Path(given).expanduser()
-    if path.is_dir():
+    if given and path.is_dir():
         return LocalSource(path=path, name=given)
     if path.exists() or not _HUB_ID.fullmatch(given):
         raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as a hub id (owner/name).")
