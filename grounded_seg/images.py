@@ -1,0 +1,280 @@
+"""Find images on disk and read each as one upright RGB array. The home of Pillow's decoding."""
+
+import os
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from PIL import ExifTags
+
+from grounded_seg.errors import ImageError, InputError
+from grounded_seg.records import Image
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
+"""A file in a folder is an image if its name ends so, in any case."""
+
+MAX_PIXELS = 2 * 89_478_485
+"""179 megapixels: what Pillow itself takes for a decompression bomb, and 0.5 GB as RGB."""
+
+# Pillow reads many more, among them EPS, which it hands to Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+# What Pillow's decoders raise on damaged bytes: there is no common base class.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
+
+_UPRIGHT = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation; 1 is upright already."""
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of a request. Names only: ten million paths would not fit beside the models."""
+
+    root: Path
+    """The folder that all names are relative to: the one given, or the common parent of several."""
+    file_names: tuple[str, ...]
+    """Path of each image relative to `root`, POSIX, unique, sorted by code point; never empty."""
+
+    def path(self, file_name: str) -> Path:
+        """Where the image of this name is."""
+        return self.root / file_name
+
+
+def find_images(paths: Sequence[Path], recursive: bool = True) -> FoundImages:
+    """List the images that files and folders name, without opening any.
+
+    A file named directly is taken whatever its ending, a file in a folder only with one of `IMAGE_ENDINGS`. Links to
+    files are followed, links to folders only where named directly, so that a link to a parent is no endless walk.
+
+    Args:
+        paths: Files and folders, at least one.
+        recursive: Whether folders within a folder are searched too.
+
+    Raises:
+        InputError: If a path doesn't exist, a folder can't be listed, or there is no image at all.
+    """
+    for path in paths:
+        if not os.path.lexists(path):
+            raise InputError(f"no file or folder is at {_shown(path)}; check the path")
+    bases = {path if path.is_dir() else path.parent for path in paths}
+    if len(bases) > 1:
+        # Only now do relative and absolute paths, and those with "..", have to share one root.
+        paths = [_absolute(path) for path in paths]
+        bases = {path if path.is_dir() else path.parent for path in paths}
+    root = Path(os.path.commonpath(bases)) if bases else Path()
+    found = {inside.relative_to(root).as_posix() for path in paths for inside in _images_at(path, recursive)}
+    if not found:
+        places = ", ".join(_shown(path) for path in paths) or "an empty list of paths"
+        raise InputError(f"no images in {places}; looked for files ending in {' '.join(IMAGE_ENDINGS)}, in any case")
+    return FoundImages(root=root, file_names=tuple(sorted(found)))
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode an image to upright 8-bit RGB.
+
+    - The EXIF orientation is applied: people label what they see.
+    - GIF and TIFF give their first frame.
+    - Transparent parts become white, the page that cut-outs and diagrams are made for. The colours stored under full
+      transparency are an accident of the drawing program, and would show objects that nobody sees.
+    - 16-bit grey is divided by 257, so that 65535 is 255, and float grey in [0, 1] multiplied by 255. Levels beyond
+      these carry no white of their own: the smallest becomes black and the largest white.
+
+    Args:
+        path: A file in one of the formats of `IMAGE_ENDINGS`, whatever its name.
+        max_pixels: Width x height above which an image is refused, before its pixels are decoded. Pillow's own limit,
+            twice `PIL.Image.MAX_IMAGE_PIXELS`, holds too.
+
+    Returns:
+        The image; its pixels are a C-contiguous uint8 array of its own.
+
+    Raises:
+        ImageError: If there is no such file, or it is no image, damaged, truncated or too large.
+    """
+    _check_readable(path)
+    with _PILLOW_HUSHED:
+        try:
+            with PIL.Image.open(path, formats=_FORMATS) as opened:
+                width, height = opened.size
+                if width * height > max_pixels:
+                    raise _too_large(path, f"{width} x {height} px", max_pixels)
+                return Image(path=path, pixels=_upright_rgb(opened))
+        except PIL.Image.DecompressionBombError as error:
+            raise _too_large(path, "too many pixels", 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)) from error
+        except PIL.UnidentifiedImageError as error:
+            known = " ".join(IMAGE_ENDINGS)
+            raise ImageError(
+                f"{_shown(path)} holds no image in a known format; convert it to one of {known}"
+            ) from error
+        except PermissionError as error:
+            raise ImageError(f"{_shown(path)} may not be read; check the file's permissions") from error
+        except _DAMAGE as error:
+            detail = " ".join(str(error).split())
+            raise ImageError(f"{_shown(path)} can't be decoded, it is damaged ({detail}); copy it again") from error
+
+
+def _absolute(path: Path) -> Path:
+    """Make a path absolute and free of "..", keeping the names of links where that can be."""
+    if ".." not in path.parts:
+        return path.absolute()
+    return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+
+
+def _images_at(path: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the file itself, or the images of a folder in no particular order."""
+    if not path.is_dir():
+        yield path
+        return
+    folders = [path]
+    while folders:
+        for entry in _entries(folders.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                if recursive:
+                    folders.append(Path(entry.path))
+            # A link to nothing is listed: reading it gives the reason, while leaving it out would be a silent gap.
+            elif _has_image_ending(entry.name) and not (entry.is_symlink() and Path(entry.path).is_dir()):
+                yield Path(entry.path)
+
+
+def _has_image_ending(name: str) -> bool:
+    return Path(name).suffix[1:].lower() in IMAGE_ENDINGS
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        # A folder left out silently would be a gap that nobody notices in the results.
+        raise InputError(
+            f"folder {_shown(folder)} can't be listed ({error.strerror}); check its permissions"
+        ) from error
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse what isn't a file with bytes in it, each with its own reason."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ImageError(f"{_shown(path)} is a link to a file that isn't there; remove the link") from error
+        raise ImageError(f"no file is at {_shown(path)}; check the path") from error
+    except OSError as error:
+        raise ImageError(f"{_shown(path)} can't be reached ({error.strerror}); check its permissions") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{_shown(path)} is a folder, not an image; name the images in it")
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a pipe would wait forever.
+        raise ImageError(f"{_shown(path)} is a pipe or a device, not a file; save the image to a file first")
+    if status.st_size == 0:
+        raise ImageError(f"{_shown(path)} is empty (0 bytes); copy it again")
+
+
+def _too_large(path: Path, what: str, max_pixels: int) -> ImageError:
+    return ImageError(f"{_shown(path)} is too large: {what}, the limit is {max_pixels} pixels; scale it down")
+
+
+def _shown(path: Path) -> str:
+    """Quote a path, so that spaces are seen and a line break in a name doesn't break the message's one line."""
+    return repr(os.fspath(path))
+
+
+def _upright_rgb(opened: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """Decode the current frame and turn it, (height, width, 3)."""
+    opened.load()
+    upright = opened
+    transpose = _UPRIGHT.get(_orientation(opened))
+    if transpose is not None:
+        upright = opened.transpose(transpose)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        grey = _grey_from_levels(np.asarray(upright))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if upright.has_transparency_data:
+        coloured = upright.convert("RGBA")
+        page = PIL.Image.new("RGBA", coloured.size, "white")
+        upright = PIL.Image.alpha_composite(page, coloured)
+    return np.array(upright.convert("RGB"))
+
+
+def _orientation(opened: PIL.Image.Image) -> int:
+    """Read the EXIF orientation; a damaged EXIF block costs the rotation, not the image."""
+    try:
+        value = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGE:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _grey_from_levels(levels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """Scale grey levels of more than 8 bits to 0 to 255, (height, width); what isn't a number becomes black.
+
+    >>> _grey_from_levels(np.array([[0, 257, 65535]], dtype=np.uint16)).tolist()
+    [[0, 1, 255]]
+    """
+    values = levels.astype(np.float64)
+    numbers = np.isfinite(values)
+    low, high = np.min(values, initial=np.inf, where=numbers), np.max(values, initial=-np.inf, where=numbers)
+    black, white = 0.0, 1.0 if levels.dtype.kind == "f" else 65535.0
+    if low < black or high > white:
+        black, white = low, high
+    scale = 255.0 / (white - black) if white > black else 0.0
+    return np.rint(np.where(numbers, values - black, 0.0) * scale).astype(np.uint8)
+
+
+class _Hush:
+    """Ignores Pillow's warnings while any thread is inside.
+
+    What Pillow warns of is either readable all the same or one of our errors; the warning would be noise, or a crash
+    where warnings are errors. `warnings.catch_warnings` alone isn't safe here: threads that leave in another order than
+    they came restore each other's filters. So the first one in changes the filters, the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._n_inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0:
+                self._filters.__exit__(kind, error, traceback)
+
+
+_PILLOW_HUSHED = _Hush()
