@@ -1,0 +1,151 @@
+"""Stage 1 as a whole: images and prompts in, scored boxes out."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+import torch
+
+from grounded_seg.boxes import array_from_boxes, kept_after_suppression
+from grounded_seg.detect.adapters import check_adapter_base, merge_adapter
+from grounded_seg.detect.checkpoint import load_florence
+from grounded_seg.detect.florence import MAX_NEW_TOKENS, FlorenceModel, GeneratedAnswer
+from grounded_seg.detect.parse import box_from_shape, parse_tokens
+from grounded_seg.detect.scores import ScoreRule, shape_score
+from grounded_seg.detect.tasks import TASKS, Task
+from grounded_seg.records import Detection, Image, ImageSize
+from grounded_seg.runtime import out_of_memory_as_device_error
+from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope
+from grounded_seg.weights.locate import LocatedWeights
+
+_TASKS = {
+    GroundingTask.GROUNDING: TASKS["CAPTION_TO_PHRASE_GROUNDING"],
+    GroundingTask.OPEN_VOCABULARY: TASKS["OPEN_VOCABULARY_DETECTION"],
+    GroundingTask.REFERRING: TASKS["REFERRING_EXPRESSION_SEGMENTATION"],
+}
+_QUESTIONS_AT_ONCE = 16
+"""Questions that go through encoder and decoder together: bounds the memory for many prompts on many images."""
+
+
+class FlorenceDetector:
+    """Florence-2 asked for one thing at a time, its answers scored and thinned out."""
+
+    def __init__(self, model: FlorenceModel, settings: DetectSettings, rule: ScoreRule = ScoreRule.PRODUCT) -> None:
+        self.model = model
+        self.settings = settings
+        self.rule = rule
+
+    def detect(
+        self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+    ) -> list[tuple[Detection, ...]]:
+        """Find what each prompt asks for in each image.
+
+        Each prompt is a question of its own, so classes don't blend; all questions about an image share one run of the
+        vision tower. What isn't there gives no box.
+
+        Args:
+            images: Any sizes. None in, none out.
+            prompts: Distinct, each the words for one thing.
+            class_names: The class of each prompt, between whose boxes duplicates are looked for with `class`; each
+                prompt is its own class where this isn't given.
+
+        Returns:
+            Per image its detections, in the order of the prompts and from high to low score within a prompt.
+
+        Raises:
+            UsageError: If a prompt is empty, or too long for the model.
+            DeviceError: If the device runs out of memory.
+        """
+        if not images or not prompts:
+            return [() for _ in images]
+        with out_of_memory_as_device_error(f"looking at {len(images)} images", "Lower --batch-size."):
+            features = self.model.encode_images(images)
+            answers = self._answers(features, prompts)
+            found = [self._detections(image.size, prompts, [next(answers) for _ in prompts]) for image in images]
+        classes = dict(zip(prompts, class_names or prompts, strict=True))
+        return [self._kept(detections, classes) for detections in found]
+
+    def _answers(self, features: torch.Tensor, prompts: Sequence[str]) -> Iterator[GeneratedAnswer]:
+        """Ask every prompt of every image, image by image."""
+        questions = [self._task.question(prompt) for prompt in prompts]
+        pairs = list(product(range(len(features)), questions))
+        for start in range(0, len(pairs), _QUESTIONS_AT_ONCE):
+            rows, texts = zip(*pairs[start : start + _QUESTIONS_AT_ONCE], strict=True)
+            yield from self.model.answer(
+                features[list(rows)], texts, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS
+            )
+
+    def _detections(
+        self, size: ImageSize, prompts: Sequence[str], answers: Sequence[GeneratedAnswer]
+    ) -> list[Detection]:
+        """Read one image's answers; boxes without area are dropped."""
+        detections = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            for shape in parse_tokens(self._task, answer.token_ids, self.model.vocabulary, prompt):
+                box = box_from_shape(shape, size)
+                if box is not None:
+                    score = shape_score(shape, answer.evidence, self.rule)
+                    # Only outlines come without words: they are of what was asked for.
+                    detections.append(Detection(shape.label or prompt, prompt, box, score))
+        return detections
+
+    def _kept(self, detections: Sequence[Detection], classes: dict[str, str]) -> tuple[Detection, ...]:
+        """Drop what scores too low, then duplicates, then what is over the limit; order the rest."""
+        likely = [one for one in detections if one.score >= self.settings.score_threshold]
+        distinct = self._without_duplicates(likely, classes)
+        by_prompt = [[one for one in distinct if one.prompt == prompt] for prompt in classes]
+        return tuple(
+            one
+            for found in by_prompt
+            for one in sorted(found, key=lambda one: -one.score)[: self.settings.max_detections]
+        )
+
+    def _without_duplicates(self, detections: list[Detection], classes: dict[str, str]) -> list[Detection]:
+        if self.settings.nms is SuppressionScope.NONE:
+            return detections
+        by_class = self.settings.nms is SuppressionScope.CLASS
+        groups: dict[str, list[Detection]] = {}
+        for one in detections:
+            groups.setdefault(classes[one.prompt] if by_class else "", []).append(one)
+        distinct = []
+        for group in groups.values():
+            boxes = array_from_boxes([one.box_xyxy for one in group])
+            scores = np.array([one.score for one in group])
+            distinct += [group[index] for index in kept_after_suppression(boxes, scores, self.settings.iou_threshold)]
+        return distinct
+
+    @property
+    def _task(self) -> Task:
+        return _TASKS[self.settings.task]
+
+
+def load_detector(
+    weights: LocatedWeights,
+    adapter: LocatedWeights | None,
+    settings: DetectSettings,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    allow_base_mismatch: bool = False,
+) -> FlorenceDetector:
+    """Load a Florence-2, and on it an adapter where there is one.
+
+    Args:
+        weights: A native Florence-2 folder.
+        adapter: A LoRA adapter's folder. It is merged in float32 before the weights take their final format.
+        settings: How the model is asked.
+        device: Where it runs.
+        dtype: Number format of weights and activations.
+        allow_base_mismatch: Load an adapter although it says that it was trained on another base.
+
+    Raises:
+        WeightsError: If either is missing, damaged, incomplete, or they don't belong together.
+        DeviceError: If the device runs out of memory.
+    """
+    model = load_florence(weights.path)
+    if adapter is not None:
+        check_adapter_base(adapter.path, weights, allow_mismatch=allow_base_mismatch)
+        model.network = merge_adapter(model.network, adapter.path)
+    with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
+        model.network.to(device=device, dtype=dtype)
+    return FlorenceDetector(model, settings)

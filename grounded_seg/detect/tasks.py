@@ -1,0 +1,136 @@
+"""Florence-2's fifteen tasks as one table: the words a task is asked with, what it needs and what it answers.
+
+The texts are the ones that the model was trained on (Florence-2's processor, MIT). Each is one question; the task's
+token, such as `<OD>`, is only its name and never reaches the model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from grounded_seg.errors import UsageError
+
+
+class TaskInput(StrEnum):
+    """What a task needs beside the image."""
+
+    NOTHING = "nothing"
+    PHRASE = "phrase"
+    """Words of the user's."""
+    REGION = "region"
+    """A box as four location tokens: `location_tokens.text_from_bins`."""
+
+
+class TaskOutput(StrEnum):
+    """What form a task's answer has."""
+
+    TEXT = "text"
+    LABELLED_BOXES = "labelled boxes"
+    """`car<loc>x4 wheel<loc>x4<loc>x4`: each label with one or more boxes."""
+    PHRASE_BOXES = "phrase boxes"
+    """Labelled boxes whose labels are phrases of the question."""
+    BOXES = "boxes"
+    """Boxes without labels."""
+    BOXES_OR_POLYGONS = "boxes or polygons"
+    """Labelled boxes, or, where the answer holds `<poly>`, labelled polygons."""
+    POLYGONS = "polygons"
+    """Polygons without labels, the parts of one object apart by `<sep>`."""
+    QUADS = "quads"
+    """Texts, each with the four corners of where it is written."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing that Florence-2 can be asked."""
+
+    name: str
+    """As in the paper and the model card, such as OD."""
+    template: str
+    """The question, with `{input}` where the user's phrase or region goes."""
+    takes: TaskInput
+    gives: TaskOutput
+
+    @property
+    def token(self) -> str:
+        """The task's name as the model card writes it, such as `<OD>`."""
+        return f"<{self.name}>"
+
+    def question(self, text: str = "") -> str:
+        """Put the phrase or the region, without surrounding blanks, into the task's question.
+
+        Raises:
+            UsageError: If the task needs a text and there is none, or takes none and there is one.
+
+        >>> find_task("CAPTION_TO_PHRASE_GROUNDING").question("red car")
+        'Locate the phrases in the caption: red car'
+        """
+        text = text.strip()
+        if self.takes is TaskInput.NOTHING:
+            if text:
+                raise UsageError(f"the task {self.name} takes no text, leave out {text!r}")
+            return self.template
+        if not text:
+            raise UsageError(f"the task {self.name} needs a {self.takes}, give it as text")
+        return self.template.format(input=text)
+
+
+def _table(*tasks: Task) -> Mapping[str, Task]:
+    return MappingProxyType({task.name: task for task in tasks})
+
+
+TASKS: Mapping[str, Task] = _table(
+    Task("CAPTION", "What does the image describe?", TaskInput.NOTHING, TaskOutput.TEXT),
+    Task("DETAILED_CAPTION", "Describe in detail what is shown in the image.", TaskInput.NOTHING, TaskOutput.TEXT),
+    Task(
+        "MORE_DETAILED_CAPTION",
+        "Describe with a paragraph what is shown in the image.",
+        TaskInput.NOTHING,
+        TaskOutput.TEXT,
+    ),
+    Task("OD", "Locate the objects with category name in the image.", TaskInput.NOTHING, TaskOutput.LABELLED_BOXES),
+    Task(
+        "DENSE_REGION_CAPTION",
+        "Locate the objects in the image, with their descriptions.",
+        TaskInput.NOTHING,
+        TaskOutput.LABELLED_BOXES,
+    ),
+    Task("REGION_PROPOSAL", "Locate the region proposals in the image.", TaskInput.NOTHING, TaskOutput.BOXES),
+    Task(
+        "CAPTION_TO_PHRASE_GROUNDING",
+        "Locate the phrases in the caption: {input}",
+        TaskInput.PHRASE,
+        TaskOutput.PHRASE_BOXES,
+    ),
+    Task(
+        "REFERRING_EXPRESSION_SEGMENTATION",
+        "Locate {input} in the image with mask",
+        TaskInput.PHRASE,
+        TaskOutput.POLYGONS,
+    ),
+    Task("REGION_TO_SEGMENTATION", "What is the polygon mask of region {input}", TaskInput.REGION, TaskOutput.POLYGONS),
+    Task(
+        "OPEN_VOCABULARY_DETECTION",
+        "Locate {input} in the image.",
+        TaskInput.PHRASE,
+        TaskOutput.BOXES_OR_POLYGONS,
+    ),
+    Task("REGION_TO_CATEGORY", "What is the region {input}?", TaskInput.REGION, TaskOutput.TEXT),
+    Task("REGION_TO_DESCRIPTION", "What does the region {input} describe?", TaskInput.REGION, TaskOutput.TEXT),
+    Task("REGION_TO_OCR", "What text is in the region {input}?", TaskInput.REGION, TaskOutput.TEXT),
+    Task("OCR", "What is the text in the image?", TaskInput.NOTHING, TaskOutput.TEXT),
+    Task("OCR_WITH_REGION", "What is the text in the image, with regions?", TaskInput.NOTHING, TaskOutput.QUADS),
+)
+"""Every task by its name."""
+
+
+def find_task(name: str) -> Task:
+    """Look a task up by its name or its token: OD, od, <OD>.
+
+    Raises:
+        UsageError: If there is no such task; the message lists them.
+    """
+    task = TASKS.get(name.strip().removeprefix("<").removesuffix(">").upper())
+    if task is None:
+        raise UsageError(f"there is no task {name!r}, choose one of {', '.join(TASKS)}")
+    return task

@@ -1,0 +1,60 @@
+"""The model's tokenizer: questions to ids, ids to text, and which ids are locations. The home of `tokenizers`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from grounded_seg.detect.location_tokens import N_BINS
+from grounded_seg.errors import WeightsError
+
+
+class Vocabulary:
+    """Florence-2's byte-level BPE with its special tokens, as a `TokenDecoder` and more."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        # Both are settings of the saved file that have nothing to do with the vocabulary.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.bos_id = self._special_id("<s>")
+        self.pad_id = self._special_id("<pad>")
+        self.eos_id = self._special_id("</s>")
+        self.location_ids = tuple(self._special_id(f"<loc_{index}>") for index in range(N_BINS))
+        """Token id of each location bin."""
+
+    def encode(self, question: str) -> list[int]:
+        """Turn a task's question into the ids that follow the image's tokens: `<s>` words `</s>`."""
+        words = self._tokenizer.encode(question, add_special_tokens=False).ids
+        return [self.bos_id, *words, self.eos_id]
+
+    def id_to_token(self, token_id: int, /) -> str | None:
+        """Name a token; None if there is no such token."""
+        return self._tokenizer.id_to_token(token_id)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Turn tokens into text, all of them together; bytes that make no letter become U+FFFD."""
+        return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def _special_id(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise WeightsError(f"the tokenizer has no {token}, so it isn't Florence-2's; take the base model's own")
+        return token_id
+
+
+def load_vocabulary(folder: Path) -> Vocabulary:
+    """Read `tokenizer.json` of a model's folder.
+
+    Raises:
+        WeightsError: If it is missing, unreadable, or lacks a token of Florence-2's.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "model" not in json.loads(text):
+            raise ValueError("no model in it")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} can't be read as a tokenizer ({error}); copy it from the base model") from error
+    return Vocabulary(Tokenizer.from_str(text))

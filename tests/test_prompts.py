@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
+from grounded_seg.errors import UsageError
+
+
+def test_prompts_are_apart_by_semicolons_only() -> None:
+    assert read_prompts(" red car, parked ; dog. ;; red car, parked;caf\u00e9 ").prompts == (
+        "red car, parked",
+        "dog.",
+        "café",
+    )
+
+
+def test_each_prompt_is_its_own_class() -> None:
+    assert prompts_from(["dog", "cat", "dog"]) == PromptSet(("dog", "cat"), ("dog", "cat"))
+
+
+@pytest.mark.parametrize("text", ["", " ", ";; ;"])
+def test_an_empty_prompt_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        read_prompts(text)
+
+
+def classes_file(folder: Path, text: str) -> str:
+    path = folder / "my classes.yaml"
+    path.write_text(text, encoding="utf-8")
+    return f"@{path}"
+
+
+def test_several_prompts_share_a_class(tmp_path: Path) -> None:
+    found = read_prompts(classes_file(tmp_path, "# vehicles\nred car: car\n'blue: car': car\nDäckel: dog\n"))
+    assert found == PromptSet(("red car", "blue: car", "Däckel"), ("car", "car", "dog"))
+    assert found.classes == ("car", "dog")
+    assert found.class_of("blue: car") == "car"
+
+
+def test_words_that_yaml_would_turn_into_something_else_stay_words(tmp_path: Path) -> None:
+    assert read_prompts(classes_file(tmp_path, "no: yes\n42: 1.0\nnull: ~")).class_names == ("yes", "1.0", "~")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("red car: car\nred car: vehicle\n", r"my classes\.yaml:2: .*'red car' is there twice"),
+        ("red car: car\ndog:\n", r"my classes\.yaml:2: expected `prompt: class`"),
+        ("red car: car\ndog: [a, b]\n", r"my classes\.yaml:2: expected `prompt: class`"),
+        ("- red car\n", r"my classes\.yaml: expected lines"),
+        ("", r"my classes\.yaml: expected lines"),
+        ("{}", r"my classes\.yaml: expected lines"),
+        ("red car: car\nred: : x\n", r"my classes\.yaml:2: this is not YAML"),
+        ("!!python/object/apply:os.system ['true']: x\n", r"my classes\.yaml:1: expected `prompt: class`"),
+    ],
+)
+def test_a_faulty_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        read_prompts(classes_file(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.yaml: .*No such file"):
+        read_prompts(f"@{tmp_path}/none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(UsageError, match=r"bytes\.yaml: "):
+        read_prompts(f"@{tmp_path}/bytes.yaml")
