@@ -13,7 +13,7 @@ from grounded_seg.runtime import out_of_memory_as_device_error
 from grounded_seg.segment.frame import resized_boxes, resized_pixels, resized_size
 
 BOXES_PER_CHUNK = 32
-"""Boxes that go through the decoder together; at full size it holds some 60 MB of activations for each (float32)."""
+"""Boxes that go through the decoder together; at full size each takes some 30 MB of activations (float32)."""
 MASK_PIXELS_PER_CHUNK = 16_000_000
 """Pixels of masks that exist as floats at the same time, at the image's size."""
 

@@ -13,7 +13,7 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.weights.fetch import Progress, cache_folder, fetch
 from grounded_seg.weights.hashes import sha256_of_weights
 from grounded_seg.weights.presets import preset_table
-from grounded_seg.weights.sources import HubSource, PublishedSource, Source
+from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +58,19 @@ def locate(source: Source, *, offline: bool = False, progress: Progress | None =
     if source.path.is_file() and sha256 not in {file.sha256 for file in preset_table().segmenters.values()}:
         _LOG.info("%s is none of the published Segment Anything files; its sha256 is %s.", source.path, sha256)
     return LocatedWeights(path=source.path, name=source.name, revision=None, sha256=sha256)
+
+
+def is_on_disk(source: Source) -> bool:
+    """Tell whether `locate` would have to fetch nothing; the weights aren't read."""
+    if isinstance(source, PublishedSource):
+        return (cache_folder() / source.file.file_name).is_file()
+    if isinstance(source, LocalSource):
+        return source.path.exists()
+    try:
+        _hub_snapshot(source, offline=True)
+    except WeightsError:
+        return False
+    return True
 
 
 def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
