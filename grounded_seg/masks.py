@@ -6,7 +6,7 @@ box of a mask has whole-numbered edges and shares the box convention of `grounde
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,14 @@ from pycocotools import mask as coco_mask
 
 from grounded_seg.errors import InputError
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
+
+
+class CompressedMask(TypedDict):
+    """COCO's JSON form of a run-length mask."""
+
+    size: list[int]
+    """height, width in pixels."""
+    counts: str
 
 
 def run_length_from_mask(mask: npt.NDArray[np.bool_]) -> RunLength:
@@ -74,8 +82,8 @@ def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDA
     )
 
 
-def coco_from_run_length(run_length: RunLength) -> dict[str, Any]:
-    """COCO's JSON form of a mask: {"size": [height, width], "counts": text}."""
+def coco_from_run_length(run_length: RunLength) -> CompressedMask:
+    """Write a mask in COCO's JSON form."""
     return {"size": [run_length.size.height, run_length.size.width], "counts": run_length.counts.decode("ascii")}
 
 

@@ -1,0 +1,1 @@
+"""COCO files: what we write, and how predictions are measured against ground truth."""

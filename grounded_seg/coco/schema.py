@@ -1,0 +1,122 @@
+"""The keys of a COCO file and of a journal line, and COCO's form of a box.
+
+Section "Data format" of https://cocodataset.org is the source of the common keys. `score` is that of COCO's result
+format; `detector_bbox` and `attributes` are ours, and other readers pass over them.
+"""
+
+from typing import Any, Literal, TypedDict
+
+from grounded_seg.masks import CompressedMask
+from grounded_seg.records import BoxXyxy
+
+
+class Attributes(TypedDict):
+    """What the models said of an instance."""
+
+    label: str
+    """The detector's own words for the object."""
+    prompt: str
+    """The question that was asked."""
+    detector_score: float
+    """In [0, 1]."""
+    mask_score: float | None
+    """The segmenter's estimate of its mask's IoU, in [0, 1]; None where only boxes were asked for."""
+
+
+class JournalInstance(TypedDict):
+    """One instance as the journal holds it: an annotation without ids."""
+
+    bbox: list[float]
+    """x, y, width, height in pixels: the tight box of the mask, or the detector's where there is no mask."""
+    area: float
+    """The mask's number of pixels, or the box's area where there is no mask."""
+    segmentation: CompressedMask | list[list[float]]
+    """The mask; an empty list where there is none."""
+    iscrowd: Literal[0]
+    score: float
+    """The detector's score, in [0, 1]."""
+    detector_bbox: list[float]
+    """x, y, width, height in pixels: the detector's own box."""
+    attributes: Attributes
+
+
+class CocoAnnotation(JournalInstance):
+    """One instance of a COCO file."""
+
+    id: int
+    """From 1."""
+    image_id: int
+    category_id: int
+
+
+class CocoImage(TypedDict):
+    """One image of a COCO file, as it stands upright."""
+
+    id: int
+    """From 1."""
+    file_name: str
+    """Relative to the folder of the images, POSIX."""
+    width: int
+    height: int
+
+
+class CocoCategory(TypedDict):
+    """One class of a COCO file."""
+
+    id: int
+    """From 1."""
+    name: str
+
+
+class CocoInfo(TypedDict):
+    """What made the file; without a date, so that the same run gives the same bytes."""
+
+    description: str
+    version: str
+    """Of the tool."""
+
+
+class CocoDocument(TypedDict):
+    """A whole COCO file."""
+
+    info: CocoInfo
+    licenses: list[dict[str, Any]]
+    """Empty: we don't know the images' licences."""
+    categories: list[CocoCategory]
+    images: list[CocoImage]
+    annotations: list[CocoAnnotation]
+
+
+class JournalLine(TypedDict):
+    """One line of `results.jsonl`: what became of one input."""
+
+    file_name: str
+    status: Literal["done", "skipped"]
+    width: int | None
+    """Of the upright image, in pixels; None for a skipped one."""
+    height: int | None
+    instances: list[JournalInstance]
+    reason: str | None
+    """Why it was skipped, one line; None for a done one."""
+    error: str | None
+    """The error's class name; None for a done one."""
+
+
+def xywh_from_xyxy(box_xyxy: BoxXyxy) -> tuple[float, float, float, float]:
+    """Turn the package's box into COCO's: left, top, width, height in pixels.
+
+    >>> xywh_from_xyxy((10.0, 20.0, 15.0, 40.0))
+    (10.0, 20.0, 5.0, 20.0)
+    """
+    x0, y0, x1, y1 = box_xyxy
+    return (x0, y0, x1 - x0, y1 - y0)
+
+
+def xyxy_from_xywh(box_xywh: tuple[float, float, float, float]) -> BoxXyxy:
+    """Turn COCO's box into the package's: left, top, right, bottom in pixels, half-open.
+
+    >>> xyxy_from_xywh((10.0, 20.0, 5.0, 20.0))
+    (10.0, 20.0, 15.0, 40.0)
+    """
+    x, y, width, height = box_xywh
+    return (x, y, x + width, y + height)
