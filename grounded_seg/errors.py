@@ -38,3 +38,9 @@ class DeviceError(GroundedSegError):
     """The device can't run what was asked: no such device, no such dtype on it, out of memory."""
 
     exit_code = 5
+
+
+class OutputError(GroundedSegError):
+    """The results can't be written: the disk is full, the folder is forbidden. Not every image is done."""
+
+    exit_code = 1

@@ -1,0 +1,18 @@
+"""The command line: parse -> settings -> one call -> summary -> exit code. One module per command."""
+
+import click
+
+from grounded_seg import __version__
+from grounded_seg.cli.exit_codes import Commands
+from grounded_seg.cli.models import models
+from grounded_seg.cli.run import run
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="grounded-seg")
+def main() -> None:
+    """A sentence and an image go in; boxes, masks and COCO annotations come out."""
+
+
+main.add_command(run)
+main.add_command(models)

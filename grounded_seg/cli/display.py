@@ -1,0 +1,132 @@
+"""How a run shows: JSON lines or a table on stdout, a progress bar on stderr where that is a terminal."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from grounded_seg.batch import Outcome
+from grounded_seg.coco.schema import JournalLine
+from grounded_seg.journal import text_of
+from grounded_seg.masks import area_px
+from grounded_seg.records import ImageSkipped, Instance, RunReport
+
+_COLUMNS = ("image", "prompt", "label", "score", "box (x0 y0 x1 y1)", "mask area", "mask score")
+_MAX_ROWS = 50
+"""Rows of the table: a long run would fill memory and screen alike. All of it is in the files."""
+_PIPE_WIDTH = 200
+"""Characters a line where stdout is no terminal, enough for a row."""
+
+
+class RunDisplay:
+    """Watches a run: prints JSON lines as they come, or keeps rows for a table at its end."""
+
+    def __init__(self, *, json_lines: bool) -> None:
+        """Choose what stdout gets; nothing is shown yet.
+
+        Args:
+            json_lines: Journal lines instead of a table.
+        """
+        self._json_lines = json_lines
+        self._rows: list[tuple[str, ...]] = []
+        self._n_rows_left_out = 0
+        # stdout is not for the bar: it may be a file or another program. On one screen with JSON lines, they win.
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
+        )
+        self._task = self._progress.add_task("loading models", total=None)
+
+    def __enter__(self) -> "RunDisplay":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def fetching(self, n_bytes: int, n_total: int | None) -> None:
+        """Show how far a download has come."""
+        total_mb = None if n_total is None else n_total // 10**6
+        self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
+
+    def started(self, n_images: int) -> None:
+        """Begin to count images."""
+        self._progress.reset(self._task, description="images", total=n_images)
+
+    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+        """Print the image's JSON line, or keep its rows for the table."""
+        self._progress.advance(self._task)
+        if self._json_lines:
+            click.echo(text_of(line))
+            return
+        for row in _rows(file_name, outcome):
+            if len(self._rows) < _MAX_ROWS:
+                self._rows.append(row)
+            else:
+                self._n_rows_left_out += 1
+
+    def summarise(self, report: RunReport, written: Sequence[Path]) -> None:
+        """Print the table, the sum and what was written; after JSON lines there is nothing to add."""
+        if self._json_lines:
+            return
+        console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
+        table = Table()
+        for name in _COLUMNS:
+            table.add_column(name, justify="left" if name in _COLUMNS[:3] else "right")
+        for row in self._rows:
+            # As plain text: a file's name may hold what rich would take for markup.
+            table.add_row(*map(Text, row))
+        console.print(table)
+        if self._n_rows_left_out:
+            console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
+        for line in (_sum(report), *map(str, written)):
+            # Paths stay in one piece, so that they can be copied.
+            console.print(Text(line), soft_wrap=True)
+
+
+def _rows(file_name: str, outcome: Outcome) -> list[tuple[str, ...]]:
+    """Give an image's rows: one for each instance, or one that says why there is none."""
+    name = _printable(file_name)
+    if isinstance(outcome, ImageSkipped):
+        return [(name, f"skipped: {outcome.error}")]
+    if not outcome.instances:
+        return [(name, "nothing found")]
+    return [_instance_row(name, instance) for instance in outcome.instances]
+
+
+def _instance_row(name: str, instance: Instance) -> tuple[str, ...]:
+    detection = instance.detection
+    return (
+        name,
+        detection.prompt,
+        detection.label,
+        f"{detection.score:.2f}",
+        " ".join(f"{edge:.1f}" for edge in detection.box_xyxy),
+        "" if instance.mask is None else f"{area_px(instance.mask)} px",
+        "" if instance.mask_score is None else f"{instance.mask_score:.2f}",
+    )
+
+
+def _sum(report: RunReport) -> str:
+    skipped = f", {report.n_skipped} skipped" if report.n_skipped else ""
+    return f"{report.n_instances} found in {report.n_done} images{skipped}, {report.seconds:.1f} s"
+
+
+def _printable(name: str) -> str:
+    """Write out what a line of text can't show, such as line breaks and bytes that are no UTF-8."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)

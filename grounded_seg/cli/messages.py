@@ -1,0 +1,57 @@
+"""What goes to stderr: notes, warnings and errors of ours, a line each, and nothing of the libraries'."""
+
+import logging
+import os
+import sys
+import warnings
+
+import click
+
+# Read by the libraries when they are imported, which happens after this.
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def set_up_messages(*, debug: bool) -> None:
+    """Show warnings of this package as one line each; hush the libraries unless `debug` is on."""
+    log = logging.getLogger("grounded_seg")
+    log.setLevel(logging.DEBUG if debug else logging.WARNING)
+    log.handlers = [_Echo()]
+    log.propagate = False
+    if debug:
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.simplefilter("ignore")
+    # Without any handler, Python itself would print the libraries' warnings.
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def note(message: str) -> None:
+    """Tell something worth knowing that is no error."""
+    _line("note", message)
+
+
+def error(message: str) -> None:
+    """Tell what went wrong: what, where, and what to do next."""
+    _line("error", message)
+
+
+def _line(kind: str, message: str) -> None:
+    click.echo(f"{kind}: {' '.join(message.splitlines())}", err=True)
+
+
+class _Echo(logging.Handler):
+    """Prints a record as one line on stderr, after the traceback that it may bring."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record with its level in front."""
+        if record.exc_info:
+            click.echo(logging.Formatter().formatException(record.exc_info), err=True)
+        _line(record.levelname.lower(), record.getMessage())

@@ -1,0 +1,120 @@
+"""Options that several commands share, named as the fields of the settings they fill."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from grounded_seg.settings import DetectSettings, GroundingTask, ModelSettings, Precision, SuppressionScope
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Settings = TypeVar("_Settings", ModelSettings, DetectSettings)
+
+
+class EnumChoice(click.Choice[Any]):
+    """A choice among an enum's values; click by itself would take its names."""
+
+    def normalize_choice(self, choice: Any, ctx: click.Context | None) -> str:  # noqa: ARG002  (click's signature)
+        """Give the text that stands for a member on the command line."""
+        return str(choice)
+
+
+def model_options(command: _Command) -> _Command:
+    """Add the options of `ModelSettings`."""
+    return _with(
+        command,
+        click.option(
+            "--preset",
+            default=ModelSettings.preset,
+            envvar="GROUNDED_SEG_PRESET",
+            show_default=True,
+            show_envvar=True,
+            help="Weights that belong together: demo (comes along, rendered scenes only), base, base-ft, large or "
+            "large-ft.",
+        ),
+        click.option("--detector", metavar="ID|DIR", help="A native Florence-2 instead of the preset's."),
+        click.option(
+            "--adapter", metavar="ID|DIR|none", help="A LoRA adapter instead of the preset's; none switches it off."
+        ),
+        click.option("--segmenter", metavar="ID|FILE|DIR", help="A Segment Anything model instead of the preset's."),
+        click.option(
+            "--device", default=ModelSettings.device, show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+        ),
+        click.option(
+            "--dtype",
+            type=EnumChoice(Precision),
+            default=ModelSettings.dtype.value,
+            show_default=True,
+            help="Number format of the models; auto takes the fastest that the device really has.",
+        ),
+        click.option("--offline", is_flag=True, help="Fetch nothing; use only what is on this disk."),
+        click.option(
+            "--allow-base-mismatch", is_flag=True, help="Load an adapter that says it was trained on another base."
+        ),
+    )
+
+
+def detect_options(command: _Command) -> _Command:
+    """Add the options of `DetectSettings`."""
+    return _with(
+        command,
+        click.option(
+            "--task",
+            type=EnumChoice(GroundingTask),
+            default=DetectSettings.task.value,
+            show_default=True,
+            help="How the prompt is asked.",
+        ),
+        click.option(
+            "--score-threshold",
+            type=float,
+            default=DetectSettings.score_threshold,
+            show_default=True,
+            help="Drop boxes below this score.",
+        ),
+        click.option(
+            "--nms",
+            type=EnumChoice(SuppressionScope),
+            default=DetectSettings.nms.value,
+            show_default=True,
+            help="Among which boxes duplicates are looked for.",
+        ),
+        click.option(
+            "--iou-threshold",
+            type=float,
+            default=DetectSettings.iou_threshold,
+            show_default=True,
+            help="Overlap above which the lower-scored box is a duplicate.",
+        ),
+        click.option(
+            "--max-detections",
+            type=int,
+            default=DetectSettings.max_detections,
+            show_default=True,
+            help="Boxes kept per image and prompt, the best by score.",
+        ),
+        click.option(
+            "--beams",
+            type=int,
+            default=DetectSettings.beams,
+            show_default=True,
+            help="Beam width of the answer; 1 is greedy.",
+        ),
+    )
+
+
+def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Settings:
+    """Take from a command's options those that are fields of `kind`.
+
+    Raises:
+        UsageError: If a value is out of range.
+    """
+    return kind(**{field.name: options[field.name] for field in fields(kind)})
+
+
+def _with(command: _Command, *options: Callable[[_Command], _Command]) -> _Command:
+    """Add options in the order in which --help is to list them."""
+    for option in reversed(options):
+        command = option(command)
+    return command

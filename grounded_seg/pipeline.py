@@ -1,0 +1,302 @@
+"""A batch of images through both stages: the detector's boxes, then the segmenter's masks."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_seg import overlay
+from grounded_seg.coco.export import document_from_lines, journal_line
+from grounded_seg.coco.schema import CocoDocument
+from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
+from grounded_seg.errors import ImageError, UsageError
+from grounded_seg.images import read_image
+from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped, Instance, SegmentedImage
+from grounded_seg.settings import DetectSettings, ModelSettings, Precision
+
+if TYPE_CHECKING:
+    from grounded_seg.runtime import Versions
+    from grounded_seg.weights.fetch import Progress
+    from grounded_seg.weights.locate import LocatedWeights
+
+Prompts: TypeAlias = str | Sequence[str] | PromptSet
+"""Prompts apart by `;` as on the command line, one prompt each in a sequence, or with the class of each prompt."""
+
+
+_Item = TypeVar("_Item")
+
+
+class Detector(Protocol):
+    """Stage 1, as `GroundedSegmenter` needs it."""
+
+    def detect(
+        self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+    ) -> Sequence[tuple[Detection, ...]]:
+        """Give each image's boxes, in the order of the prompts, from high to low score within a prompt."""
+
+
+class Segmenter(Protocol):
+    """Stage 2, as `GroundedSegmenter` needs it."""
+
+    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> Sequence[SegmentedImage]:
+        """Give each image's instances, in the order of its detections, without those whose mask is empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptedResult(ImageResult):
+    """What was found on one image, and what had been asked."""
+
+    prompts: PromptSet
+
+    def to_coco(self) -> CocoDocument:
+        """Give the image's COCO data set, as in `annotations.json`; its `file_name` is the path's last part."""
+        line = journal_line(self.path.name, self)
+        return document_from_lines([line], self.prompts.classes, self.prompts.class_by_prompt)
+
+    def draw(self, image: Image | None = None) -> npt.NDArray[np.uint8]:
+        """Draw boxes and masks on a copy of the image, (height, width, 3) RGB.
+
+        Args:
+            image: The image asked about; read again from `path` if it isn't given.
+
+        Raises:
+            ImageError: If the file can't be read again.
+        """
+        return overlay.draw(image or read_image(self.path), self)
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """Exactly which weights are loaded, and where they run; for a run's manifest."""
+
+    detector: "LocatedWeights"
+    adapter: "LocatedWeights | None"
+    segmenter: "LocatedWeights | None"
+    device: str
+    dtype: str
+    threads: int
+    """CPU threads that one operation may use."""
+    versions: "Versions"
+
+
+class GroundedSegmenter:
+    """Finds what a prompt names: boxes by the detector, a mask in each box by the segmenter."""
+
+    def __init__(
+        self, detector: Detector, segmenter: Segmenter | None = None, *, loaded: LoadedModels | None = None
+    ) -> None:
+        """Put two models together.
+
+        Args:
+            detector: Turns prompts into boxes.
+            segmenter: Turns boxes into masks; None to stop at the boxes.
+            loaded: Where the two came from, if that is known.
+        """
+        self._detector = detector
+        self._segmenter = segmenter
+        self.loaded = loaded
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str,
+        *,
+        detector: str | None = None,
+        adapter: str | None = None,
+        segmenter: str | None = None,
+        device: str = "auto",
+        dtype: Precision | str = Precision.AUTO,
+        offline: bool = False,
+        detect: DetectSettings = DetectSettings(),  # noqa: B008  (frozen, so one for all calls is safe)
+        boxes_only: bool = False,
+    ) -> "GroundedSegmenter":
+        """Load a preset: "demo" comes with the project, "base", "base-ft", "large" and "large-ft" are fetched once.
+
+        Args:
+            name: The preset.
+            detector: Folder or hub id of a native Florence-2 instead of the preset's.
+            adapter: Folder or hub id of a peft adapter instead of the preset's; "none" for none.
+            segmenter: File or folder of a Segment Anything model instead of the preset's.
+            device: auto, cpu, cuda, cuda:N or mps.
+            dtype: auto, float32, bfloat16 or float16.
+            offline: Use only what is on disk already.
+            detect: How the detector is asked, and which of its boxes are kept.
+            boxes_only: Load no segmenter and give no masks.
+
+        Raises:
+            UsageError: If there is no such preset, device or number format.
+            WeightsError: If weights are missing or wrong.
+            DeviceError: If the device isn't there or can't run this.
+        """
+        models = ModelSettings(name, detector, adapter, segmenter, device, _precision_from(dtype), offline)
+        return cls.from_settings(models, detect, boxes_only=boxes_only)
+
+    @classmethod
+    def from_settings(
+        cls,
+        models: ModelSettings,
+        detect: DetectSettings,
+        *,
+        boxes_only: bool = False,
+        progress: "Progress | None" = None,
+    ) -> "GroundedSegmenter":
+        """Find, fetch, check and load the weights that `models` names.
+
+        Args:
+            models: Which weights, and where they run.
+            detect: How the detector is asked.
+            boxes_only: Load no segmenter.
+            progress: Called while a weight file arrives, with the bytes so far and in all.
+
+        Raises:
+            UsageError, WeightsError, DeviceError: As for `from_preset`.
+        """
+        # These import torch, which takes seconds: not before a model is really wanted.
+        from grounded_seg.detect.detector import load_detector
+        from grounded_seg.runtime import n_threads, resolve_device, resolve_dtype, versions
+        from grounded_seg.segment import load_segmenter
+        from grounded_seg.weights.locate import locate
+        from grounded_seg.weights.sources import resolve
+
+        device = resolve_device(models.device)
+        dtype = resolve_dtype(models.dtype, device)
+        sources = resolve(models)
+        detector_weights = locate(sources.detector, offline=models.offline)
+        adapter_weights = locate(sources.adapter, offline=models.offline) if sources.adapter else None
+        segmenter_weights = None if boxes_only else locate(sources.segmenter, offline=models.offline, progress=progress)
+        detector = load_detector(
+            detector_weights,
+            adapter_weights,
+            detect,
+            device=device,
+            dtype=dtype,
+            allow_base_mismatch=models.allow_base_mismatch,
+        )
+        segmenter = load_segmenter(segmenter_weights.path, device, dtype) if segmenter_weights else None
+        loaded = LoadedModels(
+            detector=detector_weights,
+            adapter=adapter_weights,
+            segmenter=segmenter_weights,
+            device=str(device),
+            dtype=str(dtype).removeprefix("torch."),
+            threads=n_threads(),
+            versions=versions(),
+        )
+        return cls(detector, segmenter, loaded=loaded)
+
+    def __call__(self, image: Image | Path | str, prompts: Prompts) -> PromptedResult:
+        """Ask about one image, decoded or on disk.
+
+        Raises:
+            UsageError: If nothing is asked for.
+            ImageError: If the image can't be read.
+        """
+        decoded = image if isinstance(image, Image) else read_image(Path(image))
+        [result] = self.segment_images([decoded], prompt_set_from(prompts))
+        return result
+
+    def stream(
+        self, paths: Iterable[Path | str], prompts: Prompts, batch_size: int = 1
+    ) -> Iterator[PromptedResult | ImageSkipped]:
+        """Ask about many images, one outcome for each in their order; one that can't be read is skipped.
+
+        Args:
+            paths: Image files; as many as you like, they are taken as they are needed.
+            prompts: What is asked about each.
+            batch_size: Images that go through the models together.
+
+        Raises:
+            UsageError: If nothing is asked for.
+        """
+        prompt_set = prompt_set_from(prompts)
+        for batch in batches(map(Path, paths), batch_size):
+            yield from self.segment_readable([read_or_skip(path) for path in batch], prompt_set)
+
+    def segment_readable(
+        self, batch: Sequence[Image | ImageSkipped], prompts: PromptSet
+    ) -> list[PromptedResult | ImageSkipped]:
+        """Ask about those of a batch that could be read; the skipped ones keep their places."""
+        results = iter(self.segment_images([image for image in batch if isinstance(image, Image)], prompts))
+        return [item if isinstance(item, ImageSkipped) else next(results) for item in batch]
+
+    def segment_images(self, images: Sequence[Image], prompts: PromptSet) -> list[PromptedResult]:
+        """Ask about one batch. No images in, no results out.
+
+        Each image is charged an equal share of the batch's seconds.
+        """
+        if not images:
+            return []
+        started = time.perf_counter()
+        detections = self._detector.detect(images, prompts.prompts, prompts.class_names)
+        detected = time.perf_counter()
+        segmented = self._segmenter.segment(images, detections) if self._segmenter else _without_masks(detections)
+        seconds = {
+            "detect": (detected - started) / len(images),
+            "segment": (time.perf_counter() - detected) / len(images),
+        }
+        return [_result(image, found, seconds, prompts) for image, found in zip(images, segmented, strict=True)]
+
+
+def prompt_set_from(prompts: Prompts) -> PromptSet:
+    """Bring any way to give prompts into one form.
+
+    Raises:
+        UsageError: If nothing is asked for.
+    """
+    if isinstance(prompts, PromptSet):
+        return prompts
+    return read_prompts(prompts) if isinstance(prompts, str) else prompts_from(prompts)
+
+
+def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
+    """Cut a list into batches by position; the last one may be short.
+
+    Raises:
+        UsageError: If the size is below 1.
+
+    >>> list(batches("abcde", 2))
+    [('a', 'b'), ('c', 'd'), ('e',)]
+    """
+    if size < 1:
+        raise UsageError(f"batch-size is {size}, it has to be at least 1")
+    iterator = iter(items)
+    while batch := tuple(islice(iterator, size)):
+        yield batch
+
+
+def read_or_skip(path: Path) -> Image | ImageSkipped:
+    """Decode an image, or say why that can't be."""
+    try:
+        return read_image(path)
+    except ImageError as error:
+        return ImageSkipped(path=path, reason=str(error), error=type(error).__name__)
+
+
+def _precision_from(name: Precision | str) -> Precision:
+    try:
+        return Precision(name)
+    except ValueError as error:
+        raise UsageError(f"Unknown dtype {name!r}: give one of {', '.join(Precision)}.") from error
+
+
+def _without_masks(detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
+    return [
+        SegmentedImage(tuple(Instance(detection, mask=None, mask_score=None) for detection in found))
+        for found in detections
+    ]
+
+
+def _result(image: Image, found: SegmentedImage, seconds: Mapping[str, float], prompts: PromptSet) -> PromptedResult:
+    return PromptedResult(
+        path=image.path,
+        size=image.size,
+        instances=found.instances,
+        seconds=seconds,
+        n_empty_masks=found.n_empty_masks,
+        prompts=prompts,
+    )

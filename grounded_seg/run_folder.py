@@ -1,0 +1,114 @@
+"""The folder that a run writes: what lies where, and whether it may be written at all.
+
+Files about one image keep its sub-folders and its whole file name, and add to it: `sub/a.jpg` gives
+`overlays/sub/a.jpg.png` and `masks/sub/a.jpg.001.png`. So `a.jpg` and `a.png` never meet.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from grounded_seg.errors import OutputError, UsageError
+
+_IMAGE_FOLDERS = ("overlays", "masks", "crops")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where each of a run's files belongs."""
+
+    root: Path
+
+    @property
+    def annotations(self) -> Path:
+        """The COCO file."""
+        return self.root / "annotations.json"
+
+    @property
+    def journal(self) -> Path:
+        """One line per input."""
+        return self.root / "results.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        """What the run did and with what."""
+        return self.root / "run.json"
+
+    def overlay(self, file_name: str) -> Path:
+        """The picture of all boxes and masks of an image."""
+        return self.root / "overlays" / f"{file_name}.png"
+
+    def mask(self, file_name: str, number: int) -> Path:
+        """The mask of an image's instance, numbered from 1."""
+        return self.root / "masks" / f"{file_name}.{number:03}.png"
+
+    def crop(self, file_name: str, number: int) -> Path:
+        """The cut-out of an image's instance, numbered from 1."""
+        return self.root / "crops" / f"{file_name}.{number:03}.png"
+
+    def without_own(self, file_names: Sequence[str], root: Path) -> tuple[str, ...]:
+        """Leave out the pictures that an earlier run wrote here, as when the folder lies among the images.
+
+        Args:
+            file_names: POSIX, relative to `root`.
+            root: The folder of the images.
+        """
+        images, own = root.resolve(), [(self.root / name).resolve() for name in _IMAGE_FOLDERS]
+        if any(images.is_relative_to(folder) for folder in own):
+            return ()
+        inside = tuple(f"{folder.relative_to(images).as_posix()}/" for folder in own if folder.is_relative_to(images))
+        return tuple(name for name in file_names if not name.startswith(inside)) if inside else tuple(file_names)
+
+    def written(self) -> list[Path]:
+        """List the files and folders of results that are there."""
+        return [path for path in self._results() if path.exists()]
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """Refuse a folder that is in use; nothing is changed yet.
+
+        Raises:
+            UsageError: If it is no folder; if it holds results and `overwrite` is off; or if what it holds was not
+                written by a run, and would be lost.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"{self.root} is a file; name a folder with --output")
+        used = [path.name for path in self.written()]
+        if not used:
+            return
+        if not overwrite:
+            raise UsageError(
+                f"{self.root} already holds {', '.join(used)}; add --overwrite, or name another folder with --output"
+            )
+        if not (self.journal.exists() or self.manifest.exists()):
+            raise UsageError(
+                f"{self.root} holds {', '.join(used)} that no run of grounded-seg wrote; "
+                "name another folder with --output"
+            )
+
+    def clear(self) -> None:
+        """Make the folder and take an earlier run's files out of it; others stay."""
+        with as_output_error():
+            self.root.mkdir(parents=True, exist_ok=True)
+            # The journal, which tells that a run was here, goes last.
+            for path in (*(self.root / name for name in _IMAGE_FOLDERS), self.annotations, self.manifest, self.journal):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def _results(self) -> tuple[Path, ...]:
+        return (self.annotations, self.journal, self.manifest, *(self.root / name for name in _IMAGE_FOLDERS))
+
+
+@contextmanager
+def as_output_error() -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an `OutputError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or 'the results'} can't be written ({error.strerror}); "
+            "make room or get permission there, or name another folder with --output"
+        ) from error

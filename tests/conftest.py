@@ -1,0 +1,40 @@
+"""What several test modules share: pictures on disk, and models that need no weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from fakes import ColourDetector, InnerSegmenter, painted
+
+from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.settings import DetectSettings, ModelSettings
+
+Paint = Callable[..., Path]
+
+
+@pytest.fixture
+def paint(tmp_path: Path) -> Paint:
+    """Writes a 40 x 30 picture below `tmp_path`, with rectangles by colour: `paint("a.png", red=(2, 3, 12, 9))`."""
+
+    def write(name: str, **boxes_xyxy: tuple[int, int, int, int]) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(painted(40, 30, **boxes_xyxy)).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def detector(monkeypatch: pytest.MonkeyPatch) -> ColourDetector:
+    """Makes every run load this detector and its segmenter instead of weights."""
+    fake = ColourDetector()
+
+    def from_settings(
+        models: ModelSettings, detect: DetectSettings, *, boxes_only: bool = False, progress: object = None
+    ) -> GroundedSegmenter:
+        return GroundedSegmenter(fake, None if boxes_only else InnerSegmenter())
+
+    monkeypatch.setattr(GroundedSegmenter, "from_settings", from_settings)
+    return fake

@@ -1,0 +1,160 @@
+"""The layers of the design, kept true by walking every import of the package."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
+
+# From the bottom up. Parts of one layer don't import each other, unless SIBLINGS_ALLOWED names the pair.
+LAYERS = (
+    {"errors", "records"},
+    {"settings"},
+    {"boxes", "masks", "images", "runtime"},
+    {"weights", "scenes"},
+    {"detect", "segment", "coco", "formats", "overlay"},
+    {"pipeline"},
+    {"journal", "run_folder"},
+    {"batch"},
+    {"train"},
+    {"cli"},
+)
+# (importing part, imported part), each a step sideways that stays acyclic.
+SIBLINGS_ALLOWED = {("masks", "boxes")}
+# Above everything: the public names, loaded on first use.
+PACKAGE_ROOT = "__init__"
+
+HOMES = {
+    "torch": {"runtime", "detect", "segment", "train"},
+    "torchvision": {"detect", "segment"},
+    "transformers": {"detect", "segment"},
+    "peft": {"detect", "train"},
+    "segment_anything": {"segment"},
+    "huggingface_hub": {"weights"},
+    "pycocotools": {"masks", "coco"},
+    "click": {"cli"},
+    "rich": {"cli"},
+}
+
+LIGHT_MODULES = (
+    "grounded_seg",
+    "grounded_seg.boxes",
+    "grounded_seg.coco",
+    "grounded_seg.detect.location_tokens",
+    "grounded_seg.detect.parse",
+    "grounded_seg.detect.prompts",
+    "grounded_seg.pipeline",
+    "grounded_seg.batch",
+    "grounded_seg.cli",
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: who imports what."""
+
+    part: str
+    """The part that holds the statement: `detect`, `boxes`, ..."""
+    target: str
+    """The absolute dotted name."""
+    where: str
+
+
+def imports_of(package: Path) -> Iterator[Import]:
+    """Every import of the package, those within functions and for type checking too."""
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package)
+        part = inside.parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{inside}:{node.lineno} imports relatively"
+                targets = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            yield from (Import(part, target, f"{inside}:{node.lineno}") for target in targets)
+
+
+def layer_of(part: str) -> int:
+    return next(number for number, parts in enumerate(LAYERS) if part in parts)
+
+
+def layer_violations(package: Path) -> list[str]:
+    found = []
+    for item in imports_of(package):
+        names = item.target.split(".")
+        if names[0] != "grounded_seg" or item.part == PACKAGE_ROOT:
+            continue
+        target = names[1]
+        if item.part == target or (item.part, target) in SIBLINGS_ALLOWED:
+            continue
+        if target.startswith("__"):
+            # The package's own attributes, such as its version, cost no layer.
+            continue
+        if layer_of(target) >= layer_of(item.part):
+            found.append(f"{item.where}: {item.part} imports {target}")
+    return found
+
+
+def home_violations(package: Path) -> list[str]:
+    return [
+        f"{item.where}: {library} in {item.part}"
+        for item in imports_of(package)
+        for library in [item.target.split(".")[0]]
+        if library in HOMES and item.part not in HOMES[library]
+    ]
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert parts - {PACKAGE_ROOT, "__pycache__"} <= set().union(*LAYERS)
+
+
+def test_lower_layers_never_import_upper_ones() -> None:
+    assert layer_violations(PACKAGE) == []
+
+
+def test_third_party_libraries_stay_in_their_homes() -> None:
+    assert home_violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize("light", LIGHT_MODULES)
+def test_light_modules_import_without_the_heavy_libraries(light: str) -> None:
+    # None in sys.modules makes any import of that name fail.
+    program = (
+        "import sys\n"
+        "for heavy in ('torch', 'torchvision', 'transformers', 'peft', 'segment_anything'):\n"
+        "    sys.modules[heavy] = None\n"
+        f"import {light}\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "complaint"),
+    [
+        ("records.py", "from grounded_seg import pipeline", "records.py:1: records imports pipeline"),
+        ("boxes.py", "from grounded_seg.settings import RunSettings\nimport grounded_seg.cli", "boxes imports cli"),
+        ("detect/parse.py", "from grounded_seg.segment.sam import load_sam", "detect imports segment"),
+        ("coco/export.py", "def late():\n    from grounded_seg.detect import parse", "coco imports detect"),
+        ("batch.py", "def late():\n    import grounded_seg.train", "batch imports train"),
+    ],
+)
+def test_a_planted_upward_import_is_found(tmp_path: Path, file: str, text: str, complaint: str) -> None:
+    planted = tmp_path / file
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_text(text)
+    [found] = layer_violations(tmp_path)
+    assert complaint in found
+
+
+def test_a_planted_library_away_from_home_is_found(tmp_path: Path) -> None:
+    (tmp_path / "boxes.py").write_text("from torch import nn")
+    (tmp_path / "cli.py").write_text("import click")
+    assert home_violations(tmp_path) == ["boxes.py:1: torch in boxes"]
