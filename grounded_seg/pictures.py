@@ -23,7 +23,7 @@ def write_pictures(
     """
     with as_output_error():
         if Drawn.OVERLAY in save:
-            save_overlay(folder.overlay(file_name), draw(image, result))
+            save_overlay(folder.overlay(file_name), draw(image, result, result.prompts.prompts))
         for number, instance in enumerate(result.instances, start=1):
             if Drawn.MASKS in save and instance.mask is not None:
                 # White where the object is, black elsewhere.

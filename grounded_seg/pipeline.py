@@ -67,7 +67,7 @@ class PromptedResult(ImageResult):
         Raises:
             ImageError: If the file can't be read again.
         """
-        return overlay.draw(image or read_image(self.path), self)
+        return overlay.draw(image or read_image(self.path), self, self.prompts.prompts)
 
 
 @dataclass(frozen=True)

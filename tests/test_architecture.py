@@ -19,7 +19,8 @@ LAYERS = (
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},
     {"pipeline"},
-    {"journal", "run_folder"},
+    {"run_folder"},
+    {"journal", "manifest", "pictures"},
     {"batch"},
     {"train"},
     {"cli"},
@@ -82,7 +83,8 @@ def imports_of(package: Path) -> Iterator[Import]:
 
 
 def layer_of(part: str) -> int:
-    return next(number for number, parts in enumerate(LAYERS) if part in parts)
+    [layer] = [number for number, parts in enumerate(LAYERS) if part in parts]
+    return layer
 
 
 def layer_violations(package: Path) -> list[str]:
