@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grounded_seg.batch import Outcome
+from grounded_seg.cli.console import stdout_console
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.journal import text_of
 from grounded_seg.masks import area_px
@@ -20,8 +21,6 @@ from grounded_seg.records import ImageSkipped, Instance, RunReport
 _COLUMNS = ("image", "prompt", "label", "score", "box (x0 y0 x1 y1)", "mask area", "mask score")
 _MAX_ROWS = 50
 """Rows of the table: a long run would fill memory and screen alike. All of it is in the files."""
-_PIPE_WIDTH = 200
-"""Characters a line where stdout is no terminal, enough for a row."""
 
 
 class RunDisplay:
@@ -84,7 +83,7 @@ class RunDisplay:
         """Print the table, the sum and what was written; after JSON lines there is nothing to add."""
         if self._json_lines:
             return
-        console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
+        console = stdout_console()
         table = Table()
         for name in _COLUMNS:
             table.add_column(name, justify="left" if name in _COLUMNS[:3] else "right")
@@ -123,8 +122,9 @@ def _instance_row(name: str, instance: Instance) -> tuple[str, ...]:
 
 
 def _sum(report: RunReport) -> str:
+    images = "1 image" if report.n_done == 1 else f"{report.n_done} images"
     skipped = f", {report.n_skipped} skipped" if report.n_skipped else ""
-    return f"{report.n_instances} found in {report.n_done} images{skipped}, {report.seconds:.1f} s"
+    return f"{report.n_instances} found in {images}{skipped}, {report.seconds:.1f} s"
 
 
 def _printable(name: str) -> str:

@@ -15,15 +15,15 @@ def list_models() -> None:
     """List the presets, what they are made of, and whether that is on this disk."""
     set_up_messages(debug=False)
     # These import rich and the hub's client, which would slow --help down.
-    from rich.console import Console
     from rich.table import Table
 
+    from grounded_seg.cli.console import stdout_console
     from grounded_seg.weights.presets import preset_table
 
     table = Table("preset", "detector", "adapter", "segmenter", "on this disk")
     for name in preset_table().presets:
         table.add_row(name, *_parts_of(name))
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def _parts_of(preset: str) -> tuple[str, str, str, str]:
