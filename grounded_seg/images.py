@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -268,13 +267,11 @@ class _Hush:
                 warnings.filterwarnings("ignore", module=r"PIL\.")
             self._n_inside += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._n_inside -= 1
             if self._n_inside == 0:
-                self._filters.__exit__(kind, error, traceback)
+                self._filters.__exit__(None, None, None)
 
 
 _PILLOW_HUSHED = _Hush()
