@@ -193,6 +193,6 @@ def _manifest(
             instances=report.n_instances,
             empty_masks=tally.n_empty_masks,
         ),
-        seconds=tally.seconds,
+        seconds={stage: round(seconds, 3) for stage, seconds in tally.seconds.items()},
         exit_code=report.exit_code,
     )

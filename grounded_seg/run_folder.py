@@ -1,7 +1,7 @@
 """The folder that a run writes: what lies where, and whether it may be written at all.
 
 Files about one image keep its sub-folders and its whole file name, and add to it: `sub/a.jpg` gives
-`overlays/sub/a.jpg.png` and `masks/sub/a.jpg.001.png`. So `a.jpg` and `a.png` never meet.
+`overlays/sub/a.jpg.jpg` and `masks/sub/a.jpg.001.png`. So `a.jpg` and `a.png` never meet.
 """
 
 import shutil
@@ -36,9 +36,9 @@ class RunFolder:
         """What the run did and with what."""
         return self.root / "run.json"
 
-    def overlay(self, file_name: str) -> Path:
-        """The picture of all boxes and masks of an image."""
-        return self.root / "overlays" / f"{file_name}.png"
+    def overlay(self, file_name: str, ending: str) -> Path:
+        """The picture of all boxes and masks of an image, in the format of the ending."""
+        return self.root / "overlays" / f"{file_name}.{ending}"
 
     def mask(self, file_name: str, number: int) -> Path:
         """The mask of an image's instance, numbered from 1."""

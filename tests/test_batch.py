@@ -81,10 +81,10 @@ def test_a_folder_gives_all_its_files(detector: ColourDetector, photos: Path, se
     assert (report.n_done, report.n_skipped, report.n_instances, report.exit_code) == (4, 2, 3, 1)
     assert files_in(settings.output) == [
         "annotations.json",
-        "overlays/a.png.png",
-        "overlays/b.gif.png",
-        "overlays/b.png.png",
-        "overlays/sub/b.png.png",
+        "overlays/a.png.jpg",
+        "overlays/b.gif.jpg",
+        "overlays/b.png.jpg",
+        "overlays/sub/b.png.jpg",
         "results.jsonl",
         "run.json",
     ]
@@ -180,7 +180,7 @@ def test_overwrite_takes_away_the_earlier_run_and_nothing_else(
     (settings.output / "notes.txt").write_text("mine")
     run(RED, photos / "b.png", settings, overwrite=True)
     assert files_in(settings.output) == [
-        "annotations.json", "notes.txt", "overlays/b.png.png", "results.jsonl", "run.json",
+        "annotations.json", "notes.txt", "overlays/b.png.jpg", "results.jsonl", "run.json",
     ]  # fmt: skip
     assert len(journal_of(settings)) == 1
 
@@ -224,6 +224,14 @@ def test_masks_and_crops_are_numbered_by_instance(
         assert np.asarray(cut_out.convert("RGB")).reshape(-1, 3).max(axis=0).tolist() == [0, 0, 200]
 
 
+def test_what_is_too_wide_for_a_jpeg_is_drawn_as_png(
+    detector: ColourDetector, tmp_path: Path, settings: RunSettings
+) -> None:
+    PIL.Image.new("RGB", (65_600, 20)).save(tmp_path / "wide.png")
+    run(RED, tmp_path / "wide.png", settings)
+    assert "overlays/wide.png.png" in files_in(settings.output)
+
+
 def test_nothing_is_drawn_where_nothing_is_asked(detector: ColourDetector, photos: Path, settings: RunSettings) -> None:
     run(RED, photos, settings, save=frozenset())
     assert files_in(settings.output) == ["annotations.json", "results.jsonl", "run.json"]
@@ -248,6 +256,7 @@ def test_the_manifest_tells_what_was_done(detector: ColourDetector, photos: Path
     assert manifest["counts"] == {"images": 6, "done": 4, "skipped": 2, "instances": 3, "empty_masks": 0}
     assert set(manifest["seconds"]) == {"load", "read", "detect", "segment", "write", "total"}
     assert manifest["exit_code"] == 1
+    assert manifest["models"] is None
 
 
 def test_several_paths_are_named_from_their_common_parent(
@@ -268,11 +277,11 @@ def test_a_full_disk_is_one_line_and_the_journal_stays_readable(
     detector: ColourDetector, photos: Path, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, pixels: object) -> None:
-        if path.name == "b.png.png":
+        if path.name == "b.png.jpg":
             raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("grounded_seg.pictures.save_overlay", full)
-    with pytest.raises(OutputError, match=r"b\.png\.png.*No space left"):
+    with pytest.raises(OutputError, match=r"b\.png\.jpg.*No space left"):
         run(RED, photos, settings)
     assert [line["file_name"] for line in read_lines(settings.output / "results.jsonl")] == ["a.png", "b.gif"]
 

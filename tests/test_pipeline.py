@@ -148,3 +148,32 @@ def test_batches_are_cut_by_position() -> None:
 def test_an_unknown_number_format_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="float8"):
         GroundedSegmenter.from_preset("demo", dtype="float8")
+
+
+def test_models_load_from_folders_and_say_which_they_are(tmp_path: Path, paint: Paint) -> None:
+    # These need torch, which the other tests here do without.
+    from tiny_florence import save_tiny_florence
+
+    from grounded_seg.segment.sam import build_sam, save_sam
+    from grounded_seg.segment.sam_config import SamConfig
+
+    config = SamConfig(
+        image_size=64, patch_size=16, encoder_embed_dim=16, encoder_depth=1, encoder_num_heads=2,
+        encoder_global_attn_indexes=(0,), window_size=2, prompt_embed_dim=32, decoder_depth=1, decoder_mlp_dim=32,
+        decoder_num_heads=2, iou_head_hidden_dim=16,
+    )  # fmt: skip
+    save_sam(build_sam(config), config, tmp_path / "sam")
+    florence = save_tiny_florence(tmp_path / "florence")
+    segmenter = GroundedSegmenter.from_preset(
+        "base", detector=str(florence), segmenter=str(tmp_path / "sam"), device="cpu", offline=True
+    )
+    assert segmenter.loaded is not None
+    assert segmenter.loaded.detector.name == str(florence)
+    assert segmenter.loaded.adapter is None
+    assert segmenter.loaded.segmenter is not None
+    assert len(segmenter.loaded.segmenter.sha256) == 64
+    assert segmenter.loaded.device == "cpu"
+    assert segmenter(paint("a.png", red=(2, 3, 12, 9)), "red car").size == ImageSize(40, 30)
+    boxes_only = GroundedSegmenter.from_preset("base", detector=str(florence), boxes_only=True, device="cpu")
+    assert boxes_only.loaded is not None
+    assert boxes_only.loaded.segmenter is None
