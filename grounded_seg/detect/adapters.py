@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,7 +94,10 @@ def attach_adapter(network: Florence2ForConditionalGeneration, adapter: Path) ->
         config = PeftConfig.from_pretrained(str(adapter))
         if config.peft_type != PeftType.LORA:
             raise WeightsError(f"{adapter} is a {config.peft_type.value} adapter, only LoRA can be loaded")
-        model = PeftModel(network, config)
+        with warnings.catch_warnings():
+            # peft asks a transformers model for a property by its old name, which is nobody's business at run time.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            model = PeftModel(network, config)
         _check_tensors(adapter, tensors, get_peft_model_state_dict(model, save_embedding_layers=False))
         set_peft_model_state_dict(model, tensors)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:

@@ -1,0 +1,153 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from tiny_florence import SIDE, make_network
+
+from grounded_seg.detect.adapters import attach_adapter, check_adapter_base, merge_adapter, write_adapter_base
+from grounded_seg.errors import WeightsError
+from grounded_seg.weights.locate import LocatedWeights
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+TARGETS = ["q_proj", "v_proj", "fc1", "qkv", "conv", "image_projection"]
+"""Of text model and vision tower; `conv` is the patch embeddings, which are convolutions."""
+
+
+def save_adapter(folder: Path, config: PeftConfig | None = None, *, zero: bool = False) -> Path:
+    torch.manual_seed(1)
+    # Weak, as a trained one is: these random layers amplify what it adds.
+    lora = LoraConfig(r=4, lora_alpha=1, target_modules=TARGETS, init_lora_weights=zero)
+    get_peft_model(make_network(), config or lora).save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def logits(network: torch.nn.Module) -> torch.Tensor:
+    torch.manual_seed(2)
+    ids = torch.tensor([[*[network.config.image_token_id] * 10, 0, 40, 41, 42, 2]])
+    pixels = torch.randn(1, 3, SIDE, SIDE)
+    decoder_ids = torch.tensor([[2, 0, 50, 51, 400, 500]])
+    result: torch.Tensor = network(input_ids=ids, pixel_values=pixels, decoder_input_ids=decoder_ids).logits
+    return result
+
+
+def test_merged_equals_unmerged_and_changes_the_model(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter")
+    bare = logits(make_network())
+    beside = attach_adapter(make_network(), adapter)
+    merged = merge_adapter(make_network(), adapter)
+    torch.testing.assert_close(logits(merged), logits(beside), rtol=0, atol=1e-5)
+    assert (logits(beside) - bare).abs().max() > 0.1
+    assert type(merged) is type(make_network())
+    with beside.disable_adapter():
+        torch.testing.assert_close(logits(beside), bare, rtol=0, atol=0)
+
+
+def test_a_zero_adapter_changes_nothing(tmp_path: Path) -> None:
+    merged = merge_adapter(make_network(), save_adapter(tmp_path / "adapter", zero=True))
+    torch.testing.assert_close(logits(merged), logits(make_network()), rtol=0, atol=0)
+
+
+KEY = "base_model.model.model.language_model.decoder.layers.1.fc1.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({KEY: None}, f"1 missing: {KEY}"),
+        ({"base_model.model.nowhere.lora_A.weight": torch.zeros(4, 4)}, r"1 without a place on the model: .*nowhere"),
+        ({KEY: torch.zeros(4, 7)}, f"1 of another shape: {KEY}"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(
+    tmp_path: Path, change: dict[str, torch.Tensor | None], message: str
+) -> None:
+    adapter = save_adapter(tmp_path / "adapter")
+    tensors = {**load_file(adapter / "adapter_model.safetensors"), **change}
+    kept = {key: tensor for key, tensor in tensors.items() if tensor is not None}
+    save_file(kept, adapter / "adapter_model.safetensors")
+    with pytest.raises(WeightsError, match=message):
+        merge_adapter(make_network(), adapter)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(r=4, target_modules=["q_proj", "lm_head"]),
+        LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+    ],
+)
+# peft itself warns of the tied weights, when such an adapter is made.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_adapter_of_the_tied_embeddings_is_refused(tmp_path: Path, config: LoraConfig) -> None:
+    adapter = save_adapter(tmp_path / "adapter", config)
+    with pytest.raises(WeightsError, match="tunes the word embeddings"):
+        merge_adapter(make_network(), adapter)
+
+
+def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:
+    config = IA3Config(target_modules=["k_proj", "fc2"], feedforward_modules=["fc2"])
+    with pytest.raises(WeightsError, match="IA3"):
+        merge_adapter(make_network(), save_adapter(tmp_path / "adapter", config))
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter")
+    (adapter / "adapter_config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(WeightsError, match="can't be put on this model"):
+        merge_adapter(make_network(), adapter)
+    (adapter / "adapter_model.safetensors").write_text("x", encoding="utf-8")
+    with pytest.raises(WeightsError, match="can't be read"):
+        merge_adapter(make_network(), adapter)
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"has no adapter_model\.safetensors"):
+        merge_adapter(make_network(), adapter)
+
+
+def test_numbers_that_are_broken_are_not_merged(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file({**tensors, KEY: torch.full_like(tensors[KEY], torch.nan)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(WeightsError, match="broken"):
+        merge_adapter(make_network(), adapter)
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
+    adapter = REFERENCE / "florence2-original" / "lora-adapter"
+    if not adapter.is_dir():
+        pytest.skip("the adapter in the older layout is not here")
+    with pytest.raises(WeightsError, match=r"without a place on the model|another shape"):
+        merge_adapter(make_network(), adapter)
+
+
+BASE = LocatedWeights(path=Path("base"), name="owner/base", revision="abc123", sha256="0" * 64)
+OTHER = LocatedWeights(path=Path("other"), name="owner/other", revision=None, sha256="1" * 64)
+
+
+def test_an_adapter_goes_onto_its_own_base_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_adapter_base(tmp_path, BASE)
+    written = json.loads((tmp_path / "grounded_seg.json").read_text(encoding="utf-8"))
+    assert written == {"base": {"id": "owner/base", "revision": "abc123", "sha256": "0" * 64}}
+    check_adapter_base(tmp_path, BASE)
+    assert caplog.text == ""
+    with pytest.raises(WeightsError, match=r"owner/base at abc123.*owner/other.*--allow-base-mismatch"):
+        check_adapter_base(tmp_path, OTHER)
+    check_adapter_base(tmp_path, OTHER, allow_mismatch=True)
+    assert "owner/base" in caplog.text
+
+
+def test_an_adapter_that_does_not_say_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        check_adapter_base(tmp_path, BASE)
+    assert "doesn't say" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"base": {"id": "a"}}'])
+def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "grounded_seg.json").write_text(text, encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"grounded_seg\.json is damaged"):
+        check_adapter_base(tmp_path, BASE)
