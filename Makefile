@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/grounded-seg run "red car" examples/scene.png --preset demo -o grounded-seg-out/demo --overwrite
+	$(BIN)/grounded-seg run "red car" examples/scene-1.jpg --preset demo -o grounded-seg-out/demo --overwrite
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -8,7 +8,7 @@ from grounded_seg.cli.models import models
 from grounded_seg.cli.run import run
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("grounded-seg", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="grounded-seg")
 def main() -> None:
     """A sentence and an image go in; boxes, masks and COCO annotations come out."""

@@ -18,7 +18,8 @@ from grounded_seg.journal import text_of
 from grounded_seg.masks import area_px
 from grounded_seg.records import ImageSkipped, Instance, RunReport
 
-_COLUMNS = ("image", "prompt", "label", "score", "box (x0 y0 x1 y1)", "mask area", "mask score")
+_TEXT_COLUMNS = ("image", "prompt", "label")
+_NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")
 _MAX_ROWS = 50
 """Rows of the table: a long run would fill memory and screen alike. All of it is in the files."""
 
@@ -84,16 +85,18 @@ class RunDisplay:
         if self._json_lines:
             return
         console = stdout_console()
-        table = Table()
-        for name in _COLUMNS:
-            table.add_column(name, justify="left" if name in _COLUMNS[:3] else "right")
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name in _TEXT_COLUMNS:
+            table.add_column(name, overflow="fold")
+        for name in _NUMBER_COLUMNS:
+            table.add_column(name, justify="right", no_wrap=True)
         for row in self._rows:
             # As plain text: a file's name may hold what rich would take for markup.
             table.add_row(*map(Text, row))
         console.print(table)
         if self._n_rows_left_out:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
-        for line in (_sum(report), *map(str, written)):
+        for line in ("", _sum(report), *map(str, written)):
             # Paths stay in one piece, so that they can be copied.
             console.print(Text(line), soft_wrap=True)
 
@@ -115,8 +118,8 @@ def _instance_row(name: str, instance: Instance) -> tuple[str, ...]:
         detection.prompt,
         detection.label,
         f"{detection.score:.2f}",
-        " ".join(f"{edge:.1f}" for edge in detection.box_xyxy),
-        "" if instance.mask is None else f"{area_px(instance.mask)} px",
+        " ".join(f"{edge:.0f}" for edge in detection.box_xyxy),
+        "" if instance.mask is None else str(area_px(instance.mask)),
         "" if instance.mask_score is None else f"{instance.mask_score:.2f}",
     )
 

@@ -1,0 +1,92 @@
+"""The README says what is so: its help is the real one, and what it names exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import grounded_seg
+from grounded_seg.cli import main
+from grounded_seg.pipeline import GroundedSegmenter, PromptedResult
+from grounded_seg.weights.presets import preset_table
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """The words of every `grounded-seg` command line in a block."""
+    lines = "".join(blocks("bash")).splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("grounded-seg ")]
+
+
+def all_options() -> set[str]:
+    """Every option of every command."""
+    found: set[str] = set()
+    waiting: list[click.Command] = [main]
+    while waiting:
+        command = waiting.pop()
+        context = click.Context(command)
+        for parameter in command.get_params(context):
+            found.update(parameter.opts, parameter.secondary_opts)
+        if isinstance(command, click.Group):
+            waiting.extend(command.commands.values())
+    return found
+
+
+def test_the_help_is_the_real_one() -> None:
+    real = CliRunner().invoke(main, ["run", "--help"], terminal_width=80).stdout
+    assert real in blocks("text")
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_parses(words: list[str]) -> None:
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context("grounded-seg", words)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) >= 3
+
+
+def test_every_option_exists() -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
+    assert named - all_options() == set()
+    assert "--overwrite" in named
+
+
+def test_every_make_target_exists() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = re.findall(r"^make (\w+)", "\n".join(blocks("bash")), flags=re.MULTILINE)
+    assert named == ["demo", "test"]
+    assert set(named) <= set(targets)
+
+
+def test_every_preset_is_named() -> None:
+    table = README.split("| preset |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE) == list(preset_table().presets)
+
+
+def test_every_file_exists() -> None:
+    linked = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    scripts = re.findall(r"^python (\S+\.py)", "\n".join(blocks("bash")), flags=re.MULTILINE)
+    missing = [name for name in (*linked, *scripts) if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def test_the_python_example_uses_what_is_there() -> None:
+    [example] = blocks("python")
+    compile(example, "README.md", "exec")
+    assert grounded_seg.GroundedSegmenter is GroundedSegmenter
+    assert set(re.findall(r"segmenter\.(\w+)\(", example)) <= set(dir(GroundedSegmenter))
+    assert set(re.findall(r"result\.(\w+)\(", example)) <= set(dir(PromptedResult))
