@@ -10,6 +10,9 @@ WIDTH = 192
 GRID = 8
 """The image's tokens are one for the whole and GRID x GRID for its parts."""
 
+POINTING_LAYER, N_POINTING_HEADS = 1, 3
+"""The decoder's heads that training shows where to look."""
+
 
 def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
     """A random model whose location embeddings start out smooth, so that neighbouring bins are alike."""
@@ -48,6 +51,7 @@ def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
     }
     config = Florence2Config(vision_config=vision, text_config=text, image_token_id=ids["image"])
     model = Florence2ForConditionalGeneration(config)
+    model.set_attn_implementation("eager")  # the only one that tells where it looks
     with torch.no_grad():
         table = model.get_input_embeddings().weight
         frequency = torch.exp(torch.linspace(math.log(0.5), math.log(60), WIDTH // 2))
@@ -63,8 +67,10 @@ def forward_language(
     prompt_ids: torch.Tensor,
     prompt_mask: torch.Tensor,
     labels: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of the answers, (b, t, vocabulary), and the encoder's image tokens, (b, n, width).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Answers' logits (b, t, vocabulary), the encoder's image tokens (b, n, width), and where the decoder looks.
+
+    The last is the attention that each step pays to each image token in the middle layer's first heads, (b, t, n).
 
     Args:
         model: The detector.
@@ -77,5 +83,8 @@ def forward_language(
     embedded = torch.cat([image_tokens, model.get_input_embeddings()(prompt_ids)], 1)
     mask = torch.cat([torch.ones(image_tokens.shape[:2], dtype=torch.long), prompt_mask], 1)
     encoded = model.model.language_model.encoder(inputs_embeds=embedded, attention_mask=mask)
-    out = model(encoder_outputs=encoded, inputs_embeds=embedded, attention_mask=mask, labels=labels)
-    return out.logits, encoded.last_hidden_state[:, :n_image_tokens]
+    out = model(
+        encoder_outputs=encoded, inputs_embeds=embedded, attention_mask=mask, labels=labels, output_attentions=True
+    )
+    looked = out.cross_attentions[POINTING_LAYER][:, :N_POINTING_HEADS, :, :n_image_tokens].mean(1)
+    return out.logits, encoded.last_hidden_state[:, :n_image_tokens], looked

@@ -39,6 +39,8 @@ class Batch:
     """(b, GRID * GRID, 7): an object's centre is here, its kind, colour and box."""
     asked: torch.Tensor
     """(b * questions, GRID * GRID): that object answers the question."""
+    pointed: torch.Tensor
+    """(b * questions, t): the cell that a location token of `labels` speaks of, -1 for other tokens."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class QuestionMaker:
         """Ask `n_questions` about each of the chunk's scenes in `rows`, half of them mirrored."""
         cells = torch.zeros(len(rows), GRID * GRID, 7)
         asked = torch.zeros(len(rows) * n_questions, GRID * GRID)
-        pictures, prompts, answers = [], [], []
+        pictures, prompts, answers, pointed = [], [], [], []
         for b, row in enumerate(rows):
             objects = slice(int(chunk.first[row]), int(chunk.first[row + 1]))
             kinds, colours, boxes = chunk.kind[objects], chunk.colour[objects], chunk.boxes[objects]
@@ -86,13 +88,24 @@ class QuestionMaker:
                 question = self.question(kinds, colours, rng)
                 asked[b * n_questions + q, places[list(question.hits)]] = 1
                 prompts.append([self.bos, *self.encode(rng.choice(PROMPT_FORMS).format(question.phrase)), self.eos])
-                answers.append(self.answer(question, boxes))
+                answer, order = self.answer(question, boxes)
+                answers.append(answer)
+                lead = len(answer) - 1 - 4 * len(order)
+                pointed.append([-1] * lead + [int(places[i]) for i in order for _ in range(4)] + [-1])
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)
         pixels = (pixels - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
             [0.229, 0.224, 0.225]
         ).view(3, 1, 1)
         prompt_ids = _padded(prompts, self.pad)
-        return Batch(pixels, prompt_ids, (prompt_ids != self.pad).long(), _padded(answers, -100), cells, asked)
+        return Batch(
+            pixels,
+            prompt_ids,
+            (prompt_ids != self.pad).long(),
+            _padded(answers, -100),
+            cells,
+            asked,
+            _padded(pointed, -1),
+        )
 
     def question(self, kinds: np.ndarray, colours: np.ndarray, rng: Random) -> Asked:
         """One random question about a scene with these objects."""
@@ -120,13 +133,16 @@ class QuestionMaker:
             phrase, hit = f"{COLOUR_NAMES[colour]} {phrase}", hit & (colours == colour)
         return Asked(phrase, tuple(np.flatnonzero(hit).tolist()))
 
-    def answer(self, question: Asked, boxes: np.ndarray) -> list[int]:
-        """The phrase, then four location tokens per box from left to right, then the end; only the end for nothing."""
+    def answer(self, question: Asked, boxes: np.ndarray) -> tuple[list[int], list[int]]:
+        """The phrase, four location tokens per box from left to right, the end; only the end for nothing.
+
+        The second part is the objects in the order in which they are answered.
+        """
         if not question.hits:
-            return [self.eos]
+            return [self.eos], []
         ordered = sorted(question.hits, key=lambda i: (boxes[i, 0], boxes[i, 1]))
         bins = np.clip(np.floor(boxes[ordered] * 1000), 0, 999).astype(int).ravel()
-        return [*self.encode(question.phrase), *(self.loc0 + bins).tolist(), self.eos]
+        return [*self.encode(question.phrase), *(self.loc0 + bins).tolist(), self.eos], ordered
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, remembered."""
@@ -142,13 +158,14 @@ class PooledScenes:
         self.rng = Random(seed)
         self.loaded: dict[Path, Chunk] = {}
 
-    def draw(self, size: int) -> tuple[Chunk, np.ndarray]:
-        """A chunk and `size` different rows of it."""
+    def draw(self, size: int, max_objects: int = 8) -> tuple[Chunk, np.ndarray]:
+        """A chunk and `size` different rows of it, with at most `max_objects` in each scene."""
         path = self.rng.choice(chunks_on_disk())
         if path not in self.loaded:
             self.loaded[path] = read_chunk(path)
         chunk = self.loaded[path]
-        return chunk, np.array(self.rng.sample(range(len(chunk.pixels)), size))
+        rows = np.flatnonzero(np.diff(chunk.first) <= max_objects)
+        return chunk, np.array(self.rng.sample(rows.tolist(), size))
 
 
 def _padded(rows: list[list[int]], fill: int) -> torch.Tensor:

@@ -20,6 +20,10 @@ from torch import nn
 from train_detector import SPREAD_BINS, UNTAUGHT, answer_loss
 from transformers import Florence2ForConditionalGeneration
 
+from grounded_seg.detect.adapters import write_adapter_base
+from grounded_seg.weights.hashes import sha256_of_weights
+from grounded_seg.weights.locate import LocatedWeights
+
 BATCH, N_QUESTIONS = 24, 4
 PEAK_RATE = 2e-3
 LORA = LoraConfig(
@@ -39,7 +43,9 @@ def main() -> None:
     chosen = options.parse_args()
     torch.manual_seed(0)
     tokenizer = load_tokenizer(chosen.base)
-    model = Florence2ForConditionalGeneration.from_pretrained(chosen.base, dtype=torch.float32)
+    model = Florence2ForConditionalGeneration.from_pretrained(
+        chosen.base, dtype=torch.float32, attn_implementation="eager"
+    )
     tuned = get_peft_model(model, LORA).train()
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.0, betas=(0.9, 0.98))
@@ -52,7 +58,7 @@ def main() -> None:
         with torch.no_grad():
             features = model.get_image_features(batch.pixels).pooler_output
         image_tokens = features.repeat_interleave(N_QUESTIONS, 0)
-        logits, _ = forward_language(model, image_tokens, batch.prompt_ids, batch.prompt_mask, batch.labels)
+        logits, *_ = forward_language(model, image_tokens, batch.prompt_ids, batch.prompt_mask, batch.labels)
         loss = answer_loss(logits, batch.labels, maker.loc0, SPREAD_BINS)
         optimizer.zero_grad()
         loss.backward()
@@ -63,6 +69,9 @@ def main() -> None:
         if step % 20 == 0:
             print(json.dumps({"step": step, "progress": round(progress, 2), "answer": round(mean, 3)}), flush=True)
     tuned.save_pretrained(chosen.output)
+    (chosen.output / "README.md").unlink()  # peft's template of a model card, not filled in
+    base = LocatedWeights(chosen.base, "demo/detector", revision=None, sha256=sha256_of_weights(chosen.base))
+    write_adapter_base(chosen.output, base)
 
 
 if __name__ == "__main__":

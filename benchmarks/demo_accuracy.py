@@ -1,0 +1,164 @@
+"""Measure the demo preset on rendered scenes that its training never saw.
+
+    python benchmarks/demo_accuracy.py [--scenes 500] [--output demo_accuracy.json]
+
+Each scene is asked three questions: a colour and kind that is there, a kind that is there, and something that isn't (in
+turn another colour, an absent kind, a word no training text had). Each (scene, question) is one COCO image with one
+category, all pooled. AP is measured with the score threshold off; presence and colours at the default threshold.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from grounded_seg.boxes import array_from_boxes, pairwise_iou
+from grounded_seg.coco.metrics import EvaluationSummary, SizeRanges, evaluate
+from grounded_seg.coco.schema import xywh_from_xyxy
+from grounded_seg.masks import coco_from_run_length, run_length_from_mask
+from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.records import Image, Instance
+from grounded_seg.scenes import Question, QuestionKind, Scene, Split, ask, render_scene
+from grounded_seg.settings import DetectSettings
+
+PRESENT = (QuestionKind.COLOUR_KIND, QuestionKind.KIND)
+ABSENT = (QuestionKind.OTHER_COLOUR, QuestionKind.ABSENT_KIND, QuestionKind.UNKNOWN)
+SIZES = SizeRanges(small_up_to=0.1**2, large_from=0.25**2, relative=True)
+"""Small: less than 10 % of the side; large: more than a quarter of it."""
+EVERYTHING = DetectSettings(score_threshold=0.0)
+THRESHOLD = DetectSettings().score_threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One question about one scene, and what the preset answered."""
+
+    scene: Scene
+    question: Question
+    found: tuple[Instance, ...]
+
+    @property
+    def kept(self) -> list[Instance]:
+        """What is left at the default threshold."""
+        return [one for one in self.found if one.detection.score >= THRESHOLD]
+
+
+def questions_about(scene: Scene, index: int) -> list[Question]:
+    """Two questions with an answer and one without."""
+    rng = np.random.default_rng(index)
+    kinds = (*PRESENT, ABSENT[index % len(ABSENT)])
+    return [ask(scene, kind, rng, held_out=True) for kind in kinds]
+
+
+def answer(segmenter: GroundedSegmenter, n_scenes: int, only: str | None = None) -> list[Pair]:
+    """Ask about each scene; with `only`, just the questions about that kind that have an answer."""
+    pairs = []
+    for index in range(n_scenes):
+        scene = render_scene(Split.TEST, index)
+        questions = [q for q in questions_about(scene, index) if only is None or (q.answers and only in q.prompt)]
+        image = Image(path=Path(f"scene-{index}.png"), pixels=scene.pixels)
+        prompts = list(dict.fromkeys(q.prompt for q in questions))
+        found = segmenter(image, prompts).instances if prompts else ()
+        pairs += [Pair(scene, q, tuple(i for i in found if i.detection.prompt == q.prompt)) for q in questions]
+    return pairs
+
+
+def score(pairs: list[Pair], kind: str) -> EvaluationSummary:
+    """COCO's figures, every pair an image of its own."""
+    truth: dict[str, list[dict[str, object]]] = {
+        "images": [
+            {"id": number, "width": pair.scene.size.width, "height": pair.scene.size.height}
+            for number, pair in enumerate(pairs, 1)
+        ],
+        "categories": [{"id": 1, "name": "asked"}],
+        "annotations": [
+            {
+                "image_id": number,
+                "category_id": 1,
+                "bbox": (box := xywh_from_xyxy(o.box_xyxy)),
+                "area": box[2] * box[3],
+                "segmentation": coco_from_run_length(run_length_from_mask(o.mask)),
+            }
+            for number, pair in enumerate(pairs, 1)
+            for o in pair.question.answers
+        ],
+    }
+    predictions = [
+        {
+            "image_id": number,
+            "category_id": 1,
+            "score": one.detection.score,
+            "bbox": xywh_from_xyxy(one.box_xyxy),
+            **({"segmentation": coco_from_run_length(one.mask)} if one.mask else {}),
+        }
+        for number, pair in enumerate(pairs, 1)
+        for one in pair.found
+    ]
+    return evaluate(truth, predictions, kind, SIZES)  # type: ignore[arg-type]
+
+
+def share(flags: Iterable[bool]) -> float:
+    """The share of true ones, 0 of none."""
+    values = list(flags)
+    return sum(values) / len(values) if values else 0.0
+
+
+def on_another_colour(pair: Pair, one: Instance) -> bool:
+    """Whether a box sits on an object of another colour: the one it overlaps most."""
+    boxes = array_from_boxes([o.box_xyxy for o in pair.scene.objects])
+    overlaps = pairwise_iou(array_from_boxes([one.box_xyxy]), boxes)[0]
+    best = int(overlaps.argmax())
+    return bool(overlaps[best] > 0) and pair.scene.objects[best].colour != pair.question.prompt.split()[0]
+
+
+def figures(n_scenes: int) -> dict[str, float | None]:
+    """Run the preset with its adapter and without, and take all figures."""
+    pairs = answer(GroundedSegmenter.from_preset("demo", detect=EVERYTHING), n_scenes)
+    bare = GroundedSegmenter.from_preset("demo", adapter="none", detect=EVERYTHING, boxes_only=True)
+    boxes, masks = score(pairs, "bbox"), score(pairs, "segm")
+    cars = [p for p in pairs if p.question.answers and "car" in p.question.prompt]
+    absent = [p for p in pairs if not p.question.answers]
+    colour_kind = [p for p in pairs if p.question.kind is QuestionKind.COLOUR_KIND]
+    of_absent = {k: share(bool(p.kept) for p in absent if p.question.kind is k) for k in ABSENT}
+    return {
+        "box AP50": boxes.AP50,
+        "box AP75": boxes.AP75,
+        "box AP": boxes.AP,
+        "box AP small": boxes.AP_small,
+        "box AP medium": boxes.AP_medium,
+        "box AP large": boxes.AP_large,
+        "mask AP50": masks.AP50,
+        "mask AP": masks.AP,
+        "mask AP small": masks.AP_small,
+        "mask AP medium": masks.AP_medium,
+        "mask AP large": masks.AP_large,
+        "absent prompts with a box": share(bool(p.kept) for p in absent),
+        **{f"  {kind}": value for kind, value in of_absent.items()},
+        "colour kind boxes on another colour": share(on_another_colour(p, one) for p in colour_kind for one in p.kept),
+        "car box AP": score(cars, "bbox").AP,
+        "car box AP, adapter off": score(answer(bare, n_scenes, only="car"), "bbox").AP,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--scenes", type=int, default=500)
+    options.add_argument("--output", type=Path, help="write the figures as JSON")
+    chosen = options.parse_args()
+    result = figures(chosen.scenes)
+    width = max(map(len, result))
+    print(
+        f"{chosen.scenes} scenes, {3 * chosen.scenes} questions, score threshold {THRESHOLD:g} for presence and colour"
+    )
+    for name, value in result.items():
+        print(f"{name:{width}}  {'-' if value is None else f'{value:.3f}'}")
+    if chosen.output:
+        chosen.output.write_text(json.dumps({"scenes": chosen.scenes, **result}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
