@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from grounded_seg.errors import DeviceError
 from grounded_seg.masks import mask_from_run_length, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, Image, ImageResult, ImageSize, Instance, RunLength
+
+try:
+    import cv2
+except ImportError as error:
+    # The wheel is linked with a library of the system that bare machines lack.
+    raise DeviceError(f"OpenCV can't be loaded ({error}); on Debian: apt-get install libgl1") from error
 
 Canvas: TypeAlias = npt.NDArray[np.uint8]
 """RGB, (height, width, 3), C-contiguous; drawn on in place."""

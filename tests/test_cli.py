@@ -271,6 +271,17 @@ def test_the_launcher_of_a_checkout_runs_the_command(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_machine_without_opencvs_library_is_told_what_to_install(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['cv2'] = None\nfrom grounded_seg.cli import main\nmain(['run', 'red car', 'a.png'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: OpenCV")
+    assert "libgl1" in line
+
+
 def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path: Path) -> None:
     program = (
         "import click, sys\n"
