@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grounded_seg.detect.scores import WINDOW_BINS, ScoreRule, TokenEvidence, shape_score
+from grounded_seg.detect.scores import NEAR_BINS, ScoreRule, TokenEvidence, shape_score
 from grounded_seg.detect.shapes import Shape, ShapeKind
 
 BINS = (100, 200, 300, 400)
@@ -43,9 +43,18 @@ def test_a_second_box_has_its_own_doubt_of_being_there() -> None:
     assert shape_score(SECOND, both) == pytest.approx(0.8 * 0.25)
 
 
-@pytest.mark.parametrize(("far", "expected"), [(WINDOW_BINS, 1.0), (WINDOW_BINS + 1, 0.5)])
-def test_probability_spread_over_neighbouring_bins_counts_as_one_edge(far: int, expected: float) -> None:
+@pytest.mark.parametrize(("far", "expected"), [(20, 1.0), (21, 0.5)])
+def test_a_tenth_of_the_side_off_is_the_same_edge(far: int, expected: float) -> None:
+    # The box is 200 bins wide and high.
     assert shape_score(BOX, evidence((1.0, 1.0), [1.0] * 4, [0.5] * 4, far)) == pytest.approx(expected)
+
+
+def test_width_and_height_have_their_own_tenth_and_the_smallest_box_its_five_bins() -> None:
+    flat = Shape(ShapeKind.BOX, "car", ((100, 200, 300, 210),), label_positions=(0, 1), location_positions=(2, 3, 4, 5))
+    steps = np.zeros((6, 1000), dtype=np.float32)
+    for step, value, far in zip(range(2, 6), flat.rings[0], (20, NEAR_BINS, 21, NEAR_BINS + 1), strict=True):
+        steps[step, [value, value + far]] = 0.5
+    assert shape_score(flat, TokenEvidence(np.zeros(6, dtype=np.float32), steps)) == pytest.approx(0.25**0.25)
 
 
 def test_without_a_label_the_first_location_decides() -> None:

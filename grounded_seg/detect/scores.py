@@ -3,9 +3,10 @@
 A box is written as a label (shared by all boxes that follow it) and four location tokens, so two things can be asked of
 the model. *Is it there?* The probability of the label's tokens, times the probability that a location follows where
 the box's first location stands, and not the answer's end or another label. *Is it there, exactly?* For each coordinate
-the share of probability within ten bins (1 % of the image's side) of the chosen one, among all locations: neighbouring
-bins are the same edge, so a model that spreads its probability over them loses nothing. The geometric mean of the four
-counts as one number. The score is the product of both, in [0, 1].
+the share of probability near the chosen bin, among all locations. Near is a tenth of the box's own side either way, for
+two reasons: neighbouring bins are the same edge, so a model that spreads its probability over them loses nothing, and
+an edge that is a little off costs a small box more overlap than a large one. The geometric mean of the four counts as
+one number. The score is the product of both, in [0, 1].
 
 Probabilities are the model's own: float32, before any rule of the generation, and of the final sequence whether it was
 found greedily or by beams.
@@ -20,8 +21,10 @@ import numpy.typing as npt
 from grounded_seg.detect.location_tokens import N_BINS
 from grounded_seg.detect.shapes import Shape
 
-WINDOW_BINS = 10
-"""Bins on either side of a coordinate that count as the same edge."""
+NEAR_SHARE = 0.1
+"""How far off a coordinate still counts as the same edge, as a share of the box's width or height."""
+NEAR_BINS = 5
+"""And at least so many bins, for boxes that are hardly wider than that themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +72,9 @@ def _presence(shape: Shape, evidence: TokenEvidence) -> float:
 
 def _place(shape: Shape, evidence: TokenEvidence) -> float:
     steps = evidence.location_probabilities[list(shape.location_positions)].astype(np.float64)
-    bins = np.array([value for ring in shape.rings for value in ring])
-    near = np.abs(np.arange(N_BINS) - bins[:, None]) <= WINDOW_BINS
-    # A step may hold no location likely at all (beams, very low precision): then the place is unknown.
-    shares = (steps * near).sum(axis=1) / np.maximum(steps.sum(axis=1), np.finfo(np.float32).tiny)
+    points = np.array([value for ring in shape.rings for value in ring]).reshape(-1, 2)
+    reach = np.maximum(NEAR_SHARE * np.ptp(points, axis=0), NEAR_BINS)
+    near = np.abs(np.arange(N_BINS) - points[:, :, None]) <= reach[:, None]
+    # A step may hold no location likely at all (a beam, very low precision): then the place is unknown.
+    shares = (steps * near.reshape(steps.shape)).sum(axis=1) / np.maximum(steps.sum(axis=1), np.finfo(np.float32).tiny)
     return float(np.exp(np.log(np.maximum(shares, np.finfo(np.float64).tiny)).mean()))
