@@ -15,6 +15,18 @@ from grounded_seg.errors import OutputError, UsageError
 _IMAGE_FOLDERS = ("overlays", "masks", "crops")
 
 
+@contextmanager
+def as_output_error() -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an `OutputError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or 'the results'} can't be written ({error.strerror}); "
+            "make room or get permission there, or name another folder with --output"
+        ) from error
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where each of a run's files belongs."""
@@ -65,12 +77,14 @@ class RunFolder:
         """List the files and folders of results that are there."""
         return [path for path in self._results() if path.exists()]
 
+    @as_output_error()
     def check_free(self, *, overwrite: bool) -> None:
         """Refuse a folder that is in use; nothing is changed yet.
 
         Raises:
             UsageError: If it is no folder; if it holds results and `overwrite` is off; or if what it holds was not
                 written by a run, and would be lost.
+            OutputError: If the folder can't be looked at.
         """
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"{self.root} is a file; name a folder with --output")
@@ -87,28 +101,20 @@ class RunFolder:
                 "name another folder with --output"
             )
 
+    @as_output_error()
     def clear(self) -> None:
-        """Make the folder and take an earlier run's files out of it; others stay."""
-        with as_output_error():
-            self.root.mkdir(parents=True, exist_ok=True)
-            # The journal, which tells that a run was here, goes last.
-            for path in (*(self.root / name for name in _IMAGE_FOLDERS), self.annotations, self.manifest, self.journal):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+        """Make the folder and take an earlier run's files out of it; others stay.
+
+        Raises:
+            OutputError: If the folder can't be made or changed.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        # The journal, which tells that a run was here, goes last.
+        for path in (*(self.root / name for name in _IMAGE_FOLDERS), self.annotations, self.manifest, self.journal):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _results(self) -> tuple[Path, ...]:
         return (self.annotations, self.journal, self.manifest, *(self.root / name for name in _IMAGE_FOLDERS))
-
-
-@contextmanager
-def as_output_error() -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into an `OutputError` of one line."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{error.filename or 'the results'} can't be written ({error.strerror}); "
-            "make room or get permission there, or name another folder with --output"
-        ) from error

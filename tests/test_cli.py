@@ -121,6 +121,8 @@ def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> 
         (["run", "red car", "a.png", "--save", "none", "--save", "crops"], 2, "--save none"),
         (["run", "red car", "a.png", "--save", "masks", "--boxes-only"], 2, "--boxes-only"),
         (["run", "red car", "a.png", "-o", "a.png"], 2, "a.png is a file"),
+        (["run", "red car", "a.png", "-o", "x" * 300], 1, "can't be written (File name too long)"),
+        (["run", "red car", "a.png", "-o", "a.png/out"], 1, "can't be written (Not a directory)"),
         (["run", "red car", "a.png", "-o", "used"], 2, "--overwrite"),
         (["nonsense"], 2, "nonsense"),
         (["--nonsense"], 2, "--nonsense"),
