@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from grounded_seg.pipeline import LoadedModels
+from grounded_seg.loading import LoadedModels
 from grounded_seg.run_folder import as_output_error
 from grounded_seg.settings import RunSettings
 

@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg import overlay
 from grounded_seg.coco.export import document_from_lines, journal_line
 from grounded_seg.coco.schema import CocoDocument
 from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
 from grounded_seg.errors import ImageError, UsageError
 from grounded_seg.images import read_image
+from grounded_seg.loading import LoadedModels, load_models
+from grounded_seg.overlay import draw
 from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped, Instance, SegmentedImage
 from grounded_seg.settings import DetectSettings, ModelSettings, Precision
 
 if TYPE_CHECKING:
-    from grounded_seg.runtime import Versions
     from grounded_seg.weights.fetch import Progress
-    from grounded_seg.weights.locate import LocatedWeights
 
 Prompts: TypeAlias = str | Sequence[str] | PromptSet
 """Prompts apart by `;` as on the command line, one prompt each in a sequence, or with the class of each prompt."""
-
 
 _Item = TypeVar("_Item")
 
@@ -67,21 +65,7 @@ class PromptedResult(ImageResult):
         Raises:
             ImageError: If the file can't be read again.
         """
-        return overlay.draw(image or read_image(self.path), self, self.prompts.prompts)
-
-
-@dataclass(frozen=True)
-class LoadedModels:
-    """Exactly which weights are loaded, and where they run; for a run's manifest."""
-
-    detector: "LocatedWeights"
-    adapter: "LocatedWeights | None"
-    segmenter: "LocatedWeights | None"
-    device: str
-    dtype: str
-    threads: int
-    """CPU threads that one operation may use."""
-    versions: "Versions"
+        return draw(read_image(self.path) if image is None else image, self, self.prompts.prompts)
 
 
 class GroundedSegmenter:
@@ -156,37 +140,7 @@ class GroundedSegmenter:
         Raises:
             UsageError, WeightsError, DeviceError: As for `from_preset`.
         """
-        # These import torch, which takes seconds: not before a model is really wanted.
-        from grounded_seg.detect.detector import load_detector
-        from grounded_seg.runtime import n_threads, resolve_device, resolve_dtype, versions
-        from grounded_seg.segment import load_segmenter
-        from grounded_seg.weights.locate import locate
-        from grounded_seg.weights.sources import resolve
-
-        device = resolve_device(models.device)
-        dtype = resolve_dtype(models.dtype, device)
-        sources = resolve(models)
-        detector_weights = locate(sources.detector, offline=models.offline)
-        adapter_weights = locate(sources.adapter, offline=models.offline) if sources.adapter else None
-        segmenter_weights = None if boxes_only else locate(sources.segmenter, offline=models.offline, progress=progress)
-        detector = load_detector(
-            detector_weights,
-            adapter_weights,
-            detect,
-            device=device,
-            dtype=dtype,
-            allow_base_mismatch=models.allow_base_mismatch,
-        )
-        segmenter = load_segmenter(segmenter_weights.path, device, dtype) if segmenter_weights else None
-        loaded = LoadedModels(
-            detector=detector_weights,
-            adapter=adapter_weights,
-            segmenter=segmenter_weights,
-            device=str(device),
-            dtype=str(dtype).removeprefix("torch."),
-            threads=n_threads(),
-            versions=versions(),
-        )
+        detector, segmenter, loaded = load_models(models, detect, boxes_only=boxes_only, progress=progress)
         return cls(detector, segmenter, loaded=loaded)
 
     def __call__(self, image: Image | Path | str, prompts: Prompts) -> PromptedResult:

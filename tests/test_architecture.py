@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
 LAYERS = (
     {"errors", "records"},
     {"settings"},
-    {"boxes", "masks", "images", "runtime"},
+    {"boxes", "masks", "polygons", "images", "runtime"},
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},
+    {"loading"},
     {"pipeline"},
     {"run_folder"},
     {"journal", "manifest", "pictures"},
@@ -26,7 +27,7 @@ LAYERS = (
     {"cli"},
 )
 # (importing part, imported part), each a step sideways that stays acyclic.
-SIBLINGS_ALLOWED = {("masks", "boxes")}
+SIBLINGS_ALLOWED = {("masks", "boxes"), ("polygons", "masks")}
 # Above everything: the public names, loaded on first use.
 PACKAGE_ROOT = "__init__"
 

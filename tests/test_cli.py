@@ -18,11 +18,14 @@ from conftest import Paint
 from fakes import ColourDetector
 
 import grounded_seg
+from grounded_seg.batch import run_images
 from grounded_seg.cli import main
+from grounded_seg.cli.display import RunDisplay
 from grounded_seg.cli.exit_codes import CLOSED_OUTPUT, INTERRUPTED, UNEXPECTED
+from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.errors import DeviceError, WeightsError
 from grounded_seg.pipeline import GroundedSegmenter
-from grounded_seg.settings import ModelSettings
+from grounded_seg.settings import ModelSettings, RunSettings
 from grounded_seg.weights.sources import LocalSource, ModelSources
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,6 +101,21 @@ def test_a_long_run_prints_a_short_table(detector: ColourDetector, paint: Paint)
     result = grounded("run", "red car", "photos", "--save", "none")
     assert sum("nothing found" in line for line in result.stdout.splitlines()) == 50
     assert "3 more" in result.stdout
+
+
+def test_a_terminal_shows_progress_on_stderr_only(
+    monkeypatch: pytest.MonkeyPatch, detector: ColourDetector, paint: Paint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with RunDisplay(json_lines=True) as display:
+        display.fetching(5_000_000, 10_000_000)
+        display.started(1)
+        run_images(prompts_from(["red car"]), [paint("a.png")], RunSettings(Path("out")), display)
+    out, err = capsys.readouterr()
+    assert "images" in err
+    assert "1/1" in err
+    assert out == Path("out/results.jsonl").read_text()
 
 
 def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> None:
