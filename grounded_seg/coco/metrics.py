@@ -1,28 +1,23 @@
-"""COCO's detection metrics, computed by pycocotools and returned as a record.
+"""COCO's detection metrics, as a record.
 
-The numbers are those that `COCOeval` prints. Around it stand the checks that it lacks: it takes an id of 0 for "no
-match", stops at an empty list of predictions, measures a mask by its box where a prediction has both, never matches a
-mask of another size than the image's, and changes the dictionaries that it is given.
+The numbers are those that pycocotools' `COCOeval` prints, computed from `matching` and `average_precision`, which the
+tests hold against it to 1e-12. Around it stand the checks that it lacks: it takes an id of 0 for "no match", stops at
+an empty list of predictions, measures a mask by its box where a prediction has both, never matches a mask of another
+size than the image's, and changes the dictionaries that it is given.
 """
 
-import contextlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from grounded_seg.errors import InputError
-from grounded_seg.masks import run_length_from_coco
-from grounded_seg.records import ImageSize
+from grounded_seg.coco.average_precision import PrecisionRecall, mean_of, precision_recall, twelve_figures
+from grounded_seg.coco.matching import ALL_SIZES, AT_50, Matches, match
+from grounded_seg.coco.scored_shapes import Kind, answers_from, index_of, truths_from
 
-Kind = Literal["bbox", "segm"]
-"""What is compared: boxes, or masks."""
+__all__ = ["ClassSummary", "EvaluationSummary", "Kind", "SizeRanges", "evaluate", "summary_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,18 @@ class SizeRanges:
     large_from: float = 96.0**2
     relative: bool = False
     """Areas are shares of the image's area, in [0, 1], instead of square pixels."""
+
+    def as_array(self) -> npt.NDArray[np.float64]:
+        """Give the smallest and largest area of all, small, medium and large objects, (4, 2)."""
+        everything = 1e5**2
+        return np.array(
+            [
+                [0.0, everything],
+                [0.0, self.small_up_to],
+                [self.small_up_to, self.large_from],
+                [self.large_from, everything],
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -87,125 +94,22 @@ def evaluate(
         InputError: If an annotation or a prediction lacks a key, or names an image that isn't listed.
     """
     ranges = size_ranges or SizeRanges()
-    images = {image["id"]: image for image in ground_truth["images"]}
-    truths = _checked(ground_truth.get("annotations", ()), images, kind, "annotation")
-    answers = _checked(predictions, images, kind, "prediction")
-    for annotation in (*truths, *answers):
-        if ranges.relative:
-            image = images[annotation["image_id"]]
-            annotation["area"] /= image["width"] * image["height"]
-    # COCOeval and COCO print their progress, which would land among the results on stdout.
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_indexed(ground_truth, truths), _indexed(ground_truth, answers), kind)
-        everything = 1e5**2
-        evaluation.params.areaRng = [
-            [0.0, everything],
-            [0.0, ranges.small_up_to],
-            [ranges.small_up_to, ranges.large_from],
-            [ranges.large_from, everything],
-        ]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return _summary(evaluation.eval["precision"], evaluation.eval["recall"], ground_truth["categories"])
+    index = index_of(ground_truth)
+    truths = truths_from(ground_truth, index, kind, relative=ranges.relative)
+    answers = answers_from(ground_truth, predictions, index, kind, relative=ranges.relative)
+    matches = match(truths, answers, index, ranges.as_array())
+    return summary_of(matches, precision_recall(matches))
 
 
-def _summary(
-    precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64], categories: Iterable[Mapping[str, Any]]
-) -> EvaluationSummary:
-    """Average COCOeval's tables.
-
-    Args:
-        precision: (IoU threshold, recall, class, size range, detections); -1 without ground truth.
-        recall: (IoU threshold, class, size range, detections); -1 without ground truth.
-        categories: In any order.
-    """
-    at_50, at_75 = 0, 5
-    by_size = [_mean(precision[:, :, :, size, -1]) for size in range(4)]
-    recall_by_size = [_mean(recall[:, :, size, -1]) for size in range(4)]
-    # COCOeval sorts the category ids and drops double ones.
-    names = {category["id"]: category["name"] for category in categories}
+def summary_of(matches: Matches, tables: PrecisionRecall) -> EvaluationSummary:
+    """Average the tables of these matches."""
+    precision = tables.precision[:, ALL_SIZES]
     return EvaluationSummary(
-        AP=by_size[0],
-        AP50=_mean(precision[at_50, :, :, 0, -1]),
-        AP75=_mean(precision[at_75, :, :, 0, -1]),
-        AP_small=by_size[1],
-        AP_medium=by_size[2],
-        AP_large=by_size[3],
-        AR1=_mean(recall[:, :, 0, 0]),
-        AR10=_mean(recall[:, :, 0, 1]),
-        AR100=recall_by_size[0],
-        AR_small=recall_by_size[1],
-        AR_medium=recall_by_size[2],
-        AR_large=recall_by_size[3],
+        **twelve_figures(tables),
         per_class=tuple(
-            ClassSummary(
-                category_id=category_id,
-                name=names[category_id],
-                AP=_mean(precision[:, :, place, 0, -1]),
-                AP50=_mean(precision[at_50, :, place, 0, -1]),
+            ClassSummary(category_id, name, AP=mean_of(precision[place]), AP50=mean_of(precision[place, AT_50]))
+            for place, (category_id, name) in enumerate(
+                zip(matches.index.category_ids, matches.index.names, strict=True)
             )
-            for place, category_id in enumerate(sorted(names))
         ),
     )
-
-
-def _mean(figures: npt.NDArray[np.float64]) -> float | None:
-    """Average what was measured, -1 being COCOeval's word for "no ground truth"."""
-    measured = figures[figures > -1]
-    return float(measured.mean()) if measured.size else None
-
-
-def _checked(
-    annotations: Iterable[Mapping[str, Any]], images: Mapping[int, Mapping[str, Any]], kind: Kind, what: str
-) -> list[dict[str, Any]]:
-    """Copy what COCOeval needs of each annotation, with new ids from 1."""
-    checked = []
-    for number, annotation in enumerate(annotations, start=1):
-        try:
-            image = images[annotation["image_id"]]
-            copy = {
-                "id": number,
-                "image_id": annotation["image_id"],
-                "category_id": annotation["category_id"],
-                "iscrowd": int(annotation.get("iscrowd", 0)),
-                **_shape(annotation, image, kind),
-            }
-            if what == "prediction":
-                copy["score"] = float(annotation["score"])
-            elif "area" in annotation:
-                # The size of an object is what its annotator says, for boxes the mask's area too.
-                copy["area"] = annotation["area"]
-        except (KeyError, IndexError, TypeError, ValueError, InputError) as error:
-            raise InputError(
-                f"{what} {number} can't be evaluated as {kind} ({type(error).__name__}: {error}); it needs a listed "
-                "image_id, a category_id, a bbox or a segmentation of the image's size, and a score if predicted"
-            ) from error
-        checked.append(copy)
-    return checked
-
-
-def _shape(annotation: Mapping[str, Any], image: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """Read the box, or the mask as run lengths, and its own area."""
-    if kind == "bbox":
-        x, y, width, height = (float(number) for number in annotation["bbox"])
-        return {"bbox": [x, y, width, height], "area": width * height}
-    height, width = image["height"], image["width"]
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, Mapping):
-        run_length = run_length_from_coco(segmentation)
-        if run_length.size != ImageSize(width=width, height=height):
-            raise ValueError(
-                f"the mask is {run_length.size.width} x {run_length.size.height}, not {width} x {height} px"
-            )
-        mask = {"size": [height, width], "counts": run_length.counts}
-    else:
-        mask = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    return {"segmentation": mask, "area": float(coco_mask.area(mask))}
-
-
-def _indexed(ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]]) -> COCO:
-    """Build pycocotools' index over these annotations of the ground truth's images and categories."""
-    index = COCO()
-    index.dataset = {**ground_truth, "annotations": annotations}
-    index.createIndex()
-    return index
