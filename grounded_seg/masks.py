@@ -36,6 +36,40 @@ def run_length_from_mask(mask: npt.NDArray[np.bool_]) -> RunLength:
     return RunLength(size=ImageSize(width=width, height=height), counts=encoded["counts"])
 
 
+def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, size: ImageSize) -> RunLength:
+    """Encode a mask of which only a part holds anything; the time depends on that part alone.
+
+    Args:
+        region: (height, width) of that part; fastest where it is column-major in memory. May be all False.
+        left: Column of the image in which it begins.
+        top: Row of the image in which it begins.
+        size: The image's size.
+
+    Raises:
+        ValueError: If the region doesn't lie within the image.
+    """
+    height, width = region.shape
+    if min(left, top) < 0 or left + width > size.width or top + height > size.height:
+        raise ValueError(f"{width} x {height} px at ({left}, {top}) leave the image of {size.width} x {size.height} px")
+    columns = np.ascontiguousarray(region.T)
+    # One place more than pixels: a run may end with its column.
+    changes = np.zeros((width, height + 1), dtype=np.bool_)
+    changes[:, :-1] = columns
+    changes[:, 1:] ^= columns
+    column, row = np.divmod(np.flatnonzero(changes), height + 1)
+    edges = (left + column) * size.height + top + row
+    # Where a run reaches the bottom and the next column begins with one, they are one run.
+    is_seam = np.zeros(edges.size + 1, dtype=np.bool_)
+    is_seam[1:-1] = edges[1:] == edges[:-1]
+    edges = edges[~(is_seam[1:] | is_seam[:-1])]
+    n_pixels = size.width * size.height
+    ends = [] if edges.size and edges[-1] == n_pixels else [n_pixels]
+    runs = np.diff(np.concatenate([[0], edges, ends]).astype(np.int64))
+    coco_size = [size.height, size.width]
+    encoded = coco_mask.frPyObjects({"size": coco_size, "counts": runs.tolist()}, *coco_size)
+    return RunLength(size=size, counts=encoded["counts"])
+
+
 def mask_from_run_length(run_length: RunLength) -> npt.NDArray[np.bool_]:
     """Decode to a (height, width) array, column-major in memory.
 
@@ -71,15 +105,18 @@ def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDA
     Raises:
         ValueError: If the masks aren't all of one size.
     """
-    sizes = {run_length.size for run_length in (*first, *second)}
-    if len(sizes) > 1:
-        raise ValueError(f"masks of different sizes can't be compared: {sorted((s.width, s.height) for s in sizes)}")
-    if not first or not second:
-        return np.zeros((len(first), len(second)))
-    not_crowd = [0] * len(second)
-    return np.asarray(
-        coco_mask.iou([_coco_object(one) for one in first], [_coco_object(one) for one in second], not_crowd)
-    )
+    return _overlap(first, second, is_crowd=False)
+
+
+def mask_containment(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
+    """Compute which share of every first mask lies within every second one, (n, m) in [0, 1], without decoding.
+
+    An empty mask has none of its pixels in another.
+
+    Raises:
+        ValueError: If the masks aren't all of one size.
+    """
+    return _overlap(first, second, is_crowd=True)
 
 
 def coco_from_run_length(run_length: RunLength) -> CompressedMask:
@@ -115,6 +152,30 @@ def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
     return run_length_from_mask(mask_from_run_length(run_length)) if (runs[1:] == 0).any() else run_length
 
 
+def run_length_from_polygons(polygons: Sequence[Sequence[float]], size: ImageSize) -> RunLength:
+    """Rasterise COCO's polygons, as pycocotools does; the mask is all that lies in any of them.
+
+    Args:
+        polygons: Each x, y, x, y, ... in pixels, of three corners at least. None at all gives an empty mask.
+        size: The image's.
+
+    Raises:
+        InputError: If a polygon is no such list of numbers.
+    """
+    # Four numbers would be taken for a box.
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+        raise InputError(
+            "a polygon is no list of at least three x, y pairs; validate the file and repair it with --fix"
+        )
+    if not polygons:
+        return run_length_from_mask(np.zeros((size.height, size.width), dtype=np.bool_))
+    try:
+        encoded = coco_mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], size.height, size.width)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a polygon is no list of numbers ({error}); validate the file") from error
+    return RunLength(size=size, counts=coco_mask.merge(encoded)["counts"])
+
+
 def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
     """Undo COCO's compression: six bits a character from "0" on, low five first, the sixth says that more follow.
 
@@ -142,3 +203,14 @@ def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
 def _coco_object(run_length: RunLength) -> dict[str, Any]:
     """Build the form that pycocotools' functions take."""
     return {"size": [run_length.size.height, run_length.size.width], "counts": run_length.counts}
+
+
+def _overlap(first: Sequence[RunLength], second: Sequence[RunLength], *, is_crowd: bool) -> npt.NDArray[np.float64]:
+    """Compute intersection over union, or over the first mask's area where the second is a crowd."""
+    sizes = {run_length.size for run_length in (*first, *second)}
+    if len(sizes) > 1:
+        raise ValueError(f"masks of different sizes can't be compared: {sorted((s.width, s.height) for s in sizes)}")
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    objects = [[_coco_object(one) for one in masks] for masks in (first, second)]
+    return np.asarray(coco_mask.iou(*objects, [int(is_crowd)] * len(second)))

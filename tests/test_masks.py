@@ -14,10 +14,12 @@ from grounded_seg.errors import InputError
 from grounded_seg.masks import (
     area_px,
     coco_from_run_length,
+    mask_containment,
     mask_from_run_length,
     mask_iou,
     run_length_from_coco,
     run_length_from_mask,
+    run_length_from_region,
     tight_box_xyxy,
 )
 from grounded_seg.records import ImageSize, RunLength
@@ -176,3 +178,32 @@ def test_damaged_forms_are_refused(segmentation: dict[str, Any]) -> None:
 @given(masks)
 def test_what_we_write_is_what_pycocotools_reads(mask: npt.NDArray[np.bool_]) -> None:
     assert np.array_equal(reference.decode(coco_from_run_length(run_length_from_mask(mask))), mask)
+
+
+@given(masks, st.data())
+def test_a_region_is_encoded_as_the_whole_mask(region: npt.NDArray[np.bool_], data: st.DataObject) -> None:
+    left, right, top, bottom = (data.draw(st.integers(0, 3)) for _ in range(4))
+    whole = np.pad(region, ((top, bottom), (left, right)))
+    size = ImageSize(width=whole.shape[1], height=whole.shape[0])
+    assert run_length_from_region(region, left, top, size) == run_length_from_mask(whole)
+
+
+@pytest.mark.parametrize(("left", "top"), [(-1, 0), (0, -1), (3, 0), (0, 4)])
+def test_a_region_beyond_the_image_is_refused(left: int, top: int) -> None:
+    with pytest.raises(ValueError, match="2 x 1 px at .* leave the image of 4 x 4 px"):
+        run_length_from_region(np.ones((1, 2), dtype=np.bool_), left, top, ImageSize(4, 4))
+
+
+def test_containment_by_hand() -> None:
+    small, large, none = (np.zeros((2, 4), dtype=np.bool_) for _ in range(3))
+    small[0, :2] = True
+    large[:, 1:] = True
+    encoded = [run_length_from_mask(mask) for mask in (small, large, none)]
+    # One of two pixels lies in the other's six; one of its six the other way round.
+    assert mask_containment(encoded, encoded).tolist() == [
+        pytest.approx([1, 1 / 2, 0]),
+        pytest.approx([1 / 6, 1, 0]),
+        [0, 0, 0],
+    ]
+    with pytest.raises(ValueError, match="different sizes"):
+        mask_containment(encoded, [run_length_from_mask(np.ones((1, 1), dtype=np.bool_))])

@@ -1,0 +1,179 @@
+"""Segment Anything's mask decoder for many boxes on one image: the original's logits, without its copies.
+
+segment-anything's `MaskDecoder` starts by copying the image embedding for each box. Here all boxes read one embedding
+until the first layer has written something of theirs into it. Further, a head's scores of all patches against a few
+tokens, (keys W_k) · q, are computed as keys · (q W_k): 56 columns for 7 tokens and 8 heads, where the keys' own
+projection has 128. Both are the same sums in another order, so logits agree up to float32 rounding.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from segment_anything.modeling import Sam
+from torch import nn
+
+
+class BoxDecoder:
+    """Decodes boxes on one image into mask logits and predicted IoUs, with the weights of one `Sam`."""
+
+    def __init__(self, sam: Sam) -> None:
+        """Lay the decoder's weights out for use.
+
+        Args:
+            sam: The model, already on its device and in its number format; the prompt encoder stays in float32.
+        """
+        decoder = sam.mask_decoder
+        self._prompts = sam.prompt_encoder
+        self._decoder = decoder
+        self._dtype = decoder.iou_token.weight.dtype
+        with torch.no_grad():
+            # (patches, channels), as the transformer wants it.
+            self._position = sam.prompt_encoder.get_dense_pe()[0].flatten(1).T.to(self._dtype).contiguous()
+            self._no_mask = sam.prompt_encoder.no_mask_embed.weight.to(self._dtype)
+            self._output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+            self._upscaling = [_linear_from_upsampling(decoder.output_upscaling[index]) for index in (0, 3)]
+
+    @property
+    def bytes_per_box(self) -> int:
+        """Memory that one more box takes at its peak: the patches a few times over, then the upscaled ones."""
+        n_values_at_a_time = 13
+        return n_values_at_a_time * self._position.numel() * self._position.element_size()
+
+    def decode(
+        self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, mask_indices: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode boxes that share an image.
+
+        Args:
+            embedding: The image's, (channels, grid, grid).
+            boxes_xyxy: (n, 4) float32, n at least 1, in pixels of the model's square.
+            mask_indices: Which of the model's masks are wanted: 0 is the one for an unambiguous prompt, 1 to 3 are the
+                alternatives for an ambiguous one.
+
+        Returns:
+            Logits (n, masks, 4 * grid, 4 * grid) and predicted IoUs (n, masks), both float32.
+        """
+        prompts, _ = self._prompts(points=None, boxes=boxes_xyxy, masks=None)
+        own = self._output_tokens.expand(len(prompts), -1, -1)
+        tokens = torch.cat([own, prompts.to(self._dtype)], dim=1)
+        patches = embedding.flatten(1).T + self._no_mask
+        tokens, patches = self._transform(tokens, patches)
+        masks = torch.stack(
+            [self._decoder.output_hypernetworks_mlps[index](tokens[:, 1 + index]) for index in mask_indices], dim=1
+        )
+        ious = self._decoder.iou_prediction_head(tokens[:, 0])[:, list(mask_indices)]
+        return self._logits(patches, masks).float(), ious.float()
+
+    def _transform(self, tokens: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Let tokens and patches attend to each other (`TwoWayTransformer`).
+
+        Args:
+            tokens: (n, tokens, channels).
+            patches: (patches, channels), shared by the boxes.
+
+        Returns:
+            Tokens, and patches as (n, patches, channels).
+        """
+        transformer = self._decoder.transformer
+        queries = tokens
+        for layer in transformer.layers:
+            if layer.skip_first_layer_pe:
+                queries = layer.self_attn(q=queries, k=queries, v=queries)
+            else:
+                placed = queries + tokens
+                queries = queries + layer.self_attn(q=placed, k=placed, v=queries)
+            queries = layer.norm1(queries)
+            placed_patches = patches + self._position
+            update = tokens_from_patches(layer.cross_attn_token_to_image, queries + tokens, placed_patches, patches)
+            queries = layer.norm2(queries + update)
+            queries = layer.norm3(queries + layer.mlp(queries))
+            update = patches_from_tokens(layer.cross_attn_image_to_token, placed_patches, queries + tokens, queries)
+            patches = layer.norm4(update.add_(patches))
+        placed_patches = patches + self._position
+        update = tokens_from_patches(transformer.final_attn_token_to_image, queries + tokens, placed_patches, patches)
+        return transformer.norm_final_attn(queries + update), patches
+
+    def _logits(self, patches: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Upscale the patches four times and compare each pixel with each mask's vector.
+
+        Both transposed convolutions have their stride as kernel, so each patch is upscaled by itself: a product of
+        (patches, channels), and the pixels are put in their places once, at the end.
+
+        Args:
+            patches: (n, patches, channels).
+            masks: (n, masks, channels / 8).
+        """
+        upscaling = self._decoder.output_upscaling
+        norm, n_channels = upscaling[1], upscaling[1].weight.numel()
+        quarters = F.linear(patches, *self._upscaling[0]).unflatten(-1, (4, n_channels))
+        quarters = upscaling[2](F.layer_norm(quarters, (n_channels,), norm.weight, norm.bias, norm.eps))
+        pixels = upscaling[4](F.linear(quarters, *self._upscaling[1])).unflatten(-1, (4, -1))
+        compared = pixels.flatten(1, 3) @ masks.transpose(1, 2)
+        grid = self._prompts.image_embedding_size[0]
+        # (n, grid, grid, rows of 2, columns of 2, rows of 2, columns of 2, masks)
+        placed = compared.view(len(patches), grid, grid, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)
+        return placed.reshape(len(patches), -1, 4 * grid, 4 * grid)
+
+
+def tokens_from_patches(
+    attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """Let tokens attend to patches, as the `forward` of segment-anything's decoder `Attention` does.
+
+    The keys' bias adds the same to all scores of a query, which the softmax takes out again.
+
+    Args:
+        attention: The module with the weights.
+        queries: (n, tokens, channels).
+        keys: (n, patches, channels), or (patches, channels) where all n share them.
+        values: Likewise.
+    """
+    n_heads = attention.num_heads
+    per_head = attention.q_proj(queries).unflatten(-1, (n_heads, -1))
+    scale = per_head.shape[-1] ** -0.5
+    key_weights = attention.k_proj.weight.unflatten(0, (n_heads, -1))
+    folded = torch.einsum("nthc,hcd->nhtd", per_head * scale, key_weights).flatten(1, 2)
+    weights = torch.softmax(folded @ keys.transpose(-2, -1), dim=-1)
+    pooled = (weights @ values).unflatten(1, (n_heads, -1))
+    value_weights = attention.v_proj.weight.unflatten(0, (n_heads, -1))
+    found = torch.einsum("nhtd,hcd->nthc", pooled, value_weights).flatten(2) + attention.v_proj.bias
+    projected: torch.Tensor = attention.out_proj(found)
+    return projected
+
+
+def patches_from_tokens(
+    attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """Let patches attend to tokens, as the `forward` of segment-anything's decoder `Attention` does.
+
+    Args:
+        attention: The module with the weights.
+        queries: (n, patches, channels), or (patches, channels) where all n share them.
+        keys: (n, tokens, channels).
+        values: Likewise.
+
+    Returns:
+        (n, patches, channels), new memory.
+    """
+    n_heads = attention.num_heads
+    per_head = attention.k_proj(keys).unflatten(-1, (n_heads, -1))
+    per_head = per_head * per_head.shape[-1] ** -0.5
+    query_weights = attention.q_proj.weight.unflatten(0, (n_heads, -1))
+    folded = torch.einsum("nthc,hcd->nhtd", per_head, query_weights).flatten(1, 2)
+    bias = torch.einsum("nthc,hc->nht", per_head, attention.q_proj.bias.unflatten(0, (n_heads, -1))).flatten(1)
+    scores = folded @ queries.transpose(-2, -1) + bias[..., None]
+    weights = torch.softmax(scores.unflatten(1, (n_heads, -1)), dim=2).flatten(1, 2)
+    value_heads = attention.v_proj(values).unflatten(-1, (n_heads, -1))
+    output_weights = attention.out_proj.weight.unflatten(1, (n_heads, -1))
+    told = torch.einsum("nthc,dhc->nhtd", value_heads, output_weights).flatten(1, 2)
+    return weights.transpose(1, 2) @ told + attention.out_proj.bias
+
+
+def _linear_from_upsampling(convolution: nn.ConvTranspose2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write a transposed convolution of kernel 2, stride 2 as weight (4 * out, in) and bias of a linear layer.
+
+    The four outputs of a pixel follow each other: top left, top right, bottom left, bottom right.
+    """
+    weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
+    return weight, convolution.bias.repeat(4)
