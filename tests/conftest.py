@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import PIL.Image
 import pytest
 from fakes import ColourDetector, InnerSegmenter, painted
@@ -11,6 +12,10 @@ from grounded_seg.pipeline import GroundedSegmenter
 from grounded_seg.settings import DetectSettings, ModelSettings
 
 Paint = Callable[..., Path]
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -153,6 +153,12 @@ def test_running_out_of_memory_is_said_in_one_line() -> None:
         FlorenceDetector(model, ANYTHING).detect([make_image(1)], ["dog"])  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights know no end."""
+    monkeypatch.setattr("grounded_seg.detect.detector.MAX_NEW_TOKENS", 24)
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> LocatedWeights:
     folder = save_tiny_florence(tmp_path_factory.mktemp("florence"))
@@ -165,13 +171,9 @@ def load(weights: LocatedWeights, adapter: LocatedWeights | None = None, **setti
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_an_image_alone_and_in_a_batch_gives_the_same(
-    weights: LocatedWeights, beams: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Random weights know no end.
-    monkeypatch.setattr("grounded_seg.detect.detector.MAX_NEW_TOKENS", 24)
+def test_an_image_alone_and_in_a_batch_gives_the_same(weights: LocatedWeights, beams: int) -> None:
     detector = load(weights, task=GroundingTask.REFERRING, nms=SuppressionScope.NONE, beams=beams)
-    images = [make_image(number, 50 + 37 * number, 60 + 11 * number) for number in range(6)]
+    images = [make_image(number, 50 + 37 * number, 60 + 11 * number) for number in range(4)]
     prompts = ["dog", "a large red car", "ö"]
     together = detector.detect(images, prompts)
     assert sum(map(len, together)) > len(images)
