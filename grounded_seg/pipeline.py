@@ -14,6 +14,7 @@ from grounded_seg.coco.export import document_from_lines, journal_line
 from grounded_seg.coco.schema import CocoDocument
 from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
 from grounded_seg.errors import ImageError, UsageError
+from grounded_seg.formats.detections import detections_from_result
 from grounded_seg.images import read_image
 from grounded_seg.loading import LoadedModels, load_models
 from grounded_seg.overlay import draw
@@ -21,6 +22,8 @@ from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped, In
 from grounded_seg.settings import DetectSettings, ModelSettings, Precision
 
 if TYPE_CHECKING:
+    import supervision
+
     from grounded_seg.weights.fetch import Progress
 
 Prompts: TypeAlias = str | Sequence[str] | PromptSet
@@ -55,6 +58,14 @@ class PromptedResult(ImageResult):
         """Give the image's COCO data set, as in `annotations.json`; its `file_name` is the path's last part."""
         line = journal_line(self.path.name, self)
         return document_from_lines([line], self.prompts.classes, self.prompts.class_by_prompt)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Give the instances as supervision's `Detections`; classes count from 0 in the order asked.
+
+        Raises:
+            UsageError: If the package supervision isn't installed; it isn't among what this one installs.
+        """
+        return detections_from_result(self, self.prompts.classes, self.prompts.class_by_prompt)
 
     def draw(self, image: Image | None = None) -> npt.NDArray[np.uint8]:
         """Draw boxes and masks on a copy of the image, (height, width, 3) RGB.
@@ -194,6 +205,17 @@ class GroundedSegmenter:
             "segment": (time.perf_counter() - detected) / len(images),
         }
         return [_result(image, found, seconds, prompts) for image, found in zip(images, segmented, strict=True)]
+
+    def segment_boxes(
+        self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]
+    ) -> Sequence[SegmentedImage]:
+        """Turn given boxes into masks, without the detector; without a segmenter, give the boxes alone.
+
+        Args:
+            images: One batch.
+            detections: For each image its boxes, in pixels of that image.
+        """
+        return self._segmenter.segment(images, detections) if self._segmenter else _without_masks(detections)
 
 
 def prompt_set_from(prompts: Prompts) -> PromptSet:

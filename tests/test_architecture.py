@@ -15,14 +15,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
 LAYERS = (
     {"errors", "records"},
     {"settings"},
-    {"boxes", "masks", "polygons", "images", "runtime"},
+    {"boxes", "masks", "polygons", "labels", "images", "runtime"},
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},
     {"loading"},
     {"pipeline"},
     {"run_folder"},
     {"journal", "manifest", "pictures"},
-    {"batch"},
+    {"batch", "export"},
     {"train"},
     {"cli"},
 )
@@ -39,6 +39,8 @@ HOMES = {
     "segment_anything": {"segment"},
     "huggingface_hub": {"weights"},
     "pycocotools": {"masks", "coco"},
+    "ijson": {"coco"},
+    "supervision": {"formats", "pipeline"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -4,6 +4,7 @@ import click
 
 from grounded_seg import __version__
 from grounded_seg.cli.exit_codes import Commands
+from grounded_seg.cli.export import export
 from grounded_seg.cli.models import models
 from grounded_seg.cli.run import run
 
@@ -15,4 +16,5 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(export)
 main.add_command(models)

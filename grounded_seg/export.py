@@ -1,0 +1,197 @@
+"""From a run or a COCO file to the files of a label tool, an image at a time, in memory that hardly grows."""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from grounded_seg.coco.read import CocoReader
+from grounded_seg.coco.rewrite import CocoWriter
+from grounded_seg.errors import InputError, UsageError
+from grounded_seg.formats.cvat import write_cvat_labels
+from grounded_seg.formats.labelme import LabelmeWriter
+from grounded_seg.formats.labelstudio import LabelStudioWriter
+from grounded_seg.formats.masks import MaskPngWriter
+from grounded_seg.formats.voc import VocWriter
+from grounded_seg.formats.yolo import YoloWriter
+from grounded_seg.labels import LabelledImage, LabelWriter, Losses
+from grounded_seg.run_folder import RunFolder, as_output_error
+from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class ExportReport:
+    """What an export came to."""
+
+    n_images: int = 0
+    n_labels: int = 0
+    n_left_out: int = 0
+    """Labels below the score, or of other classes."""
+    images_by_split: dict[str, int] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
+
+
+def export_labels(settings: ExportSettings) -> ExportReport:
+    """Write a data set in another format.
+
+    The labels of all images are written, of those without any too. The same input and seed give the same files.
+
+    Raises:
+        UsageError: If the output folder is in use, a class isn't in the file, or images are asked for and nothing says
+            where they are.
+        InputError: If the file can't be read, or an image isn't where it should be.
+        OutputError: If the results can't be written.
+    """
+    root = _images_root(settings) if settings.pictures is not Pictures.NONE else None
+    if settings.output.exists() and (not settings.output.is_dir() or any(settings.output.iterdir())):
+        raise UsageError(f"{settings.output} is in use; name another folder with --output")
+    annotations = RunFolder(settings.source).annotations if settings.source.is_dir() else settings.source
+    report = ExportReport()
+    with CocoReader(annotations) as source, as_output_error():
+        categories = _categories(source, settings.classes)
+        settings.output.mkdir(parents=True, exist_ok=True)
+        writer = _writer(settings, source, categories)
+        report.losses = writer.losses
+        for split, image_id in _in_splits(source, settings):
+            labelled = source.labelled_image(image_id)
+            kept = _selected(labelled, categories, settings.min_score)
+            writer.add(kept, split)
+            report.n_images += 1
+            report.n_labels += len(kept.labels)
+            report.n_left_out += len(labelled.labels) - len(kept.labels)
+            report.images_by_split[split] = report.images_by_split.get(split, 0) + 1
+            if root is not None:
+                place = settings.output / writer.picture_name(labelled.file_name, split)
+                _place_picture(root, labelled.file_name, place, settings.pictures)
+        writer.close()
+        if settings.format is LabelFormat.CVAT:
+            write_cvat_labels(settings.output / "labels.json", list(categories.values()))
+    return report
+
+
+def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> dict[str, str]:
+    """Deal images to train, valid and test at random; each gets one at least where its share and the images allow.
+
+    The order of the names has no influence, so that another listing of the same images is dealt alike.
+
+    Args:
+        file_names: Each once.
+        shares: Of train and valid, or of all three; they needn't add up to 100.
+        seed: Another one deals otherwise.
+
+    >>> sorted(split_names(["a", "b", "c"], (8, 1, 1), 0).values())
+    ['test', 'train', 'valid']
+    """
+    names = sorted(file_names)
+    random.Random(seed).shuffle(names)  # noqa: S311  (reproducible is the point)
+    wanted = [len(names) * share / sum(shares) for share in shares]
+    sizes = [max(round(number), 1 if number > 0 else 0) for number in wanted[1:]]
+    # The first split takes what is left, and keeps one for itself.
+    while sum(sizes) > max(len(names) - 1, 0):
+        sizes[sizes.index(max(sizes))] -= 1
+    dealt = {}
+    for split, size in zip(SPLITS[1:], sizes, strict=False):
+        dealt.update(dict.fromkeys((names.pop() for _ in range(size)), split))
+    return {**dealt, **dict.fromkeys(names, SPLITS[0])}
+
+
+def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, int]]:
+    """List the images in the order of the file, split by split."""
+    names = {image_id: str(image.get("file_name")) for image_id, image in source.images.items()}
+    if len(set(names.values())) < len(names):
+        raise InputError(
+            f"{source.path} lists images of the same file_name; "
+            f"`grounded-seg validate {source.path} --fix OUT` lists and repairs what is wrong"
+        )
+    if not settings.split:
+        return [("", image_id) for image_id in names]
+    dealt = split_names(list(names.values()), settings.split, settings.seed)
+    return [(split, image_id) for split in SPLITS for image_id, name in names.items() if dealt[name] == split]
+
+
+def _categories(source: CocoReader, wanted: Sequence[str]) -> dict[int, str]:
+    """Give the classes to write, by id, in the order of the file."""
+    names = {number: str(category.get("name")) for number, category in source.categories.items()}
+    unknown = [name for name in wanted if name not in names.values()]
+    if unknown:
+        known = ", ".join(names.values())
+        raise UsageError(f"{source.path} has no class {', '.join(unknown)}; it has {known}")
+    return {number: name for number, name in names.items() if not wanted or name in wanted}
+
+
+def _selected(image: LabelledImage, categories: Mapping[int, str], min_score: float) -> LabelledImage:
+    """Keep the labels of those classes that have the score, or none at all."""
+    names = set(categories.values())
+    return replace(
+        image,
+        labels=tuple(
+            label
+            for label in image.labels
+            if label.category in names and (label.score is None or label.score >= min_score)
+        ),
+    )
+
+
+def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[int, str]) -> LabelWriter:
+    output, tolerance_px = settings.output, settings.tolerance_px
+    names = list(dict.fromkeys(categories.values()))
+    file_names = [str(image.get("file_name")) for image in source.images.values()]
+    polygons, boxes_only = settings.mask_form is MaskForm.POLYGON, settings.mask_form is MaskForm.NONE
+    match settings.format:
+        case LabelFormat.YOLO:
+            return YoloWriter(output, names, file_names, segments=not boxes_only, tolerance_px=tolerance_px)
+        case LabelFormat.VOC:
+            return VocWriter(output, file_names)
+        case LabelFormat.LABELME:
+            return LabelmeWriter(
+                output, file_names, polygons=polygons, boxes_only=boxes_only, tolerance_px=tolerance_px
+            )
+        case LabelFormat.LABELSTUDIO:
+            return LabelStudioWriter(output, names, polygons=polygons, boxes_only=boxes_only, tolerance_px=tolerance_px)
+        case LabelFormat.MASKS:
+            return MaskPngWriter(output, names)
+        case LabelFormat.COCO | LabelFormat.CVAT:
+            head: dict[str, Any] = {
+                "info": source.info,
+                "licenses": source.licenses,
+                "categories": [source.categories[number] for number in categories],
+            }
+            return CocoWriter(output, head, settings.mask_form, tolerance_px)
+
+
+def _images_root(settings: ExportSettings) -> Path:
+    """Find the folder of the images: as given, or as the run wrote it down."""
+    if settings.images is not None:
+        return settings.images
+    manifest = RunFolder(settings.source).manifest
+    try:
+        given = [Path(path) for path in json.loads(manifest.read_text(encoding="utf-8"))["paths"]]
+        bases = [path if path.is_dir() else path.parent for path in given]
+        return bases[0] if len(bases) == 1 else Path(os.path.commonpath([path.absolute() for path in bases]))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"{settings.source} doesn't say where the images are; name their folder with --images"
+        ) from error
+
+
+def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) -> None:
+    """Copy or link an image.
+
+    Raises:
+        InputError: If it isn't there, or its name leads out of the folder.
+    """
+    inside = PurePosixPath(file_name)
+    origin = root / inside
+    if inside.is_absolute() or ".." in inside.parts or not origin.is_file():
+        raise InputError(f"no image is at {origin}; name the folder of the images with --images")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if pictures is Pictures.LINK:
+        place.symlink_to(origin.resolve())
+    else:
+        shutil.copyfile(origin, place)

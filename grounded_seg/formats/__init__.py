@@ -1,0 +1,1 @@
+"""Formats of other label tools: each module writes one."""

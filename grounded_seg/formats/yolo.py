@@ -1,0 +1,124 @@
+"""YOLO as Ultralytics and supervision read it: a text file per image, a line per object, and `data.yaml`.
+
+A line is `class x y x y ...`, an outline, or `class x y width height`, a box by its centre; all in shares of the
+image's sides. Classes count from 0. The form has no room for scores, holes, several parts, or crowds.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from grounded_seg.formats.names import unique_names
+from grounded_seg.labels import Label, LabelledImage, Losses
+from grounded_seg.masks import mask_iou, run_length_from_mask
+from grounded_seg.polygons import Ring, centre_polygons_from_mask, joined_parts
+from grounded_seg.records import ImageSize, RunLength
+
+_IN_PIXEL = 0.25
+"""Where in its pixel a corner is written: Ultralytics cuts the fraction off, supervision rounds, both find it so."""
+
+
+class YoloWriter:
+    """Writes `labels/train/NAME.txt` and so on, and `data.yaml`; a data set without splits is all `train`."""
+
+    def __init__(
+        self,
+        output: Path,
+        categories: Sequence[str],
+        file_names: Iterable[str],
+        *,
+        segments: bool = True,
+        tolerance_px: float = 0.0,
+    ) -> None:
+        """Start; nothing is written yet.
+
+        Args:
+            output: The folder, which has to exist.
+            categories: In the order of their numbers.
+            file_names: Of all images.
+            segments: Outlines where there are masks, otherwise boxes.
+            tolerance_px: How far a simplified outline may stray.
+        """
+        self.losses = Losses()
+        self._output = output
+        self._numbers = {name: number for number, name in enumerate(categories)}
+        self._names = unique_names(file_names, flat=True)
+        self._segments = segments
+        self._tolerance_px = tolerance_px
+        self._splits: set[str] = set()
+        self.losses.add(
+            "image names changed to be unique in one folder", sum(old != new for old, new in self._names.items())
+        )
+
+    def add(self, image: LabelledImage, split: str) -> None:
+        """Write an image's label file; one without objects gets an empty one, which says that there is nothing."""
+        lines = []
+        for label in image.labels:
+            if label.is_crowd:
+                self.losses.add("crowd regions left out")
+                continue
+            self.losses.add("scores left out", label.score is not None)
+            numbers = self._outline(label, image.size) if self._segments else None
+            if numbers is None:
+                self.losses.add("masks left out", label.mask is not None)
+                numbers = _box(label, image.size)
+            lines.append(" ".join([str(self._numbers[label.category]), *(f"{number:.7g}" for number in numbers)]))
+        folder = self._output / "labels" / _split_name(split)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._splits.add(_split_name(split))
+        path = (folder / self._names[image.file_name]).with_suffix(".txt")
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+
+    def picture_name(self, file_name: str, split: str) -> str:
+        """In `images/`, in the folder of the split."""
+        return f"images/{_split_name(split)}/{self._names[file_name]}"
+
+    def close(self) -> None:
+        """Write `data.yaml`. Training needs a `val`, so it is `train` where the data set isn't split."""
+        folders = {split: f"images/{split}" for split in ("train", "val", "test") if split in self._splits}
+        content: dict[str, Any] = {
+            "path": ".",
+            "train": "images/train",
+            "val": "images/train",
+            **folders,
+            "names": {number: name for name, number in self._numbers.items()},
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        (self._output / "data.yaml").write_text(text, encoding="utf-8")
+
+    def _outline(self, label: Label, size: ImageSize) -> list[float] | None:
+        if label.mask is None:
+            return None
+        parts = centre_polygons_from_mask(label.mask, self._tolerance_px)
+        if not parts:
+            return None
+        self.losses.add("masks whose parts are joined by lines a pixel wide", len(parts) > 1)
+        ring = np.floor(joined_parts(parts))
+        self.losses.add_round_trip(float(mask_iou([label.mask], [_drawn(ring, size)])[0, 0]))
+        return list(((ring + _IN_PIXEL) / (size.width, size.height)).ravel().tolist())
+
+
+def _drawn(ring: Ring, size: ImageSize) -> RunLength:
+    """Fill an outline of pixels as YOLO's readers do."""
+    canvas = np.zeros((size.height, size.width), np.uint8)
+    cv2.fillPoly(canvas, [ring.astype(np.int32)], 1)
+    return run_length_from_mask(canvas.astype(np.bool_))
+
+
+def _box(label: Label, size: ImageSize) -> list[float]:
+    x0, y0, x1, y1 = label.box_xyxy
+    return [
+        (x0 + x1) / 2 / size.width,
+        (y0 + y1) / 2 / size.height,
+        (x1 - x0) / size.width,
+        (y1 - y0) / size.height,
+    ]
+
+
+def _split_name(split: str) -> str:
+    """Give YOLO's name of a split."""
+    return {"": "train", "valid": "val"}.get(split, split)
