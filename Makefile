@@ -19,6 +19,7 @@ $(INSTALLED): pyproject.toml
 		{ echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
 		{ echo "error: $(PYTHON) can't make .venv; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+	@echo "Installing into .venv; the first time takes some minutes."
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	@$(BIN)/python -c 'import cv2' || \
