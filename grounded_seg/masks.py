@@ -109,14 +109,30 @@ def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDA
 
 
 def mask_containment(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
-    """Compute which share of every first mask lies within every second one, (n, m) in [0, 1], without decoding.
+    """Compute every pair's intersection over the smaller mask's area, (n, m) in [0, 1]: 1 where one lies in the other.
 
-    An empty mask has none of its pixels in another.
+    An empty mask lies in nothing.
 
     Raises:
         ValueError: If the masks aren't all of one size.
     """
-    return _overlap(first, second, is_crowd=True)
+    # Over the smaller area the share is the larger one.
+    return np.maximum(_overlap(first, second, is_crowd=True), _overlap(second, first, is_crowd=True).T)
+
+
+def placed_run_length(run_length: RunLength, left: int, top: int, size: ImageSize) -> RunLength:
+    """Place the mask of a part of an image into the whole one.
+
+    Args:
+        run_length: The mask of the part.
+        left: Column of the whole image in which the part begins.
+        top: Row likewise.
+        size: Of the whole image.
+
+    Raises:
+        ValueError: If the part doesn't lie within the image.
+    """
+    return run_length_from_region(mask_from_run_length(run_length), left, top, size)
 
 
 def coco_from_run_length(run_length: RunLength) -> CompressedMask:

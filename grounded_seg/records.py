@@ -79,6 +79,8 @@ class Instance:
     """The mask at the image's own size, never empty; None where only boxes were asked for."""
     mask_score: float | None
     """The segmenter's own estimate of the mask's IoU with the truth, in [0, 1]."""
+    leaves_box: bool = False
+    """More of the mask than `SegmentSettings.outside_share` lies outside the detector's box."""
 
     @property
     def box_xyxy(self) -> BoxXyxy:
@@ -91,9 +93,9 @@ class SegmentedImage:
     """What the segmenter made of one image's detections."""
 
     instances: tuple[Instance, ...] = ()
-    """In the order of the detections, without those whose mask came out empty."""
+    """In the order of the detections, without those whose mask came out empty or was a duplicate."""
     n_empty_masks: int = 0
-    """Detections dropped because their mask came out empty."""
+    """Detections dropped because their mask came out empty, or smaller than `SegmentSettings.min_area`."""
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,26 @@ class SegmentSettings:
 
 
 @dataclass(frozen=True)
+class TileSettings:
+    """How a large image is cut into tiles."""
+
+    side: int
+    """Side of a tile in pixels of the image."""
+    overlap: float = 0.2
+    """Share of a tile that its neighbour shows too, at least, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, all of them at once."""
+        problems = []
+        if self.side < 1:
+            problems.append(f"tile is {self.side}, it has to be at least 1")
+        if not 0 <= self.overlap < 1:
+            problems.append(f"overlap is {self.overlap:g}, it has to be at least 0 and below 1")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """Which weights are loaded, and where they run."""
 
@@ -158,7 +178,6 @@ class RunSettings:
         """Refuse values out of range."""
         if self.batch_size < 1:
             raise UsageError(f"batch-size is {self.batch_size}, it has to be at least 1")
-
 
 
 class LabelFormat(StrEnum):

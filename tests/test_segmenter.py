@@ -1,5 +1,6 @@
 """Boxes in, masks out: the same masks as segment-anything's own predictor, and nothing computed in vain."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from grounded_seg.errors import DeviceError
-from grounded_seg.masks import mask_from_run_length
+from grounded_seg.masks import area_px, mask_from_run_length
 from grounded_seg.records import BoxXyxy, Detection, Image, ImageSize
 from grounded_seg.segment import load_segmenter
-from grounded_seg.segment import segmenter as segmenter_module
 from grounded_seg.segment.frame import resized_boxes, resized_pixels, resized_size
 from grounded_seg.segment.sam import SamConfig, build_sam, save_sam
-from grounded_seg.segment.segmenter import SamSegmenter
+from grounded_seg.segment.sam_network import SamNetwork
+from grounded_seg.segment.segmenter import DECODER_BYTES, SamSegmenter
+from grounded_seg.settings import SegmentSettings
 
 CPU = torch.device("cpu")
 SMALL = SamConfig(
@@ -68,15 +70,74 @@ def random_detections(size: ImageSize, n: int, seed: int = 0) -> list[Detection]
 
 
 def official_masks(
-    sam: Sam, image: Image, found: list[Detection]
+    sam: Sam, image: Image, found: list[Detection], *, multimask: bool = False
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-    """Masks (n, height, width) and scores (n,) of segment-anything's own predictor."""
+    """Masks (n, masks, height, width) and scores (n, masks) of segment-anything's own predictor."""
     predictor = SamPredictor(sam)
     predictor.set_image(image.pixels)
     boxes = torch.tensor([one.box_xyxy for one in found])
     boxes = predictor.transform.apply_boxes_torch(boxes, (image.height, image.width))
-    masks, scores, _ = predictor.predict_torch(None, None, boxes=boxes, multimask_output=False)
-    return masks[:, 0].numpy(), scores[:, 0].numpy()
+    masks, scores, _ = predictor.predict_torch(None, None, boxes=boxes, multimask_output=multimask)
+    return masks.numpy(), scores.numpy()
+
+
+class Watched:
+    """A network that notes the images of each call of its encoder, and the boxes of each call of its decoder."""
+
+    def __init__(self, network: SamNetwork) -> None:
+        self._network = network
+        self.encoded: list[int] = []
+        self.decoded: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def encode(self, images: Sequence[Image]) -> list[torch.Tensor]:
+        self.encoded.append(len(images))
+        return self._network.encode(images)
+
+    def decode(
+        self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.decoded.append(len(boxes_xyxy))
+        return self._network.decode(embedding, boxes_xyxy, multimask=multimask)
+
+
+class SmallMemory(Watched):
+    """A network on a device that has no room for more than so many images or boxes at once."""
+
+    def __init__(self, network: SamNetwork, n_images: int, n_boxes: int) -> None:
+        super().__init__(network)
+        self._n_images, self._n_boxes = n_images, n_boxes
+
+    def encode(self, images: Sequence[Image]) -> list[torch.Tensor]:
+        embeddings = super().encode(images)
+        return embeddings if len(images) <= self._n_images else self._fail()
+
+    def decode(
+        self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        decoded = super().decode(embedding, boxes_xyxy, multimask=multimask)
+        return decoded if len(boxes_xyxy) <= self._n_boxes else self._fail()
+
+    @staticmethod
+    def _fail() -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB\nand more lines")
+
+
+class FixedLogits(Watched):
+    """A network that finds the same masks on every image, with predicted IoUs of 0.1, 0.2, ..."""
+
+    def __init__(self, network: SamNetwork, logits: torch.Tensor) -> None:
+        super().__init__(network)
+        self._logits = logits
+
+    def decode(
+        self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        n_masks = 3 if multimask else 1
+        logits = self._logits.unflatten(0, (-1, n_masks))
+        return logits, torch.arange(1, 1 + n_masks).mul(0.1).expand(len(logits), -1)
 
 
 @pytest.fixture(scope="module")
@@ -85,31 +146,19 @@ def sam() -> Sam:
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> SamSegmenter:
-    return SamSegmenter(random_sam(), device=CPU, dtype=torch.float32)
+def network() -> SamNetwork:
+    return SamNetwork(random_sam(), device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def segmenter(network: SamNetwork) -> SamSegmenter:
+    return SamSegmenter(network)
 
 
 def decoded(segmenter: SamSegmenter, image: Image, found: list[Detection]) -> npt.NDArray[np.bool_]:
     (segmented,) = segmenter.segment([image], [found])
     assert segmented.n_empty_masks == 0
     return np.stack([mask_from_run_length(one.mask) for one in segmented.instances if one.mask is not None])
-
-
-class CountedCalls:
-    """Counts the calls of a module, and the rows of each."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.rows: list[int] = []
-        self._handle = module.register_forward_pre_hook(self._count, with_kwargs=True)
-
-    def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.rows.append(len(args[0] if args else kwargs["sparse_prompt_embeddings"]))
-
-    def __enter__(self) -> list[int]:
-        return self.rows
-
-    def __exit__(self, *exception: object) -> None:
-        self._handle.remove()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size.width}x{size.height}")
@@ -123,24 +172,21 @@ def test_masks_and_scores_are_those_of_the_official_predictor(
     assert len({mask.tobytes() for mask in expected_masks}) == 6
     (segmented,) = segmenter.segment([image], [found])
     assert [one.detection for one in segmented.instances] == found
-    for one, mask, score in zip(segmented.instances, expected_masks, expected_scores, strict=True):
+    for one, mask, score in zip(segmented.instances, expected_masks[:, 0], expected_scores[:, 0], strict=True):
         assert one.mask is not None
         assert one.mask.size == size
         assert np.mean(mask_from_run_length(one.mask) == mask) >= 0.9999
         assert one.mask_score == pytest.approx(min(max(float(score), 0), 1), abs=1e-3)
 
 
-def test_scores_beyond_one_are_clamped(segmenter: SamSegmenter) -> None:
-    head = segmenter._sam.mask_decoder.iou_prediction_head.layers[-1]
+def test_scores_beyond_one_are_clamped() -> None:
+    sam = random_sam()
+    segmenter = SamSegmenter(SamNetwork(sam, CPU, torch.float32))
     image = random_image(SIZES[0])
-    bias = head.bias.detach().clone()
-    try:
-        for shift, expected in ((100.0, 1.0), (-100.0, 0.0)):
-            head.bias.data.fill_(shift)
-            (segmented,) = segmenter.segment([image], [random_detections(image.size, 2)])
-            assert [one.mask_score for one in segmented.instances] == [expected, expected]
-    finally:
-        head.bias.data.copy_(bias)
+    for shift, expected in ((100.0, 1.0), (-100.0, 0.0)):
+        sam.mask_decoder.iou_prediction_head.layers[-1].bias.data.fill_(shift)
+        (segmented,) = segmenter.segment([image], [random_detections(image.size, 2)])
+        assert [one.mask_score for one in segmented.instances] == [expected, expected]
 
 
 def test_a_batch_gives_the_masks_of_its_images_alone(segmenter: SamSegmenter) -> None:
@@ -156,68 +202,109 @@ def test_a_batch_gives_the_masks_of_its_images_alone(segmenter: SamSegmenter) ->
             assert first.mask_score == pytest.approx(second.mask_score, abs=1e-5)
 
 
-def test_images_without_boxes_are_not_encoded(segmenter: SamSegmenter) -> None:
+def test_images_without_boxes_are_not_encoded(network: SamNetwork) -> None:
     images = [random_image(size) for size in SIZES[:4]]
     found = [[], random_detections(SIZES[1], 2), [], random_detections(SIZES[3], 1)]
-    with CountedCalls(segmenter._sam.image_encoder) as encoded, CountedCalls(segmenter._sam.mask_decoder) as asked:
-        segmented = segmenter.segment(images, found)
-    assert encoded == [2]
-    assert asked == [2, 1]
+    watched = Watched(network)
+    segmented = SamSegmenter(watched).segment(images, found)
+    assert (watched.encoded, watched.decoded) == ([2], [2, 1])
     assert [len(one.instances) for one in segmented] == [0, 2, 0, 1]
 
 
-def test_no_boxes_at_all_call_no_model(segmenter: SamSegmenter) -> None:
-    with CountedCalls(segmenter._sam.image_encoder) as encoded, CountedCalls(segmenter._sam.mask_decoder) as asked:
-        assert segmenter.segment([], []) == []
-        (segmented,) = segmenter.segment([random_image(SIZES[0])], [[]])
-    assert (encoded, asked) == ([], [])
+def test_no_boxes_at_all_call_no_model(network: SamNetwork) -> None:
+    watched = Watched(network)
+    segmenter = SamSegmenter(watched)
+    assert segmenter.segment([], []) == []
+    (segmented,) = segmenter.segment([random_image(SIZES[0])], [[]])
+    assert (watched.encoded, watched.decoded) == ([], [])
     assert (segmented.instances, segmented.n_empty_masks) == ((), 0)
 
 
-def test_many_boxes_go_in_chunks_that_change_nothing(segmenter: SamSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_boxes_go_in_chunks_that_change_nothing(
+    network: SamNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = random_image(SIZES[0])
     found = random_detections(image.size, 7)
-    whole = decoded(segmenter, image, found)
-    monkeypatch.setattr(segmenter_module, "BOXES_PER_CHUNK", 3)
-    monkeypatch.setattr(segmenter_module, "MASK_PIXELS_PER_CHUNK", 2 * 128 * 128)
-    with CountedCalls(segmenter._sam.image_encoder) as encoded, CountedCalls(segmenter._sam.mask_decoder) as asked:
-        chunked = decoded(segmenter, image, found)
-    assert (encoded, asked) == ([1], [3, 3, 1])
-    assert np.mean(whole == chunked) >= 0.9999
+    whole = decoded(SamSegmenter(network), image, found)
+    monkeypatch.setitem(DECODER_BYTES, "cpu", 3 * network.bytes_per_box)
+    watched = Watched(network)
+    chunked = decoded(SamSegmenter(watched), image, found)
+    assert (watched.encoded, watched.decoded) == ([1], [3, 3, 1])
+    assert np.array_equal(whole, chunked)
+    SamSegmenter(watched).segment([image], [found * 143])
+    assert set(watched.decoded) == {1, 2, 3}
 
 
-def test_few_masks_are_floats_at_the_same_time(segmenter: SamSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = random_image(ImageSize(400, 300))
-    monkeypatch.setattr(segmenter_module, "MASK_PIXELS_PER_CHUNK", 2 * 400 * 300 + 1)
-    upsampled = []
-    postprocess = segmenter._sam.postprocess_masks
-
-    def watched(logits: torch.Tensor, **sizes: tuple[int, int]) -> torch.Tensor:
-        upsampled.append(len(logits))
-        return postprocess(logits, **sizes)
-
-    monkeypatch.setattr(segmenter._sam, "postprocess_masks", watched)
-    segmenter.segment([image], [random_detections(image.size, 5)])
-    assert upsampled == [2, 2, 1]
+def test_out_of_memory_halves_the_chunk_and_goes_on(network: SamNetwork, segmenter: SamSegmenter) -> None:
+    images = [random_image(SIZES[0], seed) for seed in range(3)]
+    found = [random_detections(SIZES[0], 9), random_detections(SIZES[0], 1), random_detections(SIZES[0], 2)]
+    small = SmallMemory(network, n_images=1, n_boxes=2)
+    segmented = SamSegmenter(small).segment(images, found)
+    assert small.encoded == [3, 1, 1, 1]
+    assert small.decoded == [9, 4, 2, 2, 2, 2, 1, 1, 2]
+    for one, expected in zip(segmented, segmenter.segment(images, found), strict=True):
+        assert [instance.mask for instance in one.instances] == [instance.mask for instance in expected.instances]
 
 
-def test_empty_masks_are_dropped_and_counted(segmenter: SamSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = random_image(SIZES[0])
-    found = random_detections(image.size, 4)
+@pytest.mark.parametrize(("n_images", "n_boxes"), [(0, 1), (1, 0)])
+def test_no_memory_even_for_one_says_what_to_do(network: SamNetwork, n_images: int, n_boxes: int) -> None:
+    small = SamSegmenter(SmallMemory(network, n_images, n_boxes))
+    with pytest.raises(DeviceError, match=r"^Out of memory while segmenting 1 images\. Lower --batch-size"):
+        small.segment([random_image(SIZES[0])], [random_detections(SIZES[0], 2)])
 
-    def two_empty(logits: torch.Tensor, input_size: tuple[int, int], original_size: tuple[int, int]) -> torch.Tensor:
-        masks = torch.full((len(logits), 1, *original_size), -1.0)
-        masks[1, 0, 5, 7] = 1
-        masks[3] = 1
-        return masks
 
-    monkeypatch.setattr(segmenter._sam, "postprocess_masks", two_empty)
-    (segmented,) = segmenter.segment([image], [found])
+def test_empty_and_small_masks_are_dropped_and_counted(network: SamNetwork) -> None:
+    image = random_image(ImageSize(128, 128))
+    found = random_detections(image.size, 3)
+    logits = torch.full((3, 64, 64), -1.0)
+    logits[1, 5, 7] = 3
+    logits[2, 10:, 10:] = 1
+    (segmented,) = SamSegmenter(FixedLogits(network, logits)).segment([image], [found])
+    assert segmented.n_empty_masks == 1
+    assert [one.detection for one in segmented.instances] == found[1:]
+    small, large = (mask_from_run_length(one.mask) for one in segmented.instances if one.mask is not None)
+    # Just the cell's own pixels: a quarter of 3 is not enough against its neighbours.
+    assert np.argwhere(small).tolist() == [[10, 14], [10, 15], [11, 14], [11, 15]]
+    assert large[20:, 20:].all()
+    settings = SegmentSettings(min_area=5)
+    (segmented,) = SamSegmenter(FixedLogits(network, logits), settings).segment([image], [found])
     assert segmented.n_empty_masks == 2
-    assert [one.detection for one in segmented.instances] == [found[1], found[3]]
-    masks = [mask_from_run_length(one.mask) for one in segmented.instances if one.mask is not None]
-    assert np.argwhere(masks[0]).tolist() == [[5, 7]]
-    assert masks[1].all()
+    assert [one.detection for one in segmented.instances] == found[2:]
+
+
+def test_the_best_of_three_masks_is_the_official_one(sam: Sam, network: SamNetwork) -> None:
+    image = random_image(SIZES[0])
+    found = random_detections(image.size, 5)
+    masks, ious = official_masks(sam, image, found, multimask=True)
+    (segmented,) = SamSegmenter(network, SegmentSettings(multimask=True)).segment([image], [found])
+    best = ious.argmax(axis=1)
+    assert len(set(best.tolist())) > 1
+    for one, three, three_ious, place in zip(segmented.instances, masks, ious, best, strict=True):
+        assert one.mask is not None
+        assert np.mean(mask_from_run_length(one.mask) == three[place]) >= 0.9999
+        assert one.mask_score == pytest.approx(min(max(float(three_ious[place]), 0), 1), abs=1e-3)
+
+
+def test_options_clean_mark_and_drop_repeated_masks(network: SamNetwork) -> None:
+    image = random_image(ImageSize(128, 128))
+    logits = torch.full((3, 64, 64), -1.0)
+    logits[0, 10:20, 10:20] = 1
+    logits[0, 14:16, 14:16] = -1
+    logits[0, 40:43, 40:43] = 1
+    logits[1, 10:20, 10:21] = 1
+    logits[2, 10:20, 10:21] = 1
+    boxes = [(20.0, 20.0, 40.0, 40.0), (20.0, 20.0, 30.0, 40.0), (20.0, 20.0, 42.0, 40.0)]
+    found = [
+        Detection(label="car", prompt=prompt, box_xyxy=box, score=score)
+        for prompt, box, score in zip(("car", "car", "dog"), boxes, (0.5, 0.9, 0.1), strict=True)
+    ]
+    (plain,) = SamSegmenter(FixedLogits(network, logits)).segment([image], [found])
+    assert [area_px(one.mask) for one in plain.instances if one.mask is not None] == [420, 440, 440]
+    assert [one.leaves_box for one in plain.instances] == [False, True, False]
+    settings = SegmentSettings(clean=True, mask_iou_threshold=0.8)
+    (chosen,) = SamSegmenter(FixedLogits(network, logits), settings).segment([image], [found])
+    # Cleaned, the first has an IoU of 10 / 11 with the second, which is the better one; the dog is another prompt's.
+    assert [one.detection for one in chosen.instances] == found[1:]
 
 
 @pytest.mark.parametrize(
@@ -231,11 +318,12 @@ def test_empty_masks_are_dropped_and_counted(segmenter: SamSegmenter, monkeypatc
         ((10.0, -20.0, 20.0, 0.0), "lies outside the image"),
     ],
 )
-def test_impossible_boxes_are_refused_before_any_work(segmenter: SamSegmenter, box_xyxy: BoxXyxy, message: str) -> None:
+def test_impossible_boxes_are_refused_before_any_work(network: SamNetwork, box_xyxy: BoxXyxy, message: str) -> None:
     boxes = [detection((1.0, 1.0, 9.0, 9.0)), detection(box_xyxy)]
-    with CountedCalls(segmenter._sam.image_encoder) as encoded, pytest.raises(ValueError, match=message):
-        segmenter.segment([random_image(SIZES[0])], [boxes])
-    assert encoded == []
+    watched = Watched(network)
+    with pytest.raises(ValueError, match=message):
+        SamSegmenter(watched).segment([random_image(SIZES[0])], [boxes])
+    assert watched.encoded == []
 
 
 def test_detections_for_another_number_of_images_are_refused(segmenter: SamSegmenter) -> None:
@@ -243,20 +331,11 @@ def test_detections_for_another_number_of_images_are_refused(segmenter: SamSegme
         segmenter.segment([random_image(SIZES[0])], [[], []])
 
 
-def test_out_of_memory_says_what_to_do(segmenter: SamSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB\nand more lines")
-
-    monkeypatch.setattr(segmenter._sam.image_encoder, "forward", full)
-    with pytest.raises(DeviceError, match=r"^Out of memory while segmenting 1 images\. Lower --batch-size"):
-        segmenter.segment([random_image(SIZES[0])], [random_detections(SIZES[0], 1)])
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_nearly_the_same_masks(segmenter: SamSegmenter, dtype: torch.dtype) -> None:
     image = random_image(SIZES[0])
     found = random_detections(image.size, 4)
-    half = SamSegmenter(random_sam(), device=CPU, dtype=dtype)
+    half = SamSegmenter(SamNetwork(random_sam(), device=CPU, dtype=dtype))
     assert np.mean(decoded(half, image, found) == decoded(segmenter, image, found)) > 0.97
 
 

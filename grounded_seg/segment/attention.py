@@ -5,7 +5,8 @@ The encoder adds to each score q·k a term for the distance in rows and one for 
 Here each query is lengthened by its terms for every row and every column, and each key by two ones that pick its own
 row and column:
 
-    (q * scale, rows(q), columns(q)) · (k, one-hot(row), one-hot(column)) = q·k * scale + rows(q)[row] + columns(q)[column]
+    (q * scale, rows(q), columns(q)) · (k, one-hot(row), one-hot(column))
+        = q·k * scale + rows(q)[row] + columns(q)[column]
 
 so that the fused attention of torch gives the same numbers in memory that grows with the patches, not their square.
 """

@@ -165,9 +165,7 @@ def _read_config(path: Path) -> SamConfig:
         raise WeightsError(f"{path} can't be read: {error}. Fetch or copy the segmenter again.") from error
     model_type = content.pop("model_type", None) if isinstance(content, dict) else None
     if model_type != MODEL_TYPE:
-        raise WeightsError(
-            f"{path} is for model_type {model_type!r}; only {MODEL_TYPE!r} can be loaded as a segmenter."
-        )
+        raise WeightsError(f"{path} is for model_type {model_type!r}; here only {MODEL_TYPE!r} can be loaded.")
     names = {item.name for item in fields(SamConfig)}
     if content.keys() != names:
         difference = ", ".join(sorted(content.keys() ^ names))

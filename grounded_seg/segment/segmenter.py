@@ -1,52 +1,53 @@
 """`SamSegmenter`: boxes of a batch of images in, run-length encoded masks out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from segment_anything.modeling import Sam
 
-from grounded_seg.masks import run_length_from_mask
+from grounded_seg.masks import run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
 from grounded_seg.runtime import out_of_memory_as_device_error
-from grounded_seg.segment.frame import resized_boxes, resized_pixels, resized_size
+from grounded_seg.segment.chunks import in_chunks
+from grounded_seg.segment.duplicates import without_duplicates
+from grounded_seg.segment.frame import resized_boxes
+from grounded_seg.segment.network import BoxNetwork
+from grounded_seg.segment.quality import cleaned, share_outside
+from grounded_seg.segment.upsampling import Axis, Region, regions_from_logits
+from grounded_seg.settings import SegmentSettings
 
-BOXES_PER_CHUNK = 32
-"""Boxes that go through the decoder together; at full size each takes some 30 MB of activations (float32)."""
-MASK_PIXELS_PER_CHUNK = 16_000_000
-"""Pixels of masks that exist as floats at the same time, at the image's size."""
+DECODER_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31, "mps": 1 << 30}
+"""Memory of a chunk of boxes, by type of device: on a CPU what its caches and its allocator handle well."""
+
+
+@dataclass(frozen=True, eq=False)
+class _PromptedImage:
+    """One image's way through the decoder."""
+
+    embedding: Any
+    size: ImageSize
+    axes: tuple[Axis, Axis]
 
 
 class SamSegmenter:
-    """Segment Anything, prompted with boxes.
+    """A model of the Segment Anything family, prompted with boxes. Upsampling is in float32 whatever it computes in."""
 
-    Encoder and decoder compute in `dtype`. The prompts' positions and the masks' upsampling stay in float32: both cost
-    little, and a coordinate near 1000 is off by up to 2 pixels in bfloat16.
-    """
-
-    def __init__(self, sam: Sam, device: torch.device, dtype: torch.dtype) -> None:
-        """Move `sam` to where it runs.
-
-        Args:
-            sam: The model; it is changed in place.
-            device: Where it runs.
-            dtype: Number format of encoder and decoder.
-        """
-        with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
-            sam.to(device=device, dtype=torch.float32)
-            sam.image_encoder.to(dtype=dtype)
-            sam.mask_decoder.to(dtype=dtype)
-        self._sam = sam.eval()
-        self._device = device
-        self._dtype = dtype
+    def __init__(self, network: BoxNetwork, settings: SegmentSettings = SegmentSettings()) -> None:  # noqa: B008
+        """Put a model and the options for its masks together."""
+        self._network = network
+        self._settings = settings
+        per_chunk = DECODER_BYTES.get(network.device.type, DECODER_BYTES["cpu"])
+        masks_per_box = 3 if settings.multimask else 1
+        self._boxes_per_chunk = max(1, per_chunk // (network.bytes_per_box * masks_per_box))
 
     @torch.inference_mode()
     def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
         """Turn each detection's box into a mask at its image's own size.
 
-        The images with boxes go through the encoder together, those without cost nothing. The boxes of one image go
-        through the decoder together. No images in, no images out.
+        The images with boxes go through the encoder together, those without cost nothing. The boxes of one image share
+        its embedding and go through the decoder in chunks of bounded memory. No images in, no images out.
 
         Args:
             images: The batch.
@@ -59,83 +60,64 @@ class SamSegmenter:
         Raises:
             ValueError: If there are more or fewer lists of detections than images, or a box isn't finite, has no area,
                 or lies outside its image.
-            DeviceError: If the device runs out of memory.
+            DeviceError: If the device has no memory even for one image or one box at a time.
         """
         if len(images) != len(detections):
             raise ValueError(f"{len(images)} images, but detections for {len(detections)}")
-        frames = [resized_size(image.size, self._sam.image_encoder.img_size) for image in images]
         boxes = [
-            resized_boxes([detection.box_xyxy for detection in found], image.size, frame)
-            for image, found, frame in zip(images, detections, frames, strict=True)
+            resized_boxes([detection.box_xyxy for detection in found], image.size, self._network.frame(image.size))
+            for image, found in zip(images, detections, strict=True)
         ]
         segmented = [SegmentedImage() for _ in images]
         asked = [index for index, found in enumerate(detections) if found]
-        if not asked:
-            return segmented
         remedy = "Lower --batch-size, or use --device cpu."
         with out_of_memory_as_device_error(f"segmenting {len(asked)} images", remedy):
-            embeddings = self._encode([images[index] for index in asked], [frames[index] for index in asked])
+            embeddings = in_chunks([images[index] for index in asked], max(1, len(asked)), self._network.encode)
             for index, embedding in zip(asked, embeddings, strict=True):
-                masks_and_scores = self._decode(embedding, boxes[index], frames[index], images[index].size)
-                segmented[index] = _collect(detections[index], masks_and_scores)
+                image = _PromptedImage(embedding, images[index].size, self._network.axes(images[index].size))
+                boxes_xyxy = torch.from_numpy(boxes[index]).to(self._network.device)
+                segmented[index] = self._segment_image(image, boxes_xyxy, detections[index])
         return segmented
 
-    def _encode(self, images: Sequence[Image], frames: Sequence[ImageSize]) -> torch.Tensor:
-        """Embed the images, (n, channels, grid, grid), in the encoder's number format."""
-        # Sam.preprocess pads to the square, so images of any shape stack.
-        squares = [
-            self._sam.preprocess(
-                torch.from_numpy(resized_pixels(image.pixels, frame)).to(self._device).permute(2, 0, 1)
-            )
-            for image, frame in zip(images, frames, strict=True)
-        ]
-        embeddings: torch.Tensor = self._sam.image_encoder(torch.stack(squares).to(self._dtype))
-        return embeddings
+    def _segment_image(
+        self, image: _PromptedImage, boxes_xyxy: torch.Tensor, detections: Sequence[Detection]
+    ) -> SegmentedImage:
+        """Make the instances of one image with at least one box, given in pixels of the frame."""
 
-    def _decode(
-        self, embedding: torch.Tensor, boxes_xyxy: npt.NDArray[np.float32], frame: ImageSize, size: ImageSize
-    ) -> Iterator[tuple[npt.NDArray[np.bool_], float]]:
-        """Yield a mask (height, width) and a score for each box, holding a bounded number of them at a time.
+        def work(places: Sequence[int]) -> list[Instance | None]:
+            chunk = slice(places[0], places[-1] + 1)
+            logits, ious = self._network.decode(image.embedding, boxes_xyxy[chunk], multimask=self._settings.multimask)
+            best = ious.argmax(dim=1)
+            rows = torch.arange(len(best), device=best.device)
+            scores = ious[rows, best].clamp(0, 1).tolist()
+            regions = regions_from_logits(logits[rows, best], *image.axes)
+            return [
+                self._instance(detection, region, score, image.size)
+                for detection, region, score in zip(detections[chunk], regions, scores, strict=True)
+            ]
 
-        Args:
-            embedding: One image's, (channels, grid, grid).
-            boxes_xyxy: (n, 4) in pixels of the resized image.
-            frame: Size of the resized image, without padding.
-            size: Size of the image itself.
-        """
-        image_pe = self._sam.prompt_encoder.get_dense_pe().to(self._dtype)
-        for chunk in torch.split(torch.from_numpy(boxes_xyxy).to(self._device), BOXES_PER_CHUNK):
-            sparse, dense = self._sam.prompt_encoder(points=None, boxes=chunk, masks=None)
-            logits, predicted_ious = self._sam.mask_decoder(
-                image_embeddings=embedding.unsqueeze(0),
-                image_pe=image_pe,
-                sparse_prompt_embeddings=sparse.to(self._dtype),
-                dense_prompt_embeddings=dense.to(self._dtype),
-                multimask_output=False,
-            )
-            scores = predicted_ious[:, 0].float().clamp(0, 1).tolist()
-            yield from zip(self._masks_from_logits(logits.float(), frame, size), scores, strict=True)
+        instances = in_chunks(range(len(detections)), self._boxes_per_chunk, work)
+        return self._collected(instances)
 
-    def _masks_from_logits(
-        self, logits: torch.Tensor, frame: ImageSize, size: ImageSize
-    ) -> Iterator[npt.NDArray[np.bool_]]:
-        """Upsample logits (n, 1, h, w) to the image's size and threshold them, few at a time."""
-        # The original goes by way of the whole padded square, which is the larger one for a small image.
-        largest = max(size.width * size.height, self._sam.image_encoder.img_size**2)
-        for few in torch.split(logits, max(1, MASK_PIXELS_PER_CHUNK // largest)):
-            upsampled = self._sam.postprocess_masks(
-                few, input_size=(frame.height, frame.width), original_size=(size.height, size.width)
-            )
-            yield from (upsampled[:, 0] > self._sam.mask_threshold).cpu().numpy()
+    def _instance(self, detection: Detection, region: Region | None, score: float, size: ImageSize) -> Instance | None:
+        """Make an instance of a mask; None if it is too small."""
+        if region is not None and self._settings.clean:
+            region = replace(region, mask=cleaned(region.mask))
+        if region is None or np.count_nonzero(region.mask) < self._settings.min_area:
+            return None
+        return Instance(
+            detection=detection,
+            mask=run_length_from_region(region.mask, region.left, region.top, size),
+            mask_score=score,
+            leaves_box=share_outside(region, detection.box_xyxy) > self._settings.outside_share,
+        )
 
-
-def _collect(
-    detections: Sequence[Detection], masks_and_scores: Iterator[tuple[npt.NDArray[np.bool_], float]]
-) -> SegmentedImage:
-    """Encode the masks that hold anything, and count those that don't."""
-    instances = [
-        Instance(detection=detection, mask=run_length_from_mask(mask), mask_score=score)
-        for detection, (mask, score) in zip(detections, masks_and_scores, strict=True)
-        if mask.any()
-    ]
-    return SegmentedImage(instances=tuple(instances), n_empty_masks=len(detections) - len(instances))
+    def _collected(self, instances: Iterable[Instance | None]) -> SegmentedImage:
+        """Count the masks that came out empty, and drop the repeated ones."""
+        made = list(instances)
+        found = tuple(instance for instance in made if instance is not None)
+        n_empty_masks = len(made) - len(found)
+        limits = self._settings.mask_iou_threshold, self._settings.containment_threshold
+        if min(limits) < 1:
+            found = without_duplicates(found, *limits)
+        return SegmentedImage(instances=found, n_empty_masks=n_empty_masks)
