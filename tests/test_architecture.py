@@ -22,7 +22,7 @@ LAYERS = (
     {"pipeline"},
     {"run_folder"},
     {"journal", "manifest", "pictures"},
-    {"batch", "export"},
+    {"batch", "export", "evaluation"},
     {"train"},
     {"cli"},
 )
@@ -39,6 +39,8 @@ HOMES = {
     "segment_anything": {"segment"},
     "huggingface_hub": {"weights"},
     "pycocotools": {"masks", "coco"},
+    "scipy": {"coco"},
+    "matplotlib": {"coco"},
     "ijson": {"coco"},
     "supervision": {"formats", "pipeline"},
     "click": {"cli"},
@@ -54,6 +56,7 @@ LIGHT_MODULES = (
     "grounded_seg.detect.prompts",
     "grounded_seg.pipeline",
     "grounded_seg.batch",
+    "grounded_seg.evaluation.evaluate",
     "grounded_seg.cli",
 )
 

@@ -3,10 +3,13 @@
 import click
 
 from grounded_seg import __version__
+from grounded_seg.cli.compare import compare
+from grounded_seg.cli.eval import evaluate
 from grounded_seg.cli.exit_codes import Commands
 from grounded_seg.cli.export import export
 from grounded_seg.cli.models import models
 from grounded_seg.cli.run import run
+from grounded_seg.cli.validate import validate
 
 
 @click.group("grounded-seg", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,5 +19,8 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(evaluate)
+main.add_command(compare)
 main.add_command(export)
+main.add_command(validate)
 main.add_command(models)

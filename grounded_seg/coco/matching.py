@@ -61,9 +61,7 @@ class Matches:
         return slice(int(start), int(end))
 
 
-def match(
-    truths: ScoredShapes, answers: ScoredShapes, index: Index, size_ranges: npt.NDArray[np.float64]
-) -> Matches:
+def match(truths: ScoredShapes, answers: ScoredShapes, index: Index, size_ranges: npt.NDArray[np.float64]) -> Matches:
     """Match predictions with objects of their own image and class.
 
     Args:

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from grounded_seg.errors import InputError
 from grounded_seg.masks import run_length_from_coco
-from grounded_seg.records import ImageSize
+from grounded_seg.records import ImageSize, RunLength
 
 Kind = Literal["bbox", "segm"]
 """What is compared: boxes, or masks."""
@@ -63,6 +63,17 @@ class ScoredShapes:
     def __len__(self) -> int:
         """How many there are."""
         return len(self.shapes)
+
+    def chosen(self, rows: npt.NDArray[np.bool_]) -> "ScoredShapes":
+        """Keep some, (n,) says which."""
+        return ScoredShapes(
+            shapes=[shape for shape, is_kept in zip(self.shapes, rows.tolist(), strict=True) if is_kept],
+            image=self.image[rows],
+            category=self.category[rows],
+            area=self.area[rows],
+            score=self.score[rows],
+            is_crowd=self.is_crowd[rows],
+        )
 
 
 def index_of(ground_truth: Mapping[str, Any]) -> Index:
@@ -152,7 +163,8 @@ def _columns(
         shapes.append(shape)
         is_crowd = is_truth and bool(annotation.get("iscrowd", 0))
         rows.append((image_places[annotation["image_id"]], category, area, score, is_crowd))
-    image_column, category_column, area_column, score_column, crowd_column = zip(*rows, strict=True) if rows else [()] * 5
+    columns = zip(*rows, strict=True) if rows else ((),) * 5
+    image_column, category_column, area_column, score_column, crowd_column = columns
     return ScoredShapes(
         shapes=shapes,
         image=np.array(image_column, dtype=np.int64),
@@ -171,8 +183,12 @@ def _box(annotation: Mapping[str, Any]) -> tuple[CocoShape, float]:
 
 def _mask(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[CocoShape, float]:
     """Read a mask as run lengths, and its own area."""
-    height, width = image["height"], image["width"]
     segmentation = annotation["segmentation"]
+    if isinstance(segmentation, RunLength):
+        # Read and checked already.
+        mask = {"size": [segmentation.size.height, segmentation.size.width], "counts": segmentation.counts}
+        return mask, float(coco_mask.area(mask))
+    height, width = image["height"], image["width"]
     if isinstance(segmentation, Mapping):
         run_length = run_length_from_coco(segmentation)
         if run_length.size != ImageSize(width=width, height=height):

@@ -1,0 +1,141 @@
+"""`grounded-seg eval`: COCO metrics of both stages, and why they are what they are."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.options import detect_options, model_options, settings_from
+from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.settings import DetectSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from grounded_seg.evaluation.answer_file import AskSettings
+    from grounded_seg.evaluation.evaluate import Evaluation
+
+
+@click.command(name="eval")
+@click.argument("ground_truth", metavar="GT.json", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of the data set's images: ask the models.")
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="Score these instead: a run's annotations.json or results.jsonl, or a COCO result list.",
+)
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    help="YAML file with a line `prompt: class` for each; without it the class names are asked.",
+)
+@click.option(
+    "--absent", type=int, help="Ask each image about so many classes that it hasn't; without it about all of them."
+)
+@model_options
+@detect_options
+@click.option("--boxes-only", is_flag=True, help="Score the boxes only: no masks.")
+@click.option(
+    "--batch-size", type=int, default=1, show_default=True, help="Images that go through the models together."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder that keeps the models' answers.")
+@click.option("--resume", is_flag=True, help="Go on with the answers in the output folder.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured to this file.")
+@click.option(
+    "--plots", type=click.Path(path_type=Path), help="Draw curves, scores, confusion and worst images to this folder."
+)
+@click.option(
+    "--intervals",
+    "n_draws",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Give 95 % intervals from so many draws of the images; 1000 settles two digits.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
+def evaluate(
+    ground_truth: Path,
+    images: Path | None,
+    predictions: Path | None,
+    json_file: Path | None,
+    plots: Path | None,
+    debug: bool,
+    **options: Any,
+) -> int:
+    """Measure both stages on GT.json, a COCO data set.
+
+    With --images the models are asked, with --predictions a file is scored. Average precision takes every box;
+    --score-threshold is the score from which a box says that something is there.
+
+    Exit code: 0 measured, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device, 130 interrupted.
+    """
+    set_up_messages(debug=debug)
+    # These import numpy and rich, which would slow --help down.
+    from grounded_seg.cli.counted import counted
+    from grounded_seg.cli.eval_tables import show_evaluation
+    from grounded_seg.evaluation.evaluate import EvaluationSettings
+    from grounded_seg.evaluation.evaluate import evaluate as measure
+
+    settings = EvaluationSettings(
+        ground_truth=ground_truth,
+        source=predictions or _ask_settings(images, options),
+        score_threshold=settings_from(DetectSettings, options).score_threshold,
+        prompts=options["prompts"],
+        n_absent=options["absent"],
+        boxes_only=options["boxes_only"],
+        n_draws=options["n_draws"],
+    )
+    with counted("images") as progress:
+        evaluation = measure(settings, progress)
+    for line in evaluation.notes:
+        note(line)
+    show_evaluation(evaluation)
+    written = [] if json_file is None else [_write_json(evaluation, json_file)]
+    written += [] if plots is None else _draw(evaluation, images, plots)
+    for path in written:
+        click.echo(path)
+    return 0
+
+
+def _ask_settings(images: Path | None, options: dict[str, Any]) -> "AskSettings":
+    """Build the settings of asking the models.
+
+    Raises:
+        UsageError: If there are no images to ask about, or values don't go together.
+    """
+    from grounded_seg.evaluation.answer_file import AskSettings
+
+    if images is None:
+        raise UsageError("name the data set's images with --images, or predictions to score with --predictions")
+    return AskSettings(
+        images=images,
+        models=settings_from(ModelSettings, options),
+        detect=settings_from(DetectSettings, options),
+        boxes_only=options["boxes_only"],
+        batch_size=options["batch_size"],
+        output=options["output"],
+        resume=options["resume"],
+    )
+
+
+def _write_json(evaluation: "Evaluation", path: Path) -> Path:
+    from grounded_seg.coco.report import report_of
+
+    report = report_of(evaluation.scores, evaluation.speed, evaluation.notes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} can't be written ({error.strerror}); name another file with --json") from error
+    return path
+
+
+def _draw(evaluation: "Evaluation", images: Path | None, folder: Path) -> list[Path]:
+    from grounded_seg.coco.plots import write_plots
+    from grounded_seg.evaluation.worst_images import write_worst_page
+
+    written = write_plots(evaluation.scores, folder)
+    if images is None:
+        note("the page of the worst images needs the images; name their folder with --images")
+        return written
+    return written + write_worst_page(evaluation.scores, evaluation.predictions, images, folder)

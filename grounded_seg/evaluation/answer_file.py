@@ -1,0 +1,104 @@
+"""The answers of an evaluation: lines of JSON in its folder, the settings first and then one line an image.
+
+With a folder, an evaluation that was cut off goes on where it was. A line holds what was found, what was made of the
+true boxes, and the seconds of each stage.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from grounded_seg.errors import UsageError
+from grounded_seg.evaluation.questions import Questions
+from grounded_seg.run_folder import as_output_error
+from grounded_seg.settings import DetectSettings, ModelSettings
+
+LINES_NAME = "answers.jsonl"
+
+
+@dataclass(frozen=True)
+class AskSettings:
+    """How a data set is asked about."""
+
+    images: Path
+    """Folder that the data set's file names start from."""
+    models: ModelSettings = field(default_factory=ModelSettings)
+    detect: DetectSettings = field(default_factory=DetectSettings)
+    """Its score threshold is only for presence: average precision takes every box."""
+    boxes_only: bool = False
+    batch_size: int = 1
+    """Images that go through the models together."""
+    output: Path | None = None
+    """Folder that keeps the answers; None for none."""
+    resume: bool = False
+    """Go on with the answers in `output`."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that don't go together."""
+        if self.batch_size < 1:
+            raise UsageError(f"batch-size is {self.batch_size}, it has to be at least 1")
+        if self.resume and self.output is None:
+            raise UsageError("--resume goes on with the answers of a folder; name it with --output")
+
+
+def _header(questions: Questions, settings: AskSettings) -> dict[str, Any]:
+    """Everything that the answers depend on, in JSON."""
+    fixed = {
+        "models": asdict(settings.models),
+        "detect": asdict(replace(settings.detect, score_threshold=0.0)),
+        "boxes_only": settings.boxes_only,
+        "batch_size": settings.batch_size,
+        "images": {str(image.id): image.file_name for image in questions.data_set.images},
+        "prompts": {str(image): asked.class_by_prompt for image, asked in questions.by_image.items()},
+        "boxes": [(one.image_id, one.category_id, one.bbox_xywh) for one in questions.data_set.objects],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(fixed, default=_plain))
+    return plain
+
+
+def kept_lines(questions: Questions, settings: AskSettings) -> list[dict[str, Any]]:
+    """Read the answers there are, or start a file for them.
+
+    Raises:
+        UsageError: If there are answers and they aren't to be gone on with, or belong to other settings.
+        OutputError: If the file can't be written.
+    """
+    if settings.output is None:
+        return []
+    path, header = settings.output / LINES_NAME, _header(questions, settings)
+    # A line that was cut off by a kill is asked again.
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    complete = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        first, lines = json.loads(complete[0]) if complete else header, [json.loads(line) for line in complete[1:]]
+    except ValueError as error:
+        raise UsageError(f"{path} holds no answers of eval; name another --output") from error
+    if lines and not settings.resume:
+        raise UsageError(f"{path} holds answers already; add --resume to go on with them, or name another --output")
+    if lines and first != header:
+        changed = [key for key in header if not isinstance(first, dict) or first.get(key) != header[key]]
+        raise UsageError(f"{path} holds answers to other {', '.join(changed)}; name another --output")
+    with as_output_error():
+        settings.output.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join([json.dumps(header) + "\n", *complete[1:]]), encoding="utf-8")
+    return lines
+
+
+def keep(line: Mapping[str, Any], settings: AskSettings) -> None:
+    """Add one image's answers to the file, where there is one.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    if settings.output is None:
+        return
+    with as_output_error(), (settings.output / LINES_NAME).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place among the answers")

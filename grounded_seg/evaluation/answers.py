@@ -1,0 +1,188 @@
+"""Run the pipeline on a data set: what it finds, what it makes of the true boxes, and how long that takes."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.boxes import areas_px, array_from_boxes, clip
+from grounded_seg.coco.dataset import DataSet, DataSetImage
+from grounded_seg.coco.export import annotation_from_instance
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.detect.prompts import PromptSet
+from grounded_seg.errors import InputError
+from grounded_seg.evaluation.answer_file import AskSettings, keep, kept_lines
+from grounded_seg.evaluation.questions import Questions
+from grounded_seg.images import read_image
+from grounded_seg.masks import run_length_from_coco
+from grounded_seg.pipeline import GroundedSegmenter, batches
+from grounded_seg.records import Detection, Image, Instance
+
+Progress = Callable[[int, int], None]
+"""Is told how many images are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the models said about a data set."""
+
+    predictions: tuple[Prediction, ...]
+    given_true_boxes: tuple[Prediction, ...] | None
+    """None where masks weren't asked for, or the data set has none."""
+    speed: Mapping[str, float]
+    """Images per second, and seconds per image of each stage, without loading the models."""
+
+
+def answers_for(questions: Questions, settings: AskSettings, progress: Progress) -> Answers:
+    """Ask the models about every image of a data set.
+
+    Raises:
+        UsageError: If the folder of the answers is in use, or holds those of other settings.
+        InputError: If an image is missing, can't be read, or isn't of the size that the data set says.
+        WeightsError, DeviceError: As for `GroundedSegmenter.from_preset`.
+        OutputError: If the answers can't be kept.
+    """
+    _check_images(questions.data_set, settings.images)
+    lines = kept_lines(questions, settings)
+    done = {line["image_id"] for line in lines}
+    if len(done) < len(questions.data_set.images):
+        progress(len(done), len(questions.data_set.images))
+        for line in _new_lines(questions, settings, done):
+            lines.append(line)
+            keep(line, settings)
+            progress(len(lines), len(questions.data_set.images))
+    return _answers_from(lines, questions, with_true_boxes=_asks_true_boxes(questions.data_set, settings))
+
+
+def _check_images(data_set: DataSet, folder: Path) -> None:
+    missing = [image.file_name for image in data_set.images if not (folder / image.file_name).is_file()]
+    if missing:
+        raise InputError(
+            f"{data_set.path}: {len(missing)} of {len(data_set.images)} listed images are not in {folder}, such as "
+            f"{missing[0]!r}; name their folder with --images, or take them out of the file"
+        )
+
+
+def _asks_true_boxes(data_set: DataSet, settings: AskSettings) -> bool:
+    return data_set.has_masks and not settings.boxes_only
+
+
+def _new_lines(questions: Questions, settings: AskSettings, done: set[int]) -> Iterator[dict[str, Any]]:
+    """Ask about the images that aren't done; a batch is the same images whatever is done already."""
+    segmenter = GroundedSegmenter.from_settings(
+        settings.models, replace(settings.detect, score_threshold=0.0), boxes_only=settings.boxes_only
+    )
+    for batch in batches(questions.data_set.images, settings.batch_size):
+        if all(image.id in done for image in batch):
+            continue
+        started = time.perf_counter()
+        pixels = [_read(image, questions.data_set, settings.images) for image in batch]
+        read_s = (time.perf_counter() - started) / len(batch)
+        for image, line in zip(batch, _ask(batch, pixels, segmenter, questions, settings), strict=True):
+            line["seconds"]["read"] = read_s
+            if image.id not in done:
+                yield line
+
+
+def _read(image: DataSetImage, data_set: DataSet, folder: Path) -> Image:
+    decoded = read_image(folder / image.file_name)
+    if image.size is not None and decoded.size != image.size:
+        raise InputError(
+            f"{data_set.path}: {image.file_name!r} is {image.size.width} x {image.size.height} px there, but upright "
+            f"it is {decoded.width} x {decoded.height} px; name the data set's own images with --images"
+        )
+    return decoded
+
+
+def _ask(
+    batch: Sequence[DataSetImage],
+    pixels: Sequence[Image],
+    segmenter: GroundedSegmenter,
+    questions: Questions,
+    settings: AskSettings,
+) -> Iterator[dict[str, Any]]:
+    found, seconds_of_found = _found(pixels, [questions.by_image[image.id] for image in batch], segmenter)
+    given: list[tuple[Instance, ...]] | None = None
+    seconds = 0.0
+    if _asks_true_boxes(questions.data_set, settings):
+        started = time.perf_counter()
+        boxes = [_true_boxes(image, one, questions.data_set) for image, one in zip(batch, pixels, strict=True)]
+        given = [one.instances for one in segmenter.segment_boxes(pixels, boxes)]
+        seconds = (time.perf_counter() - started) / len(batch)
+    for place, image in enumerate(batch):
+        yield {
+            "image_id": image.id,
+            "instances": [annotation_from_instance(one) for one in found[place]],
+            "given_true_boxes": None if given is None else [annotation_from_instance(one) for one in given[place]],
+            "seconds": {**seconds_of_found[place], "true_boxes": seconds},
+        }
+
+
+def _found(
+    pixels: Sequence[Image], prompts: Sequence[PromptSet], segmenter: GroundedSegmenter
+) -> tuple[list[tuple[Instance, ...]], list[Mapping[str, float]]]:
+    """Ask about a batch, together where all images are asked the same; give instances and seconds of each image."""
+    if len(set(map(id, prompts))) == 1 and prompts[0].prompts:
+        results = segmenter.segment_images(pixels, prompts[0])
+        return [one.instances for one in results], [one.seconds for one in results]
+    found: list[tuple[Instance, ...]] = []
+    seconds: list[Mapping[str, float]] = []
+    for one, asked in zip(pixels, prompts, strict=True):
+        results = segmenter.segment_images([one], asked) if asked.prompts else []
+        found.append(results[0].instances if results else ())
+        seconds.append(results[0].seconds if results else {})
+    return found, seconds
+
+
+def _true_boxes(image: DataSetImage, pixels: Image, data_set: DataSet) -> list[Detection]:
+    """Put the objects' boxes into the detector's form, the class as the prompt; those without area are left out."""
+    objects = [one for one in data_set.objects_by_image.get(image.id, ()) if not one.is_crowd]
+    boxes = clip(array_from_boxes([xyxy_from_xywh(one.bbox_xywh) for one in objects]), pixels.size)
+    return [
+        Detection(label=name, prompt=name, box_xyxy=(box[0], box[1], box[2], box[3]), score=1.0)
+        for one, box, area in zip(objects, boxes.tolist(), areas_px(boxes).tolist(), strict=True)
+        if area > 0
+        for name in [data_set.classes[one.category_id]]
+    ]
+
+
+def _answers_from(lines: Iterable[Mapping[str, Any]], questions: Questions, *, with_true_boxes: bool) -> Answers:
+    id_by_name = {name: class_id for class_id, name in questions.data_set.classes.items()}
+    class_by_prompt = questions.prompts.class_by_prompt
+    predictions, given = [], []
+    seconds: dict[str, float] = {}
+    n_images = 0
+    for line in sorted(lines, key=lambda one: int(one["image_id"])):
+        n_images += 1
+        for one in line["instances"]:
+            category_id = id_by_name[class_by_prompt[one["attributes"]["prompt"]]]
+            predictions.append(_prediction(line["image_id"], category_id, one, one["score"]))
+        for one in line["given_true_boxes"] or ():
+            # All boxes are true: what ranks these masks is the segmenter's own score.
+            score = one["attributes"]["mask_score"]
+            category_id = id_by_name[one["attributes"]["prompt"]]
+            given.append(_prediction(line["image_id"], category_id, one, 1.0 if score is None else score))
+        for stage, share in line["seconds"].items():
+            seconds[stage] = seconds.get(stage, 0.0) + share
+    return Answers(tuple(predictions), tuple(given) if with_true_boxes else None, _speed(seconds, n_images))
+
+
+def _prediction(image_id: int, category_id: int, annotation: Mapping[str, Any], score: float) -> Prediction:
+    x, y, width, height = annotation["detector_bbox"]
+    mask = annotation["segmentation"]
+    return Prediction(
+        image_id=image_id,
+        category_id=category_id,
+        score=score,
+        box_xywh=(x, y, width, height),
+        mask=run_length_from_coco(mask) if mask else None,
+        prompt=annotation["attributes"]["prompt"],
+    )
+
+
+def _speed(seconds: Mapping[str, float], n_images: int) -> dict[str, float]:
+    per_image = {f"{stage}_s_per_image": total / n_images for stage, total in seconds.items()}
+    chain_s = sum(total for stage, total in seconds.items() if stage != "true_boxes")
+    return {"images_per_s": n_images / chain_s, **per_image} if chain_s else per_image

@@ -1,0 +1,120 @@
+"""One HTML page of the images that the chain does worst on: the truth beside what was predicted."""
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.error_types import ErrorKind
+from grounded_seg.coco.image_scores import image_scores
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.scores import Scores, Stage
+from grounded_seg.images import read_image
+from grounded_seg.masks import area_px
+from grounded_seg.overlay import draw, save_overlay
+from grounded_seg.records import Detection, Image, ImageResult, Instance, RunLength
+from grounded_seg.run_folder import as_output_error
+
+PAGE_NAME = "worst.html"
+N_IMAGES = 40
+
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Worst images</title>
+<style>
+body { font-family: sans-serif; margin: 2em; }
+figure { display: inline-block; width: 48%; margin: 0; }
+img { width: 100%; }
+section { margin-bottom: 2em; }
+</style></head><body>
+"""
+
+
+def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: Path, folder: Path) -> list[Path]:
+    """Draw the images with the lowest F1 at IoU .5 and put them on a page; images without a fault stay away.
+
+    Args:
+        scores: What was measured.
+        predictions: What was scored; those below the threshold are not drawn.
+        images: Folder that the data set's file names start from.
+        folder: Where the page, and its pictures in `worst/`, go to.
+
+    Returns:
+        The page.
+
+    Raises:
+        ImageError: If an image can't be read.
+        OutputError: If a file can't be written.
+    """
+    stage = scores.masks or scores.boxes
+    counts = image_scores(stage.matches, scores.score_threshold)
+    n_faults = counts.n_wrong + counts.n_missed
+    # Of equal F1, the image with more faults is worse.
+    order = [place for place in np.lexsort((-n_faults, counts.f1)).tolist() if n_faults[place]][:N_IMAGES]
+    sections = []
+    for number, place in enumerate(order, start=1):
+        image = scores.data_set.images[place]
+        pixels = read_image(images / image.file_name)
+        seen = [one for one in predictions if one.image_id == image.id and one.score >= scores.score_threshold]
+        names = [f"worst/{number:03}-truth.jpg", f"worst/{number:03}-predicted.jpg"]
+        with as_output_error():
+            save_overlay(folder / names[0], _drawn(pixels, scores.data_set, _truths(scores.data_set, image.id)))
+            save_overlay(folder / names[1], _drawn(pixels, scores.data_set, _found(scores.data_set, seen)))
+        title = (
+            f"{image.file_name}: F1 {counts.f1[place]:.2f}, {counts.n_right[place]} right, {counts.n_wrong[place]} "
+            f"wrong, {counts.n_missed[place]} missed"
+        )
+        sections.append(_section(title, _faults(scores, stage, place), names))
+    page = folder / PAGE_NAME
+    intro = f"<h1>The {len(order)} worst of {len(scores.data_set.images)} images</h1>\n"
+    with as_output_error():
+        folder.mkdir(parents=True, exist_ok=True)
+        page.write_text(_HEAD + intro + "".join(sections) + "</body></html>\n", encoding="utf-8")
+    return [page]
+
+
+def _section(title: str, faults: str, names: Sequence[str]) -> str:
+    figures = "".join(
+        f'<figure><img src="{name}" loading="lazy" alt="{caption}"><figcaption>{caption}</figcaption></figure> '
+        for name, caption in zip(names, ("truth", "predicted"), strict=True)
+    )
+    return f"<section><h2>{html.escape(title)}</h2><p>{html.escape(faults)}</p>{figures}</section>\n"
+
+
+def _faults(scores: Scores, stage: Stage, place: int) -> str:
+    """Sum up an image's errors, such as "missed car, duplicate ball x 2"."""
+    errors, matches = scores.errors[stage.kind], stage.matches
+    names = matches.index.names
+    shown = np.flatnonzero((matches.image == place) & (matches.score >= scores.score_threshold))
+    faults = Counter(
+        f"{kind} {names[matches.category[row]]}" for row in shown.tolist() if (kind := errors.kind[row]) is not None
+    )
+    missed = np.flatnonzero((matches.truth_image == place) & errors.is_missed)
+    faults.update(f"{ErrorKind.MISSED} {names[matches.truth_category[row]]}" for row in missed.tolist())
+    return ", ".join(fault if n == 1 else f"{fault} x {n}" for fault, n in faults.items())
+
+
+def _drawn(image: Image, data_set: DataSet, instances: Iterable[Instance]) -> npt.NDArray[np.uint8]:
+    result = ImageResult(path=image.path, size=image.size, instances=tuple(instances))
+    return draw(image, result, tuple(data_set.classes.values()))
+
+
+def _truths(data_set: DataSet, image_id: int) -> list[Instance]:
+    return [
+        _instance(data_set.classes[one.category_id], one.bbox_xywh, 1.0, one.mask)
+        for one in data_set.objects_by_image.get(image_id, ())
+    ]
+
+
+def _found(data_set: DataSet, predictions: Sequence[Prediction]) -> list[Instance]:
+    return [_instance(data_set.classes[one.category_id], one.box_xywh, one.score, one.mask) for one in predictions]
+
+
+def _instance(name: str, box_xywh: tuple[float, float, float, float], score: float, mask: RunLength | None) -> Instance:
+    detection = Detection(label=name, prompt=name, box_xyxy=xyxy_from_xywh(box_xywh), score=score)
+    # An empty mask has nothing to draw, and the drawing takes masks to hold something.
+    return Instance(detection, mask=mask if mask is not None and area_px(mask) else None, mask_score=None)
