@@ -16,7 +16,7 @@ import PIL.Image
 from PIL import ExifTags
 
 from grounded_seg.errors import ImageError, InputError
-from grounded_seg.records import Image
+from grounded_seg.records import Image, ImageSize
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 """A file in a folder is an image if its name ends so, in any case."""
@@ -136,6 +136,23 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
         except _DAMAGE as error:
             detail = " ".join(str(error).split())
             raise ImageError(f"{_shown(path)} can't be decoded, it is damaged ({detail}); copy it again") from error
+
+
+def upright_size(path: Path) -> ImageSize:
+    """Read an image's size as `read_image` would give it, without decoding its pixels.
+
+    Raises:
+        ImageError: If there is no such file, or it is no image.
+    """
+    _check_readable(path)
+    with _PILLOW_HUSHED:
+        try:
+            with PIL.Image.open(path, formats=_FORMATS) as opened:
+                width, height = opened.size
+                # Orientations from 5 on lie on their side.
+                return ImageSize(height, width) if _orientation(opened) >= 5 else ImageSize(width, height)
+        except (PIL.Image.DecompressionBombError, *_DAMAGE) as error:
+            raise ImageError(f"{_shown(path)} holds no image that can be read ({error}); copy it again") from error
 
 
 def _absolute(path: Path) -> Path:

@@ -79,7 +79,9 @@ class YoloWriter:
 
     def close(self) -> None:
         """Write `data.yaml`. Training needs a `val`, so it is `train` where the data set isn't split."""
-        folders = {split: f"images/{split}" for split in ("train", "val", "test") if split in self._splits}
+        folders: dict[str, str] = {
+            split: f"images/{split}" for split in ("train", "val", "test") if split in self._splits
+        }
         content: dict[str, Any] = {
             "path": ".",
             "train": "images/train",

@@ -1,0 +1,243 @@
+"""Make a COCO file right, and say what was done: every repair by place. Nothing is guessed that the file doesn't say.
+
+What can't be mended is left out: an image of unknown size, an annotation without a shape or of nothing.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from grounded_seg.coco.parse_text import parse_file
+from grounded_seg.coco.repair_shapes import Repairs, number_from, repair_shape
+from grounded_seg.coco.validate import has_portable_name, is_id, is_reference, is_side
+from grounded_seg.errors import ImageError, InputError
+from grounded_seg.images import upright_size
+from grounded_seg.records import ImageSize
+
+Record = dict[str, Any]
+
+
+def repair_file(path: Path, destination: Path, images: Path | None = None) -> list[str]:
+    """Write a repaired copy, one record a line, and list the repairs.
+
+    Args:
+        path: The file; it stays as it is.
+        destination: The copy, replaced if it is there.
+        images: The folder that the file names are relative to, which tells sizes that the file lacks.
+
+    Raises:
+        InputError: If there is nothing to repair: no JSON at all, or no list of images.
+    """
+    document, faults = parse_file(path)
+    if not isinstance(document, Mapping):
+        what = "a list, as of results" if isinstance(document, list) else "cut off or no JSON"
+        raise InputError(f"{path} is {what} and can't be repaired; export it again")
+    repairs = Repairs([f"{fault.place}: {fault.rule}: {fault.message}" for fault in faults])
+    repaired = repair_document(document, repairs, images)
+    if not repaired["images"]:
+        raise InputError(f"{path} lists no image whose name and size are known, and can't be repaired; export it again")
+    lines = []
+    for key, value in repaired.items():
+        rows = ",\n".join(json.dumps(row) for row in value) if isinstance(value, list) else ""
+        lines.append(f"{json.dumps(key)}: " + (f"[\n{rows}\n]" if rows else json.dumps(value)))
+    destination.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="ascii")
+    return repairs.lines
+
+
+def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path | None = None) -> Record:
+    """Give a repaired copy of a document; what was done is added to `repairs`."""
+    clean: Record = _without_nan(document, "$", repairs)
+    sections = {name: _records(clean, name, repairs) for name in ("images", "categories", "annotations")}
+    hints = _size_hints(sections["annotations"])
+    named = [item for item in sections["images"] if _mend_image(*item, hints, images, repairs)]
+    image_ids, kept_images = _numbered(named, "file_name", repairs)
+    if not sections["categories"]:
+        sections["categories"] = _categories_used(sections["annotations"], repairs)
+    for place, category in sections["categories"]:
+        if not isinstance(category.get("name"), str) or not category["name"].strip():
+            category["name"] = f"category {category.get('id')}"
+            repairs.add(place, f"it got the name {category['name']!r}")
+    category_ids, categories = _numbered(sections["categories"], "name", repairs)
+    sizes = {image["id"]: ImageSize(image["width"], image["height"]) for image in kept_images}
+    annotations = []
+    for place, annotation in sections["annotations"]:
+        if _point(annotation, "image_id", image_ids, place, repairs) and _point(
+            annotation, "category_id", category_ids, place, repairs
+        ):
+            _mend_values(place, annotation, repairs)
+            if repair_shape(place, annotation, sizes[annotation["image_id"]], repairs):
+                annotations.append(annotation)
+    _number_annotations(annotations, repairs)
+    return {**clean, "categories": categories, "images": kept_images, "annotations": annotations}
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """An id by what it means: 7, 7.0 and "7" are one."""
+
+    text: str
+
+
+def _identity(value: Any) -> _Identity | None:
+    if not is_reference(value):
+        return None
+    number = number_from(value)
+    return _Identity(str(int(number)) if number is not None and number.is_integer() else str(value).strip())
+
+
+def _without_nan(value: Any, place: str, repairs: Repairs) -> Any:
+    """Copy a value, with null for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(one, f"{place}.{key}", repairs) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one, f"{place}[{number}]", repairs) for number, one in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        repairs.add(place, f"{value} became null")
+        return None
+    return value
+
+
+def _records(document: Mapping[str, Any], name: str, repairs: Repairs) -> list[tuple[str, Record]]:
+    section = document.get(name)
+    if isinstance(section, dict):
+        repairs.add(name, "an object became a list of its values")
+        section = list(section.values())
+    if not isinstance(section, list):
+        repairs.add(name, "it was no list and became an empty one")
+        return []
+    records = []
+    for number, record in enumerate(section):
+        if isinstance(record, dict):
+            records.append((f"{name}[{number}]", record))
+        else:
+            repairs.add(f"{name}[{number}]", "left out, it was no object")
+    return records
+
+
+def _size_hints(annotations: list[tuple[str, Record]]) -> dict[_Identity | None, list[Any]]:
+    """Collect what run-length masks say of their images' sizes: height and width."""
+    return {
+        _identity(annotation.get("image_id")): annotation["segmentation"]["size"]
+        for _, annotation in annotations
+        if isinstance(annotation.get("segmentation"), dict)
+        and isinstance(annotation["segmentation"].get("size"), list)
+        and len(annotation["segmentation"]["size"]) == 2
+    }
+
+
+def _mend_image(
+    place: str, image: Record, hints: Mapping[_Identity | None, list[Any]], folder: Path | None, repairs: Repairs
+) -> bool:
+    """Mend an image's name and size; False if it has to be left out."""
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        repairs.add(place, "left out with its annotations, it has no file_name")
+        return False
+    if not has_portable_name(image):
+        path = PureWindowsPath(name) if "\\" in name or PureWindowsPath(name).drive else PurePosixPath(name)
+        parts = [part for part in path.parts if part not in (path.anchor, "..")]
+        image["file_name"] = "/".join(parts)
+        repairs.add(place, f"file_name {name!r} became {image['file_name']!r}")
+    if is_side(image.get("width")) and is_side(image.get("height")):
+        return True
+    sides = [number_from(image.get("width")), number_from(image.get("height"))]
+    hint = hints.get(_identity(image.get("id")))
+    if None in sides and folder is not None:
+        try:
+            size = upright_size(folder / image["file_name"])
+            sides = [float(size.width), float(size.height)]
+        except ImageError:
+            pass
+    if None in sides and hint is not None:
+        sides = [number_from(side) for side in reversed(hint)]
+    whole = [int(side) for side in sides if side is not None and side >= 1]
+    if len(whole) < 2:
+        repairs.add(place, "left out with its annotations, its size is not known; name its folder with --images")
+        return False
+    image["width"], image["height"] = whole
+    repairs.add(place, f"its size became {whole[0]} x {whole[1]}")
+    return True
+
+
+def _numbered(
+    records: list[tuple[str, Record]], name_key: str, repairs: Repairs
+) -> tuple[dict[_Identity, int], list[Record]]:
+    """Give each record an id of its own, and make one of those of the same name.
+
+    Returns:
+        The new id for each old one, and the records.
+    """
+    keep = all(is_id(record.get("id")) for _, record in records)
+    next_free = max((record["id"] for _, record in records), default=0) + 1 if keep else 1
+    new_ids: dict[_Identity, int] = {}
+    by_name: dict[str, int] = {}
+    kept = []
+    for place, record in records:
+        identity = _identity(record.get("id"))
+        name = record[name_key]
+        is_new = identity is None or identity not in new_ids
+        if name in by_name:
+            if identity is not None:
+                new_ids.setdefault(identity, by_name[name])
+            repairs.add(place, f"made one with the earlier {name!r}")
+            continue
+        old = record.get("id")
+        if not keep or not is_new:
+            record["id"] = next_free
+            next_free += 1
+        if record["id"] != old or type(record["id"]) is not type(old):
+            repairs.add(place, f"id {old!r} became {record['id']}")
+        by_name[name] = record["id"]
+        if identity is not None:
+            # Of two records with one id, the annotations stay with the first.
+            new_ids.setdefault(identity, record["id"])
+        kept.append(record)
+    return new_ids, kept
+
+
+def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) -> list[tuple[str, Record]]:
+    named = [annotation.get("category_id") for _, annotation in annotations]
+    used: set[int] = {number for number in named if is_id(number)}
+    repairs.add("categories", f"made {len(used)} of the ids that annotations name")
+    return [("categories", {"id": number, "name": f"category {number}"}) for number in sorted(used)]
+
+
+def _point(annotation: Record, key: str, new_ids: Mapping[_Identity, int], place: str, repairs: Repairs) -> bool:
+    """Follow a reference to its new id; False if it leads nowhere."""
+    old = annotation.get(key)
+    identity = _identity(old)
+    if identity is None or identity not in new_ids:
+        repairs.add(place, f"left out, its {key} {old!r} is not listed")
+        return False
+    annotation[key] = new_ids[identity]
+    if annotation[key] != old or type(annotation[key]) is not type(old):
+        repairs.add(place, f"{key} {old!r} became {annotation[key]}")
+    return True
+
+
+def _mend_values(place: str, annotation: Record, repairs: Repairs) -> None:
+    crowd = annotation.get("iscrowd")
+    if type(crowd) is not int or crowd not in (0, 1):
+        annotation["iscrowd"] = int(crowd in (True, "1", "true", 1.0))
+        repairs.add(place, f"iscrowd {crowd!r} became {annotation['iscrowd']}")
+    if "score" in annotation:
+        old = annotation["score"]
+        score = number_from(old)
+        if score is None or not 0 <= score <= 1:
+            del annotation["score"]
+            repairs.add(place, f"score {old!r} was taken out")
+        elif isinstance(old, str):
+            annotation["score"] = score
+            repairs.add(place, f"score {old!r} became a number")
+
+
+def _number_annotations(annotations: list[Record], repairs: Repairs) -> None:
+    numbers = [annotation.get("id") for annotation in annotations]
+    if all(is_id(number) for number in numbers) and len(set(numbers)) == len(numbers):
+        return
+    repairs.add("annotations", "numbered anew from 1")
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number

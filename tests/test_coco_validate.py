@@ -1,0 +1,246 @@
+"""Broken COCO files as the world writes them: each fault is found by name and place, and a repaired copy passes."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from grounded_seg.coco.faults import Severity
+from grounded_seg.coco.repair import repair_file
+from grounded_seg.coco.validate import validate_document, validate_file
+from grounded_seg.errors import InputError
+from grounded_seg.masks import coco_from_run_length, run_length_from_mask
+
+BROKEN = Path(__file__).parent / "data" / "broken_coco"
+PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+
+MASK = np.zeros((10, 20), np.bool_)
+MASK[3:8, 2:6] = True
+RLE = dict(coco_from_run_length(run_length_from_mask(MASK)))
+RLE_OF_ANOTHER_SIZE = dict(coco_from_run_length(run_length_from_mask(np.ones((12, 20), np.bool_))))
+
+
+def good() -> Any:
+    """Two images, two categories, a polygon, a run-length mask and a box."""
+    common = {"bbox": [2, 3, 4, 5], "area": 20, "iscrowd": 0}
+    return {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "width": 20, "height": 10},
+            {"id": 2, "file_name": "sub/b.jpg", "width": 20, "height": 10},
+        ],
+        "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "Vögel"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, **common, "segmentation": [[2, 3, 6, 3, 6, 8, 2, 8]]},
+            {"id": 2, "image_id": 2, "category_id": 2, **common, "segmentation": RLE, "score": 0.5},
+            {"id": 3, "image_id": 2, "category_id": 1, **common, "segmentation": []},
+        ],
+    }
+
+
+def setting(section: str, place: int, **values: Any) -> Callable[[Any], None]:
+    """A fault that is a value of one record; None takes the key out."""
+
+    def plant(document: Any) -> None:
+        for key, value in values.items():
+            document[section][place][key] = value
+            if value is None:
+                del document[section][place][key]
+
+    return plant
+
+
+def dropping(section: str) -> Callable[[Any], None]:
+    return lambda document: document.pop(section)
+
+
+def appending(section: str, **record: Any) -> Callable[[Any], None]:
+    return lambda document: document[section].append(record)
+
+
+def categories_from_zero(document: Any) -> None:
+    for category in document["categories"]:
+        category["id"] -= 1
+    for annotation in document["annotations"]:
+        annotation["category_id"] -= 1
+
+
+def text_ids(document: Any) -> None:
+    for image in document["images"]:
+        image["id"] = str(image["id"])
+    for annotation in document["annotations"]:
+        annotation["image_id"] = str(annotation["image_id"])
+
+
+FAULTS: list[tuple[str, str, Callable[[Any], None]]] = [
+    ("missing-section", "$", dropping("categories")),
+    ("section-not-a-list", "annotations", lambda document: document.update(annotations={"1": {}})),
+    ("record-not-an-object", "images[2]", lambda document: document["images"].append("c.jpg")),
+    ("id-missing", "images[1]", setting("images", 1, id=None)),
+    ("id-not-an-integer", "images[0].id", text_ids),
+    ("id-not-an-integer", "annotations[0].id", setting("annotations", 0, id=1.5)),
+    ("id-below-one", "categories[0].id", categories_from_zero),
+    ("id-below-one", "annotations[0].id", setting("annotations", 0, id=0)),
+    ("duplicate-id", "annotations[1].id", setting("annotations", 1, id=1)),
+    ("duplicate-id", "images[2].id", appending("images", id=2, file_name="c.jpg", width=20, height=10)),
+    ("unknown-image", "annotations[0].image_id", setting("annotations", 0, image_id=77)),
+    ("unknown-category", "annotations[1].category_id", setting("annotations", 1, category_id=77)),
+    ("file-name-missing", "images[0]", setting("images", 0, file_name=None)),
+    ("file-name-not-relative", "images[1].file_name", setting("images", 1, file_name="C:\\photos\\b.jpg")),
+    ("file-name-not-relative", "images[1].file_name", setting("images", 1, file_name="/photos/../b.jpg")),
+    ("duplicate-file-name", "images[1].file_name", setting("images", 1, file_name="a.jpg")),
+    ("same-base-name", "images[1].file_name", setting("images", 1, file_name="sub/a.jpg")),
+    ("size-missing", "images[1]", setting("images", 1, width=None, height=None)),
+    ("size-missing", "images[0]", setting("images", 0, width="20")),
+    ("category-name-missing", "categories[1]", setting("categories", 1, name=None)),
+    ("duplicate-category-name", "categories[1].name", setting("categories", 1, name="car")),
+    ("bbox-as-text", "annotations[0].bbox", setting("annotations", 0, bbox="[2, 3, 4, 5]")),
+    ("bbox-malformed", "annotations[0].bbox", setting("annotations", 0, bbox=[2, 3, 4])),
+    ("bbox-malformed", "annotations[2].bbox", setting("annotations", 2, bbox=None)),
+    ("bbox-empty", "annotations[1].bbox", setting("annotations", 1, bbox=[2, 3, 0, 5])),
+    ("bbox-outside", "annotations[2].bbox", setting("annotations", 2, bbox=[12, 3, 14, 5])),
+    ("bbox-off", "annotations[0].bbox", setting("annotations", 0, bbox=[10, 3, 4, 5])),
+    ("segmentation-as-text", "annotations[0].segmentation", setting("annotations", 0, segmentation="[[2,3,6,3,6,8]]")),
+    ("segmentation-malformed", "annotations[0].segmentation", setting("annotations", 0, segmentation=7)),
+    ("polygon-malformed", "annotations[0].segmentation", setting("annotations", 0, segmentation=[2, 3, 6, 3, 6, 8])),
+    ("polygon-malformed", "annotations[0].segmentation[0]", setting("annotations", 0, segmentation=[[2, 3, 6, 3]])),
+    (
+        "polygon-outside",
+        "annotations[0].segmentation[0]",
+        setting("annotations", 0, segmentation=[[2, 3, 26, 3, 6, 8]]),
+    ),
+    (
+        "rle-size-wrong",
+        "annotations[1].segmentation",
+        setting("annotations", 1, segmentation={**RLE, "size": [20, 10]}),
+    ),
+    ("rle-size-wrong", "annotations[1].segmentation", setting("annotations", 1, segmentation=RLE_OF_ANOTHER_SIZE)),
+    ("rle-damaged", "annotations[1].segmentation", setting("annotations", 1, segmentation={**RLE, "counts": "zz~"})),
+    ("mask-empty", "annotations[1].segmentation", setting("annotations", 1, segmentation={**RLE, "counts": [200]})),
+    ("area-malformed", "annotations[0].area", setting("annotations", 0, area=None)),
+    ("area-off", "annotations[0].area", setting("annotations", 0, area=200)),
+    ("iscrowd-wrong", "annotations[2].iscrowd", setting("annotations", 2, iscrowd=None)),
+    ("crowd-with-polygons", "annotations[0].iscrowd", setting("annotations", 0, iscrowd=1)),
+    ("score-wrong", "annotations[1].score", setting("annotations", 1, score=87)),
+]
+
+TEXT_FAULTS = [
+    ("byte_order_mark.json", "byte-order-mark", "line 1, column 1"),
+    ("comma_after_last.json", "not-json", "line 4"),
+    ("two_documents.json", "trailing-data", "line 44"),
+    ("nan.json", "not-a-number", "somewhere"),
+    ("latin1.json", "not-utf8", "line 13"),
+    ("double_key.json", "duplicate-key", "somewhere"),
+    ("python_dict.json", "not-json", "line 1, column 2"),
+]
+
+
+def errors(faults: Any) -> list[str]:
+    return [f"{fault.rule} {fault.place}" for fault in faults if fault.severity is Severity.ERROR]
+
+
+def test_a_right_file_has_no_errors() -> None:
+    assert errors(validate_document(good())) == []
+
+
+def test_there_are_at_least_25_rules_in_the_table() -> None:
+    assert len({rule for rule, *_ in FAULTS} | {rule for _, rule, _ in TEXT_FAULTS}) >= 25
+
+
+@pytest.mark.parametrize(("rule", "place", "plant"), FAULTS, ids=[f"{rule} {place}" for rule, place, _ in FAULTS])
+def test_a_planted_fault_is_found_and_repaired(
+    tmp_path: Path, rule: str, place: str, plant: Callable[[Any], None]
+) -> None:
+    document = good()
+    plant(document)
+    planted = copy.deepcopy(document)
+    assert (rule, place.partition(".size")[0]) in {
+        (fault.rule, fault.place.removesuffix(".size")) for fault in validate_document(document)
+    }
+    assert document == planted, "validating changed the document"
+    broken, fixed = tmp_path / "broken.json", tmp_path / "fixed.json"
+    broken.write_text(json.dumps(document))
+    repairs = repair_file(broken, fixed)
+    assert errors(validate_file(fixed)) == []
+    is_warning = rule in ("same-base-name", "bbox-off", "crowd-with-polygons")
+    assert bool(repairs) != is_warning
+
+
+@pytest.mark.parametrize(("name", "rule", "place"), TEXT_FAULTS, ids=[name for name, *_ in TEXT_FAULTS])
+def test_a_fault_of_the_text_is_found_and_repaired(tmp_path: Path, name: str, rule: str, place: str) -> None:
+    # Releases of Python differ in where they see a comma too many.
+    assert any(fault.rule == rule and fault.place.startswith(place) for fault in validate_file(BROKEN / name))
+    assert repair_file(BROKEN / name, tmp_path / "fixed.json")
+    assert errors(validate_file(tmp_path / "fixed.json")) == []
+    assert len(json.loads((tmp_path / "fixed.json").read_text())["annotations"]) == 1
+
+
+def test_what_is_cut_off_is_found_but_not_repaired(tmp_path: Path) -> None:
+    assert [fault.rule for fault in validate_file(BROKEN / "cut_off.json")] == ["not-json"]
+    with pytest.raises(InputError, match="cut off or no JSON"):
+        repair_file(BROKEN / "cut_off.json", tmp_path / "fixed.json")
+    assert not (tmp_path / "fixed.json").exists()
+
+
+def test_a_list_of_results_is_named(tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    assert [fault.rule for fault in validate_file(results)] == ["wrong-top-level"]
+    with pytest.raises(InputError, match="a list"):
+        repair_file(results, tmp_path / "fixed.json")
+
+
+def test_duplicates_and_readers_are_warnings() -> None:
+    document = good()
+    document["annotations"].append({**document["annotations"][0], "id": 4})
+    faults = validate_document(document)
+    assert errors(faults) == []
+    assert ("duplicate-annotation", "annotations[3]") in {(fault.rule, fault.place) for fault in faults}
+    readers = [fault.message for fault in faults if fault.rule == "reader"]
+    assert any(line.startswith("X-AnyLabeling: 1 run-length masks are dropped") for line in readers)
+    assert any(line.startswith("supervision: 2 polygon masks") for line in readers)
+
+
+def test_images_are_looked_at(tmp_path: Path) -> None:
+    PIL.Image.new("RGB", (10, 20)).save(tmp_path / "a.jpg", exif=orientation(6))
+    (tmp_path / "sub").mkdir()
+    PIL.Image.new("RGB", (21, 10)).save(tmp_path / "sub" / "b.jpg")
+    assert errors(validate_document(good(), tmp_path)) == ["image-size-wrong images[1]"]
+    (tmp_path / "a.jpg").unlink()
+    assert "image-file-missing images[0].file_name" in errors(validate_document(good(), tmp_path))
+
+
+def orientation(value: int) -> PIL.Image.Exif:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def test_references_follow_their_images_and_classes(tmp_path: Path) -> None:
+    document = good()
+    categories_from_zero(document)
+    document["categories"].append({"id": 7, "name": "car"})
+    document["annotations"][2]["category_id"] = 7
+    (tmp_path / "broken.json").write_text(json.dumps(document))
+    repairs = repair_file(tmp_path / "broken.json", tmp_path / "fixed.json")
+    fixed = json.loads((tmp_path / "fixed.json").read_text())
+    assert fixed["categories"] == [{"id": 1, "name": "car"}, {"id": 2, "name": "Vögel"}]
+    assert [annotation["category_id"] for annotation in fixed["annotations"]] == [1, 2, 1]
+    assert "categories[2]: made one with the earlier 'car'" in repairs
+
+
+def test_swapped_sides_of_a_mask_are_turned_back(tmp_path: Path) -> None:
+    document = good()
+    document["annotations"][1]["segmentation"] = {**RLE, "size": [20, 10]}
+    (tmp_path / "broken.json").write_text(json.dumps(document))
+    repair_file(tmp_path / "broken.json", tmp_path / "fixed.json")
+    assert json.loads((tmp_path / "fixed.json").read_text())["annotations"][1]["segmentation"] == RLE
+
+
+@pytest.mark.skipif(not PHOTOS.exists(), reason="the photographs of ../shared/data are not here")
+def test_annotations_of_photographs_have_no_errors() -> None:
+    assert errors(validate_file(PHOTOS / "instances.json", PHOTOS / "images")) == []
