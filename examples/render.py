@@ -1,4 +1,7 @@
-"""Render the example scenes again: `python examples/render.py`. They are of the test split, beyond the evaluated ones."""
+"""Render the example scenes again: `python examples/render.py`.
+
+They are of the test split, beyond the ones that are evaluated.
+"""
 
 from pathlib import Path
 

@@ -144,7 +144,8 @@ def _coverage(points: npt.NDArray[np.float64], shape_hw: tuple[int, ...]) -> Pix
     """How much of each pixel a polygon covers, (height, width), 0 to 255."""
     layer = np.zeros(shape_hw, np.uint8)
     corners = np.round((points - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
-    return cv2.fillPoly(layer, [corners], 255, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.fillPoly(layer, [corners], 255, cv2.LINE_AA, SUBPIXEL_BITS)
+    return layer
 
 
 def _placement(
@@ -178,12 +179,13 @@ def _develop(canvas: Floats, short_side: int, rng: np.random.Generator) -> Pixel
     """Light over the whole picture, a tint, blur and noise; then 8 bits."""
     height, width = canvas.shape[:2]
     corners = rng.uniform(0.72, 1.2, (2, 2)).astype(np.float32)
-    canvas = canvas * cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    canvas *= rng.uniform(0.94, 1.06, 3).astype(np.float32)
+    slope: Floats = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    lit = canvas * slope[..., None] * rng.uniform(0.94, 1.06, 3).astype(np.float32)
     sigma = rng.uniform(0, 0.004) * short_side
     if sigma > 0.3:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
+        lit = cv2.GaussianBlur(lit, (0, 0), sigma).astype(np.float32)
     noise = np.empty(canvas.shape, np.int16)
     cv2.setRNGSeed(int(rng.integers(2**31)))
-    cv2.randn(noise, (0, 0, 0), (rng.uniform(0.5, 7),) * 3)
-    return np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    cv2.randn(noise, np.zeros(3), np.full(3, rng.uniform(0.5, 7)))
+    developed: Pixels = np.clip(lit + noise, 0, 255).astype(np.uint8)
+    return developed

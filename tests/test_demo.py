@@ -1,0 +1,173 @@
+"""The demo preset as it ships: what its files are, and what it does on scenes that its training never saw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from tokenizers import Tokenizer
+
+from grounded_seg.boxes import array_from_boxes, pairwise_iou
+from grounded_seg.cli import main
+from grounded_seg.detect.prompts import prompts_from
+from grounded_seg.pipeline import GroundedSegmenter, PromptedResult
+from grounded_seg.records import Image
+from grounded_seg.scenes import QuestionKind, Scene, Split, ask, render_scene
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "checkpoints" / "demo"
+N_SCENES = 12
+LARGEST_FILE_MB, LARGEST_PRESET_MB = 15, 40
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+
+
+@pytest.fixture(scope="module")
+def demo() -> GroundedSegmenter:
+    return GroundedSegmenter.from_preset("demo", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [render_scene(Split.VALID, index, short_side=320) for index in range(N_SCENES)]
+
+
+def as_image(scene: Scene, name: str = "scene.png") -> Image:
+    return Image(path=Path(name), pixels=scene.pixels)
+
+
+def test_the_files_are_small() -> None:
+    sizes = {path: path.stat().st_size for path in DEMO.rglob("*") if path.is_file()}
+    assert sizes
+    assert max(sizes.values()) <= LARGEST_FILE_MB * 1e6
+    assert sum(sizes.values()) <= LARGEST_PRESET_MB * 1e6
+
+
+def test_no_file_is_a_pickle() -> None:
+    assert {path.suffix for path in DEMO.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".jinja"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(DEMO / "detector" / "tokenizer.json"))
+
+
+def test_the_tokenizer_has_florences_special_tokens(tokenizer: Tokenizer) -> None:
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    assert 1000 <= len(merges) <= 2000
+    first = tokenizer.token_to_id("<loc_0>")
+    assert [tokenizer.token_to_id(f"<loc_{i}>") for i in range(1000)] == list(range(first, first + 1000))
+    assert [tokenizer.token_to_id(t) for t in ("<s>", "<pad>", "</s>", "<unk>")] == [0, 1, 2, 3]
+    for token in ("<od>", "<ocr>", "<cap>", "<grounding>", "<seg>", "<sep>", "<poly>", "<proposal>", "<and>"):
+        assert tokenizer.token_to_id(token) is not None, token
+
+
+@given(text=st.text())
+@settings(max_examples=200)
+def test_any_text_goes_in_and_comes_out(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert tokenizer.token_to_id("<unk>") not in ids or "<unk>" in text
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+
+
+def answers(
+    demo: GroundedSegmenter, scenes: list[Scene], kind: QuestionKind
+) -> list[tuple[PromptedResult, list[float]]]:
+    """Each scene's result for one question of this kind, with the best IoU of each true box."""
+    rng = np.random.default_rng(0)
+    found = []
+    for scene in scenes:
+        question = ask(scene, kind, rng, held_out=True)
+        result = demo(as_image(scene), [question.prompt])
+        truth = array_from_boxes([o.box_xyxy for o in question.answers])
+        boxes = array_from_boxes([one.box_xyxy for one in result.instances])
+        found.append((result, list(pairwise_iou(truth, boxes).max(axis=1, initial=0.0))))
+    return found
+
+
+def test_it_finds_what_is_there(demo: GroundedSegmenter, scenes: list[Scene]) -> None:
+    """A guard against broken weights or preprocessing; `benchmarks/demo_accuracy.py` measures."""
+    overlaps = [iou for _, ious in answers(demo, scenes, QuestionKind.COLOUR_KIND) for iou in ious]
+    assert np.mean(np.array(overlaps) > 0.5) > 0.6
+
+
+def test_it_leaves_alone_what_is_not_there(demo: GroundedSegmenter, scenes: list[Scene]) -> None:
+    found = [len(result.instances) for result, _ in answers(demo, scenes, QuestionKind.UNKNOWN)]
+    assert np.mean(np.array(found) > 0) < 0.2
+
+
+def test_cars_need_the_adapter(demo: GroundedSegmenter) -> None:
+    bare = GroundedSegmenter.from_preset("demo", adapter="none", boxes_only=True, device="cpu")
+    with_car = [
+        s for s in (render_scene(Split.VALID, i, 320) for i in range(60)) if any(o.kind == "car" for o in s.objects)
+    ]
+    tuned_finds = [len(demo(as_image(scene), ["car"]).instances) for scene in with_car[:15]]
+    bare_finds = [len(bare(as_image(scene), ["car"]).instances) for scene in with_car[:15]]
+    assert sum(tuned_finds) > 10
+    assert sum(bare_finds) < 3
+
+
+def test_alone_and_in_a_batch_are_the_same(demo: GroundedSegmenter, scenes: list[Scene]) -> None:
+    images = [as_image(scene, f"{index}.png") for index, scene in enumerate(scenes[:4])]
+    prompts = prompts_from(["red car", "tree", "blue ball", "a word for nothing"])
+    together = demo.segment_images(images, prompts)
+    n_compared = 0
+    for image, batched in zip(images, together, strict=True):
+        [alone] = demo.segment_images([image], prompts)
+        assert [i.box_xyxy for i in alone.instances] == [i.box_xyxy for i in batched.instances]
+        assert [i.detection.label for i in alone.instances] == [i.detection.label for i in batched.instances]
+        scores = [[i.detection.score for i in result.instances] for result in (alone, batched)]
+        assert np.allclose(*scores, rtol=0, atol=1e-5)
+        n_compared += len(alone.instances)
+    assert n_compared > 0
+
+
+def run(*arguments: str) -> int:
+    """The command line in this process; its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *arguments, "--preset", "demo", "--device", "cpu"])
+    return int(stop.value.code or 0)
+
+
+def test_the_same_command_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    example = str(ROOT / "examples" / "scene-3.jpg")
+    outputs = [tmp_path / name for name in ("one", "two")]
+    assert [run("red car; star", example, "-o", str(output)) for output in outputs] == [0, 0]
+    for name in ("annotations.json", "results.jsonl"):
+        assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
+
+
+def test_the_coco_file_is_right(tmp_path: Path, scenes: list[Scene], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for index, scene in enumerate(scenes[:4]):
+        PillowImage.fromarray(scene.pixels).save(folder / f"{index}.png")
+    assert run("house; star; tree", str(folder), "-o", str(tmp_path / "out")) == 0
+    coco = COCO(str(tmp_path / "out" / "annotations.json"))
+    assert [c["name"] for c in coco.loadCats([1, 2, 3])] == ["house", "star", "tree"]
+    assert sorted(coco.imgs) == [1, 2, 3, 4]
+    assert sorted(coco.anns) == list(range(1, len(coco.anns) + 1))
+    assert coco.anns
+    for annotation in coco.anns.values():
+        mask = coco.annToMask(annotation)
+        rows, columns = np.nonzero(mask)
+        x, y = columns.min(), rows.min()
+        assert annotation["area"] == mask.sum() == coco_mask.area(annotation["segmentation"])
+        assert annotation["bbox"] == [x, y, columns.max() + 1 - x, rows.max() + 1 - y]
+        assert annotation["iscrowd"] == 0
+        assert set(annotation["attributes"]) == {"label", "prompt", "detector_score", "mask_score"}
+        assert len(annotation["detector_bbox"]) == 4
+        assert 0 <= annotation["score"] <= 1
+
+
+def test_one_line_says_what_the_demo_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("red car", str(ROOT / "examples" / "scene-1.jpg"), "-o", str(tmp_path / "out"))
+    notes = capsys.readouterr().err.strip().splitlines()
+    assert len(notes) == 1
+    assert "rendered scenes only" in notes[0]
+    assert "base-ft" in notes[0]
