@@ -97,7 +97,8 @@ def _edge_parts(mask: RunLength) -> list[Part]:
         if is_outline:
             outlines[part] = placed
         else:
-            holes.setdefault(part, []).append(placed)
+            # All rings go clockwise. A hole goes the other way, so that its area is taken away from the part's.
+            holes.setdefault(part, []).append(placed[::-1])
     return [Part(outlines[part], tuple(holes.get(part, ()))) for part in sorted(outlines)]
 
 

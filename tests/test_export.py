@@ -1,0 +1,322 @@
+"""Exports: what each format says of a small data set, by hand; splits, selection, and what is lost."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from grounded_seg.cli import main
+from grounded_seg.errors import InputError, UsageError
+from grounded_seg.export import export_labels, split_names
+from grounded_seg.formats.labelstudio import brush_from_run_length
+from grounded_seg.formats.names import unique_names
+from grounded_seg.labels import Losses
+from grounded_seg.masks import coco_from_run_length, mask_from_run_length, run_length_from_coco, run_length_from_mask
+from grounded_seg.records import RunLength
+from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+
+RING = np.zeros((10, 20), np.bool_)
+RING[2:7, 4:12] = True
+RING[4, 6:8] = False
+PARTS = np.zeros((10, 20), np.bool_)
+PARTS[1:4, 1:4] = PARTS[6:9, 1:3] = True
+CROWD = np.ones((10, 20), np.bool_)
+
+
+def annotation(number: int, image_id: int, mask: npt.NDArray[np.bool_] | None, **values: Any) -> dict[str, Any]:
+    rows, columns = np.nonzero(RING if mask is None else mask)
+    x, y = int(columns.min()), int(rows.min())
+    width, height = int(columns.max()) + 1 - x, int(rows.max()) + 1 - y
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": 2,
+        "bbox": [x, y, width, height],
+        "area": width * height if mask is None else int(mask.sum()),
+        "segmentation": [] if mask is None else coco_from_run_length(run_length_from_mask(mask)),
+        "iscrowd": 0,
+        "attributes": {"label": "Auto"},
+        **values,
+    }
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Two images of equal base names, four labels, one of them a crowd; ids with gaps, annotations out of order."""
+    document = {
+        "info": {"description": "test"},
+        "licenses": [],
+        "categories": [{"id": 2, "name": "Vögel"}, {"id": 5, "name": "car"}],
+        "images": [
+            {"id": 3, "file_name": "a.jpg", "width": 20, "height": 10},
+            {"id": 7, "file_name": "sub/a.jpg", "width": 20, "height": 10},
+        ],
+        "annotations": [
+            annotation(1, 7, CROWD, iscrowd=1),
+            annotation(2, 3, RING, score=0.9),
+            annotation(4, 7, PARTS, score=0.5, category_id=5),
+            annotation(9, 3, None, score=0.2),
+        ],
+    }
+    pictures = tmp_path / "in" / "sub"
+    pictures.mkdir(parents=True)
+    for name in ("a.jpg", "sub/a.jpg"):
+        PIL.Image.new("RGB", (20, 10)).save(tmp_path / "in" / name)
+    path = tmp_path / "in" / "annotations.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def exported(source: Path, kind: LabelFormat, **options: Any) -> tuple[Path, Losses]:
+    output = source.parent.parent / "out"
+    return output, export_labels(ExportSettings(source, output, kind, **options)).losses
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_coco_keeps_what_it_knows_and_what_it_does_not(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.COCO)
+    before, after = read_json(source), read_json(output / "annotations.json")
+    order = [2, 9, 1, 4]
+    before["annotations"].sort(key=lambda one: order.index(one["id"]))
+    assert after == before
+    assert not losses.counts
+
+
+def test_coco_polygons_are_the_same_masks(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.COCO, form=MaskForm.BOTH)
+    assert (output / "annotations.json").exists()
+    polygons = {
+        one["id"]: one["segmentation"] for one in read_json(output / "annotations.polygons.json")["annotations"]
+    }
+    assert len(polygons[4]) == 2
+    assert isinstance(polygons[1], dict), "a crowd stays a run length"
+    assert (losses.n_masks, losses.iou_least) == (2, 1.0)
+
+
+def test_yolo(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.YOLO)
+    assert yaml.safe_load((output / "data.yaml").read_text(encoding="utf-8"))["names"] == {0: "Vögel", 1: "car"}
+    ring_line, box_line = (output / "labels/train/a.txt").read_text().splitlines()
+    outline = np.array(ring_line.split()[1:], np.float64).reshape(-1, 2) * (20, 10)
+    canvas = np.zeros((10, 20), np.uint8)
+    cv2.fillPoly(canvas, [outline.astype(np.int32)], 1)
+    assert np.array_equal(canvas.astype(np.bool_), RING)
+    assert np.array_equal(outline.astype(np.int32), np.round(outline))
+    assert box_line == "0 0.4 0.45 0.4 0.5"
+    assert (output / "labels/train/sub__a.txt").read_text().startswith("1 ")
+    assert losses.counts["masks whose parts are joined by lines a pixel wide"] == 1
+    assert losses.counts["crowd regions left out"] == 1
+    assert losses.counts["scores left out"] == 3
+
+
+def test_yolo_boxes(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.YOLO, form=MaskForm.NONE)
+    assert (output / "labels/train/a.txt").read_text().splitlines()[0] == "0 0.4 0.45 0.4 0.5"
+    assert losses.counts["masks left out"] == 2
+
+
+def test_voc_counts_from_one(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.VOC)
+    root = ElementTree.parse(output / "Annotations/a.xml").getroot()  # noqa: S314  (our own file)
+    assert [item.findtext("name") for item in root.findall("object")] == ["Vögel", "Vögel"]
+    box = root.find("object/bndbox")
+    assert box is not None
+    assert [element.text for element in box] == ["5", "3", "12", "7"]
+    assert (output / "ImageSets/Main/trainval.txt").read_text().split() == ["a", "sub__a"]
+    assert losses.counts["masks left out"] == 2
+
+
+def test_labelme_masks_are_exact(source: Path) -> None:
+    output, _ = exported(source, LabelFormat.LABELME)
+    first, second = read_json(output / "a.json")["shapes"]
+    assert (first["label"], first["score"], first["attributes"]) == ("Vögel", 0.9, {"label": "Auto"})
+    assert first["points"] == [[4, 2], [11, 6]]
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(first["mask"]), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert np.array_equal(picture > 0, RING[2:7, 4:12])
+    assert (second["shape_type"], second["points"]) == ("rectangle", [[4.0, 2.0], [12.0, 7.0]])
+    assert read_json(output / "sub/a.json")["imagePath"] == "a.jpg"
+
+
+def test_labelme_polygons_of_one_object_are_a_group(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.LABELME, form=MaskForm.POLYGON)
+    shapes = read_json(output / "sub/a.json")["shapes"]
+    assert [shape["group_id"] for shape in shapes] == [1, 1]
+    assert losses.counts["masks in several polygons with a common group_id"] == 1
+
+
+def unpacked(brush: bytes) -> npt.NDArray[np.uint8]:
+    """Unpack Label Studio's form bit by bit, runs and single bytes alike."""
+    bits = "".join(f"{byte:08b}" for byte in brush)
+    place = 0
+
+    def take(n: int) -> int:
+        nonlocal place
+        place += n
+        return int(bits[place - n : place], 2)
+
+    n_bytes, width = take(32), take(5) + 1
+    widths = [take(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < n_bytes:
+        is_run, length = take(1), take(widths[take(2)]) + 1
+        values += [take(width)] * length if is_run else [take(width) for _ in range(length)]
+    return np.array(values, np.uint8)
+
+
+@pytest.mark.parametrize("mask", [RING, PARTS, CROWD, ~CROWD, np.eye(300, dtype=np.bool_)], ids=len)
+def test_a_brush_unpacks_to_the_mask(mask: npt.NDArray[np.bool_]) -> None:
+    pixels = unpacked(brush_from_run_length(run_length_from_mask(mask))).reshape(*mask.shape, 4)
+    assert np.array_equal(pixels, np.repeat(mask[..., None] * np.uint8(255), 4, axis=2))
+
+
+def test_labelstudio(source: Path) -> None:
+    output, _ = exported(source, LabelFormat.LABELSTUDIO)
+    first, second = read_json(output / "tasks.json")
+    assert second["data"]["image"] == "/data/local-files/?d=images/sub/a.jpg"
+    brush, rectangle = first["predictions"][0]["result"]
+    assert (brush["type"], brush["score"], brush["value"]["brushlabels"]) == ("brushlabels", 0.9, ["Vögel"])
+    values = {key: rectangle["value"][key] for key in ("x", "y", "width", "height")}
+    assert values == pytest.approx({"x": 20, "y": 20, "width": 40, "height": 50})
+    assert first["predictions"][0]["score"] == pytest.approx(0.55)
+    config = ElementTree.parse(output / "config.xml").getroot()  # noqa: S314  (our own file)
+    assert [label.get("value") for label in config.findall("BrushLabels/Label")] == ["Vögel", "car"]
+
+
+def test_labelstudio_polygons(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.LABELSTUDIO, form=MaskForm.POLYGON)
+    regions = read_json(output / "tasks.json")[1]["predictions"][0]["result"]
+    assert [sorted(region["value"]["points"])[0] for region in regions] == [[5.0, 10.0], [5.0, 60.0]]
+    assert losses.counts["masks in several regions, one for each part"] == 1
+
+
+def test_cvat_brings_its_labels(source: Path) -> None:
+    output, _ = exported(source, LabelFormat.CVAT)
+    assert [label["name"] for label in read_json(output / "labels.json")] == ["Vögel", "car"]
+    assert isinstance(read_json(output / "annotations.json")["annotations"][0]["segmentation"], dict)
+
+
+def test_mask_pictures(source: Path) -> None:
+    output, losses = exported(source, LabelFormat.MASKS)
+    shown = np.asarray(PIL.Image.open(output / "instances/a.jpg.001.png"))
+    assert np.array_equal(shown, RING * np.uint8(255))
+    classes = np.asarray(PIL.Image.open(output / "classes/sub/a.jpg.png"))
+    assert np.array_equal(classes, PARTS * np.uint8(2))
+    lines = [json.loads(line) for line in (output / "instances.jsonl").read_text().splitlines()]
+    assert lines[1] == {"file": "sub/a.jpg.002.png", "image": "sub/a.jpg", "class": "car", "score": 0.5}
+    assert losses.counts["boxes without a mask left out"] == 1
+
+
+def test_scores_and_classes_select(source: Path) -> None:
+    output, _ = exported(source, LabelFormat.COCO, min_score=0.4, classes=("Vögel",))
+    after = read_json(output / "annotations.json")
+    assert [one["id"] for one in after["annotations"]] == [2, 1], "what has no score is kept"
+    assert after["categories"] == [{"id": 2, "name": "Vögel"}]
+    assert len(after["images"]) == 2
+
+
+def test_splits_are_exact_and_repeatable() -> None:
+    names = [f"{number}.jpg" for number in range(100)]
+    dealt = split_names(names, (80, 10, 10), seed=1)
+    assert [list(dealt.values()).count(split) for split in ("train", "valid", "test")] == [80, 10, 10]
+    assert split_names(names[::-1], (80, 10, 10), seed=1) == dealt
+    assert split_names(names, (80, 10, 10), seed=2) != dealt
+    assert split_names(["a"], (80, 20), seed=0) == {"a": "train"}
+
+
+@pytest.mark.parametrize("pictures", [Pictures.COPY, Pictures.LINK])
+@pytest.mark.parametrize("form", list(LabelFormat))
+def test_images_go_where_the_format_looks(source: Path, form: LabelFormat, pictures: Pictures) -> None:
+    output, _ = exported(source, form, pictures=pictures, images=source.parent, split=(1, 1))
+    copies = sorted(path for path in output.rglob("*.jpg") if path.is_file())
+    assert len(copies) == 2
+    assert all(path.is_symlink() == (pictures is Pictures.LINK) for path in copies)
+
+
+def test_names_that_meet_get_numbers() -> None:
+    assert list(unique_names(["a.jpg", "A.png", "b/a.jpg", "b__a.jpg"], flat=True).values()) == [
+        "a.jpg",
+        "A_2.png",
+        "b__a.jpg",
+        "b__a_2.jpg",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"form": MaskForm.RLE}, "seg rle is not for yolo; it takes polygon, none"),
+        ({"min_score": 2.0}, "min-score"),
+        ({"split": (1,)}, "split"),
+        ({"classes": ("dog",)}, "no class dog; it has Vögel, car"),
+        ({"pictures": Pictures.COPY}, "--images"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(source: Path, options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        exported(source, LabelFormat.YOLO, **options)
+
+
+def test_an_output_in_use_is_refused(source: Path) -> None:
+    exported(source, LabelFormat.YOLO)
+    with pytest.raises(UsageError, match="is in use"):
+        exported(source, LabelFormat.YOLO)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"images": [{"id": 0, "file_name": "a.jpg", "width": 1, "height": 1}]}, "no whole number from 1"),
+        ({"categories": []}, "not both are listed"),
+        ({"images": []}, "lists no images"),
+    ],
+)
+def test_a_broken_file_points_to_validate(source: Path, change: dict[str, Any], problem: str) -> None:
+    source.write_text(json.dumps({**read_json(source), **change}))
+    with pytest.raises(InputError, match=f"{problem}.*validate"):
+        exported(source, LabelFormat.COCO)
+
+
+def test_the_command_says_what_was_lost(source: Path) -> None:
+    output = source.parent.parent / "out"
+    done = CliRunner().invoke(main, ["export", str(source), "--to", "yolo", "-o", str(output), "--split", "50/50"])
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"4 labels of 2 images (1 train, 1 valid): {output}\n2 masks as polygons: IoU")
+    assert "note: yolo: 1 crowd regions left out\n" in done.stderr
+
+
+def test_a_run_folder_is_a_source(source: Path) -> None:
+    assert exported(source.parent, LabelFormat.COCO)[0].exists()
+
+
+def test_validate_command_exits_with_three(source: Path, tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["validate", str(source)]).exit_code == 0
+    source.write_text(source.read_text().replace('"iscrowd": 0', '"iscrowd": 7'))
+    done = CliRunner().invoke(main, ["validate", str(source)])
+    assert done.exit_code == 3
+    assert "error iscrowd-wrong: annotations[1].iscrowd" in done.stdout
+    done = CliRunner().invoke(main, ["validate", str(source), "--fix", str(tmp_path / "fixed.json")])
+    assert done.exit_code == 0
+    assert "repaired annotations[1]: iscrowd 7 became 0" in done.stdout
+
+
+def run_length(annotation: dict[str, Any]) -> RunLength:
+    return run_length_from_coco(annotation["segmentation"])
+
+
+def test_masks_survive_every_byte(source: Path) -> None:
+    output, _ = exported(source, LabelFormat.COCO)
+    first = read_json(output / "annotations.json")["annotations"][0]
+    assert np.array_equal(mask_from_run_length(run_length(first)), RING)
