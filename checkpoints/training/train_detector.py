@@ -105,16 +105,14 @@ def total_loss(
     return answered + seen + found + 0.5 * pointing, values
 
 
-def rate_at(step: int, progress: float) -> float:
+def rate_at(step: int, progress: float, peak: float) -> float:
     """Warm-up by steps, then a cosine by the clock."""
-    return (
-        PEAK_RATE * min(1.0, (step + 1) / WARM_UP_STEPS) * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-    )
+    return peak * min(1.0, (step + 1) / WARM_UP_STEPS) * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def max_objects_at(progress: float) -> int:
+def max_objects_at(progress: float, few_share: float) -> int:
     """Few objects first: a scene of one or two needs no choice, so its boxes are learned sooner."""
-    return 2 if progress < 0.1 else 4 if progress < 0.2 else 8
+    return 2 if progress < few_share / 2 else 4 if progress < few_share else 8
 
 
 class Average:
@@ -198,6 +196,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--minutes", type=float, default=75)
     options.add_argument("--see-minutes", type=float, default=5, help="vision alone, at the start")
+    options.add_argument("--few-share", type=float, default=0.2, help="share of the time with few objects a scene")
+    options.add_argument("--peak-rate", type=float, default=PEAK_RATE)
     options.add_argument("--output", type=Path, default=STATE / "detector")
     options.add_argument("--resume", action="store_true", help="go on from the kept state, with a new clock")
     chosen = options.parse_args()
@@ -211,8 +211,8 @@ def main() -> None:
     start, kept_at, means = time.time(), time.time(), {}
     while (elapsed := time.time() - start) < chosen.minutes * 60:
         progress = elapsed / (chosen.minutes * 60)
-        batch = maker.batch(*scenes.draw(BATCH, max_objects_at(progress)), N_QUESTIONS, rng)
-        rate = rate_at(training.step, progress)
+        batch = maker.batch(*scenes.draw(BATCH, max_objects_at(progress, chosen.few_share)), N_QUESTIONS, rng)
+        rate = rate_at(training.step, progress, chosen.peak_rate)
         see_only = not chosen.resume and elapsed < chosen.see_minutes * 60
         for name, value in training.learn(batch, rate, maker.loc0, see_only=see_only).items():
             means[name] = value if name not in means else 0.97 * means[name] + 0.03 * value
