@@ -43,16 +43,16 @@ def test_a_second_box_has_its_own_doubt_of_being_there() -> None:
     assert shape_score(SECOND, both) == pytest.approx(0.8 * 0.25)
 
 
-@pytest.mark.parametrize(("far", "expected"), [(20, 1.0), (21, 0.5)])
-def test_a_tenth_of_the_side_off_is_the_same_edge(far: int, expected: float) -> None:
+@pytest.mark.parametrize(("far", "expected"), [(40, 1.0), (41, 0.5)])
+def test_a_fifth_of_the_side_off_is_the_same_edge(far: int, expected: float) -> None:
     # The box is 200 bins wide and high.
     assert shape_score(BOX, evidence((1.0, 1.0), [1.0] * 4, [0.5] * 4, far)) == pytest.approx(expected)
 
 
-def test_width_and_height_have_their_own_tenth_and_the_smallest_box_its_five_bins() -> None:
+def test_width_and_height_have_their_own_fifth_and_the_smallest_box_its_five_bins() -> None:
     flat = Shape(ShapeKind.BOX, "car", ((100, 200, 300, 210),), label_positions=(0, 1), location_positions=(2, 3, 4, 5))
     steps = np.zeros((6, 1000), dtype=np.float32)
-    for step, value, far in zip(range(2, 6), flat.rings[0], (20, NEAR_BINS, 21, NEAR_BINS + 1), strict=True):
+    for step, value, far in zip(range(2, 6), flat.rings[0], (40, NEAR_BINS, 41, NEAR_BINS + 1), strict=True):
         steps[step, [value, value + far]] = 0.5
     assert shape_score(flat, TokenEvidence(np.zeros(6, dtype=np.float32), steps)) == pytest.approx(0.25**0.25)
 

@@ -3,7 +3,7 @@
 A box is written as a label (shared by all boxes that follow it) and four location tokens, so two things can be asked of
 the model. *Is it there?* The probability of the label's tokens, times the probability that a location follows where
 the box's first location stands, and not the answer's end or another label. *Is it there, exactly?* For each coordinate
-the share of probability near the chosen bin, among all locations. Near is a tenth of the box's own side either way, for
+the share of probability near the chosen bin, among all locations. Near is a fifth of the box's own side either way, for
 two reasons: neighbouring bins are the same edge, so a model that spreads its probability over them loses nothing, and
 an edge that is a little off costs a small box more overlap than a large one. The geometric mean of the four counts as
 one number. The score is the product of both, in [0, 1].
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from grounded_seg.detect.location_tokens import N_BINS
 from grounded_seg.detect.shapes import Shape
 
-NEAR_SHARE = 0.1
+NEAR_SHARE = 0.2
 """How far off a coordinate still counts as the same edge, as a share of the box's width or height."""
 NEAR_BINS = 5
 """And at least so many bins, for boxes that are hardly wider than that themselves."""
