@@ -52,6 +52,7 @@ class _Tally:
     n_done: int = 0
     n_instances: int = 0
     n_empty_masks: int = 0
+    n_unusable_boxes: int = 0
     skipped: list[ImageSkipped] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -62,6 +63,7 @@ class _Tally:
         self.n_done += 1
         self.n_instances += len(outcome.instances)
         self.n_empty_masks += outcome.n_empty_masks
+        self.n_unusable_boxes += outcome.n_unusable_boxes
         for stage, seconds in outcome.seconds.items():
             self._add_seconds(stage, seconds)
 
@@ -113,7 +115,12 @@ def run_images(
     first = next(read_batches)
     with tally.timed("load"):
         segmenter = GroundedSegmenter.from_settings(
-            settings.models, settings.detect, boxes_only=settings.boxes_only, progress=progress
+            settings.models,
+            settings.detect,
+            segment=settings.segment,
+            tiles=settings.tiles,
+            boxes_only=settings.boxes_only,
+            progress=progress,
         )
     folder.clear()
     watcher.started(len(found.file_names))
@@ -192,6 +199,7 @@ def _manifest(
             skipped=report.n_skipped,
             instances=report.n_instances,
             empty_masks=tally.n_empty_masks,
+            unusable_boxes=tally.n_unusable_boxes,
         ),
         seconds={stage: round(seconds, 3) for stage, seconds in tally.seconds.items()},
         exit_code=report.exit_code,

@@ -44,6 +44,18 @@ def clip(boxes_xyxy: Boxes, size: ImageSize) -> npt.NDArray[np.float64]:
     return np.asarray(np.clip(boxes_xyxy.astype(np.float64), 0.0, limits))
 
 
+def is_usable(box_xyxy: BoxXyxy, size: ImageSize) -> bool:
+    """Tell whether a box is finite, has an area, and shows a part of the image.
+
+    >>> is_usable((-5.0, 0.0, 10.0, 10.0), ImageSize(640, 480))
+    True
+    """
+    x0, y0, x1, y1 = box_xyxy
+    # A comparison with NaN is False, so that of the other values only the infinite ones need a look.
+    has_area = x0 < x1 and y0 < y1 and bool(np.isfinite(box_xyxy).all())
+    return has_area and x1 > 0 and y1 > 0 and x0 < size.width and y0 < size.height
+
+
 def pairwise_iou(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:
     """Intersection over union of every first box with every second one, (n, m) in [0, 1].
 

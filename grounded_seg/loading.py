@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
@@ -28,13 +28,19 @@ class LoadedModels:
 
 
 def load_models(
-    models: ModelSettings, detect: DetectSettings, *, boxes_only: bool = False, progress: "Progress | None" = None
+    models: ModelSettings,
+    detect: DetectSettings,
+    segment: SegmentSettings,
+    *,
+    boxes_only: bool = False,
+    progress: "Progress | None" = None,
 ) -> "tuple[FlorenceDetector, SamSegmenter | None, LoadedModels]":
     """Load the weights that `models` names to where they are to run.
 
     Args:
         models: Which weights, and where they run.
         detect: How the detector is asked.
+        segment: Which masks are taken, and what is done to them.
         boxes_only: Load no segmenter.
         progress: Called while a weight file arrives, with the bytes so far and in all.
 
@@ -70,6 +76,6 @@ def load_models(
         load_detector(
             weights, adapter, detect, device=device, dtype=dtype, allow_base_mismatch=models.allow_base_mismatch
         ),
-        None if segmenter is None else load_segmenter(segmenter.path, device, dtype),
+        None if segmenter is None else load_segmenter(segmenter.path, device, dtype, segment),
         loaded,
     )

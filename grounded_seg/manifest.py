@@ -21,7 +21,9 @@ class Counts:
     skipped: int
     instances: int
     empty_masks: int
-    """Detections dropped because their mask came out empty."""
+    """Detections dropped because their mask came out empty or too small."""
+    unusable_boxes: int
+    """Detections dropped because their box isn't finite, has no area, or lies outside the image."""
 
 
 @dataclass(frozen=True)

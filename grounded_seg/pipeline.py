@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from grounded_seg.boxes import is_usable
 from grounded_seg.coco.export import document_from_lines, journal_line
 from grounded_seg.coco.schema import CocoDocument
 from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
@@ -19,7 +20,8 @@ from grounded_seg.images import read_image
 from grounded_seg.loading import LoadedModels, load_models
 from grounded_seg.overlay import draw
 from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped, Instance, SegmentedImage
-from grounded_seg.settings import DetectSettings, ModelSettings, Precision
+from grounded_seg.settings import DetectSettings, ModelSettings, Precision, SegmentSettings, TileSettings
+from grounded_seg.tiling import find_on_tiles
 
 if TYPE_CHECKING:
     import supervision
@@ -83,17 +85,24 @@ class GroundedSegmenter:
     """Finds what a prompt names: boxes by the detector, a mask in each box by the segmenter."""
 
     def __init__(
-        self, detector: Detector, segmenter: Segmenter | None = None, *, loaded: LoadedModels | None = None
+        self,
+        detector: Detector,
+        segmenter: Segmenter | None = None,
+        *,
+        tiles: TileSettings | None = None,
+        loaded: LoadedModels | None = None,
     ) -> None:
         """Put two models together.
 
         Args:
             detector: Turns prompts into boxes.
             segmenter: Turns boxes into masks; None to stop at the boxes.
+            tiles: Look at images larger than a tile in tiles, too; None to look at whole images only.
             loaded: Where the two came from, if that is known.
         """
         self._detector = detector
         self._segmenter = segmenter
+        self._tiles = tiles
         self.loaded = loaded
 
     @classmethod
@@ -108,6 +117,8 @@ class GroundedSegmenter:
         dtype: Precision | str = Precision.AUTO,
         offline: bool = False,
         detect: DetectSettings = DetectSettings(),  # noqa: B008  (frozen, so one for all calls is safe)
+        segment: SegmentSettings = SegmentSettings(),  # noqa: B008
+        tiles: TileSettings | None = None,
         boxes_only: bool = False,
     ) -> "GroundedSegmenter":
         """Load a preset: "demo" comes with the project, "base", "base-ft", "large" and "large-ft" are fetched once.
@@ -121,6 +132,8 @@ class GroundedSegmenter:
             dtype: auto, float32, bfloat16 or float16.
             offline: Use only what is on disk already.
             detect: How the detector is asked, and which of its boxes are kept.
+            segment: Which masks are taken, and what is done to them.
+            tiles: Look at images larger than a tile in tiles, too.
             boxes_only: Load no segmenter and give no masks.
 
         Raises:
@@ -129,7 +142,7 @@ class GroundedSegmenter:
             DeviceError: If the device isn't there or can't run this.
         """
         models = ModelSettings(name, detector, adapter, segmenter, device, _precision_from(dtype), offline)
-        return cls.from_settings(models, detect, boxes_only=boxes_only)
+        return cls.from_settings(models, detect, segment=segment, tiles=tiles, boxes_only=boxes_only)
 
     @classmethod
     def from_settings(
@@ -137,6 +150,8 @@ class GroundedSegmenter:
         models: ModelSettings,
         detect: DetectSettings,
         *,
+        segment: SegmentSettings = SegmentSettings(),  # noqa: B008
+        tiles: TileSettings | None = None,
         boxes_only: bool = False,
         progress: "Progress | None" = None,
     ) -> "GroundedSegmenter":
@@ -145,14 +160,16 @@ class GroundedSegmenter:
         Args:
             models: Which weights, and where they run.
             detect: How the detector is asked.
+            segment: Which masks are taken, and what is done to them.
+            tiles: Look at images larger than a tile in tiles, too.
             boxes_only: Load no segmenter.
             progress: Called while a weight file arrives, with the bytes so far and in all.
 
         Raises:
             UsageError, WeightsError, DeviceError: As for `from_preset`.
         """
-        detector, segmenter, loaded = load_models(models, detect, boxes_only=boxes_only, progress=progress)
-        return cls(detector, segmenter, loaded=loaded)
+        detector, segmenter, loaded = load_models(models, detect, segment, boxes_only=boxes_only, progress=progress)
+        return cls(detector, segmenter, tiles=tiles, loaded=loaded)
 
     def __call__(self, image: Image | Path | str, prompts: Prompts) -> PromptedResult:
         """Ask about one image, decoded or on disk.
@@ -196,15 +213,32 @@ class GroundedSegmenter:
         """
         if not images:
             return []
-        started = time.perf_counter()
-        detections = self._detector.detect(images, prompts.prompts, prompts.class_names)
-        detected = time.perf_counter()
-        segmented = self._segmenter.segment(images, detections) if self._segmenter else _without_masks(detections)
-        seconds = {
-            "detect": (detected - started) / len(images),
-            "segment": (time.perf_counter() - detected) / len(images),
-        }
+        seconds = {"detect": 0.0, "segment": 0.0}
+
+        def find(some: Sequence[Image]) -> Sequence[SegmentedImage]:
+            started = time.perf_counter()
+            detections = self._detector.detect(some, prompts.prompts, prompts.class_names)
+            detected = time.perf_counter()
+            found = self._segment_usable(some, detections)
+            seconds["detect"] += (detected - started) / len(images)
+            seconds["segment"] += (time.perf_counter() - detected) / len(images)
+            return found
+
+        segmented = find(images) if self._tiles is None else find_on_tiles(find, images, self._tiles)
         return [_result(image, found, seconds, prompts) for image, found in zip(images, segmented, strict=True)]
+
+    def _segment_usable(
+        self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]
+    ) -> list[SegmentedImage]:
+        """Segment the detector's boxes, without those that no mask can come of; they are counted."""
+        usable = [
+            [detection for detection in found if is_usable(detection.box_xyxy, image.size)]
+            for image, found in zip(images, detections, strict=True)
+        ]
+        return [
+            replace(one, n_unusable_boxes=len(found) - len(kept))
+            for one, found, kept in zip(self.segment_boxes(images, usable), detections, usable, strict=True)
+        ]
 
     def segment_boxes(
         self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]
@@ -274,5 +308,6 @@ def _result(image: Image, found: SegmentedImage, seconds: Mapping[str, float], p
         instances=found.instances,
         seconds=seconds,
         n_empty_masks=found.n_empty_masks,
+        n_unusable_boxes=found.n_unusable_boxes,
         prompts=prompts,
     )

@@ -96,6 +96,8 @@ class SegmentedImage:
     """In the order of the detections, without those whose mask came out empty or was a duplicate."""
     n_empty_masks: int = 0
     """Detections dropped because their mask came out empty, or smaller than `SegmentSettings.min_area`."""
+    n_unusable_boxes: int = 0
+    """Boxes dropped before they were segmented: not finite, without area, or outside the image."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ class ImageResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Share of each stage in the run's time, in seconds; empty where it wasn't measured."""
     n_empty_masks: int = 0
-    """Detections dropped because their mask came out empty."""
+    """Detections dropped because their mask came out empty, or smaller than `SegmentSettings.min_area`."""
+    n_unusable_boxes: int = 0
+    """Boxes dropped before they were segmented: not finite, without area, or outside the image."""
 
 
 @dataclass(frozen=True)

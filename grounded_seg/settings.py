@@ -164,6 +164,9 @@ class RunSettings:
     output: Path
     models: ModelSettings = field(default_factory=ModelSettings)
     detect: DetectSettings = field(default_factory=DetectSettings)
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+    tiles: TileSettings | None = None
+    """Look at images larger than a tile in tiles, too; None for whole images only."""
     boxes_only: bool = False
     """Stop after the detector: no masks."""
     batch_size: int = 1

@@ -102,8 +102,12 @@ def _merged(size: ImageSize, whole: SegmentedImage, parts: Sequence[tuple[Tile, 
         # A find that its tile cut off gives way to any that shows the object whole, whatever their scores.
         of_prompt.sort(key=lambda find: (find[1], -find[0].detection.score))
         kept += sorted(_distinct([instance for instance, _ in of_prompt]), key=lambda one: -one.detection.score)
-    n_empty_masks = whole.n_empty_masks + sum(part.n_empty_masks for _, part in parts)
-    return SegmentedImage(instances=tuple(kept), n_empty_masks=n_empty_masks)
+    everything = [whole, *(part for _, part in parts)]
+    return SegmentedImage(
+        instances=tuple(kept),
+        n_empty_masks=sum(one.n_empty_masks for one in everything),
+        n_unusable_boxes=sum(one.n_unusable_boxes for one in everything),
+    )
 
 
 def _distinct(best_first: Sequence[Instance]) -> list[Instance]:

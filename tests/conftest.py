@@ -9,7 +9,7 @@ import pytest
 from fakes import ColourDetector, InnerSegmenter, painted
 
 from grounded_seg.pipeline import GroundedSegmenter
-from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
 Paint = Callable[..., Path]
 
@@ -37,9 +37,15 @@ def detector(monkeypatch: pytest.MonkeyPatch) -> ColourDetector:
     fake = ColourDetector()
 
     def from_settings(
-        models: ModelSettings, detect: DetectSettings, *, boxes_only: bool = False, progress: object = None
+        models: ModelSettings,
+        detect: DetectSettings,
+        *,
+        segment: SegmentSettings = SegmentSettings(),  # noqa: B008
+        tiles: TileSettings | None = None,
+        boxes_only: bool = False,
+        progress: object = None,
     ) -> GroundedSegmenter:
-        return GroundedSegmenter(fake, None if boxes_only else InnerSegmenter())
+        return GroundedSegmenter(fake, None if boxes_only else InnerSegmenter(), tiles=tiles)
 
     monkeypatch.setattr(GroundedSegmenter, "from_settings", from_settings)
     return fake

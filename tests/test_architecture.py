@@ -19,6 +19,7 @@ LAYERS = (
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},
     {"loading"},
+    {"tiling"},
     {"pipeline"},
     {"run_folder"},
     {"journal", "manifest", "pictures"},

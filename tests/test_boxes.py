@@ -14,6 +14,7 @@ from grounded_seg.boxes import (
     areas_px,
     array_from_boxes,
     clip,
+    is_usable,
     kept_after_suppression,
     pairwise_containment,
     pairwise_iou,
@@ -46,6 +47,25 @@ def test_no_boxes_still_have_four_columns() -> None:
 
 def test_the_full_image_has_the_area_of_its_pixels() -> None:
     assert areas_px(array_from_boxes([(0, 0, 640, 480)])).tolist() == [640 * 480]
+
+
+@pytest.mark.parametrize(
+    ("box_xyxy", "usable"),
+    [
+        ((0.0, 0.0, 40.0, 30.0), True),
+        ((-9.0, -9.0, 0.1, 0.1), True),
+        ((39.9, 29.9, 99.0, 99.0), True),
+        ((-9.0, 0.0, 0.0, 9.0), False),
+        ((0.0, 30.0, 9.0, 31.0), False),
+        ((40.0, 0.0, 41.0, 9.0), False),
+        ((5.0, 5.0, 5.0, 9.0), False),
+        ((5.0, 9.0, 6.0, 5.0), False),
+        ((5.0, float("nan"), 6.0, 9.0), False),
+        ((5.0, 5.0, float("inf"), 9.0), False),
+    ],
+)
+def test_a_usable_box_shows_a_part_of_the_image(box_xyxy: tuple[float, float, float, float], usable: bool) -> None:
+    assert is_usable(box_xyxy, ImageSize(40, 30)) is usable
 
 
 def test_an_inside_out_box_is_empty_and_overlaps_nothing() -> None:

@@ -213,6 +213,8 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
     options = (
         "--preset large --adapter none --device cpu --dtype float32 --offline --allow-base-mismatch "
         "--task referring --score-threshold 0.5 --nms agnostic --iou-threshold 0.6 --max-detections 7 --beams 3 "
+        "--multimask --clean --min-area 9 --outside-share 0.1 --mask-iou-threshold 0.7 --containment-threshold 0.8 "
+        "--tile 900 --overlap 0.3 "
         "--boxes-only --batch-size 2 --no-recursive --on-error stop --save crops"
     )
     assert grounded("run", "red car", paint("a.png"), *options.split()).exit_code == 0
@@ -227,6 +229,11 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
             "task": "referring", "score_threshold": 0.5, "nms": "agnostic", "iou_threshold": 0.6, "max_detections": 7,
             "beams": 3,
         },
+        "segment": {
+            "multimask": True, "clean": True, "min_area": 9, "outside_share": 0.1, "mask_iou_threshold": 0.7,
+            "containment_threshold": 0.8,
+        },
+        "tiles": {"side": 900, "overlap": 0.3},
         "boxes_only": True,
         "batch_size": 2,
         "recursive": False,

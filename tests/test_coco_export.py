@@ -68,6 +68,16 @@ def test_an_annotation_with_a_mask() -> None:
     }
 
 
+def test_a_mask_that_leaves_its_box_is_marked() -> None:
+    detection = Detection(label="car", prompt="car", box_xyxy=(0.0, 0.0, 1.0, 1.0), score=0.5)
+    mask = run_length_from_mask(np.ones((2, 2), dtype=np.bool_))
+    marks = [
+        annotation_from_instance(Instance(detection, mask, 0.5, leaves_box))["attributes"].get("leaves_box")
+        for leaves_box in (True, False)
+    ]
+    assert marks == [True, None]
+
+
 def test_an_annotation_without_a_mask() -> None:
     assert annotation_from_instance(instance(with_mask=False)) == {
         "bbox": [2.5, 1.25, 7.623, 6.75],

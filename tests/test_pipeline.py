@@ -1,5 +1,7 @@
 """`GroundedSegmenter` with models that find painted rectangles."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import ImageError, UsageError
 from grounded_seg.masks import mask_from_run_length
 from grounded_seg.pipeline import GroundedSegmenter, PromptedResult, batches
-from grounded_seg.records import Image, ImageSize, ImageSkipped
+from grounded_seg.records import Detection, Image, ImageSize, ImageSkipped
+from grounded_seg.settings import TileSettings
 
 
 @pytest.fixture
@@ -53,6 +56,31 @@ def test_an_empty_mask_drops_its_detection_and_is_counted(segmenter: GroundedSeg
     result = segmenter(paint("a.png", red=(0, 0, 2, 2)), "red car")
     assert result.instances == ()
     assert result.n_empty_masks == 1
+
+
+def test_boxes_that_no_mask_can_come_of_are_dropped_and_counted(paint: Paint) -> None:
+    class SpoiltDetector(ColourDetector):
+        def detect(
+            self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+        ) -> list[tuple[Detection, ...]]:
+            [[good]] = super().detect(images, prompts)
+            boxes = [(float("nan"), 0.0, 5.0, 5.0), (40.0, 0.0, 50.0, 9.0), (3.0, 3.0, 3.0, 9.0)]
+            return [(*(replace(good, box_xyxy=box) for box in boxes), good)]
+
+    path = paint("a.png", red=(2, 3, 12, 9))
+    for segmenter in (InnerSegmenter(), None):
+        result = GroundedSegmenter(SpoiltDetector(), segmenter)(path, "red car")
+        assert [instance.box_xyxy for instance in result.instances] == [(2, 3, 12, 9)]
+        assert result.n_unusable_boxes == 3
+
+
+def test_tiles_find_an_object_once(paint: Paint) -> None:
+    detector = ColourDetector()
+    segmenter = GroundedSegmenter(detector, InnerSegmenter(), tiles=TileSettings(side=20, overlap=0.5))
+    [instance] = segmenter(paint("a.png", red=(12, 9, 28, 21)), "red car").instances
+    assert instance.box_xyxy == (12, 9, 28, 21)
+    # The whole picture of 40 x 30, and three columns by two rows of it.
+    assert detector.batch_sizes == [1] * 7
 
 
 def test_without_a_segmenter_there_are_boxes_only(paint: Paint) -> None:

@@ -6,10 +6,18 @@ from typing import Any, TypeVar
 
 import click
 
-from grounded_seg.settings import DetectSettings, GroundingTask, ModelSettings, Precision, SuppressionScope
+from grounded_seg.settings import (
+    DetectSettings,
+    GroundingTask,
+    ModelSettings,
+    Precision,
+    SegmentSettings,
+    SuppressionScope,
+    TileSettings,
+)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_Settings = TypeVar("_Settings", ModelSettings, DetectSettings)
+_Settings = TypeVar("_Settings", ModelSettings, DetectSettings, SegmentSettings)
 
 
 class EnumChoice(click.Choice[Any]):
@@ -37,7 +45,7 @@ def model_options(command: _Command) -> _Command:
         click.option(
             "--adapter", metavar="ID|DIR|none", help="A LoRA adapter instead of the preset's; none switches it off."
         ),
-        click.option("--segmenter", metavar="ID|FILE|DIR", help="A Segment Anything model instead of the preset's."),
+        click.option("--segmenter", metavar="ID|FILE|DIR", help="A SAM, SAM-HQ or SAM 2 instead of the preset's."),
         click.option(
             "--device", default=ModelSettings.device, show_default=True, help="auto, cpu, cuda, cuda:N or mps."
         ),
@@ -102,6 +110,74 @@ def detect_options(command: _Command) -> _Command:
             help="Beam width of the answer; 1 is greedy.",
         ),
     )
+
+
+def segment_options(command: _Command) -> _Command:
+    """Add the options of `SegmentSettings`."""
+    return _with(
+        command,
+        click.option(
+            "--multimask", is_flag=True, help="Make three masks for each box and take the one that promises most."
+        ),
+        click.option("--clean", is_flag=True, help="Keep each mask's largest part only, and fill its holes."),
+        click.option(
+            "--min-area",
+            type=int,
+            default=SegmentSettings.min_area,
+            show_default=True,
+            help="Drop masks of fewer pixels.",
+        ),
+        click.option(
+            "--outside-share",
+            type=float,
+            default=SegmentSettings.outside_share,
+            show_default=True,
+            help="Mark masks with a larger share of their pixels outside their box.",
+        ),
+        click.option(
+            "--mask-iou-threshold",
+            type=float,
+            default=SegmentSettings.mask_iou_threshold,
+            show_default=True,
+            help="Overlap above which the lower-scored mask of a prompt is a duplicate; 1 keeps all.",
+        ),
+        click.option(
+            "--containment-threshold",
+            type=float,
+            default=SegmentSettings.containment_threshold,
+            show_default=True,
+            help="Likewise, for the share of the smaller mask within the larger; 1 keeps all.",
+        ),
+    )
+
+
+def tile_options(command: _Command) -> _Command:
+    """Add the options of `TileSettings`."""
+    return _with(
+        command,
+        click.option(
+            "--tile",
+            type=int,
+            metavar="PX",
+            help="Look at larger images in tiles of this side, too: finds small objects.",
+        ),
+        click.option(
+            "--overlap",
+            type=float,
+            default=TileSettings.overlap,
+            show_default=True,
+            help="Share of a tile that its neighbour shows too.",
+        ),
+    )
+
+
+def tiles_from(options: Mapping[str, Any]) -> TileSettings | None:
+    """Take how to cut images into tiles; None where that isn't asked for.
+
+    Raises:
+        UsageError: If a value is out of range.
+    """
+    return None if options["tile"] is None else TileSettings(side=options["tile"], overlap=options["overlap"])
 
 
 def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Settings:

@@ -6,9 +6,17 @@ from typing import Any
 import click
 
 from grounded_seg.cli.messages import error, note, set_up_messages
-from grounded_seg.cli.options import EnumChoice, detect_options, model_options, settings_from
+from grounded_seg.cli.options import (
+    EnumChoice,
+    detect_options,
+    model_options,
+    segment_options,
+    settings_from,
+    tile_options,
+    tiles_from,
+)
 from grounded_seg.errors import UsageError
-from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings
+from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings, SegmentSettings
 
 _DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
 
@@ -26,6 +34,8 @@ _DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --
 )
 @model_options
 @detect_options
+@segment_options
+@tile_options
 @click.option("--boxes-only", is_flag=True, help="Stop after the boxes: no masks.")
 @click.option(
     "--batch-size",
@@ -103,6 +113,8 @@ def _settings_from(options: dict[str, Any]) -> RunSettings:
         output=options["output"],
         models=settings_from(ModelSettings, options),
         detect=settings_from(DetectSettings, options),
+        segment=settings_from(SegmentSettings, options),
+        tiles=tiles_from(options),
         boxes_only=options["boxes_only"],
         batch_size=options["batch_size"],
         recursive=options["recursive"],

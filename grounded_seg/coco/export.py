@@ -13,6 +13,7 @@ from typing import IO
 
 from grounded_seg import __version__
 from grounded_seg.coco.schema import (
+    Attributes,
     CocoAnnotation,
     CocoDocument,
     CocoImage,
@@ -44,6 +45,14 @@ def annotation_from_instance(instance: Instance) -> JournalInstance:
         box_xyxy, area = tight_box_xyxy(instance.mask), area_px(instance.mask)
         segmentation = coco_from_run_length(instance.mask)
     score = _rounded(detection.score, SCORE_DECIMALS)
+    attributes: Attributes = {
+        "label": detection.label,
+        "prompt": detection.prompt,
+        "detector_score": score,
+        "mask_score": None if instance.mask_score is None else _rounded(instance.mask_score, SCORE_DECIMALS),
+    }
+    if instance.leaves_box:
+        attributes["leaves_box"] = True
     return {
         "bbox": _rounded_xywh(box_xyxy),
         "area": area,
@@ -51,12 +60,7 @@ def annotation_from_instance(instance: Instance) -> JournalInstance:
         "iscrowd": 0,
         "score": score,
         "detector_bbox": _rounded_xywh(detection.box_xyxy),
-        "attributes": {
-            "label": detection.label,
-            "prompt": detection.prompt,
-            "detector_score": score,
-            "mask_score": None if instance.mask_score is None else _rounded(instance.mask_score, SCORE_DECIMALS),
-        },
+        "attributes": attributes,
     }
 
 

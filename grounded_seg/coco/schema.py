@@ -4,7 +4,7 @@ Section "Data format" of https://cocodataset.org is the source of the common key
 format; `detector_bbox` and `attributes` are ours, and other readers pass over them.
 """
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from grounded_seg.masks import CompressedMask
 from grounded_seg.records import BoxXyxy
@@ -21,6 +21,8 @@ class Attributes(TypedDict):
     """In [0, 1]."""
     mask_score: float | None
     """The segmenter's estimate of its mask's IoU, in [0, 1]; None where only boxes were asked for."""
+    leaves_box: NotRequired[Literal[True]]
+    """There where much of the mask lies outside the detector's box: worth a look."""
 
 
 class JournalInstance(TypedDict):
