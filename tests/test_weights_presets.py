@@ -153,6 +153,17 @@ def test_a_segmenter_by_file_folder_or_name(own: Path, tmp_path: Path) -> None:
     assert resolve(ModelSettings(segmenter="vit_l")).segmenter == PublishedSource(preset_table().segmenters["vit_l"])
 
 
+def test_a_segmenter_by_hub_id() -> None:
+    hub = resolve(ModelSettings(segmenter="facebook/sam2.1-hiera-tiny")).segmenter
+    assert hub == HubSource(repo_id="facebook/sam2.1-hiera-tiny", revision="main")
+
+
+@pytest.mark.parametrize("file", ["weights/sam.pth", "weights/sam.safetensors"])
+def test_a_missing_weight_file_is_no_hub_id(file: str) -> None:
+    with pytest.raises(WeightsError, match=r"isn't there: give a Segment Anything file"):
+        resolve(ModelSettings(segmenter=file))
+
+
 def test_a_missing_segmenter_lists_the_names() -> None:
     with pytest.raises(WeightsError, match=r"--segmenter nowhere\.pth isn't there: .* one of vit_b, vit_l, vit_h"):
         resolve(ModelSettings(segmenter="nowhere.pth"))

@@ -12,6 +12,8 @@ from grounded_seg.weights.presets import Preset, SegmenterFile, preset_by_name, 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DEFAULT_REVISION = "main"
 _NO_ADAPTER = "none"
+_WEIGHT_FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
+"""A name that ends so means a file, though it could be a hub id."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ModelSources:
     preset: str
     detector: LocalSource | HubSource
     adapter: LocalSource | HubSource | None
-    segmenter: LocalSource | PublishedSource
+    segmenter: Source
     is_demo: bool
     """The detector or the segmenter is the small one that ships with the project and knows rendered scenes only."""
 
@@ -109,7 +111,7 @@ def _adapter(given: str | None, preset: Preset | None) -> LocalSource | HubSourc
     return _shipped(preset, preset.adapter)
 
 
-def _segmenter(given: str | None, preset: Preset) -> LocalSource | PublishedSource:
+def _segmenter(given: str | None, preset: Preset) -> Source:
     published = preset_table().segmenters
     if given is None:
         if preset.ships_with_project:
@@ -120,8 +122,11 @@ def _segmenter(given: str | None, preset: Preset) -> LocalSource | PublishedSour
         return LocalSource(path=path, name=given)
     if given in published:
         return PublishedSource(published[given])
+    if _HUB_ID.fullmatch(given) and not given.endswith(_WEIGHT_FILE_ENDINGS):
+        return HubSource(repo_id=given, revision=_DEFAULT_REVISION)
     raise WeightsError(
-        f"--segmenter {given} isn't there: give a Segment Anything file, a folder, or one of {', '.join(published)}."
+        f"--segmenter {given} isn't there: give a Segment Anything file, a folder, a hub id (owner/name), "
+        f"or one of {', '.join(published)}."
     )
 
 
