@@ -188,17 +188,20 @@ def test_a_weight_is_as_good_as_so_many_copies_of_an_image(
 
 
 def test_a_match_names_its_object() -> None:
-    truth, answers = {
-        "images": [{"id": 1, "width": 200, "height": 200}],
-        "categories": [{"id": 1, "name": "car"}],
-        "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]},
-            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [50, 50, 10, 10]},
+    truth, answers = (
+        {
+            "images": [{"id": 1, "width": 200, "height": 200}],
+            "categories": [{"id": 1, "name": "car"}],
+            "annotations": [
+                {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]},
+                {"id": 2, "image_id": 1, "category_id": 1, "bbox": [50, 50, 10, 10]},
+            ],
+        },
+        [
+            {"image_id": 1, "category_id": 1, "bbox": [100, 100, 10, 10], "score": 0.9},
+            {"image_id": 1, "category_id": 1, "bbox": [50, 50, 10, 10], "score": 0.8},
         ],
-    }, [
-        {"image_id": 1, "category_id": 1, "bbox": [100, 100, 10, 10], "score": 0.9},
-        {"image_id": 1, "category_id": 1, "bbox": [50, 50, 10, 10], "score": 0.8},
-    ]
+    )
     index = index_of(truth)
     matches = match(
         truths_from(truth, index, "bbox"), answers_from(truth, answers, index, "bbox"), index, SizeRanges().as_array()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from grounded_seg.errors import InputError
@@ -106,7 +107,7 @@ def mask_of(raw: Any, size: ImageSize | None, place: str, notes: Notes) -> RunLe
 
 def mask_of_box(box_xywh: tuple[float, float, float, float], size: ImageSize) -> RunLength:
     """Fill a box: x, y, width, height in pixels."""
-    [filled] = coco_mask.frPyObjects([list(box_xywh)], size.height, size.width)
+    [filled] = coco_mask.frPyObjects(np.array([box_xywh], dtype=np.float64), size.height, size.width)
     return RunLength(size=size, counts=filled["counts"])
 
 

@@ -106,7 +106,11 @@ class DataSet:
                 annotation |= {"iscrowd": 1, "segmentation": mask_of_box(one.bbox_xywh, size)}
             annotations.append(annotation)
         return {
-            "images": [{"id": image.id, "file_name": image.file_name} for image in self.images],
+            "images": [
+                {"id": image.id, "file_name": image.file_name}
+                | ({} if image.size is None else {"width": image.size.width, "height": image.size.height})
+                for image in self.images
+            ],
             "categories": [{"id": class_id, "name": name} for class_id, name in self.classes.items()],
             "annotations": annotations,
         }
@@ -144,11 +148,12 @@ class _Reader:
             self._object(raw, f"annotations[{place}]", image_ids, category_ids, by_id)
             for place, raw in enumerate(raw_objects)
         )
+        masks = {one.image_id: one.mask for one in objects if one.mask is not None}
         if not objects:
             self._notes.add("there are no annotations: precision and recall can't be measured, only presence")
         data_set = DataSet(
             path=self._path,
-            images=tuple(sorted(images, key=lambda image: image.id)),
+            images=tuple(_sized(image, masks) for image in sorted(images, key=lambda image: image.id)),
             classes=dict(sorted(classes.items())),
             objects=objects,
             image_ids=image_ids,
@@ -271,3 +276,9 @@ class _Reader:
 
     def _error(self, place: str, what: str, remedy: str) -> InputError:
         return InputError(f"{self._path}: {place}: {what}; {remedy}")
+
+
+def _sized(image: DataSetImage, masks: Mapping[int, RunLength]) -> DataSetImage:
+    """Take an image's size from one of its masks where the file doesn't say."""
+    mask = masks.get(image.id)
+    return image if image.size is not None or mask is None else replace(image, size=mask.size)
