@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check interop format clean
 
 help:
 	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
 	@echo "make test    run the tests"
 	@echo "make check   lint, formatting and types"
+	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop"
 	@echo "make format  format the code and mend what the linter can"
 	@echo "make clean   remove .venv, results and caches"
 
@@ -36,6 +37,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+interop: $(INSTALLED)
+	$(BIN)/python tests/interop/run.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
