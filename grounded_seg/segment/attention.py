@@ -16,7 +16,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F  # noqa: N812
 from segment_anything.modeling import ImageEncoderViT
-from torch import nn
+from segment_anything.modeling.image_encoder import Attention
 
 
 def use_lengthened_attention(encoder: ImageEncoderViT) -> None:
@@ -42,7 +42,7 @@ def lengthened_attention(
     queries, keys, values = qkv.unbind(0)
     height, width = shape_hw
     n_channels = queries.shape[-1]
-    on_grid = queries.unflatten(2, shape_hw)
+    on_grid = torch.unflatten(queries, 2, shape_hw)
     row_terms = torch.einsum("bnhwc,hkc->bnhwk", on_grid, rows).flatten(2, 3)
     column_terms = torch.einsum("bnhwc,wkc->bnhwk", on_grid, columns).flatten(2, 3)
     longer_queries = torch.cat([queries * n_channels**-0.5, row_terms, column_terms], dim=-1)
@@ -77,7 +77,7 @@ def _one_hot_places(height: int, width: int, like: torch.Tensor) -> torch.Tensor
     return torch.cat([rows, columns], dim=1)
 
 
-def _attend(attention: nn.Module, patches: torch.Tensor) -> torch.Tensor:
+def _attend(attention: Attention, patches: torch.Tensor) -> torch.Tensor:
     """Do what the `forward` of segment-anything's encoder attention does.
 
     Args:

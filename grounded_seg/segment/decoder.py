@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812
 from segment_anything.modeling import Sam
+from segment_anything.modeling.transformer import Attention
 from torch import nn
 
 
@@ -38,7 +39,8 @@ class BoxDecoder:
     def bytes_per_box(self) -> int:
         """Memory that one more box takes at its peak: the patches a few times over, then the upscaled ones."""
         n_values_at_a_time = 13
-        return n_values_at_a_time * self._position.numel() * self._position.element_size()
+        n_patch_bytes: int = self._position.numel() * self._position.element_size()
+        return n_values_at_a_time * n_patch_bytes
 
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, mask_indices: Sequence[int]
@@ -106,9 +108,9 @@ class BoxDecoder:
         """
         upscaling = self._decoder.output_upscaling
         norm, n_channels = upscaling[1], upscaling[1].weight.numel()
-        quarters = F.linear(patches, *self._upscaling[0]).unflatten(-1, (4, n_channels))
+        quarters = torch.unflatten(F.linear(patches, *self._upscaling[0]), -1, (4, n_channels))
         quarters = upscaling[2](F.layer_norm(quarters, (n_channels,), norm.weight, norm.bias, norm.eps))
-        pixels = upscaling[4](F.linear(quarters, *self._upscaling[1])).unflatten(-1, (4, -1))
+        pixels = torch.unflatten(upscaling[4](F.linear(quarters, *self._upscaling[1])), -1, (4, -1))
         compared = pixels.flatten(1, 3) @ masks.transpose(1, 2)
         grid = self._prompts.image_embedding_size[0]
         # (n, grid, grid, rows of 2, columns of 2, rows of 2, columns of 2, masks)
@@ -117,7 +119,7 @@ class BoxDecoder:
 
 
 def tokens_from_patches(
-    attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    attention: Attention, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
     """Let tokens attend to patches, as the `forward` of segment-anything's decoder `Attention` does.
 
@@ -130,20 +132,20 @@ def tokens_from_patches(
         values: Likewise.
     """
     n_heads = attention.num_heads
-    per_head = attention.q_proj(queries).unflatten(-1, (n_heads, -1))
+    per_head = torch.unflatten(attention.q_proj(queries), -1, (n_heads, -1))
     scale = per_head.shape[-1] ** -0.5
-    key_weights = attention.k_proj.weight.unflatten(0, (n_heads, -1))
+    key_weights = torch.unflatten(attention.k_proj.weight, 0, (n_heads, -1))
     folded = torch.einsum("nthc,hcd->nhtd", per_head * scale, key_weights).flatten(1, 2)
     weights = torch.softmax(folded @ keys.transpose(-2, -1), dim=-1)
-    pooled = (weights @ values).unflatten(1, (n_heads, -1))
-    value_weights = attention.v_proj.weight.unflatten(0, (n_heads, -1))
+    pooled = torch.unflatten(weights @ values, 1, (n_heads, -1))
+    value_weights = torch.unflatten(attention.v_proj.weight, 0, (n_heads, -1))
     found = torch.einsum("nhtd,hcd->nthc", pooled, value_weights).flatten(2) + attention.v_proj.bias
     projected: torch.Tensor = attention.out_proj(found)
     return projected
 
 
 def patches_from_tokens(
-    attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    attention: Attention, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
     """Let patches attend to tokens, as the `forward` of segment-anything's decoder `Attention` does.
 
@@ -157,17 +159,18 @@ def patches_from_tokens(
         (n, patches, channels), new memory.
     """
     n_heads = attention.num_heads
-    per_head = attention.k_proj(keys).unflatten(-1, (n_heads, -1))
+    per_head = torch.unflatten(attention.k_proj(keys), -1, (n_heads, -1))
     per_head = per_head * per_head.shape[-1] ** -0.5
-    query_weights = attention.q_proj.weight.unflatten(0, (n_heads, -1))
+    query_weights = torch.unflatten(attention.q_proj.weight, 0, (n_heads, -1))
     folded = torch.einsum("nthc,hcd->nhtd", per_head, query_weights).flatten(1, 2)
-    bias = torch.einsum("nthc,hc->nht", per_head, attention.q_proj.bias.unflatten(0, (n_heads, -1))).flatten(1)
+    bias = torch.einsum("nthc,hc->nht", per_head, torch.unflatten(attention.q_proj.bias, 0, (n_heads, -1))).flatten(1)
     scores = folded @ queries.transpose(-2, -1) + bias[..., None]
-    weights = torch.softmax(scores.unflatten(1, (n_heads, -1)), dim=2).flatten(1, 2)
-    value_heads = attention.v_proj(values).unflatten(-1, (n_heads, -1))
-    output_weights = attention.out_proj.weight.unflatten(1, (n_heads, -1))
+    weights = torch.softmax(torch.unflatten(scores, 1, (n_heads, -1)), dim=2).flatten(1, 2)
+    value_heads = torch.unflatten(attention.v_proj(values), -1, (n_heads, -1))
+    output_weights = torch.unflatten(attention.out_proj.weight, 1, (n_heads, -1))
     told = torch.einsum("nthc,dhc->nhtd", value_heads, output_weights).flatten(1, 2)
-    return weights.transpose(1, 2) @ told + attention.out_proj.bias
+    update: torch.Tensor = weights.transpose(1, 2) @ told + attention.out_proj.bias
+    return update
 
 
 def _linear_from_upsampling(convolution: nn.ConvTranspose2d) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,5 +178,5 @@ def _linear_from_upsampling(convolution: nn.ConvTranspose2d) -> tuple[torch.Tens
 
     The four outputs of a pixel follow each other: top left, top right, bottom left, bottom right.
     """
-    weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
-    return weight, convolution.bias.repeat(4)
+    weights = dict(convolution.named_parameters())
+    return weights["weight"].permute(2, 3, 1, 0).flatten(0, 2).contiguous(), weights["bias"].repeat(4)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 from transformers.utils import logging as transformers_logging
 
@@ -54,20 +53,18 @@ FAMILIES = {
 class TransformersNetwork:
     """A model of transformers. Its weights stay in float32; its image encoder computes in `dtype` by autocast."""
 
-    def __init__(
-        self, family: Family, model: nn.Module, processor: Any, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, family: Family, model: Any, processor: Any, device: torch.device, dtype: torch.dtype) -> None:
         """Move a model to where it runs.
 
         Args:
             family: Which one it is.
-            model: Changed in place.
+            model: One of the family's `model` class; changed in place.
             processor: transformers' own, brings images into the model's square.
             device: Where it runs.
             dtype: Number format of the image encoder.
         """
         self._family = family
-        self._model: Any = model.to(device=device, dtype=torch.float32).eval()
+        self._model = model.to(device=device, dtype=torch.float32).eval()
         self._processor = processor
         self._dtype = dtype
         self.device = device
@@ -200,7 +197,7 @@ def _of_image(embeddings: Any, index: int) -> dict[str, Any]:
     return {"image_embeddings": embeddings[one].float()}
 
 
-def _attend(attention: nn.Module, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+def _attend(attention: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
     """Do what the `forward` of transformers' vision attention of SAM and SAM-HQ does."""
     batch, height, width, _channels = hidden_states.shape
     qkv = attention.qkv(hidden_states)
