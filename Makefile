@@ -39,7 +39,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 
 interop: $(INSTALLED)
-	$(BIN)/python tests/interop/run.py
+	$(BIN)/python tests/interop/read_back.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

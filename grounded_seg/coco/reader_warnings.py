@@ -11,7 +11,11 @@ _READERS = (
     ("Label Studio", "run_lengths", "run-length masks are not read; use `export --to labelstudio`"),
     ("Label Studio", "several", "masks of several polygons become a region for each"),
     ("Label Studio", "scores", "scores are lost; use `export --to labelstudio`"),
-    ("X-AnyLabeling", "run_lengths", "run-length masks are dropped without a word; use `export --to labelme`"),
+    (
+        "X-AnyLabeling",
+        "run_lengths",
+        "run-length masks are dropped without a word; use `export --to labelme --seg polygon`",
+    ),
     ("X-AnyLabeling", "base_names", "images share a base name with another, and folders are dropped"),
     ("CVAT", "several", "masks of several polygons become a group of shapes; run lengths stay masks"),
     ("CVAT", "scores", "scores are kept only as an attribute that the task's labels name; use `export --to cvat`"),

@@ -1,6 +1,6 @@
 """Read every export back with the readers of label tools, and compare with what was written.
 
-    python tests/interop/run.py [--tools supervision labelme ...] [--output interop.json]
+    python tests/interop/read_back.py [--tools supervision labelme ...] [--output interop.json]
 
 Each tool has an environment of its own in `.cache/interop/TOOL`, made when it is missing, because they want other
 releases of OpenCV and numpy than this package and each other. Files are the only interface. A reader script writes what
