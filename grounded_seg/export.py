@@ -4,13 +4,15 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from grounded_seg.coco.read import CocoReader
 from grounded_seg.coco.rewrite import CocoWriter
+from grounded_seg.coco.validate import has_portable_name
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.formats.cvat import write_cvat_labels
 from grounded_seg.formats.labelme import LabelmeWriter
@@ -53,10 +55,9 @@ def export_labels(settings: ExportSettings) -> ExportReport:
         raise UsageError(f"{settings.output} is in use; name another folder with --output")
     annotations = RunFolder(settings.source).annotations if settings.source.is_dir() else settings.source
     report = ExportReport()
-    with CocoReader(annotations) as source, as_output_error():
+    with CocoReader(annotations) as source, as_output_error(), _whole_or_nothing(settings.output) as folder:
         categories = _categories(source, settings.classes)
-        settings.output.mkdir(parents=True, exist_ok=True)
-        writer = _writer(settings, source, categories)
+        writer = _writer(replace(settings, output=folder), source, categories)
         report.losses = writer.losses
         for split, image_id in _in_splits(source, settings):
             labelled = source.labelled_image(image_id)
@@ -67,11 +68,11 @@ def export_labels(settings: ExportSettings) -> ExportReport:
             report.n_left_out += len(labelled.labels) - len(kept.labels)
             report.images_by_split[split] = report.images_by_split.get(split, 0) + 1
             if root is not None:
-                place = settings.output / writer.picture_name(labelled.file_name, split)
+                place = folder / writer.picture_name(labelled.file_name, split)
                 _place_picture(root, labelled.file_name, place, settings.pictures)
         writer.close()
         if settings.format is LabelFormat.CVAT:
-            write_cvat_labels(settings.output / "labels.json", list(categories.values()))
+            write_cvat_labels(folder / "labels.json", list(categories.values()))
     return report
 
 
@@ -101,12 +102,28 @@ def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> 
     return {**dealt, **dict.fromkeys(names, SPLITS[0])}
 
 
+@contextmanager
+def _whole_or_nothing(output: Path) -> Iterator[Path]:
+    """Give a folder to write to, which becomes `output` at the end, or goes away if something goes wrong."""
+    unfinished = output.with_name(f".{output.name}.part")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        # An empty folder may be there already.
+        if output.exists():
+            output.rmdir()
+        unfinished.rename(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, int]]:
     """List the images in the order of the file, split by split."""
     names = {image_id: str(image.get("file_name")) for image_id, image in source.images.items()}
-    if len(set(names.values())) < len(names):
+    if len(set(names.values())) < len(names) or not all(map(has_portable_name, source.images.values())):
         raise InputError(
-            f"{source.path} lists images of the same file_name; "
+            f"{source.path} lists images whose file_name is there twice or is no path below a folder; "
             f"`grounded-seg validate {source.path} --fix OUT` lists and repairs what is wrong"
         )
     if not settings.split:

@@ -289,6 +289,25 @@ def test_a_broken_file_points_to_validate(source: Path, change: dict[str, Any], 
         exported(source, LabelFormat.COCO)
 
 
+@pytest.mark.parametrize("name", ["../a.jpg", "/a.jpg", "sub/a.jpg"])
+def test_names_that_lead_elsewhere_or_meet_are_refused(source: Path, name: str) -> None:
+    document = read_json(source)
+    document["images"][0]["file_name"] = name
+    source.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="twice or is no path below a folder"):
+        exported(source, LabelFormat.LABELME)
+
+
+def test_an_export_that_fails_leaves_nothing(source: Path) -> None:
+    document = read_json(source)
+    document["annotations"][0]["segmentation"] = {"size": [10, 20], "counts": [1]}
+    source.write_text(json.dumps(document))
+    before = sorted(source.parent.parent.iterdir())
+    with pytest.raises(InputError, match="image 7 or one of its annotations is damaged"):
+        exported(source, LabelFormat.LABELSTUDIO)
+    assert sorted(source.parent.parent.iterdir()) == before
+
+
 def test_the_command_says_what_was_lost(source: Path) -> None:
     output = source.parent.parent / "out"
     done = CliRunner().invoke(main, ["export", str(source), "--to", "yolo", "-o", str(output), "--split", "50/50"])

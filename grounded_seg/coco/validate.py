@@ -60,7 +60,7 @@ def is_side(value: Any) -> TypeGuard[int]:
 
 def has_portable_name(record: Mapping[str, Any]) -> bool:
     """Tell whether an image's name is a path that every system reads alike, below the folder of the images."""
-    name = record.get("file_name", "")
+    name = str(record.get("file_name", ""))
     windows = PureWindowsPath(name)
     return not (PurePosixPath(name).is_absolute() or windows.anchor or "\\" in name or ".." in windows.parts)
 
