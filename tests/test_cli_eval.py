@@ -149,6 +149,22 @@ def answers_of(detector: ColourDetector) -> Any:
     return answers.GroundedSegmenter(detector, InnerSegmenter())
 
 
+def test_a_run_brings_its_prompts(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:
+    prompts = tmp_path / "classes.yaml"
+    prompts.write_text("red thing: red\ngreen thing: green\nblue thing: blue\n")
+    images = scenes.parent / "images"
+    assert grounded_seg("run", f"@{prompts}", images, "-o", tmp_path / "run", "--save", "none").exit_code == 0
+    for name in ("results.jsonl", "annotations.json"):
+        file = tmp_path / "report.json"
+        outcome = grounded_seg("eval", scenes, "--predictions", tmp_path / "run" / name, "--json", file)
+        assert (outcome.exit_code, outcome.stderr) == (0, "")
+        report = json.loads(file.read_text())
+        # The detector's own boxes, not the masks' tight ones.
+        assert report["boxes"]["AP"] == pytest.approx(1)
+        assert report["boxes"]["per_prompt"][0]["prompt"] == "red thing"
+        assert report["masks"]["AP"] < 1
+
+
 def test_plots_and_the_page_of_the_worst_images(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     document = json.loads(scenes.read_text())

@@ -8,6 +8,7 @@ import click
 
 from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import detect_options, model_options, settings_from
+from grounded_seg.cli.run import DEMO_NOTE
 from grounded_seg.errors import OutputError, UsageError
 from grounded_seg.settings import DetectSettings, ModelSettings
 
@@ -104,12 +105,16 @@ def _ask_settings(images: Path | None, options: dict[str, Any]) -> "AskSettings"
         UsageError: If there are no images to ask about, or values don't go together.
     """
     from grounded_seg.evaluation.answer_file import AskSettings
+    from grounded_seg.weights.sources import resolve
 
     if images is None:
         raise UsageError("name the data set's images with --images, or predictions to score with --predictions")
+    models = settings_from(ModelSettings, options)
+    if resolve(models).is_demo:
+        note(DEMO_NOTE)
     return AskSettings(
         images=images,
-        models=settings_from(ModelSettings, options),
+        models=models,
         detect=settings_from(DetectSettings, options),
         boxes_only=options["boxes_only"],
         batch_size=options["batch_size"],

@@ -18,7 +18,7 @@ from grounded_seg.cli.options import (
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings, SegmentSettings
 
-_DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
+DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
 
 
 @click.command()
@@ -87,7 +87,7 @@ def run(prompt: str, paths: tuple[Path, ...], json_lines: bool, debug: bool, **o
     prompts = read_prompts(prompt)
     settings = _settings_from(options)
     if resolve(settings.models).is_demo:
-        note(_DEMO_NOTE)
+        note(DEMO_NOTE)
     with RunDisplay(json_lines=json_lines) as display:
         report = run_images(prompts, paths, settings, display, progress=display.fetching)
     folder = RunFolder(settings.output)

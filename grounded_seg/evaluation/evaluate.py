@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grounded_seg.coco.dataset import DataSet, read_data_set
+from grounded_seg.coco.json_file import read_json
 from grounded_seg.coco.predictions import Prediction, read_predictions
 from grounded_seg.coco.scores import Scores, score
 from grounded_seg.detect.prompts import PromptSet, read_classes
@@ -12,6 +13,7 @@ from grounded_seg.errors import InputError, UsageError
 from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.answers import Progress, answers_for
 from grounded_seg.evaluation.questions import questions_for
+from grounded_seg.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class EvaluationSettings:
     score_threshold: float
     """From which score on a box says that something is there, in [0, 1]."""
     prompts: Path | None = None
-    """YAML file of prompts and their classes; None to ask for the class names."""
+    """YAML file of prompts and their classes; None to ask for the class names, or for those of the run's `run.json`."""
     n_absent: int | None = None
     """Classes that an image hasn't that it is asked about; None for all."""
     boxes_only: bool = False
@@ -82,7 +84,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
 
 
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
-    class_by_prompt = None if prompts is None else prompts.class_by_prompt
+    class_by_prompt = _prompts_of_run(path) if prompts is None else prompts.class_by_prompt
     file = read_predictions(path, data_set, class_by_prompt)
     notes = [*data_set.notes, *file.notes]
     if file.asked is not None:
@@ -107,3 +109,13 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         n_draws=settings.n_draws,
     )
     return Evaluation(scores, file.predictions, None, tuple(notes))
+
+
+def _prompts_of_run(path: Path) -> dict[str, str] | None:
+    """Look up what was asked in the `run.json` beside a run's results; None where there is none."""
+    folder = RunFolder(path.parent)
+    if path not in (folder.journal, folder.annotations) or not folder.manifest.exists():
+        return None
+    manifest = read_json(folder.manifest)
+    prompts = manifest.get("prompts") if isinstance(manifest, dict) else None
+    return {str(prompt): str(name) for prompt, name in prompts.items()} if isinstance(prompts, dict) else None
