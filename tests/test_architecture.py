@@ -55,6 +55,7 @@ LIGHT_MODULES = (
     "grounded_seg.detect.location_tokens",
     "grounded_seg.detect.parse",
     "grounded_seg.detect.prompts",
+    "grounded_seg.export",
     "grounded_seg.pipeline",
     "grounded_seg.batch",
     "grounded_seg.evaluation.evaluate",

@@ -1,4 +1,4 @@
-"""What each label tool rejects or loses of a COCO file that is right. Seen in the tools' own code in November 2026."""
+"""What each label tool rejects or loses of a COCO file that is right, by its own code or documents of November 2026."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
