@@ -43,7 +43,8 @@ SIZES = {
     ),
 }
 """Builder of the sizes, and TFLOP of the encoder for one image."""
-POST_SIZE, POST_BOXES = ImageSize(3840, 2160), 100
+POST_SIZE = ImageSize(3840, 2160)
+"""Image of the comparison from logits to run lengths."""
 
 
 def build(name: str) -> Sam:
@@ -156,6 +157,7 @@ def run_official(sam: Sam, image: Image, found: list[Detection]) -> list[np.ndar
 def peak_above_model(kind: str, options: argparse.Namespace) -> float:
     """Measure in a process of its own how far memory rises above the loaded model, in MB."""
     command = [sys.executable, __file__, "--peak", kind, "--size", options.size, "--boxes", str(options.boxes)]
+    command += ["--post-boxes", str(options.post_boxes)]
     command += ["--image", f"{options.image.width}x{options.image.height}", "--device", "cpu"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(printed.split()[-1])
@@ -166,7 +168,7 @@ def print_peak(kind: str, options: argparse.Namespace) -> None:
     sam = build(options.size)
     image, found = scene(options.image, options.boxes)
     cpu = torch.device("cpu")
-    logits = blobs(POST_BOXES, sam.prompt_encoder.image_embedding_size[0] * 4)
+    logits = blobs(options.post_boxes, sam.prompt_encoder.image_embedding_size[0] * 4)
     network = SamNetwork(sam, cpu, torch.float32) if kind.startswith("ours") else None
     # Linux forgets its record of the peak when 5 is written here.
     Path("/proc/self/clear_refs").write_text("5")
@@ -199,6 +201,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "size": options.size,
         "boxes": options.boxes,
+        "post_boxes": options.post_boxes,
         "image": [image.width, image.height],
         "device": str(device),
         "threads": torch.get_num_threads(),
@@ -214,7 +217,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "decoder_s": seconds_of(lambda: official_logits(predictor, image, found), device),
         }
         official_masks = run_official(sam, image, found)
-        logits = blobs(POST_BOXES, sam.prompt_encoder.image_embedding_size[0] * 4).to(device)
+        logits = blobs(options.post_boxes, sam.prompt_encoder.image_embedding_size[0] * 4).to(device)
         encoded = official_post(sam, logits, POST_SIZE)
         figures["official"]["post_s"] = seconds_of(lambda: official_post(sam, logits, POST_SIZE), device, repeats=1)
         for dtype in dict.fromkeys((torch.float32, fast)):
@@ -282,6 +285,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--size", choices=SIZES, default="vit_b")
     options.add_argument("--boxes", type=int, default=20)
+    options.add_argument("--post-boxes", type=int, default=100, help="masks from logits to run lengths, 3840 x 2160")
     options.add_argument("--image", default="1280x720", help="width x height in pixels")
     options.add_argument("--device", default="cpu")
     options.add_argument(
