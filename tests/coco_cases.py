@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.dataset import DataSet, read_data_set
+from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.predictions import Prediction, read_predictions
 from grounded_seg.coco.scores import Scores, score
 

@@ -9,7 +9,7 @@ import pytest
 from coco_cases import Box, loaded, results, scored, truth, written
 
 from grounded_seg.coco.average_precision import FIGURES
-from grounded_seg.coco.dataset import read_data_set
+from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.image_scores import image_scores
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.report import read_report, report_of

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from coco_cases import Box, results, scored, truth, written
 
-from grounded_seg.coco.dataset import DataSet, read_data_set
+from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.metrics import evaluate
 from grounded_seg.coco.predictions import PredictionFile, read_predictions
 from grounded_seg.errors import InputError

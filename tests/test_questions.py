@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from coco_cases import Box, truth, written
 
-from grounded_seg.coco.dataset import DataSet, read_data_set
+from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
 from grounded_seg.evaluation.questions import questions_for

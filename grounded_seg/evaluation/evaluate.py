@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from grounded_seg.coco.dataset import DataSet, read_data_set
+from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.json_file import read_json
 from grounded_seg.coco.predictions import Prediction, read_predictions
 from grounded_seg.coco.scores import Scores, score

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from grounded_seg.coco.dataset import DataSet
 from grounded_seg.coco.error_types import ErrorKind
 from grounded_seg.coco.image_scores import image_scores
+from grounded_seg.coco.matching import ALL_SIZES
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.coco.scores import Scores, Stage
@@ -93,7 +94,9 @@ def _faults(scores: Scores, stage: Stage, place: int) -> str:
     faults = Counter(
         f"{kind} {names[matches.category[row]]}" for row in shown.tolist() if (kind := errors.kind[row]) is not None
     )
-    missed = np.flatnonzero((matches.truth_image == place) & errors.is_missed)
+    is_missed = (matches.truth_image == place) & matches.truth_counts[:, ALL_SIZES]
+    is_missed[matches.truth[shown][matches.truth[shown] >= 0]] = False
+    missed = np.flatnonzero(is_missed)
     faults.update(f"{ErrorKind.MISSED} {names[matches.truth_category[row]]}" for row in missed.tolist())
     return ", ".join(fault if n == 1 else f"{fault} x {n}" for fault, n in faults.items())
 
