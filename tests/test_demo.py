@@ -160,7 +160,7 @@ def test_the_coco_file_is_right(tmp_path: Path, scenes: list[Scene], capsys: pyt
         assert annotation["area"] == mask.sum() == coco_mask.area(annotation["segmentation"])
         assert annotation["bbox"] == [x, y, columns.max() + 1 - x, rows.max() + 1 - y]
         assert annotation["iscrowd"] == 0
-        assert set(annotation["attributes"]) == {"label", "prompt", "detector_score", "mask_score"}
+        assert set(annotation["attributes"]) - {"leaves_box"} == {"label", "prompt", "detector_score", "mask_score"}
         assert len(annotation["detector_bbox"]) == 4
         assert 0 <= annotation["score"] <= 1
 
