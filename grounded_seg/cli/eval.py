@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grounded_seg.cli.messages import note, set_up_messages
-from grounded_seg.cli.options import detect_options, model_options, settings_from
+from grounded_seg.cli.options import (
+    detect_options,
+    model_options,
+    segment_options,
+    settings_from,
+    tile_options,
+    tiles_from,
+)
 from grounded_seg.cli.run import DEMO_NOTE
 from grounded_seg.errors import OutputError, UsageError
-from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 
 if TYPE_CHECKING:
     from grounded_seg.evaluation.answer_file import AskSettings
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
 )
 @model_options
 @detect_options
+@segment_options
+@tile_options
 @click.option("--boxes-only", is_flag=True, help="Score the boxes only: no masks.")
 @click.option(
     "--batch-size", type=int, default=1, show_default=True, help="Images that go through the models together."
@@ -116,6 +125,8 @@ def _ask_settings(images: Path | None, options: dict[str, Any]) -> "AskSettings"
         images=images,
         models=models,
         detect=settings_from(DetectSettings, options),
+        segment=settings_from(SegmentSettings, options),
+        tiles=tiles_from(options),
         boxes_only=options["boxes_only"],
         batch_size=options["batch_size"],
         output=options["output"],

@@ -13,7 +13,7 @@ from typing import Any
 from grounded_seg.errors import UsageError
 from grounded_seg.evaluation.questions import Questions
 from grounded_seg.run_folder import as_output_error
-from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
 LINES_NAME = "answers.jsonl"
 
@@ -27,6 +27,9 @@ class AskSettings:
     models: ModelSettings = field(default_factory=ModelSettings)
     detect: DetectSettings = field(default_factory=DetectSettings)
     """Its score threshold is only for presence: average precision takes every box."""
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+    tiles: TileSettings | None = None
+    """How large images are cut; None for not at all."""
     boxes_only: bool = False
     batch_size: int = 1
     """Images that go through the models together."""
@@ -48,6 +51,8 @@ def _header(questions: Questions, settings: AskSettings) -> dict[str, Any]:
     fixed = {
         "models": asdict(settings.models),
         "detect": asdict(replace(settings.detect, score_threshold=0.0)),
+        "segment": asdict(settings.segment),
+        "tiles": None if settings.tiles is None else asdict(settings.tiles),
         "boxes_only": settings.boxes_only,
         "batch_size": settings.batch_size,
         "images": {str(image.id): image.file_name for image in questions.data_set.images},

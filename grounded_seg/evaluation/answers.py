@@ -72,7 +72,11 @@ def _asks_true_boxes(data_set: DataSet, settings: AskSettings) -> bool:
 def _new_lines(questions: Questions, settings: AskSettings, done: set[int]) -> Iterator[dict[str, Any]]:
     """Ask about the images that aren't done; a batch is the same images whatever is done already."""
     segmenter = GroundedSegmenter.from_settings(
-        settings.models, replace(settings.detect, score_threshold=0.0), boxes_only=settings.boxes_only
+        settings.models,
+        replace(settings.detect, score_threshold=0.0),
+        segment=settings.segment,
+        tiles=settings.tiles,
+        boxes_only=settings.boxes_only,
     )
     for batch in batches(questions.data_set.images, settings.batch_size):
         if all(image.id in done for image in batch):
