@@ -18,7 +18,7 @@ try:
     import cv2
 except ImportError as error:
     # The wheel is linked with a library of the system that bare machines lack.
-    raise DeviceError(f"OpenCV can't be loaded ({error}); on Debian: apt-get install libgl1") from error
+    raise DeviceError(f"OpenCV can't be loaded ({error}); on Debian: apt-get install libgl1 libglib2.0-0") from error
 
 Canvas: TypeAlias = npt.NDArray[np.uint8]
 """RGB, (height, width, 3), C-contiguous; drawn on in place."""
