@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,33 @@ def test_a_missing_label_is_told(source: Path) -> None:
     outcome = Outcome("tool", "coco", "rle", "test")
     compare(CHECK, source, {}, outcome)
     assert outcome.problems == ["a.jpg: 1 labels written, 0 read", "a.jpg: no car was read"]
+
+
+def test_parts_are_compared_one_by_one(source: Path) -> None:
+    pixels = np.zeros((20, 30), np.bool_)
+    pixels[2:6, 3:9] = True
+    pixels[10:15, 20:28] = True
+    # A hole, which a cut joins to the outline.
+    pixels[12, 23:25] = False
+    document = json.loads(source.read_text())
+    document["annotations"][0].update(
+        segmentation=coco_from_run_length(run_length_from_mask(pixels)), area=int(pixels.sum()), bbox=[3, 2, 25, 13]
+    )
+    source.write_text(json.dumps(document))
+    first = [3, 2, 9, 2, 9, 6, 3, 6]
+    second = [20, 10, 28, 10, 28, 15, 20, 15, 20, 12, 23, 12, 23, 13, 25, 13, 25, 12, 20, 12]
+    read = [
+        {"class": "car", "box": box, "mask": None, "polygons": {"size": [20, 30], "rings": [ring]}, "score": 0.5}
+        for box, ring in (([20, 10, 28, 15], second), ([3, 2, 9, 6], first))
+    ]
+    check = replace(CHECK, iou_least=1.0, parts_are_labels=True)
+    outcome = Outcome("tool", "labelstudio", "polygon", "test")
+    compare(check, source, {"a.jpg": read}, outcome)
+    assert (outcome.problems, outcome.n_written, outcome.n_read, outcome.n_parted) == ([], 2, 2, 1)
+    outcome = Outcome("tool", "labelstudio", "polygon", "test")
+    compare(check, source, {"a.jpg": read[:1]}, outcome)
+    assert "a.jpg: 2 labels written, 1 read" in outcome.problems
+    assert "a.jpg: no car was read" in outcome.problems
 
 
 @pytest.mark.parametrize("make", [np.zeros, np.ones], ids=["empty", "full"])

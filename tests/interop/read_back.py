@@ -5,7 +5,8 @@
 Each tool has an environment of its own in `.cache/interop/TOOL`, made when it is missing, because they want other
 releases of OpenCV and numpy than this package and each other. Files are the only interface. A reader script writes what
 it read in the form of `reader_output.py`. Ends with exit code 1 if a label is missing or of another class, a box is off
-by more than a pixel, a mask by more than the format allows, or a score is another one.
+by more than a pixel, a mask by more than the format allows, or a score is another one. A tool that can't be
+installed is skipped, and the reason printed.
 """
 
 import argparse
@@ -14,10 +15,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 
@@ -27,13 +29,15 @@ from grounded_seg.labels import Label
 from grounded_seg.masks import (
     area_px,
     coco_from_run_length,
+    mask_from_run_length,
     mask_iou,
     run_length_from_coco,
     run_length_from_mask,
+    run_length_from_polygons,
     tight_box_xyxy,
 )
 from grounded_seg.polygons import centre_polygons_from_mask
-from grounded_seg.records import RunLength
+from grounded_seg.records import ImageSize, RunLength
 from grounded_seg.scenes.render import Split, render_scene
 from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 
@@ -43,8 +47,15 @@ CACHE = ROOT / ".cache" / "interop"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
 N_SCENES = 8
 
-TOOLS = ("supervision", "label-studio-sdk", "labelme", "datumaro")
-"""Each is named as its package."""
+TOOLS = {
+    "supervision": ["supervision"],
+    "label-studio-sdk": ["label-studio-sdk"],
+    "labelme": ["labelme"],
+    "datumaro": ["datumaro"],
+    "fiftyone": ["fiftyone", "pycocotools"],
+}
+"""The packages that each needs. The largest comes last."""
+INSTALL_LIMIT_S = 480
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class Check:
     has_scores: bool = False
     parts_may_be_joined: bool = False
     """The format has one outline for each label, so masks of several parts change; they are counted instead."""
+    parts_are_labels: bool = False
+    """The format has one outline for each label, and makes labels of a mask's parts; so each is compared by itself."""
     apart_px: int = 0
     """Pixels that may differ whatever the IoU."""
 
@@ -71,10 +84,14 @@ CHECKS = (
     Check("labelme", LabelFormat.LABELME, MaskForm.RLE, 1.0, has_scores=True),
     Check("labelme", LabelFormat.LABELME, MaskForm.POLYGON, 0.98, has_scores=True),
     Check("label-studio-sdk", LabelFormat.LABELSTUDIO, MaskForm.RLE, 1.0, has_scores=True),
+    Check("label-studio-sdk", LabelFormat.LABELSTUDIO, MaskForm.POLYGON, 0.98, has_scores=True, parts_are_labels=True),
+    Check("label-studio-sdk", LabelFormat.LABELSTUDIO, MaskForm.NONE, has_scores=True),
     Check("datumaro", LabelFormat.COCO, MaskForm.RLE, 1.0, has_scores=True),
     # It keeps corners as 32-bit numbers, which moves up to 4 pixels of what a person drew; our corners are whole.
     Check("datumaro", LabelFormat.COCO, MaskForm.POLYGON, 0.98, has_scores=True, apart_px=4),
     Check("datumaro", LabelFormat.CVAT, MaskForm.RLE, 1.0, has_scores=True),
+    Check("fiftyone", LabelFormat.COCO, MaskForm.RLE, 1.0, has_scores=True),
+    Check("fiftyone", LabelFormat.COCO, MaskForm.POLYGON, 0.98, has_scores=True),
 )
 
 
@@ -92,13 +109,15 @@ class Outcome:
     iou_least: float = 1.0
     n_joined: int = 0
     """Masks of several parts whose parts the format joins, not held against the least IoU."""
+    n_parted: int = 0
+    """Masks of several parts that the format makes labels of; `n_written` counts the parts."""
     problems: list[str] = field(default_factory=list)
 
 
 def main() -> int:
     """Run the checks whose tools are asked for, and print a table."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--tools", nargs="+", default=list(TOOLS), choices=TOOLS)
+    options.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
     options.add_argument("--output", type=Path, help="write the outcomes as JSON")
     chosen = options.parse_args()
     outcomes = []
@@ -106,7 +125,10 @@ def main() -> int:
         try:
             python = environment(tool)
         except subprocess.CalledProcessError as error:
-            print(f"{tool} can't be installed: {error.stderr.strip().splitlines()[-1]}")
+            print(f"{tool} skipped, it can't be installed: {error.stderr.strip().splitlines()[-1]}", flush=True)
+            continue
+        except subprocess.TimeoutExpired:
+            print(f"{tool} skipped, it wasn't installed within {INSTALL_LIMIT_S} s", flush=True)
             continue
         for data, source, images in sources():
             for check in CHECKS:
@@ -124,8 +146,18 @@ def environment(tool: str) -> Path:
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--no-compile", "--only-binary", ":all:", tool]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        command = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--only-binary",
+            ":all:",
+            *TOOLS[tool],
+        ]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
         (folder / "complete").touch()
     return python
 
@@ -201,6 +233,10 @@ def compare(check: Check, source: Path, read: dict[str, list[dict[str, Any]]], o
         for image_id in written.images:
             image = written.labelled_image(image_id)
             labels = [label for label in image.labels if keeps_crowds or not label.is_crowd]
+            if check.parts_are_labels:
+                parted = [parts_of(label) for label in labels]
+                outcome.n_parted += sum(len(parts) > 1 for parts in parted)
+                labels = [part for parts in parted for part in parts]
             found = read.get(image.file_name, read.get(image.file_name.replace("/", "__"), []))
             outcome.n_written += len(labels)
             outcome.n_read += len(found)
@@ -216,11 +252,28 @@ def compare(check: Check, source: Path, read: dict[str, list[dict[str, Any]]], o
                 compare_label(check, image.file_name, label, twin, outcome)
 
 
+def parts_of(label: Label) -> list[Label]:
+    """Make a label of each part of the mask; pixels that touch at a corner only are parts of their own."""
+    if label.mask is None:
+        return [label]
+    n_numbers, numbers = cv2.connectedComponents(mask_from_run_length(label.mask).astype(np.uint8), connectivity=4)
+    masks = [run_length_from_mask(numbers == number) for number in range(1, n_numbers)]
+    return [replace(label, mask=mask, box_xyxy=tight_box_xyxy(mask)) for mask in masks]
+
+
+def mask_of(one: dict[str, Any]) -> RunLength | None:
+    """Give the mask that was read; polygons are rasterised as pycocotools does."""
+    if one.get("polygons") is not None:
+        height, width = one["polygons"]["size"]
+        return run_length_from_polygons(one["polygons"]["rings"], ImageSize(width, height))
+    return None if one["mask"] is None else run_length_from_coco(one["mask"])
+
+
 def unlike(label: Label, one: dict[str, Any]) -> float:
     """Say how far apart two labels are: in pixels, and by their masks where boxes are equal."""
     overlap = 0.0
-    if label.mask is not None and one["mask"] is not None:
-        overlap = float(mask_iou([label.mask], [run_length_from_coco(one["mask"])])[0, 0])
+    if label.mask is not None and (mask := mask_of(one)) is not None:
+        overlap = float(mask_iou([label.mask], [mask])[0, 0])
     return box_distance_px(label, one) - overlap
 
 
@@ -240,15 +293,16 @@ def compare_label(check: Check, name: str, label: Label, one: dict[str, Any], ou
         outcome.problems.append(f"{name}: the score {label.score} came back as {one['score']}")
     if check.iou_least is None or label.mask is None:
         return
-    if one["mask"] is None:
+    mask = mask_of(one)
+    if mask is None:
         outcome.problems.append(f"{name}: the mask of a {label.category} is lost")
         return
-    iou = float(mask_iou([label.mask], [run_length_from_coco(one["mask"])])[0, 0])
+    iou = float(mask_iou([label.mask], [mask])[0, 0])
     if check.parts_may_be_joined and n_parts(label.mask) > 1:
         outcome.n_joined += 1
         return
     outcome.iou_least = min(outcome.iou_least, iou)
-    pixels_apart = (1 - iou) / (1 + iou) * (area_px(label.mask) + area_px(run_length_from_coco(one["mask"])))
+    pixels_apart = (1 - iou) / (1 + iou) * (area_px(label.mask) + area_px(mask))
     if iou < check.iou_least and pixels_apart > check.apart_px + 1e-6:
         outcome.problems.append(f"{name}: the mask of a {label.category} has an IoU of {iou:.4f}")
 
@@ -261,11 +315,12 @@ def n_parts(mask: RunLength) -> int:
 def line(outcome: Outcome) -> str:
     """Write an outcome as a line of the table."""
     joined = f", {outcome.n_joined} joined" if outcome.n_joined else ""
+    parted = f", {outcome.n_parted} in parts" if outcome.n_parted else ""
     problems = f"  FAILED {len(outcome.problems)}: {outcome.problems[0]}" if outcome.problems else "  ok"
     return (
         f"{outcome.tool:17}{outcome.format:12}{outcome.form:8}{outcome.data:7}"
         f"{outcome.n_written:4} written {outcome.n_read:4} read, box off {outcome.box_off_px:.2f} px, "
-        f"IoU at least {outcome.iou_least:.4f}{joined}{problems}"
+        f"IoU at least {outcome.iou_least:.4f}{joined}{parted}{problems}"
     )
 
 

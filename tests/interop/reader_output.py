@@ -12,13 +12,19 @@ class ReaderOutput:
     def __init__(self) -> None:
         self._images: dict[str, list[dict[str, object]]] = {}
 
-    def add(self, image, name, box_xyxy, mask=None, score=None) -> None:  # type: ignore[no-untyped-def]
-        """Add a label; `mask` is a boolean (height, width) array or None."""
+    def add(  # type: ignore[no-untyped-def]
+        self, image, name, box_xyxy, mask=None, score=None, polygons=None, size_hw=None
+    ) -> None:
+        """Add a label; `mask` is a boolean (height, width) array or None.
+
+        A tool that reads polygons and rasterises none gives those, as COCO has them, and the image's height and width.
+        """
         self._images.setdefault(str(image), []).append(
             {
                 "class": str(name),
                 "box": [float(edge) for edge in box_xyxy],
                 "mask": None if mask is None else runs(np.asarray(mask, dtype=bool)),
+                "polygons": None if polygons is None else {"size": list(size_hw), "rings": polygons},
                 "score": None if score is None else float(score),
             }
         )
