@@ -108,6 +108,13 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         merge_adapter(make_network(), adapter)
 
 
+def test_without_its_configuration_an_adapter_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter")
+    (adapter / "adapter_config.json").unlink()
+    with pytest.raises(WeightsError, match=r"has no adapter_config\.json"):
+        attach_adapter(make_network(), adapter)
+
+
 def test_numbers_that_are_broken_are_not_merged(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter")
     tensors = load_file(adapter / "adapter_model.safetensors")

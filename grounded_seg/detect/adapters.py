@@ -126,6 +126,9 @@ def _tensors(adapter: Path) -> dict[str, torch.Tensor]:
     path = adapter / "adapter_model.safetensors"
     if not path.is_file():
         raise WeightsError(f"{adapter} has no adapter_model.safetensors; other weight files are not read")
+    # Without it peft would take the folder for the name of a repository, and ask the hub for it.
+    if not (adapter / "adapter_config.json").is_file():
+        raise WeightsError(f"{adapter} has no adapter_config.json; copy it from where the adapter was trained")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
