@@ -149,8 +149,9 @@ def upright_size(path: Path) -> ImageSize:
         try:
             with PIL.Image.open(path, formats=_FORMATS) as opened:
                 width, height = opened.size
-                # Orientations from 5 on lie on their side.
-                return ImageSize(height, width) if _orientation(opened) >= 5 else ImageSize(width, height)
+                # Orientations from 5 on lie on their side; Pillow gives a TIFF's size as it is when turned, at once.
+                lies = opened.format != "TIFF" and 5 <= _orientation(opened) <= 8
+                return ImageSize(height, width) if lies else ImageSize(width, height)
         except (PIL.Image.DecompressionBombError, *_DAMAGE) as error:
             raise ImageError(f"{_shown(path)} holds no image that can be read ({error}); copy it again") from error
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import TiffImagePlugin
 
 from grounded_seg.errors import ImageError, InputError
-from grounded_seg.images import IMAGE_ENDINGS, find_images, read_image
+from grounded_seg.images import IMAGE_ENDINGS, find_images, read_image, upright_size
 from grounded_seg.records import ImageSize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -188,6 +188,17 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
     assert centres.shape == expected.shape
     assert np.abs(centres - expected).max() <= 30
     assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 9])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_the_size_without_decoding_is_that_of_the_decoded_image(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "content"
+    path.write_bytes(bytes_of(PIL.Image.new("RGB", (40, 20)), kind, exif=exif))
+    assert upright_size(path) == read_image(path).size
+    assert upright_size(path) == (ImageSize(20, 40) if orientation in (6, 8) else ImageSize(40, 20))
 
 
 @pytest.mark.parametrize(
