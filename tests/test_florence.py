@@ -213,7 +213,7 @@ def test_the_tied_head_may_be_stored_once_or_twice(folder: Path, tmp_path: Path,
 
 def broken(folder: Path, target: Path, name: str, text: str | None) -> Path:
     shutil.copytree(folder, target)
-    (target / name).unlink()
+    (target / name).unlink(missing_ok=True)
     if text is not None:
         (target / name).write_text(text, encoding="utf-8")
     return target
@@ -229,9 +229,12 @@ def broken(folder: Path, target: Path, name: str, text: str | None) -> Path:
         ("config.json", '{"model_type": "florence2", "vision_config": {"dim_embed": [1]}}', "older layout"),
         ("tokenizer.json", None, "tokenizer.json"),
         ("tokenizer.json", "{}", "tokenizer.json"),
+        ("tokenizer.json", "1", "can't be read as a tokenizer"),
+        ("tokenizer.json", '{"model": {"type": "of tomorrow"}}', "can't be read as a tokenizer"),
         ("model.safetensors", None, "no .safetensors"),
         ("model.safetensors", "not tensors", "can't be loaded"),
         ("processor_config.json", "{}", "image configuration"),
+        ("preprocessor_config.json", "[]", "image configuration"),
     ],
 )
 def test_a_folder_that_is_not_a_whole_florence_is_refused_in_one_line(

@@ -52,7 +52,9 @@ def load_pixel_settings(folder: Path) -> PixelSettings:
         ) from error
 
 
-def _settings_from(config: dict[str, Any]) -> PixelSettings:
+def _settings_from(config: Any) -> PixelSettings:
+    if not isinstance(config, dict):
+        raise TypeError("no mapping of settings")
     if config.get("resample", _BICUBIC) != _BICUBIC:
         raise ValueError(f"resample is {config['resample']}, Florence-2's is {_BICUBIC}, bicubic")
     default = PixelSettings()

@@ -53,8 +53,18 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     path = folder / "tokenizer.json"
     try:
         text = path.read_text(encoding="utf-8")
-        if "model" not in json.loads(text):
+        root = json.loads(text)
+        if not isinstance(root, dict) or "model" not in root:
             raise ValueError("no model in it")
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} can't be read as a tokenizer ({error}); copy it from the base model") from error
-    return Vocabulary(Tokenizer.from_str(text))
+        raise _unreadable(path, error) from error
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise _unreadable(path, error) from error
+    return Vocabulary(tokenizer)
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    detail = " ".join(str(error).split())
+    return WeightsError(f"{path} can't be read as a tokenizer ({detail}); copy it from the base model")
