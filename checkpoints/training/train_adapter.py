@@ -26,6 +26,7 @@ from grounded_seg.weights.locate import LocatedWeights
 
 BATCH, N_QUESTIONS = 24, 4
 PEAK_RATE = 2e-3
+BASE_NAME = "demo/detector"
 LORA = LoraConfig(
     r=16,
     lora_alpha=32,
@@ -68,9 +69,10 @@ def main() -> None:
         mean = loss.item() if step == 1 else 0.95 * mean + 0.05 * loss.item()
         if step % 20 == 0:
             print(json.dumps({"step": step, "progress": round(progress, 2), "answer": round(mean, 3)}), flush=True)
+    tuned.peft_config["default"].base_model_name_or_path = BASE_NAME
     tuned.save_pretrained(chosen.output)
     (chosen.output / "README.md").unlink()  # peft's template of a model card, not filled in
-    base = LocatedWeights(chosen.base, "demo/detector", revision=None, sha256=sha256_of_weights(chosen.base))
+    base = LocatedWeights(chosen.base, BASE_NAME, revision=None, sha256=sha256_of_weights(chosen.base))
     write_adapter_base(chosen.output, base)
 
 
