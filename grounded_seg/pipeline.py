@@ -90,6 +90,7 @@ class GroundedSegmenter:
         segmenter: Segmenter | None = None,
         *,
         tiles: TileSettings | None = None,
+        detect: DetectSettings = DetectSettings(),  # noqa: B008
         loaded: LoadedModels | None = None,
     ) -> None:
         """Put two models together.
@@ -98,11 +99,13 @@ class GroundedSegmenter:
             detector: Turns prompts into boxes.
             segmenter: Turns boxes into masks; None to stop at the boxes.
             tiles: Look at images larger than a tile in tiles, too; None to look at whole images only.
+            detect: Which finds are kept where those of several tiles come together.
             loaded: Where the two came from, if that is known.
         """
         self._detector = detector
         self._segmenter = segmenter
         self._tiles = tiles
+        self._detect = detect
         self.loaded = loaded
 
     @classmethod
@@ -169,7 +172,7 @@ class GroundedSegmenter:
             UsageError, WeightsError, DeviceError: As for `from_preset`.
         """
         detector, segmenter, loaded = load_models(models, detect, segment, boxes_only=boxes_only, progress=progress)
-        return cls(detector, segmenter, tiles=tiles, loaded=loaded)
+        return cls(detector, segmenter, tiles=tiles, detect=detect, loaded=loaded)
 
     def __call__(self, image: Image | Path | str, prompts: Prompts) -> PromptedResult:
         """Ask about one image, decoded or on disk.
@@ -224,7 +227,11 @@ class GroundedSegmenter:
             seconds["segment"] += (time.perf_counter() - detected) / len(images)
             return found
 
-        segmented = find(images) if self._tiles is None else find_on_tiles(find, images, self._tiles)
+        segmented = (
+            find(images)
+            if self._tiles is None
+            else find_on_tiles(find, images, self._tiles, prompts.class_by_prompt, self._detect)
+        )
         return [_result(image, found, seconds, prompts) for image, found in zip(images, segmented, strict=True)]
 
     def _segment_usable(

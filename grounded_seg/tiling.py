@@ -5,7 +5,7 @@ image is asked as well, for what is larger than a tile. What was found twice is 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +14,10 @@ from grounded_seg.boxes import array_from_boxes, kept_after_suppression
 from grounded_seg.masks import placed_run_length
 from grounded_seg.records import Image, ImageSize, Instance, SegmentedImage
 from grounded_seg.segment.duplicates import distinct_masks
-from grounded_seg.settings import TileSettings
+from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
 IOU_THRESHOLD = 0.5
-"""Two finds of one prompt that overlap by more than this IoU are one object."""
+"""Two finds of one class that overlap by more than this IoU are one object."""
 CONTAINMENT_THRESHOLD = 0.7
 """So are two of which the smaller lies within the other by more than this share, as the part that a tile shows does."""
 _EDGE_PX = 2.0
@@ -69,7 +69,11 @@ def _starts(length: int, settings: TileSettings) -> list[int]:
 
 
 def find_on_tiles(
-    find: Callable[[Sequence[Image]], Sequence[SegmentedImage]], images: Sequence[Image], settings: TileSettings
+    find: Callable[[Sequence[Image]], Sequence[SegmentedImage]],
+    images: Sequence[Image],
+    settings: TileSettings,
+    classes: Mapping[str, str],
+    detect: DetectSettings,
 ) -> list[SegmentedImage]:
     """Look for objects on whole images and on their tiles, and bring the finds together.
 
@@ -77,47 +81,71 @@ def find_on_tiles(
         find: Finds objects on a batch of images. It is given as many at once as there are images, at most.
         images: The batch.
         settings: The size of the tiles.
+        classes: The class of each prompt, in the order asked.
+        detect: Between which finds duplicates are looked for, and how many are kept for a prompt: on the image as a
+            whole, just as on one that isn't cut. Without a scope, finds of one prompt are still brought together.
 
     Returns:
-        For each image its instances, prompt by prompt in the order of their first find, from high to low score.
+        For each image its instances, in the order of the prompts, from high to low score within a prompt.
     """
     whole = find(images)
     plans = [tiles(image.size, settings) for image in images]
     crops = [tile.crop(image) for image, plan in zip(images, plans, strict=True) for tile in plan]
     parts = iter([part for start in range(0, len(crops), len(images)) for part in find(crops[start:][: len(images)])])
     return [
-        _merged(image.size, one, [(tile, next(parts)) for tile in plan])
+        _merged(image.size, one, [(tile, next(parts)) for tile in plan], classes, detect)
         for image, one, plan in zip(images, whole, plans, strict=True)
     ]
 
 
-def _merged(size: ImageSize, whole: SegmentedImage, parts: Sequence[tuple[Tile, SegmentedImage]]) -> SegmentedImage:
+def _merged(
+    size: ImageSize,
+    whole: SegmentedImage,
+    parts: Sequence[tuple[Tile, SegmentedImage]],
+    classes: Mapping[str, str],
+    detect: DetectSettings,
+) -> SegmentedImage:
     """Bring the finds of one image and its tiles together."""
     finds = [(instance, False) for instance in whole.instances]
     for tile, part in parts:
         finds += [(_on_image(instance, tile, size), _is_cut(instance, tile, size)) for instance in part.instances]
-    kept: list[Instance] = []
-    for prompt in dict.fromkeys(instance.detection.prompt for instance, _ in finds):
-        of_prompt = [find for find in finds if find[0].detection.prompt == prompt]
-        # A find that its tile cut off gives way to any that shows the object whole, whatever their scores.
-        of_prompt.sort(key=lambda find: (find[1], -find[0].detection.score))
-        kept += sorted(_distinct([instance for instance, _ in of_prompt]), key=lambda one: -one.detection.score)
+    # A find that its tile cut off gives way to any that shows the object whole, whatever their scores.
+    finds.sort(key=lambda find: (find[1], -find[0].detection.score))
+    distinct = _without_duplicates([instance for instance, _ in finds], classes, detect.nms)
+    by_prompt = [[one for one in distinct if one.detection.prompt == prompt] for prompt in classes]
     everything = [whole, *(part for _, part in parts)]
     return SegmentedImage(
-        instances=tuple(kept),
+        instances=tuple(
+            one
+            for found in by_prompt
+            for one in sorted(found, key=lambda one: -one.detection.score)[: detect.max_detections]
+        ),
         n_empty_masks=sum(one.n_empty_masks for one in everything),
         n_unusable_boxes=sum(one.n_unusable_boxes for one in everything),
     )
 
 
-def _distinct(best_first: Sequence[Instance]) -> list[Instance]:
+def _without_duplicates(
+    best_first: Sequence[Instance], classes: Mapping[str, str], scope: SuppressionScope
+) -> list[Instance]:
+    groups: dict[str, list[Instance]] = {}
+    for one in best_first:
+        prompt = one.detection.prompt
+        groups.setdefault(prompt if scope is SuppressionScope.NONE else classes[prompt], []).append(one)
+    chosen = {id(one) for group in groups.values() for one in _distinct(group, CONTAINMENT_THRESHOLD)}
+    distinct = [one for one in best_first if id(one) in chosen]
+    # What lies within a thing of another class is no part of it that a tile shows: a driver stays beside the car.
+    return _distinct(distinct, 1.0) if scope is SuppressionScope.AGNOSTIC else distinct
+
+
+def _distinct(best_first: Sequence[Instance], containment_threshold: float) -> list[Instance]:
     """Keep the first of those that are one object: by their masks, or by their boxes where there are no masks."""
     masks = [instance.mask for instance in best_first if instance.mask is not None]
     if len(masks) == len(best_first):
-        return [best_first[place] for place in distinct_masks(masks, IOU_THRESHOLD, CONTAINMENT_THRESHOLD)]
+        return [best_first[place] for place in distinct_masks(masks, IOU_THRESHOLD, containment_threshold)]
     boxes = array_from_boxes([instance.box_xyxy for instance in best_first])
     ranks = -np.arange(len(best_first), dtype=np.float64)
-    return [best_first[place] for place in kept_after_suppression(boxes, ranks, IOU_THRESHOLD, CONTAINMENT_THRESHOLD)]
+    return [best_first[place] for place in kept_after_suppression(boxes, ranks, IOU_THRESHOLD, containment_threshold)]
 
 
 def _on_image(instance: Instance, tile: Tile, size: ImageSize) -> Instance:

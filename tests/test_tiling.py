@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from grounded_seg.errors import UsageError
 from grounded_seg.masks import mask_from_run_length
-from grounded_seg.records import Image, ImageSize, Instance, SegmentedImage
-from grounded_seg.settings import TileSettings
+from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
+from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 from grounded_seg.tiling import find_on_tiles, tiles
 
 lengths = st.integers(1, 5000)
@@ -54,6 +54,9 @@ def test_impossible_tiles_are_refused(side: int, overlap: float) -> None:
         TileSettings(side, overlap)
 
 
+RED = {"red car": "car"}
+
+
 def find_red(images: Sequence[Image]) -> list[SegmentedImage]:
     return InnerSegmenter().segment(images, ColourDetector().detect(images, ["red car"]))
 
@@ -77,7 +80,7 @@ def test_an_object_on_several_tiles_is_found_once_where_it_is(box: tuple[int, in
         seen.append(len(images))
         return find_red(images)
 
-    [found] = find_on_tiles(find, [image], TileSettings(side=40, overlap=0.25))
+    [found] = find_on_tiles(find, [image], TileSettings(side=40, overlap=0.25), RED, DetectSettings())
     assert seen == [1] * (1 + 3 * 3)
     [instance] = found.instances
     assert instance.box_xyxy == box
@@ -94,7 +97,7 @@ def test_what_only_a_tile_shows_is_found() -> None:
             one if image.width <= 40 else SegmentedImage() for image, one in zip(images, find_red(images), strict=True)
         ]
 
-    [found] = find_on_tiles(find, [image], TileSettings(side=40))
+    [found] = find_on_tiles(find, [image], TileSettings(side=40), RED, DetectSettings())
     assert [instance.box_xyxy for instance in found.instances] == [(50, 60, 58, 66)]
 
 
@@ -105,7 +108,7 @@ def test_without_masks_boxes_are_merged() -> None:
         found = ColourDetector().detect(images, ["red car"])
         return [SegmentedImage(tuple(Instance(one, None, None) for one in some)) for some in found]
 
-    [found] = find_on_tiles(boxes_only, [image], TileSettings(side=40))
+    [found] = find_on_tiles(boxes_only, [image], TileSettings(side=40), RED, DetectSettings())
     assert [instance.box_xyxy for instance in found.instances] == [(20, 5, 50, 30)]
 
 
@@ -117,12 +120,60 @@ def test_each_image_of_a_batch_keeps_its_own_finds_and_small_ones_get_no_tiles()
         seen.append(len(batch))
         return find_red(batch)
 
-    found = find_on_tiles(find, images, TileSettings(side=40))
+    found = find_on_tiles(find, images, TileSettings(side=40), RED, DetectSettings())
     assert seen == [3, 3]
     assert [[one.box_xyxy for one in some.instances] for some in found] == [[(5, 5, 15, 15)], [(60, 5, 80, 20)], []]
 
 
 def test_masks_that_came_out_empty_are_counted_over_all_tiles() -> None:
     # The fake's masks lose their outermost pixels: nothing is left of two.
-    [found] = find_on_tiles(find_red, [picture(60, 30, red=(2, 2, 4, 4))], TileSettings(side=40))
+    [found] = find_on_tiles(find_red, [picture(60, 30, red=(2, 2, 4, 4))], TileSettings(side=40), RED, DetectSettings())
     assert (found.instances, found.n_empty_masks) == ((), 2)
+
+
+CLASS_OF = {"car": "car", "automobile": "car", "dog": "dog"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "prompts"),
+    [
+        (SuppressionScope.NONE, ["car", "automobile", "dog"]),
+        (SuppressionScope.CLASS, ["automobile", "dog"]),
+        (SuppressionScope.AGNOSTIC, ["automobile"]),
+    ],
+)
+def test_duplicates_are_looked_for_within_the_scope_over_all_tiles(scope: SuppressionScope, prompts: list[str]) -> None:
+    scores = {"car": 0.5, "automobile": 0.9, "dog": 0.6}
+
+    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+        return [
+            SegmentedImage(
+                tuple(
+                    Instance(Detection(prompt, prompt, one.box_xyxy, scores[prompt]), one.mask, 0.5)
+                    for prompt in scores
+                    for one in some.instances
+                )
+            )
+            for some in find_red(images)
+        ]
+
+    image = picture(100, 40, red=(20, 5, 50, 30))
+    [found] = find_on_tiles(find, [image], TileSettings(side=40), CLASS_OF, DetectSettings(nms=scope))
+    assert [one.detection.prompt for one in found.instances] == prompts
+
+
+def test_the_limit_holds_for_the_image_not_for_each_tile() -> None:
+    def one_each(images: Sequence[Image]) -> list[SegmentedImage]:
+        # The whole image shows nothing; each tile the same small box, with a score of its own.
+        return [
+            SegmentedImage((Instance(Detection("red car", "red car", (10, 10, 20, 20), next(scores)), None, None),))
+            if image.width <= 40
+            else SegmentedImage()
+            for image in images
+        ]
+
+    for limit in (1, 2, 100):
+        scores = iter([0.4, 0.9, 0.5, 0.6, 0.7, 0.8])
+        detect = DetectSettings(max_detections=limit)
+        [found] = find_on_tiles(one_each, [picture(120, 40)], TileSettings(side=40, overlap=0), RED, detect)
+        assert [one.detection.score for one in found.instances] == [0.9, 0.5, 0.4][:limit]
