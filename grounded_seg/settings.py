@@ -56,7 +56,7 @@ class DetectSettings:
     """How the detector is asked and which of its boxes are kept."""
 
     task: GroundingTask = GroundingTask.GROUNDING
-    score_threshold: float = 0.3
+    score_threshold: float = 0.5
     """Boxes below this score are dropped, in [0, 1]."""
     nms: SuppressionScope = SuppressionScope.CLASS
     iou_threshold: float = 0.7
