@@ -1,5 +1,6 @@
 """Many images: read, ask, write pictures and a journal line for each, and the COCO file at the end."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def run_images(
     folder.check_free(overwrite=settings.overwrite)
     found = _find_inputs(paths, settings, folder)
     tally = _Tally()
-    is_alone = len(paths) == 1 and not paths[0].is_dir()
+    is_alone = len(paths) == 1 and not os.path.isdir(paths[0])
     read_batches = _read_batches(found, settings, tally, skip=settings.on_error is OnError.SKIP and not is_alone)
     # The first batch is read before the models are loaded: a single bad image is told at once.
     first = next(read_batches)

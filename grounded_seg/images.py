@@ -82,11 +82,11 @@ def find_images(paths: Sequence[Path], recursive: bool = True) -> FoundImages:
     for path in paths:
         if not os.path.lexists(path):
             raise InputError(f"no file or folder is at {_shown(path)}; check the path")
-    bases = {path if path.is_dir() else path.parent for path in paths}
+    bases = {path if os.path.isdir(path) else path.parent for path in paths}
     if len(bases) > 1:
         # Only now do relative and absolute paths, and those with "..", have to share one root.
         paths = [_absolute(path) for path in paths]
-        bases = {path if path.is_dir() else path.parent for path in paths}
+        bases = {path if os.path.isdir(path) else path.parent for path in paths}
     root = Path(os.path.commonpath(bases)) if bases else Path()
     found = {inside.relative_to(root).as_posix() for path in paths for inside in _images_at(path, recursive)}
     if not found:
@@ -160,12 +160,13 @@ def _absolute(path: Path) -> Path:
     """Make a path absolute and free of "..", keeping the names of links where that can be."""
     if ".." not in path.parts:
         return path.absolute()
-    return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    return path.resolve() if os.path.isdir(path) else path.parent.resolve() / path.name
 
 
 def _images_at(path: Path, recursive: bool) -> Iterator[Path]:
     """Yield the file itself, or the images of a folder in no particular order."""
-    if not path.is_dir():
+    # Not `Path.is_dir`, which raises for what lies in a forbidden folder: reading it gives the reason.
+    if not os.path.isdir(path):
         yield path
         return
     folders = [path]
@@ -175,7 +176,7 @@ def _images_at(path: Path, recursive: bool) -> Iterator[Path]:
                 if recursive:
                     folders.append(Path(entry.path))
             # A link to nothing is listed: reading it gives the reason, while leaving it out would be a silent gap.
-            elif _has_image_ending(entry.name) and not (entry.is_symlink() and Path(entry.path).is_dir()):
+            elif _has_image_ending(entry.name) and not (entry.is_symlink() and os.path.isdir(entry.path)):
                 yield Path(entry.path)
 
 

@@ -136,6 +136,23 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
         find_images([tmp_path])
 
 
+def test_what_lies_in_a_forbidden_folder_is_an_image_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "secret.png")
+    look = os.stat
+
+    def guarded(path: Any, **options: Any) -> os.stat_result:
+        if os.fspath(path) == str(tmp_path / "secret.png") and options.get("follow_symlinks", True):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    assert find_images([tmp_path / "secret.png"]).file_names == ("secret.png",)
+    with pytest.raises(ImageError, match="can't be reached"):
+        read_image(tmp_path / "secret.png")
+
+
 # --- reading -------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """The table of presets, and the sources that options lead to."""
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,3 +171,20 @@ def test_a_missing_segmenter_lists_the_names() -> None:
         resolve(ModelSettings(segmenter="nowhere.pth"))
     with pytest.raises(WeightsError, match="--segmenter  isn't there"):
         resolve(ModelSettings(segmenter=""))
+
+
+def test_a_forbidden_path_and_an_unknown_user_are_weights_errors(
+    demo: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = os.stat
+
+    def guarded(path: Any, **options: Any) -> os.stat_result:
+        if Path(path).is_relative_to(own):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    for given in (str(own / "model"), "~nobody-of-that-name/model"):
+        for option in ("detector", "adapter", "segmenter"):
+            with pytest.raises(WeightsError, match=f"--{option} {given} isn't"):
+                resolve(ModelSettings("demo", **{option: given}))

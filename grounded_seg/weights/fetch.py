@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     """
     own = os.environ.get("GROUNDED_SEG_CACHE")
     if own:
-        return Path(own).expanduser()
+        return Path(os.path.expanduser(own))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grounded-seg"
 
 

@@ -1,5 +1,6 @@
 """From the options to where each of the three models comes from. Nothing is read or fetched here."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,8 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
         if preset.ships_with_project:
             return _shipped(preset, preset.segmenter)
         return PublishedSource(published[preset.segmenter])
-    path = Path(given).expanduser()
-    if given and path.exists():
+    path = _on_disk(given)
+    if given and os.path.exists(path):
         return LocalSource(path=path, name=given)
     if given in published:
         return PublishedSource(published[given])
@@ -133,18 +134,23 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
 def _named(given: str, option: str) -> LocalSource | HubSource:
     """Tell a folder from a hub id; what is on this disk comes first."""
     # An empty name would be the working folder.
-    path = Path(given).expanduser()
-    if given and path.is_dir():
+    path = _on_disk(given)
+    if given and os.path.isdir(path):
         return LocalSource(path=path, name=given)
-    if path.exists() or not _HUB_ID.fullmatch(given):
+    if os.path.exists(path) or not _HUB_ID.fullmatch(given):
         raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as a hub id (owner/name).")
     return HubSource(repo_id=given, revision=_DEFAULT_REVISION)
+
+
+def _on_disk(given: str) -> Path:
+    """Give the path that a name may be. `Path`'s own questions raise for forbidden folders and users nobody knows."""
+    return Path(os.path.expanduser(given))
 
 
 def _shipped(preset: Preset, part: str) -> LocalSource:
     """Find a part of a preset that ships with the project."""
     for folder in _shipped_folders(preset):
-        if (folder / part).is_dir():
+        if os.path.isdir(folder / part):
             return LocalSource(path=folder / part, name=f"{preset.name}/{part}")
     raise WeightsError(
         f"The {preset.name} preset's {part} is missing from {_shipped_folders(preset)[-1]}: "
