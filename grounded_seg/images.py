@@ -52,6 +52,12 @@ _UPRIGHT = {
 """What undoes each EXIF orientation; 1 is upright already."""
 
 
+_RUN_RECORDS = frozenset({"results.jsonl", "run.json"})
+"""A folder that holds one of these was written by a run."""
+_RUN_PICTURES = frozenset({"overlays", "masks", "crops"})
+"""Folders in it with pictures of that run."""
+
+
 @dataclass(frozen=True)
 class FoundImages:
     """The images of a request. Names only: ten million paths would not fit beside the models."""
@@ -70,7 +76,9 @@ def find_images(paths: Sequence[Path], recursive: bool = True) -> FoundImages:
     """List the images that files and folders name, without opening any.
 
     A file named directly is taken whatever its ending, a file in a folder only with one of `IMAGE_ENDINGS`. Links to
-    files are followed, links to folders only where named directly, so that a link to a parent is no endless walk.
+    files are followed, links to folders only where named directly, so that a link to a parent is no endless walk. The
+    pictures that a run wrote are left out: `overlays`, `masks` and `crops` beside a `results.jsonl` or `run.json`,
+    unless they are named.
 
     Args:
         paths: Files and folders, at least one.
@@ -171,9 +179,11 @@ def _images_at(path: Path, recursive: bool) -> Iterator[Path]:
         return
     folders = [path]
     while folders:
-        for entry in _entries(folders.pop()):
+        entries = _entries(folders.pop())
+        left_out = _RUN_PICTURES if any(entry.name in _RUN_RECORDS for entry in entries) else frozenset()
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if recursive:
+                if recursive and entry.name not in left_out:
                     folders.append(Path(entry.path))
             # A link to nothing is listed: reading it gives the reason, while leaving it out would be a silent gap.
             elif _has_image_ending(entry.name) and not (entry.is_symlink() and os.path.isdir(entry.path)):

@@ -102,6 +102,17 @@ def test_links_to_folders_are_not_followed_links_to_files_are(tmp_path: Path) ->
     assert find_images([tmp_path / "in" / "circle"], recursive=False).file_names[0] == "1.png"
 
 
+@pytest.mark.parametrize("record", ["results.jsonl", "run.json"])
+def test_the_pictures_of_a_run_are_no_images(tmp_path: Path, record: str) -> None:
+    run = tmp_path / "grounded-seg-out"
+    touch(tmp_path / "a.png", tmp_path / "masks" / "b.png", run / record, run / "c.png")
+    for name in ("overlays", "masks", "crops"):
+        touch(run / name / "sub" / "a.png.png")
+    assert find_images([tmp_path]).file_names == ("a.png", "grounded-seg-out/c.png", "masks/b.png")
+    assert find_images([run]).file_names == ("c.png",)
+    assert find_images([run / "overlays"]).file_names == ("sub/a.png.png",)
+
+
 def test_a_folder_with_an_image_ending_is_searched(tmp_path: Path) -> None:
     touch(tmp_path / "frames.png" / "1.png")
     assert find_images([tmp_path]).file_names == ("frames.png/1.png",)
