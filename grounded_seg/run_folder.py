@@ -2,8 +2,11 @@
 
 Files about one image keep its sub-folders and its whole file name, and add to it: `sub/a.jpg` gives
 `overlays/sub/a.jpg.jpg` and `masks/sub/a.jpg.001.png`. So `a.jpg` and `a.png` never meet.
+Only a name that would pass a file system's 255 bytes with the addition is shortened.
 """
 
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +16,8 @@ from pathlib import Path
 from grounded_seg.errors import OutputError, UsageError
 
 _IMAGE_FOLDERS = ("overlays", "masks", "crops")
+_MAX_NAME_BYTES = 255
+"""Of one part of a path, on every common file system."""
 
 
 @contextmanager
@@ -22,7 +27,7 @@ def as_output_error() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{error.filename or 'the results'} can't be written ({error.strerror}); "
+            f"{error.filename or 'the results'} can't be written ({error.strerror or error}); "
             "make room or get permission there, or name another folder with --output"
         ) from error
 
@@ -50,15 +55,26 @@ class RunFolder:
 
     def overlay(self, file_name: str, ending: str) -> Path:
         """The picture of all boxes and masks of an image, in the format of the ending."""
-        return self.root / "overlays" / f"{file_name}.{ending}"
+        return self._picture("overlays", file_name, f".{ending}")
 
     def mask(self, file_name: str, number: int) -> Path:
         """The mask of an image's instance, numbered from 1."""
-        return self.root / "masks" / f"{file_name}.{number:03}.png"
+        return self._picture("masks", file_name, f".{number:03}.png")
 
     def crop(self, file_name: str, number: int) -> Path:
         """The cut-out of an image's instance, numbered from 1."""
-        return self.root / "crops" / f"{file_name}.{number:03}.png"
+        return self._picture("crops", file_name, f".{number:03}.png")
+
+    def _picture(self, folder: str, file_name: str, ending: str) -> Path:
+        """Add the ending to a file's name; one that gets too long keeps its start, then 8 hex digits of its hash."""
+        path = self.root / folder / f"{file_name}{ending}"
+        if len(os.fsencode(path.name)) <= _MAX_NAME_BYTES:
+            return path
+        name = os.fsencode(path.name.removesuffix(ending))
+        tail = f"-{hashlib.sha256(name).hexdigest()[:8]}{ending}"
+        # The cut may go through a letter, whose first bytes are dropped then.
+        start = name[: _MAX_NAME_BYTES - len(tail)].decode("utf-8", errors="ignore")
+        return path.with_name(f"{start}{tail}")
 
     def without_own(self, file_names: Sequence[str], root: Path) -> tuple[str, ...]:
         """Leave out the pictures that an earlier run wrote here, as when the folder lies among the images.
