@@ -118,6 +118,23 @@ def test_a_terminal_shows_progress_on_stderr_only(
     assert out == Path("out/results.jsonl").read_text()
 
 
+def test_a_path_that_is_no_utf8_is_written_out(detector: ColourDetector, paint: Paint) -> None:
+    result = grounded("run", "red car", paint("a.png"), "-o", "out\udcff")
+    assert result.exit_code == 0, result.stderr
+    assert r"out\udcff/annotations.json" in result.stdout
+
+
+def test_a_table_whose_reader_is_gone_ends_as_other_programs_do() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "grounded_seg.cli", "models", "list"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> None:
     result = grounded("run", "red car", paint("photos/[red]a\nb ü.png").parent)
     assert result.exit_code == 0

@@ -24,6 +24,11 @@ def test_an_empty_prompt_is_refused(text: str) -> None:
         read_prompts(text)
 
 
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"'caf\\udce9' is not UTF-8"):
+        read_prompts("dog; caf\udce9")
+
+
 def classes_file(folder: Path, text: str) -> str:
     path = folder / "my classes.yaml"
     path.write_text(text, encoding="utf-8")

@@ -96,7 +96,7 @@ class RunDisplay:
         console.print(table)
         if self._n_rows_left_out:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
-        for line in ("", _sum(report), *map(str, written)):
+        for line in ("", _sum(report), *(_printable(str(path)) for path in written)):
             # Paths stay in one piece, so that they can be copied.
             console.print(Text(line), soft_wrap=True)
 

@@ -58,9 +58,14 @@ def prompts_from(texts: Iterable[str]) -> PromptSet:
     """Make each text a prompt and its own class: blanks trimmed, empty and repeated ones dropped.
 
     Raises:
-        UsageError: If no prompt is left.
+        UsageError: If no prompt is left, or one holds surrogates: bytes of the command line that are no UTF-8.
     """
     prompts = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    for prompt in prompts:
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the prompt {prompt!r} is not UTF-8; write it in that encoding") from error
     if not prompts:
         raise UsageError('the prompt is empty, name what to look for, as in "red car; traffic light"')
     return PromptSet(prompts, prompts)
