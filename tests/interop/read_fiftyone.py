@@ -1,4 +1,7 @@
-"""Read with FiftyOne's COCO importer, without its database: the importer hands out the labels image by image."""
+"""Read with FiftyOne's COCO importer, without its database: the importer hands out the labels image by image.
+
+With `extra_attrs`, as it is set by default, it fails at an attribute named `label`, which a run's labels have.
+"""
 
 import os
 import sys
@@ -16,7 +19,9 @@ images = Path(folder, "images").resolve()
 kind = "detections" if seg == "none" else "segmentations"
 labels_path = str(Path(folder, "annotations.json").resolve())
 output = ReaderOutput()
-with COCODetectionDatasetImporter(data_path=str(images), labels_path=labels_path, label_types=kind) as importer:
+with COCODetectionDatasetImporter(
+    data_path=str(images), labels_path=labels_path, label_types=kind, extra_attrs=False
+) as importer:
     for path, metadata, found in importer:
         sides = (metadata.width, metadata.height)
         for label in found.detections if found else ():
