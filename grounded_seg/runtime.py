@@ -22,6 +22,9 @@ _BFLOAT16_CAPABILITY = (8, 0)
 _FLOAT16_CAPABILITY = (7, 0)
 """First one with tensor cores; on many cards before it float16 is slower than float32."""
 
+_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
+"""What torch's errors say on the devices for which it has no error class of its own."""
+
 
 def resolve_device(name: str) -> torch.device:
     """Find the device that `name` asks for.
@@ -63,19 +66,19 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     compute capability 8.0 on), float16 on the CUDA cards with tensor cores before that, and float32 elsewhere.
 
     Raises:
-        DeviceError: If the device can't compute in the number format asked for.
+        DeviceError: If the device can't compute in the number format, or at all, as a card too old for this torch.
     """
-    if precision is Precision.AUTO:
-        return _fastest_dtype(device)
     dtype = {
+        Precision.AUTO: _fastest_dtype(device),
         Precision.FLOAT32: torch.float32,
         Precision.BFLOAT16: torch.bfloat16,
         Precision.FLOAT16: torch.float16,
     }[precision]
-    if dtype is not torch.float32:
+    # What a CPU takes by itself needs no trial; this spares the start of a run.
+    if device.type != "cpu" or precision not in (Precision.AUTO, Precision.FLOAT32):
         _check_runs(dtype, device)
-        if device.type == "cpu" and dtype is not _fastest_dtype(device):
-            _LOG.warning("This CPU has no %s arithmetic: expect it to be very slow. float32 is faster here.", precision)
+    if device.type == "cpu" and dtype not in (torch.float32, _fastest_dtype(device)):
+        _LOG.warning("This CPU has no %s arithmetic: expect it to be very slow. float32 is faster here.", precision)
     return dtype
 
 
@@ -102,12 +105,14 @@ def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
         torch.nn.functional.conv2d(ones, ones)
         torch.nn.functional.layer_norm(ones @ ones, (2,))
     except (RuntimeError, TypeError) as error:
-        raise DeviceError(f"{device} can't compute in {dtype}: {error}. Use --dtype float32.") from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        remedy = "--device cpu" if dtype is torch.float32 else "--dtype float32"
+        raise DeviceError(f"{device} can't compute in {dtype}: {reason}. Use {remedy}.") from error
 
 
 @contextmanager
 def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
-    """Turn torch's out-of-memory error into a `DeviceError` of one line.
+    """Turn running out of memory, on any device, into a `DeviceError` of one line.
 
     Args:
         doing: What was going on, such as "encoding 8 images".
@@ -115,7 +120,10 @@ def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        is_full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_full and not any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
+            raise
         raise DeviceError(f"Out of memory while {doing}. {remedy}") from error
 
 

@@ -40,9 +40,13 @@ class Machine:
         self._patch.setattr(torch.cuda, "is_available", lambda: n_cards > 0)
         self._patch.setattr(torch.cuda, "device_count", lambda: n_cards)
         self._patch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        if n_cards > 0:
+            self._patch.setattr(runtime, "_check_runs", lambda dtype, device: None)
         return self
 
     def with_mps(self, there: bool) -> "Machine":
+        if there:
+            self._patch.setattr(runtime, "_check_runs", lambda dtype, device: None)
         self._patch.setattr(torch.backends.mps, "is_available", lambda: there)
         return self
 
@@ -107,7 +111,21 @@ def test_auto_number_format_on_a_cpu(machine: Machine, has_bfloat16: bool, expec
 
 
 def test_auto_number_format_elsewhere(machine: Machine) -> None:
+    machine.with_mps(True)
     assert resolve_dtype(Precision.AUTO, torch.device("mps")) is torch.float32
+
+
+@pytest.mark.parametrize("precision", [Precision.AUTO, Precision.FLOAT32])
+def test_a_device_that_computes_nothing_is_refused(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    def lacks(*args: object, **options: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (5, 0))
+    monkeypatch.setattr(torch, "ones", lacks)
+    with pytest.raises(DeviceError, match=r"cuda:0 can't compute in torch\.float32: .* device\. Use --device cpu\.$"):
+        resolve_dtype(precision, CUDA)
 
 
 def test_bfloat16_on_a_cpu_without_it_is_done_with_a_warning(
@@ -140,6 +158,19 @@ def test_out_of_memory_becomes_one_line_with_a_remedy() -> None:
         out_of_memory_as_device_error("encoding 8 images", "Lower --batch-size."),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, max allowed: 9.1 GB).")]
+)
+def test_memory_that_is_not_of_cuda_runs_out_as_well(error: Exception) -> None:
+    with pytest.raises(DeviceError, match="Out of memory while a"), out_of_memory_as_device_error("a", "b"):
+        raise error
+
+
+def test_the_memory_of_the_cpu_runs_out() -> None:
+    with pytest.raises(DeviceError, match="Out of memory while a"), out_of_memory_as_device_error("a", "b"):
+        torch.empty(1 << 60, dtype=torch.uint8)
 
 
 def test_other_errors_pass_through() -> None:
