@@ -1,15 +1,13 @@
-"""Where the models run: device, number format, seeds, and what a run's manifest says about its surroundings."""
+"""Where the models run: device, number format, and what a run's manifest says about its surroundings."""
 
 import logging
 import platform
-import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
 import torch
 
 from grounded_seg.errors import DeviceError, UsageError
@@ -125,13 +123,6 @@ def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
         if not is_full and not any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
             raise
         raise DeviceError(f"Out of memory while {doing}. {remedy}") from error
-
-
-def set_seed(seed: int) -> None:
-    """Seed the generators of Python, NumPy and torch, on every device."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def n_threads() -> int:

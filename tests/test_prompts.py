@@ -39,7 +39,7 @@ def test_several_prompts_share_a_class(tmp_path: Path) -> None:
     found = read_prompts(classes_file(tmp_path, "# vehicles\nred car: car\n'blue: car': car\nDäckel: dog\n"))
     assert found == PromptSet(("red car", "blue: car", "Däckel"), ("car", "car", "dog"))
     assert found.classes == ("car", "dog")
-    assert found.class_of("blue: car") == "car"
+    assert found.class_by_prompt["blue: car"] == "car"
 
 
 def test_words_that_yaml_would_turn_into_something_else_stay_words(tmp_path: Path) -> None:

@@ -31,14 +31,6 @@ class PromptSet:
         """The class of each prompt, in the order given."""
         return dict(zip(self.prompts, self.class_names, strict=True))
 
-    def class_of(self, prompt: str) -> str:
-        """Look up the class of one of the prompts.
-
-        Raises:
-            KeyError: If it isn't one of the prompts.
-        """
-        return self.class_by_prompt[prompt]
-
 
 def read_prompts(argument: str) -> PromptSet:
     """Read the command line's PROMPT: prompts apart by `;`, or `@FILE`, a YAML mapping of prompts to classes.
