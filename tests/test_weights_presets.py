@@ -136,7 +136,8 @@ def test_a_folder_comes_before_a_hub_id(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("option", ["detector", "adapter"])
 @pytest.mark.parametrize("given", ["missing", "/missing/folder", "./missing", "a/b/c", "../x", ""])
-def test_a_missing_folder_is_named(option: str, given: str) -> None:
+def test_a_missing_folder_is_named(option: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match=rf"--{option} {re.escape(given)} isn't a folder"):
         resolve(ModelSettings(**{option: given}))
 
