@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 WIDTH = 192
-GRID = 8
+GRID = 12
 """The image's tokens are one for the whole and GRID x GRID for its parts."""
 
 POINTING_LAYER, N_POINTING_HEADS = 1, 3
@@ -18,12 +18,12 @@ def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
     """A random model whose location embeddings start out smooth, so that neighbouring bins are alike."""
     ids = {name: tokenizer.token_to_id(f"<{name}>") for name in ("s", "pad", "/s", "image", "loc_0", "loc_999")}
     vision = {
-        "embed_dim": (64, 128, 192, 256),
-        "num_heads": (2, 4, 6, 8),
-        "num_groups": (2, 4, 6, 8),
+        "embed_dim": (64, 128, 192, 192),
+        "num_heads": (2, 4, 6, 6),
+        "num_groups": (2, 4, 6, 6),
         "depths": (1, 1, 1, 1),
         "patch_size": (9, 3, 3, 3),
-        "patch_stride": (8, 3, 1, 1),
+        "patch_stride": (8, 2, 1, 1),
         "patch_padding": (4, 1, 1, 1),
         "window_size": GRID,
         "projection_dim": WIDTH,

@@ -14,6 +14,9 @@ from grounded_seg.scenes.words import TRAINING_WORDS
 
 PROMPT_FORMS = ("Locate the phrases in the caption: {}",) * 7 + ("Locate {} in the image.",)
 ANYTHING = "object"
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MIDDLE_SHARE = 0.7
+"""The part of a box's width and height, around its centre, whose cells speak for the object."""
 MIXTURE = (
     ("colour kind", 0.46),
     ("kind", 0.17),
@@ -35,12 +38,17 @@ class Batch:
     prompt_mask: torch.Tensor
     labels: torch.Tensor
     """(b * questions, t), -100 where padded."""
-    cells: torch.Tensor
-    """(b, GRID * GRID, 7): an object's centre is here, its kind, colour and box."""
+    owner: torch.Tensor
+    """(b, GRID * GRID): the scene's object that this cell belongs to, -1 for ground."""
+    cell_kinds: torch.Tensor
+    """(b, GRID * GRID): of the owner, as are the next two."""
+    cell_colours: torch.Tensor
+    cell_boxes: torch.Tensor
+    """(b, GRID * GRID, 4) x0 y0 x1 y1 as shares of the image."""
     asked: torch.Tensor
-    """(b * questions, GRID * GRID): that object answers the question."""
+    """(b * questions, GRID * GRID): this cell's object answers the question."""
     pointed: torch.Tensor
-    """(b * questions, t): the cell that a location token of `labels` speaks of, -1 for other tokens."""
+    """(b * questions, t): the object that a location token of `labels` speaks of, -1 for other tokens."""
 
 
 @dataclass(frozen=True)
@@ -64,47 +72,38 @@ class QuestionMaker:
 
     def batch(self, chunk: Chunk, rows: np.ndarray, n_questions: int, rng: Random) -> Batch:
         """Ask `n_questions` about each of the chunk's scenes in `rows`, half of them mirrored."""
-        cells = torch.zeros(len(rows), GRID * GRID, 7)
-        asked = torch.zeros(len(rows) * n_questions, GRID * GRID)
-        pictures, prompts, answers, pointed = [], [], [], []
-        for b, row in enumerate(rows):
+        pictures, owners, cells, asked, prompts, answers, pointed = [], [], [], [], [], [], []
+        for row in rows:
             objects = slice(int(chunk.first[row]), int(chunk.first[row + 1]))
             kinds, colours, boxes = chunk.kind[objects], chunk.colour[objects], chunk.boxes[objects]
             picture = chunk.pixels[row]
             if rng.random() < 0.5:
-                picture, boxes = (
-                    picture[:, ::-1],
-                    np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1),
-                )
+                picture, boxes = picture[:, ::-1], mirrored(boxes)
             pictures.append(picture)
-            centre = np.minimum(GRID - 1, ((boxes[:, :2] + boxes[:, 2:]) / 2 * GRID).astype(int))
-            places = centre[:, 1] * GRID + centre[:, 0]
-            cells[b, places] = torch.from_numpy(
-                np.concatenate([np.ones((len(kinds), 1)), kinds[:, None], colours[:, None], boxes], 1).astype(
-                    np.float32
-                )
-            )
-            for q in range(n_questions):
+            owner = cell_owners(boxes)
+            owners.append(owner)
+            cells.append((kinds[owner], colours[owner], boxes[owner]))
+            for _ in range(n_questions):
                 question = self.question(kinds, colours, rng)
-                asked[b * n_questions + q, places[list(question.hits)]] = 1
+                asked.append(np.isin(owner, question.hits))
                 prompts.append([self.bos, *self.encode(rng.choice(PROMPT_FORMS).format(question.phrase)), self.eos])
                 answer, order = self.answer(question, boxes)
                 answers.append(answer)
                 lead = len(answer) - 1 - 4 * len(order)
-                pointed.append([-1] * lead + [int(places[i]) for i in order for _ in range(4)] + [-1])
-        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div_(255)
-        pixels = (pixels - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
-            [0.229, 0.224, 0.225]
-        ).view(3, 1, 1)
+                pointed.append([-1] * lead + [i for i in order for _ in range(4)] + [-1])
         prompt_ids = _padded(prompts, self.pad)
+        cell_kinds, cell_colours, cell_boxes = (torch.from_numpy(np.stack(part)) for part in zip(*cells, strict=True))
         return Batch(
-            pixels,
-            prompt_ids,
-            (prompt_ids != self.pad).long(),
-            _padded(answers, -100),
-            cells,
-            asked,
-            _padded(pointed, -1),
+            pixels=_normalised(np.stack(pictures)),
+            prompt_ids=prompt_ids,
+            prompt_mask=(prompt_ids != self.pad).long(),
+            labels=_padded(answers, -100),
+            owner=torch.from_numpy(np.stack(owners)),
+            cell_kinds=cell_kinds,
+            cell_colours=cell_colours,
+            cell_boxes=cell_boxes.float(),
+            asked=torch.from_numpy(np.stack(asked)).float(),
+            pointed=_padded(pointed, -1),
         )
 
     def question(self, kinds: np.ndarray, colours: np.ndarray, rng: Random) -> Asked:
@@ -136,13 +135,15 @@ class QuestionMaker:
     def answer(self, question: Asked, boxes: np.ndarray) -> tuple[list[int], list[int]]:
         """The phrase, four location tokens per box from left to right, the end; only the end for nothing.
 
+        The phrase starts with a space, so that its tokens are the question's own: a name that was asked but never
+        answered is a known token, which an adapter can learn to say.
         The second part is the objects in the order in which they are answered.
         """
         if not question.hits:
             return [self.eos], []
         ordered = sorted(question.hits, key=lambda i: (boxes[i, 0], boxes[i, 1]))
         bins = np.clip(np.floor(boxes[ordered] * 1000), 0, 999).astype(int).ravel()
-        return [*self.encode(question.phrase), *(self.loc0 + bins).tolist(), self.eos], ordered
+        return [*self.encode(f" {question.phrase}"), *(self.loc0 + bins).tolist(), self.eos], ordered
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, remembered."""
@@ -166,6 +167,34 @@ class PooledScenes:
         chunk = self.loaded[path]
         rows = np.flatnonzero(np.diff(chunk.first) <= max_objects)
         return chunk, np.array(self.rng.sample(rows.tolist(), size))
+
+
+def mirrored(boxes: np.ndarray) -> np.ndarray:
+    """Boxes of the picture's mirror image, (n, 4) shares of the image."""
+    return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
+
+
+def cell_owners(boxes: np.ndarray) -> np.ndarray:
+    """Which object each image cell speaks for: (GRID * GRID,) indices into (n, 4) boxes, -1 for none.
+
+    Cells in the middle of an object's box speak for it (at least the one that holds its centre); where several objects
+    claim one, the smallest has it.
+    """
+    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    reach = np.maximum(MIDDLE_SHARE / 2 * size, 0.5001 / GRID)
+    along = (np.arange(GRID) + 0.5) / GRID
+    inside_x = np.abs(along[None] - centre[:, :1]) <= reach[:, :1]
+    inside_y = np.abs(along[None] - centre[:, 1:]) <= reach[:, 1:]
+    claims = (inside_y[:, :, None] & inside_x[:, None, :]).reshape(len(boxes), -1)
+    owner = np.full(GRID * GRID, -1)
+    for i in np.argsort(-size.prod(1)):
+        owner[claims[i]] = i
+    return owner
+
+
+def _normalised(pictures: np.ndarray) -> torch.Tensor:
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255)
+    return (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
 
 
 def _padded(rows: list[list[int]], fill: int) -> torch.Tensor:

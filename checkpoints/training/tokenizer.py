@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import CLIPImageProcessor, Florence2Processor, PreTrainedTokenizerFast
 
 from grounded_seg.scenes import COLOURS, KINDS
-from grounded_seg.scenes.words import TRAINING_WORDS
+from grounded_seg.scenes.words import HELD_OUT_WORDS, TRAINING_WORDS
 
 N_MERGES = 1500
 N_BINS = 1000
@@ -29,6 +29,30 @@ What text is in the region ?
 """.strip().splitlines()
 
 
+ORDINARY_WORDS = """
+above across after again against almost along already although always among another anything around asleep away awake
+baby back beautiful because before begin behind below beneath beside between beyond big black blurred both bottom bright
+broken brown building busy calm careful carrying centre ceiling chasing clean clear climbing closed cloudy cold coloured
+corner covered crossing crowded curved dancing dark deep different dirty distance double driving drinking dry during
+early eating edge eight empty enough evening every everything falling far fast feeding field filled first five flat
+floor floating flying four fresh front full glowing golden grass grey ground growing half hanging hard heavy hidden high
+holding huge indoor inside jumping kitchen landing large last laughing leaning left leather left-hand light little long
+looking lower lying marble market material metal middle missing morning moving narrow near nearby neighbour never next
+night nobody north object often open opposite orange other outdoor outside over painted parked parking part pattern
+people picture piece pink plastic playing pointing pouring purple pulling pushing quick quiet raised reading red resting
+riding right right-hand rough round row running sand second several shadow shallow sharp shiny short side silver single
+sitting sky sleeping slow small smiling smooth snow soft solid something south square standing steel still stone
+straight street striped strong surface swimming tall ten thick thin third three throwing through tiny together top
+toward toward transparent turning two under upper upside using very vehicle walking wall warm waiting washing water
+wearing weather wet white whole wide wild wind winter with without wooden working writing yellow young zero
+animal article background blossom brand camera-shy cardboard ceramic clothing container costume cotton cushion
+decoration display drawing equipment fabric furniture gadget garden handle instrument jewellery label lantern liquid
+machine neighbourhood ornament package paper poster product rubber scenery shelf shadowy silhouette statue structure
+symbol texture tool toy traffic transport vegetable vessel
+""".split()  # noqa: SIM905
+"""Plain words of descriptions: colours, places, sizes, materials, what things do and where they are."""
+
+
 def corpus() -> list[str]:
     """Texts whose frequent pieces become tokens: what the demo is asked and what it answers, then single words.
 
@@ -39,7 +63,8 @@ def corpus() -> list[str]:
         f"Locate {p} in the image." for p in phrases
     ]
     words = [f"a {word}, the {word}s, {word}" for word in TRAINING_WORDS]
-    return (PROMPTS + asked + phrases) * 20 + words
+    plain = [f"the {word} one, {word}" for word in ORDINARY_WORDS if word not in HELD_OUT_WORDS]
+    return (PROMPTS + asked + phrases) * 20 + words + plain
 
 
 def train_tokenizer() -> Tokenizer:

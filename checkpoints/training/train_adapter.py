@@ -7,24 +7,27 @@ import argparse
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
 from demo_model import forward_language
+from losses import answer_loss, pointing_loss
+from parallel import N_PROCESSES, average_gradients, shared_clock, start
 from peft import LoraConfig, get_peft_model
 from pool import KIND_NAMES, STATE
 from questions import PooledScenes, QuestionMaker
 from tokenizer import load_tokenizer
 from torch import nn
-from train_detector import SPREAD_BINS, UNTAUGHT, answer_loss
+from train_detector import UNTAUGHT
 from transformers import Florence2ForConditionalGeneration
 
 from grounded_seg.detect.adapters import write_adapter_base
 from grounded_seg.weights.hashes import sha256_of_weights
 from grounded_seg.weights.locate import LocatedWeights
 
-BATCH, N_QUESTIONS = 24, 4
+BATCH, N_QUESTIONS = 12, 3
 PEAK_RATE = 2e-3
 BASE_NAME = "demo/detector"
 LORA = LoraConfig(
@@ -35,45 +38,65 @@ LORA = LoraConfig(
 )
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What one run does."""
+
+    minutes: float
+    base: Path
+    output: Path
+
+
+def rate_at(step: int, progress: float) -> float:
+    """Warm-up by steps, then a cosine by the clock."""
+    return PEAK_RATE * min(1.0, (step + 1) / 60) * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+def work(rank: int, plan: Plan) -> None:
+    """One process: its share of each batch, on one core."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(plan.base)
+    model = Florence2ForConditionalGeneration.from_pretrained(
+        plan.base, dtype=torch.float32, attn_implementation="eager"
+    )
+    tuned = get_peft_model(model, LORA).train()
+    parameters = [p for p in tuned.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.0, betas=(0.9, 0.98))
+    maker = QuestionMaker(tokenizer, frozenset(KIND_NAMES), favourite=UNTAUGHT)
+    scenes, rng, started, step, mean = PooledScenes(7 + rank), Random(7 + rank), time.time(), 0, 0.0
+    while (progress := shared_clock(started) / plan.minutes) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, progress)
+        batch = maker.batch(*scenes.draw(BATCH // N_PROCESSES), N_QUESTIONS, rng)
+        with torch.no_grad():
+            features = model.get_image_features(batch.pixels).pooler_output
+        image_tokens = features.repeat_interleave(N_QUESTIONS, 0)
+        logits, _, looked = forward_language(model, image_tokens, batch.prompt_ids, batch.prompt_mask, batch.labels)
+        loss = answer_loss(logits, batch.labels, maker.loc0) + 0.5 * pointing_loss(looked, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        mean = loss.item() if step == 1 else 0.97 * mean + 0.03 * loss.item()
+        if rank == 0 and step % 50 == 0:
+            print(json.dumps({"step": step, "progress": round(progress, 2), "loss": round(mean, 3)}), flush=True)
+    if rank == 0:
+        tuned.peft_config["default"].base_model_name_or_path = BASE_NAME
+        tuned.save_pretrained(plan.output)
+        (plan.output / "README.md").unlink()  # peft's template of a model card, not filled in
+        base = LocatedWeights(plan.base, BASE_NAME, revision=None, sha256=sha256_of_weights(plan.base))
+        write_adapter_base(plan.output, base)
+
+
 def main() -> None:
     """Train for the given time and write the adapter's folder."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--minutes", type=float, default=8)
     options.add_argument("--base", type=Path, default=STATE / "detector")
     options.add_argument("--output", type=Path, default=STATE / "adapter")
-    chosen = options.parse_args()
-    torch.manual_seed(0)
-    tokenizer = load_tokenizer(chosen.base)
-    model = Florence2ForConditionalGeneration.from_pretrained(
-        chosen.base, dtype=torch.float32, attn_implementation="eager"
-    )
-    tuned = get_peft_model(model, LORA).train()
-    parameters = [p for p in tuned.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.0, betas=(0.9, 0.98))
-    maker = QuestionMaker(tokenizer, frozenset(KIND_NAMES), favourite=UNTAUGHT)
-    scenes, rng, start, step, mean = PooledScenes(7), Random(7), time.time(), 0, 0.0
-    while (progress := (time.time() - start) / (chosen.minutes * 60)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * min(1.0, (step + 1) / 40) * max(0.01, 0.5 * (1 + math.cos(math.pi * progress)))
-        batch = maker.batch(*scenes.draw(BATCH), N_QUESTIONS, rng)
-        with torch.no_grad():
-            features = model.get_image_features(batch.pixels).pooler_output
-        image_tokens = features.repeat_interleave(N_QUESTIONS, 0)
-        logits, *_ = forward_language(model, image_tokens, batch.prompt_ids, batch.prompt_mask, batch.labels)
-        loss = answer_loss(logits, batch.labels, maker.loc0, SPREAD_BINS)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step += 1
-        mean = loss.item() if step == 1 else 0.95 * mean + 0.05 * loss.item()
-        if step % 20 == 0:
-            print(json.dumps({"step": step, "progress": round(progress, 2), "answer": round(mean, 3)}), flush=True)
-    tuned.peft_config["default"].base_model_name_or_path = BASE_NAME
-    tuned.save_pretrained(chosen.output)
-    (chosen.output / "README.md").unlink()  # peft's template of a model card, not filled in
-    base = LocatedWeights(chosen.base, BASE_NAME, revision=None, sha256=sha256_of_weights(chosen.base))
-    write_adapter_base(chosen.output, base)
+    start(work, Plan(**vars(options.parse_args())))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Train the demo's base detector on rendered scenes; it is taught every kind but cars.
 
-    python checkpoints/training/train_detector.py --minutes 75
+    python checkpoints/training/train_detector.py --see-minutes 30 --minutes 55
 
-The learning rate follows the clock, so a run always ends cooled down. The state is kept in .cache/demo-training and a
-later start goes on from it. What it takes to learn locations from scratch in an hour on two cores: smooth location
-embeddings, targets spread over neighbouring bins, scenes with few objects first, a hint where the decoder should look
-(without it the answers stayed on a plateau for 28,000 images), and two dense heads (what is in each image cell; which
-cells answer the question) that are dropped afterwards.
+First the vision tower alone learns what is where, from a dense head on its features. Then the whole model learns to
+answer questions. The learning rate of each part follows the clock, so a run always ends cooled down. The state is kept
+in .cache/demo-training and a later start goes on from it. Each of two processes computes half of a batch on one core.
+
+What it takes to learn locations from scratch in two hours on two cores: smooth location embeddings, targets spread over
+neighbouring bins, scenes with few objects first, a hint where the decoder should look (without it the answers stayed on
+a plateau for 28,000 images), and dense heads that are dropped afterwards.
 """
 
 import argparse
@@ -18,91 +20,65 @@ from pathlib import Path
 from random import Random
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from demo_model import GRID, WIDTH, build_detector, forward_language
-from pool import COLOUR_NAMES, KIND_NAMES, SIDE, STATE
+from demo_model import GRID, build_detector, forward_language
+from losses import Heads, answer_loss, cell_losses, hit_loss, place_loss, pointing_loss
+from parallel import N_PROCESSES, average_gradients, shared_clock, start
+from pool import KIND_NAMES, SIDE, STATE
 from questions import Batch, PooledScenes, QuestionMaker
 from tokenizer import build_processor, train_tokenizer
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
-BATCH = 32
-N_QUESTIONS = 3
 PEAK_RATE = 1e-3
-WARM_UP_STEPS = 150
+WARM_UP_STEPS = 100
+SEEING_COSINE = 0.7
+"""How far the rate falls while seeing: the tower learns on afterwards."""
+VISION_SHARE = 0.5
+"""The tower's rate, once it can see, as a share of the others'."""
 UNTAUGHT = "car"
-SPREAD = torch.arange(-14, 15)
-SPREAD_BINS = 3.0
+KEPT = STATE / "detector-state.pt"
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Dense heads that teach the model where things are; they are not part of the demo."""
+class Plan:
+    """What one run does."""
 
-    cell: nn.Linear
-    """On the image tokens: an object's centre is here, kind, colour, box."""
-    hit: nn.Linear
-    """On the encoded image tokens: the object here answers the question, box."""
-
-
-def answer_loss(logits: torch.Tensor, labels: torch.Tensor, loc0: int, sharp_bins: float) -> torch.Tensor:
-    """Cross-entropy, each location target spread over its neighbours; the first token, which says yes or no, twice."""
-    keep = labels >= 0
-    first = torch.zeros_like(keep)
-    first[:, 0] = True
-    weight = (1.0 + first.float())[keep]
-    logp, target = logits.float().log_softmax(-1)[keep], labels[keep]
-    located = (target >= loc0) & (target < loc0 + 1000)
-    near = (target[located][:, None] + SPREAD).clamp(loc0, loc0 + 999)
-    share = torch.softmax(-0.5 * (SPREAD / sharp_bins) ** 2, 0)
-    loss = -(logp.gather(1, target[:, None])[:, 0])
-    loss = loss.masked_scatter(located, -(logp[located].gather(1, near) * share).sum(1))
-    return (loss * weight).sum() / weight.sum()
+    see_minutes: float
+    """Vision alone."""
+    minutes: float
+    """Answers too."""
+    few_share: float
+    """Share of `minutes` with few objects a scene."""
+    peak_rate: float
+    batch: int
+    n_questions: int
+    resume: bool
+    output: Path
 
 
-def cell_loss(out: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """Presence, kind, colour and box of each image cell."""
-    present = cells[..., 0]
-    here = present > 0
-    kinds, colours = 1 + len(KIND_NAMES), 1 + len(KIND_NAMES) + len(COLOUR_NAMES)
-    return (
-        5 * F.binary_cross_entropy_with_logits(out[..., 0], present)
-        + F.cross_entropy(out[here][:, 1:kinds], cells[here][:, 1].long())
-        + F.cross_entropy(out[here][:, kinds:colours], cells[here][:, 2].long())
-        + 5 * F.l1_loss(out[here][:, colours:].sigmoid(), cells[here][:, 3:])
-    )
-
-
-def hit_loss(out: torch.Tensor, asked: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """Which cells answer the question, and with which box."""
-    here = asked > 0
-    boxes = F.l1_loss(out[here][:, 1:].sigmoid(), cells[here][:, 3:]) if here.any() else 0.0
-    return 10 * F.binary_cross_entropy_with_logits(out[..., 0], asked) + 5 * boxes
-
-
-def pointing_loss(looked: torch.Tensor, pointed: torch.Tensor) -> torch.Tensor:
-    """How little the decoder looks at the cell of the object whose box it is saying (the first token is no cell)."""
-    here = pointed >= 0
-    share = looked[here].gather(1, pointed[here][:, None] + 1)
-    return -(share + 1e-4).log().mean()
-
-
-def total_loss(
-    model: nn.Module, heads: Heads, batch: Batch, loc0: int, *, see_only: bool
+def seeing_losses(
+    model: Florence2ForConditionalGeneration, heads: Heads, batch: Batch
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """The sum of the losses, and each one's value; `see_only` leaves the language part out."""
-    features = model.get_image_features(batch.pixels).pooler_output
-    seen = cell_loss(heads.cell(features)[:, 1:], batch.cells)
-    if see_only:
-        return seen, {"cell": seen.item()}
-    image_tokens = features.repeat_interleave(N_QUESTIONS, 0)
+    """The loss of the vision tower alone, and the value of each part."""
+    return cell_losses(heads, model.get_image_features(batch.pixels).pooler_output, batch)
+
+
+def answering_losses(
+    model: Florence2ForConditionalGeneration, heads: Heads, batch: Batch, loc0: int, *, see: bool
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The loss of answering and, unless the vision tower is left as it is, of seeing; and the value of each part."""
+    with torch.set_grad_enabled(see):
+        features = model.get_image_features(batch.pixels).pooler_output
+    seen, values = cell_losses(heads, features, batch)
+    image_tokens = features.repeat_interleave(len(batch.labels) // len(features), 0)
     logits, encoded, looked = forward_language(model, image_tokens, batch.prompt_ids, batch.prompt_mask, batch.labels)
-    found = hit_loss(heads.hit(encoded)[:, 1:], batch.asked, batch.cells.repeat_interleave(N_QUESTIONS, 0))
-    answered = answer_loss(logits, batch.labels, loc0, SPREAD_BINS)
-    pointing = pointing_loss(looked, batch.pointed)
-    values = {"answer": answered.item(), "cell": seen.item(), "hit": found.item(), "pointing": pointing.item()}
-    return answered + seen + found + 0.5 * pointing, values
+    answered = answer_loss(logits, batch.labels, loc0)
+    found = hit_loss(heads, encoded, batch)
+    placed = place_loss(heads, encoded, batch, model.get_input_embeddings().weight[loc0 : loc0 + 1000])
+    pointed = pointing_loss(looked, batch)
+    parts = {"answer": answered.item(), "hit": found.item(), "place": placed.item(), "pointing": pointed.item()}
+    return answered + 0.5 * seen + 5 * found + 0.3 * placed + 0.5 * pointed, {**values, **parts}
 
 
 def rate_at(step: int, progress: float, peak: float) -> float:
@@ -125,8 +101,7 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Follow the model, faster in the beginning."""
         decay = min(0.998, (1 + step) / (20 + step))
-        for name, value in model.named_parameters():
-            self.weights[name].lerp_(value, 1 - decay)
+        torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in model.parameters()], 1 - decay)
 
 
 @dataclass(eq=False)
@@ -142,45 +117,51 @@ class Training:
     @classmethod
     def fresh(cls, tokenizer: Tokenizer) -> "Training":
         """A random model with its optimizer."""
-        model = build_detector(tokenizer).train()
-        heads = Heads(nn.Linear(WIDTH, 1 + len(KIND_NAMES) + len(COLOUR_NAMES) + 4), nn.Linear(WIDTH, 5))
-        parameters = [*model.parameters(), *heads.cell.parameters(), *heads.hit.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.03, betas=(0.9, 0.98))
+        model, heads = build_detector(tokenizer).train(), Heads()
+        vision = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
+        chosen = set(map(id, vision))
+        others = [p for p in (*model.parameters(), *heads.parameters()) if id(p) not in chosen]
+        optimizer = torch.optim.AdamW(
+            [{"params": vision}, {"params": others}], lr=PEAK_RATE, weight_decay=0.03, betas=(0.9, 0.98), fused=True
+        )
         return cls(model, heads, optimizer, Average(model))
 
-    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {
-            "model": self.model,
-            "cell": self.heads.cell,
-            "hit": self.heads.hit,
-            "optimizer": self.optimizer,
-        }
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is learned."""
+        return [*self.model.parameters(), *self.heads.parameters()]
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        torch.save({**state, "average": self.average.weights, "step": self.step}, path.with_suffix(".part"))
+        state = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.weights,
+            "step": self.step,
+        }
+        torch.save(state, path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
 
     def load(self, path: Path) -> None:
         """Go on from a kept state."""
         kept = torch.load(path, weights_only=True)
-        for name, part in self._parts().items():
-            part.load_state_dict(kept[name])
+        self.model.load_state_dict(kept["model"])
+        self.heads.load_state_dict(kept["heads"])
+        self.optimizer.load_state_dict(kept["optimizer"])
         self.average.weights, self.step = kept["average"], kept["step"]
 
-    def learn(self, batch: Batch, rate: float, loc0: int, *, see_only: bool) -> dict[str, float]:
-        """One step; the value of each loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss, parts = total_loss(self.model, self.heads, batch, loc0, see_only=see_only)
+    def learn(self, loss: torch.Tensor, vision_rate: float, rate: float) -> None:
+        """One step on the loss of all processes' parts of the batch."""
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], 1.0)
+        average_gradients(self.parameters)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        for group, group_rate in zip(self.optimizer.param_groups, (vision_rate, rate), strict=True):
+            group["lr"] = group_rate
         self.optimizer.step()
         self.average.update(self.model, self.step)
         self.step += 1
-        return parts
 
     def export(self, folder: Path) -> None:
         """Write the native folder: averaged weights as float16, config, tokenizer, image processor."""
@@ -191,40 +172,58 @@ class Training:
         self.model.float().load_state_dict(own, strict=False)
 
 
+def work(rank: int, plan: Plan) -> None:
+    """One process: its share of each batch, on one core."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer()
+    training = Training.fresh(tokenizer)
+    if plan.resume:
+        training.load(KEPT)
+    maker = QuestionMaker(tokenizer, frozenset(KIND_NAMES) - {UNTAUGHT})
+    seed = training.step * N_PROCESSES + rank
+    torch.manual_seed(seed)
+    scenes, rng, means = PooledScenes(seed), Random(seed), {}
+    started, kept_at, answered, share = time.time(), 0.0, 0, plan.batch // N_PROCESSES
+    while (elapsed := shared_clock(started)) < plan.see_minutes + plan.minutes:
+        progress = (elapsed - plan.see_minutes) / plan.minutes
+        if progress < 0:
+            batch = maker.batch(*scenes.draw(2 * share), 1, rng)
+            loss, values = seeing_losses(training.model, training.heads, batch)
+            vision_rate = rate = rate_at(training.step, SEEING_COSINE * elapsed / plan.see_minutes, plan.peak_rate)
+        else:
+            few = progress < plan.few_share
+            batch = maker.batch(*scenes.draw(share, max_objects_at(progress, plan.few_share)), plan.n_questions, rng)
+            loss, values = answering_losses(training.model, training.heads, batch, maker.loc0, see=not few)
+            answered += 1
+            rate = rate_at(answered, progress, plan.peak_rate)
+            vision_rate = VISION_SHARE * rate
+        training.learn(loss, vision_rate, rate)
+        for name, value in values.items():
+            means[name] = value if name not in means else 0.98 * means[name] + 0.02 * value
+        if rank == 0 and training.step % 50 == 0:
+            rounded = {name: round(value, 3) for name, value in means.items()}
+            print(json.dumps({"step": training.step, "minutes": round(elapsed, 1), **rounded}), flush=True)
+        if rank == 0 and elapsed - kept_at > 5:
+            training.save(KEPT)
+            training.export(plan.output)
+            kept_at = elapsed
+    if rank == 0:
+        training.save(KEPT)
+        training.export(plan.output)
+
+
 def main() -> None:
     """Train for the given time and write the detector's folder."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--minutes", type=float, default=75)
-    options.add_argument("--see-minutes", type=float, default=5, help="vision alone, at the start")
-    options.add_argument("--few-share", type=float, default=0.2, help="share of the time with few objects a scene")
+    options.add_argument("--see-minutes", type=float, default=30, help="vision alone, at the start")
+    options.add_argument("--minutes", type=float, default=55, help="answers too")
+    options.add_argument("--few-share", type=float, default=0.15, help="share of --minutes with few objects a scene")
     options.add_argument("--peak-rate", type=float, default=PEAK_RATE)
+    options.add_argument("--batch", type=int, default=16, help="images a step; twice as many for vision alone")
+    options.add_argument("--questions", dest="n_questions", type=int, default=2, help="an image")
     options.add_argument("--output", type=Path, default=STATE / "detector")
     options.add_argument("--resume", action="store_true", help="go on from the kept state, with a new clock")
-    chosen = options.parse_args()
-    torch.manual_seed(0)
-    tokenizer, state = train_tokenizer(), STATE / "detector-state.pt"
-    training = Training.fresh(tokenizer)
-    if chosen.resume:
-        training.load(state)
-    maker = QuestionMaker(tokenizer, frozenset(KIND_NAMES) - {UNTAUGHT})
-    scenes, rng = PooledScenes(training.step), Random(training.step)
-    start, kept_at, means = time.time(), time.time(), {}
-    while (elapsed := time.time() - start) < chosen.minutes * 60:
-        progress = elapsed / (chosen.minutes * 60)
-        batch = maker.batch(*scenes.draw(BATCH, max_objects_at(progress, chosen.few_share)), N_QUESTIONS, rng)
-        rate = rate_at(training.step, progress, chosen.peak_rate)
-        see_only = not chosen.resume and elapsed < chosen.see_minutes * 60
-        for name, value in training.learn(batch, rate, maker.loc0, see_only=see_only).items():
-            means[name] = value if name not in means else 0.97 * means[name] + 0.03 * value
-        if training.step % 50 == 0:
-            rounded = {name: round(value, 3) for name, value in means.items()}
-            print(json.dumps({"step": training.step, "minutes": round(elapsed / 60, 1), **rounded}), flush=True)
-        if time.time() - kept_at > 300:
-            training.save(state)
-            training.export(chosen.output)
-            kept_at = time.time()
-    training.save(state)
-    training.export(chosen.output)
+    start(work, Plan(**vars(options.parse_args())))
 
 
 if __name__ == "__main__":

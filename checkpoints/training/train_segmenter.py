@@ -1,6 +1,6 @@
 """Train the demo's segmenter, a small `Sam`, on rendered scenes: a jittered box in, the visible mask out.
 
-    python checkpoints/training/train_segmenter.py --minutes 20
+    python checkpoints/training/train_segmenter.py --minutes 25
 
 As in Segment Anything (arXiv 2304.02643, appendix A), dice on the mask and squared error on the predicted IoU, and of
 the three masks of an ambiguous box only the best one learns. Instead of its focal loss a cross-entropy per pixel of the
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from parallel import N_PROCESSES, average_gradients, shared_clock, start
 from pool import STATE
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
@@ -158,41 +159,53 @@ def batch_loss(sam: Sam, chunk: Pictures, rows: list[int], rng: Random) -> tuple
     return torch.stack([loss for loss, _ in each]).mean(), float(np.mean([iou for _, iou in each]))
 
 
-def main() -> None:
-    """Train for the given time and write the segmenter's folder."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--minutes", type=float, default=20)
-    options.add_argument("--scenes", type=int, default=8000)
-    options.add_argument("--output", type=Path, default=STATE / "segmenter")
-    chosen = options.parse_args()
+@dataclass(frozen=True)
+class Plan:
+    """What one run does."""
+
+    minutes: float
+    scenes: int
+    output: Path
+
+
+def work(rank: int, plan: Plan) -> None:
+    """One process: its share of each batch, on one core."""
     torch.manual_seed(0)
-    with ProcessPoolExecutor(2) as workers:
-        paths = list(workers.map(render_chunk, range(chosen.scenes // CHUNK)))
-    pool = [Pictures(**np.load(path)) for path in paths]
+    pool = [Pictures(**np.load(render_chunk(index))) for index in range(plan.scenes // CHUNK)]
     sam = build_sam(CONFIG).train()
     nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
-    optimizer = torch.optim.AdamW(sam.parameters(), lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
-    rng, start, step, mean_loss, mean_iou = Random(0), time.time(), 0, 0.0, 0.0
-    while (elapsed := time.time() - start) < chosen.minutes * 60:
+    parameters = list(sam.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.02, betas=(0.9, 0.98))
+    rng, started, step, mean_loss, mean_iou = Random(rank), time.time(), 0, 0.0, 0.0
+    while (progress := shared_clock(started) / plan.minutes) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, elapsed / (chosen.minutes * 60))
-        loss, iou = batch_loss(sam, rng.choice(pool), rng.sample(range(CHUNK), BATCH), rng)
+            group["lr"] = rate_at(step, progress)
+        loss, iou = batch_loss(sam, rng.choice(pool), rng.sample(range(CHUNK), BATCH // N_PROCESSES), rng)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
+        average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
-        keep = min(0.97, step / (step + 5))
+        keep = min(0.98, step / (step + 5))
         mean_loss, mean_iou = keep * mean_loss + (1 - keep) * loss.item(), keep * mean_iou + (1 - keep) * iou
-        if step % 50 == 0:
-            line = {
-                "step": step,
-                "minutes": round(elapsed / 60, 1),
-                "loss": round(mean_loss, 3),
-                "iou": round(mean_iou, 3),
-            }
-            print(json.dumps(line), flush=True)
-    save_sam(sam.half(), CONFIG, chosen.output)
+        if rank == 0 and step % 50 == 0:
+            values = {"progress": round(progress, 3), "loss": round(mean_loss, 3), "iou": round(mean_iou, 3)}
+            print(json.dumps({"step": step, **values}), flush=True)
+    if rank == 0:
+        save_sam(sam.half(), CONFIG, plan.output)
+
+
+def main() -> None:
+    """Render what is missing, train for the given time and write the segmenter's folder."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--minutes", type=float, default=25)
+    options.add_argument("--scenes", type=int, default=6000)
+    options.add_argument("--output", type=Path, default=STATE / "segmenter")
+    plan = Plan(**vars(options.parse_args()))
+    with ProcessPoolExecutor(N_PROCESSES) as workers:
+        list(workers.map(render_chunk, range(plan.scenes // CHUNK)))
+    start(work, plan)
 
 
 if __name__ == "__main__":
