@@ -56,6 +56,20 @@ def is_usable(box_xyxy: BoxXyxy, size: ImageSize) -> bool:
     return has_area and x1 > 0 and y1 > 0 and x0 < size.width and y0 < size.height
 
 
+def rounded_box_holds(box_xyxy: BoxXyxy, shape_xyxy: BoxXyxy) -> bool:
+    """Tell whether a box, its edges taken to the nearest pixel's, still holds a shape, likewise rounded.
+
+    Some readers cut a mask at such a box. Left of or above the image's first pixel no box holds anything: they take
+    negative places for ones counted from the end.
+
+    >>> rounded_box_holds((2.6, 0.0, 9.0, 5.0), (3.0, 0.0, 9.0, 5.0)), rounded_box_holds((3.6, 0, 9, 5), (3, 0, 9, 5))
+    (True, False)
+    """
+    left, top, right, bottom = map(round, box_xyxy)
+    x0, y0, x1, y1 = map(round, shape_xyxy)
+    return 0 <= left <= x0 and 0 <= top <= y0 and x1 <= right and y1 <= bottom
+
+
 def pairwise_iou(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:
     """Intersection over union of every first box with every second one, (n, m) in [0, 1].
 

@@ -15,6 +15,7 @@ from grounded_seg.coco.rewrite import CocoWriter
 from grounded_seg.coco.validate import has_portable_name
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.formats.cvat import write_cvat_labels
+from grounded_seg.formats.fiftyone import image_for_fiftyone
 from grounded_seg.formats.labelme import LabelmeWriter
 from grounded_seg.formats.labelstudio import LabelStudioWriter
 from grounded_seg.formats.masks import MaskPngWriter
@@ -51,9 +52,8 @@ def export_labels(settings: ExportSettings) -> ExportReport:
         OutputError: If the results can't be written.
     """
     root = _images_root(settings) if settings.pictures is not Pictures.NONE else None
-    if settings.output.exists() and (not settings.output.is_dir() or any(settings.output.iterdir())):
-        raise UsageError(f"{settings.output} is in use; name another folder with --output")
-    annotations = RunFolder(settings.source).annotations if settings.source.is_dir() else settings.source
+    _check_output(settings.output)
+    annotations = RunFolder(settings.source).annotations if os.path.isdir(settings.source) else settings.source
     report = ExportReport()
     with CocoReader(annotations) as source, as_output_error(), _whole_or_nothing(settings.output) as folder:
         categories = _categories(source, settings.classes)
@@ -62,6 +62,8 @@ def export_labels(settings: ExportSettings) -> ExportReport:
         for split, image_id in _in_splits(source, settings):
             labelled = source.labelled_image(image_id)
             kept = _selected(labelled, categories, settings.min_score)
+            if settings.format is LabelFormat.FIFTYONE:
+                kept = image_for_fiftyone(kept, report.losses, has_masks=settings.mask_form is not MaskForm.NONE)
             writer.add(kept, split)
             report.n_images += 1
             report.n_labels += len(kept.labels)
@@ -102,6 +104,19 @@ def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> 
     return {**dealt, **dict.fromkeys(names, SPLITS[0])}
 
 
+def _check_output(output: Path) -> None:
+    """Refuse a folder with anything in it.
+
+    Raises:
+        UsageError: If there is something.
+        OutputError: If it can't be looked into.
+    """
+    with as_output_error():
+        is_used = os.path.lexists(output) and (not os.path.isdir(output) or any(output.iterdir()))
+    if is_used:
+        raise UsageError(f"{output} is in use; name another folder with --output")
+
+
 @contextmanager
 def _whole_or_nothing(output: Path) -> Iterator[Path]:
     """Give a folder to write to, which becomes `output` at the end, or goes away if something goes wrong."""
@@ -111,7 +126,7 @@ def _whole_or_nothing(output: Path) -> Iterator[Path]:
         unfinished.mkdir(parents=True)
         yield unfinished
         # An empty folder may be there already.
-        if output.exists():
+        if os.path.lexists(output):
             output.rmdir()
         unfinished.rename(output)
     finally:
@@ -173,7 +188,7 @@ def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[in
             return LabelStudioWriter(output, names, polygons=polygons, boxes_only=boxes_only, tolerance_px=tolerance_px)
         case LabelFormat.MASKS:
             return MaskPngWriter(output, names)
-        case LabelFormat.COCO | LabelFormat.CVAT:
+        case LabelFormat.COCO | LabelFormat.CVAT | LabelFormat.FIFTYONE:
             head: dict[str, Any] = {
                 "info": source.info,
                 "licenses": source.licenses,
@@ -189,7 +204,7 @@ def _images_root(settings: ExportSettings) -> Path:
     manifest = RunFolder(settings.source).manifest
     try:
         given = [Path(path) for path in json.loads(manifest.read_text(encoding="utf-8"))["paths"]]
-        bases = [path if path.is_dir() else path.parent for path in given]
+        bases = [path if os.path.isdir(path) else path.parent for path in given]
         return bases[0] if len(bases) == 1 else Path(os.path.commonpath([path.absolute() for path in bases]))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(
@@ -205,7 +220,7 @@ def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) 
     """
     inside = PurePosixPath(file_name)
     origin = root / inside
-    if inside.is_absolute() or ".." in inside.parts or not origin.is_file():
+    if inside.is_absolute() or ".." in inside.parts or not os.path.isfile(origin):
         raise InputError(f"no image is at {origin}; name the folder of the images with --images")
     place.parent.mkdir(parents=True, exist_ok=True)
     if pictures is Pictures.LINK:

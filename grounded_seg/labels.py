@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
 
+FIFTYONE_WORDS = frozenset({"label", "bounding_box", "mask", "confidence"})
+"""Names of attributes at which FiftyOne's COCO importer stops, because it gives them itself."""
+
 
 @dataclass(frozen=True)
 class Label:

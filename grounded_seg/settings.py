@@ -6,6 +6,9 @@ from pathlib import Path
 
 from grounded_seg.errors import UsageError
 
+MAX_PIXELS = 2 * 89_478_485
+"""179 megapixels: what Pillow itself takes for a decompression bomb, and 0.5 GB as RGB."""
+
 
 class GroundingTask(StrEnum):
     """Which of Florence-2's tasks a prompt is asked through."""
@@ -172,15 +175,26 @@ class RunSettings:
     batch_size: int = 1
     """Images that go through the models together."""
     recursive: bool = True
+    max_pixels: int = MAX_PIXELS
+    """Width x height above which an image is skipped before it is decoded."""
+    resume: bool = False
+    """Go on where an earlier run into `output` was cut off."""
     overwrite: bool = False
     """Replace the results of an earlier run in `output`."""
     on_error: OnError = OnError.SKIP
     save: frozenset[Drawn] = frozenset({Drawn.OVERLAY})
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if self.batch_size < 1:
-            raise UsageError(f"batch-size is {self.batch_size}, it has to be at least 1")
+        """Refuse values out of range or that don't go together, all of them at once."""
+        problems = [
+            f"{name} is {value}, it has to be at least 1"
+            for name, value in (("batch-size", self.batch_size), ("max-pixels", self.max_pixels))
+            if value < 1
+        ]
+        if self.resume and self.overwrite:
+            problems.append("--resume keeps what --overwrite takes away; leave one of them out")
+        if problems:
+            raise UsageError("; ".join(problems))
 
 
 class LabelFormat(StrEnum):
@@ -192,6 +206,7 @@ class LabelFormat(StrEnum):
     LABELME = "labelme"
     LABELSTUDIO = "labelstudio"
     CVAT = "cvat"
+    FIFTYONE = "fiftyone"
     MASKS = "masks"
 
 
@@ -223,6 +238,7 @@ MASK_FORMS = {
     LabelFormat.LABELME: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
     LabelFormat.LABELSTUDIO: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
     LabelFormat.CVAT: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
+    LabelFormat.FIFTYONE: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
     LabelFormat.MASKS: (MaskForm.RLE,),
 }
 """The forms that each format has room for, its default first."""

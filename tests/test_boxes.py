@@ -18,8 +18,9 @@ from grounded_seg.boxes import (
     kept_after_suppression,
     pairwise_containment,
     pairwise_iou,
+    rounded_box_holds,
 )
-from grounded_seg.records import ImageSize
+from grounded_seg.records import BoxXyxy, ImageSize
 
 SIZE = ImageSize(640, 480)
 coordinates = st.floats(-100, 800, width=32)
@@ -188,3 +189,19 @@ def test_suppression_equals_opencv(boxes: npt.NDArray[np.float64]) -> None:
     # An odd threshold: OpenCV compares in float32, and simple boxes hit simple thresholds exactly.
     expected = cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), score_threshold=0.0, nms_threshold=0.41237)
     assert kept_after_suppression(boxes, scores, 0.41237).tolist() == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("box", "holds"),
+    [
+        ((3.0, 2.0, 9.0, 7.0), True),
+        ((3.4, 1.6, 8.6, 7.4), True),
+        ((3.6, 2.0, 9.0, 7.0), False),
+        ((3.0, 2.0, 8.4, 7.0), False),
+        ((3.0, 2.0, 9.0, 6.4), False),
+        ((-0.4, 0.0, 9.0, 7.0), True),
+        ((-1.0, 0.0, 9.0, 7.0), False),
+    ],
+)
+def test_a_rounded_box_holds_a_shape_or_cuts_it(box: BoxXyxy, holds: bool) -> None:
+    assert rounded_box_holds(box, (3.0, 2.0, 9.0, 7.0)) is holds

@@ -205,6 +205,24 @@ def test_duplicates_and_readers_are_warnings() -> None:
     assert any(line.startswith("supervision: 2 polygon masks") for line in readers)
 
 
+def test_what_fiftyone_stops_at_or_cuts_off_is_told() -> None:
+    document = good()
+    document["annotations"][1].update(attributes={"label": "Auto"}, bbox=[2.6, 3, 3.4, 5])
+    document["annotations"][2]["label"] = "car"
+    document["annotations"][0]["bbox"] = [2, 3, 3.4, 5]
+    told = [fault for fault in validate_document(document) if fault.message.startswith("FiftyOne")]
+    stops, cut = (fault for fault in told if "--to fiftyone" in fault.message)
+    assert (stops.place, stops.message.partition(";")[0]) == (
+        "annotations[1]",
+        "FiftyOne: 2 annotations stop its import by an attribute such as label",
+    )
+    assert (cut.place, cut.message.partition(";")[0]) == (
+        "annotations[0]",
+        "FiftyOne: 2 masks are cut off at their box",
+    )
+    assert not any("--to fiftyone" in fault.message for fault in validate_document(good()))
+
+
 def test_images_are_looked_at(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (10, 20)).save(tmp_path / "a.jpg", exif=orientation(6))
     (tmp_path / "sub").mkdir()

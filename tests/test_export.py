@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from grounded_seg.cli import main
-from grounded_seg.errors import InputError, UsageError
+from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.export import export_labels, split_names
 from grounded_seg.formats.labelstudio import brush_from_run_length
 from grounded_seg.formats.names import unique_names
@@ -208,6 +208,26 @@ def test_cvat_brings_its_labels(source: Path) -> None:
     assert isinstance(read_json(output / "annotations.json")["annotations"][0]["segmentation"], dict)
 
 
+def test_fiftyone_cuts_nothing_off_and_meets_no_word_of_its_own(source: Path) -> None:
+    document = read_json(source)
+    # Rounded, this box begins a pixel right of the mask; the other one only passes its edges.
+    document["annotations"][1].update(bbox=[4.6, 2, 7.4, 5], label="?")
+    document["annotations"][2]["bbox"] = [1.4, 1.2, 2.9, 8]
+    source.write_text(json.dumps(document))
+    output, losses = exported(source, LabelFormat.FIFTYONE)
+    after = {one["id"]: one for one in read_json(output / "annotations.json")["annotations"]}
+    assert after[2]["bbox"] == [4, 2, 8, 5]
+    assert (after[2]["attribute_label"], after[2]["attributes"]) == ("?", {"attribute_label": "Auto"})
+    assert {"label"}.isdisjoint(after[2])
+    assert after[4]["bbox"] == [1.4, 1.2, 2.9, 8]
+    assert losses.counts["boxes set to the edges of their masks, which would be cut off"] == 1
+    (output / "annotations.json").unlink()
+    output.rmdir()
+    output, losses = exported(source, LabelFormat.FIFTYONE, form=MaskForm.NONE)
+    assert read_json(output / "annotations.json")["annotations"][0]["bbox"] == [4.6, 2, 7.4, 5], "there is no mask"
+    assert not losses.counts
+
+
 def test_mask_pictures(source: Path) -> None:
     output, losses = exported(source, LabelFormat.MASKS)
     shown = np.asarray(PIL.Image.open(output / "instances/a.jpg.001.png"))
@@ -267,6 +287,24 @@ def test_names_that_meet_get_numbers() -> None:
 def test_what_makes_no_sense_is_refused(source: Path, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         exported(source, LabelFormat.YOLO, **options)
+
+
+def test_what_is_forbidden_is_one_line(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = source.parent.parent / "out"
+    output.mkdir()
+
+    def forbidden(path: Path, *_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", forbidden)
+        with pytest.raises(OutputError, match=r"out can't be written \(Permission denied\)"):
+            exported(source, LabelFormat.VOC)
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    monkeypatch.setattr(Path, "exists", forbidden)
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(InputError, match=r"annotations.json can't be read \(Permission denied\)"):
+        exported(source, LabelFormat.VOC)
 
 
 def test_an_output_in_use_is_refused(source: Path) -> None:

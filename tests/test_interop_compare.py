@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "interop"))
 
-from read_back import Check, Outcome, compare
+from read_back import Check, Outcome, compare, compare_joined
 from reader_output import runs
 
+from grounded_seg.formats.yolo import JOINED
+from grounded_seg.labels import Losses
 from grounded_seg.masks import coco_from_run_length, mask_from_run_length, run_length_from_coco, run_length_from_mask
 from grounded_seg.settings import LabelFormat, MaskForm
 
@@ -99,6 +102,34 @@ def test_parts_are_compared_one_by_one(source: Path) -> None:
     compare(check, source, {"a.jpg": read[:1]}, outcome)
     assert "a.jpg: 2 labels written, 1 read" in outcome.problems
     assert "a.jpg: no car was read" in outcome.problems
+
+
+def test_joined_parts_lose_nothing_and_are_as_the_export_says(source: Path) -> None:
+    parts = np.zeros((20, 30), np.bool_)
+    parts[2:6, 3:9] = parts[10:15, 20:28] = True
+    document = json.loads(source.read_text())
+    document["annotations"][0].update(
+        segmentation=coco_from_run_length(run_length_from_mask(parts)), area=int(parts.sum()), bbox=[3, 2, 25, 13]
+    )
+    source.write_text(json.dumps(document))
+    check = replace(CHECK, parts_may_be_joined=True)
+    joined = parts.copy()
+    joined[5:11, 8] = joined[10, 8:20] = True
+
+    def outcome_of(mask: Any, n_told: int, iou_told: float) -> Outcome:
+        outcome = Outcome("tool", "yolo", "polygon", "test")
+        read = {"class": "car", "box": [3, 2, 28, 15], "mask": runs(mask), "score": 0.5}
+        compare(check, source, {"a.jpg": [read]}, outcome)
+        compare_joined(Losses(Counter({JOINED: n_told}), iou_least=iou_told), outcome)
+        return outcome
+
+    # 64 pixels, and 16 of the line between them.
+    right = outcome_of(joined, 1, 0.8)
+    assert (right.problems, right.n_joined, right.joined_iou_least) == ([], 1, 0.8)
+    [lost] = outcome_of(joined & (np.arange(30) < 27), 1, 0.5).problems
+    assert "has lost pixels" in lost
+    assert "of 0 joined masks, 1 were read" in outcome_of(joined, 0, 0.8).problems[0]
+    assert "IoU of 0.8000, the export has said 0.9000" in outcome_of(joined, 1, 0.9).problems[0]
 
 
 @pytest.mark.parametrize("make", [np.zeros, np.ones], ids=["empty", "full"])

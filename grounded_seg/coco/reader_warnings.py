@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from grounded_seg.boxes import rounded_box_holds
 from grounded_seg.coco.faults import Fault
+from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.validate_shapes import numbers
+from grounded_seg.errors import InputError
+from grounded_seg.labels import FIFTYONE_WORDS
+from grounded_seg.masks import run_length_from_coco, tight_box_xyxy
+from grounded_seg.records import BoxXyxy
 
 _READERS = (
     ("Label Studio", "run_lengths", "run-length masks are not read; use `export --to labelstudio`"),
@@ -23,6 +30,13 @@ _READERS = (
     ("supervision", "scores", "scores are lost"),
     ("pycocotools", "no_mask", "annotations without a mask can be measured as boxes only"),
     ("FiftyOne", "no_mask", "annotations without a mask become boxes only"),
+    (
+        "FiftyOne",
+        "own_words",
+        "annotations stop its import by an attribute such as label; use `export --to fiftyone`, or import with "
+        "extra_attrs=False",
+    ),
+    ("FiftyOne", "beyond_box", "masks are cut off at their box; use `export --to fiftyone`"),
 )
 """Tool, what there has to be in the file, and what becomes of it."""
 
@@ -65,3 +79,27 @@ def _features(annotation: Mapping[str, Any]) -> Iterator[str]:
             yield "several"
     if annotation.get("score") is not None:
         yield "scores"
+    attributes = annotation.get("attributes")
+    if FIFTYONE_WORDS & {*annotation, *(attributes if isinstance(attributes, Mapping) else ())}:
+        yield "own_words"
+    box, shape = numbers(annotation.get("bbox")), _shape_xyxy(segmentation)
+    if (
+        box
+        and shape
+        and len(box) == 4
+        and not rounded_box_holds(xyxy_from_xywh((box[0], box[1], box[2], box[3])), shape)
+    ):
+        yield "beyond_box"
+
+
+def _shape_xyxy(segmentation: Any) -> BoxXyxy | None:
+    """Give the edges of a mask in either form; None where it is damaged, or there is none."""
+    if isinstance(segmentation, Mapping):
+        try:
+            return tight_box_xyxy(run_length_from_coco(segmentation))
+        except InputError:
+            return None
+    polygons = [numbers(polygon) for polygon in segmentation] if isinstance(segmentation, list) else []
+    xs = [x for polygon in polygons for x in (polygon or [])[0::2]]
+    ys = [y for polygon in polygons for y in (polygon or [])[1::2]]
+    return (min(xs), min(ys), max(xs), max(ys)) if xs and ys else None

@@ -94,6 +94,10 @@ def _entries(path: Path, root: yaml.MappingNode) -> Iterator[tuple[int, str, str
         texts = [node.value.strip() if isinstance(node, yaml.ScalarNode) else "" for node in (key, value)]
         if not all(texts):
             raise UsageError(f"{path}:{line}: expected `prompt: class`, both of them plain text")
+        for text in texts:
+            # YAML's escapes can spell half of a character, which is no text that could be written to a file.
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UsageError(f"{path}:{line}: {text!a} holds half a character; write the character itself")
         yield line, texts[0], texts[1]
 
 

@@ -74,8 +74,7 @@ def kept_lines(questions: Questions, settings: AskSettings) -> list[dict[str, An
         return []
     path, header = settings.output / LINES_NAME, _header(questions, settings)
     # A line that was cut off by a kill is asked again.
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    complete = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    complete = [line for line in _text_of(path).splitlines(keepends=True) if line.endswith("\n")]
     try:
         first, lines = json.loads(complete[0]) if complete else header, [json.loads(line) for line in complete[1:]]
     except ValueError as error:
@@ -89,6 +88,17 @@ def kept_lines(questions: Questions, settings: AskSettings) -> list[dict[str, An
         settings.output.mkdir(parents=True, exist_ok=True)
         path.write_text("".join([json.dumps(header) + "\n", *complete[1:]]), encoding="utf-8")
     return lines
+
+
+def _text_of(path: Path) -> str:
+    """Read the answers; "" where there are none yet."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise UsageError(f"{path} can't be read ({reason}); name another --output") from error
 
 
 def keep(line: Mapping[str, Any], settings: AskSettings) -> None:

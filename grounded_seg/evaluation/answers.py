@@ -1,5 +1,6 @@
 """Run the pipeline on a data set: what it finds, what it makes of the true boxes, and how long that takes."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ def answers_for(questions: Questions, settings: AskSettings, progress: Progress)
 
 
 def _check_images(data_set: DataSet, folder: Path) -> None:
-    missing = [image.file_name for image in data_set.images if not (folder / image.file_name).is_file()]
+    missing = [image.file_name for image in data_set.images if not os.path.isfile(folder / image.file_name)]
     if missing:
         raise InputError(
             f"{data_set.path}: {len(missing)} of {len(data_set.images)} listed images are not in {folder}, such as "

@@ -1,5 +1,6 @@
 """One evaluation: read the truth, ask the models or read predictions, and measure."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
 def _prompts_of_run(path: Path) -> dict[str, str] | None:
     """Look up what was asked in the `run.json` beside a run's results; None where there is none."""
     folder = RunFolder(path.parent)
-    if path not in (folder.journal, folder.annotations) or not folder.manifest.exists():
+    if path not in (folder.journal, folder.annotations) or not os.path.exists(folder.manifest):
         return None
     manifest = read_json(folder.manifest)
     prompts = manifest.get("prompts") if isinstance(manifest, dict) else None

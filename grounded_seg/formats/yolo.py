@@ -21,6 +21,9 @@ from grounded_seg.records import ImageSize, RunLength
 _IN_PIXEL = 0.25
 """Where in its pixel a corner is written: Ultralytics cuts the fraction off, supervision rounds, both find it so."""
 
+JOINED = "masks whose parts are joined by lines a pixel wide"
+"""Name of that loss."""
+
 
 class YoloWriter:
     """Writes `labels/train/NAME.txt` and so on, and `data.yaml`; a data set without splits is all `train`."""
@@ -98,7 +101,7 @@ class YoloWriter:
         parts = centre_polygons_from_mask(label.mask, self._tolerance_px)
         if not parts:
             return None
-        self.losses.add("masks whose parts are joined by lines a pixel wide", len(parts) > 1)
+        self.losses.add(JOINED, len(parts) > 1)
         ring = np.floor(joined_parts(parts))
         self.losses.add_round_trip(float(mask_iou([label.mask], [_drawn(ring, size)])[0, 0]))
         return list(((ring + _IN_PIXEL) / (size.width, size.height)).ravel().tolist())

@@ -1,6 +1,7 @@
 """Tell the models of the Segment Anything family apart, and load one to where it runs."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ def load_network(source: Path, device: torch.device, dtype: torch.dtype) -> BoxN
     Raises:
         WeightsError: If the weights are missing, damaged, or of another model.
     """
-    model_type = _model_type(source / CONFIG_FILE) if source.is_dir() else MODEL_TYPE
+    model_type = _model_type(source / CONFIG_FILE) if os.path.isdir(source) else MODEL_TYPE
     if model_type == MODEL_TYPE:
         return SamNetwork(load_sam(source), device=device, dtype=dtype)
     # transformers takes seconds to import: only for its own layouts.

@@ -5,6 +5,7 @@ The modules are segment-anything's own; this file only knows their sizes and how
 """
 
 import json
+import os
 import pickle
 import struct
 import warnings
@@ -119,7 +120,7 @@ def load_sam(source: Path) -> Sam:
         WeightsError: If the source is missing or damaged, holds anything but tensors, is of an unknown size, or lacks
             a tensor of the model or brings one too many.
     """
-    if source.is_dir():
+    if os.path.isdir(source):
         tensors = _read_tensors(source / WEIGHTS_FILE)
         config = _read_config(source / CONFIG_FILE)
     else:
@@ -178,8 +179,10 @@ def _read_config(path: Path) -> SamConfig:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read names and tensors without running anything that the file may carry."""
-    if not path.is_file():
-        raise WeightsError(f"{path} is missing: give a Segment Anything file, or a folder that holds {WEIGHTS_FILE}.")
+    if not os.path.isfile(path):
+        raise WeightsError(
+            f"{path} is missing or forbidden: give a Segment Anything file, or a folder that holds {WEIGHTS_FILE}."
+        )
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except pickle.UnpicklingError as error:

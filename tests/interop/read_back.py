@@ -25,7 +25,8 @@ import PIL.Image
 
 from grounded_seg.coco.read import CocoReader
 from grounded_seg.export import export_labels
-from grounded_seg.labels import Label
+from grounded_seg.formats.yolo import JOINED
+from grounded_seg.labels import Label, Losses
 from grounded_seg.masks import (
     area_px,
     coco_from_run_length,
@@ -69,11 +70,10 @@ class Check:
     """What a mask has to have in common with the one written; None where the format holds none."""
     has_scores: bool = False
     parts_may_be_joined: bool = False
-    """The format has one outline for each label, so masks of several parts change; they are counted instead."""
+    """The format has one outline for each label, so masks of several parts grow by the lines that join them. Such a
+    mask has to lose nothing, and to be as like the one written as the export has said."""
     parts_are_labels: bool = False
     """The format has one outline for each label, and makes labels of a mask's parts; so each is compared by itself."""
-    apart_px: int = 0
-    """Pixels that may differ whatever the IoU."""
 
 
 CHECKS = (
@@ -87,12 +87,11 @@ CHECKS = (
     Check("label-studio-sdk", LabelFormat.LABELSTUDIO, MaskForm.POLYGON, 0.98, has_scores=True, parts_are_labels=True),
     Check("label-studio-sdk", LabelFormat.LABELSTUDIO, MaskForm.NONE, has_scores=True),
     Check("datumaro", LabelFormat.COCO, MaskForm.RLE, 1.0, has_scores=True),
-    # It keeps corners as 32-bit numbers, which moves up to 4 pixels of what a person drew; our corners are whole.
-    Check("datumaro", LabelFormat.COCO, MaskForm.POLYGON, 0.98, has_scores=True, apart_px=4),
+    Check("datumaro", LabelFormat.COCO, MaskForm.POLYGON, 0.98, has_scores=True),
     Check("datumaro", LabelFormat.CVAT, MaskForm.RLE, 1.0, has_scores=True),
-    # It cuts masks off at the box's nearest whole pixels, and a box that a person drew can be smaller than its mask.
-    Check("fiftyone", LabelFormat.COCO, MaskForm.RLE, 0.98, has_scores=True),
-    Check("fiftyone", LabelFormat.COCO, MaskForm.POLYGON, 0.98, has_scores=True),
+    Check("fiftyone", LabelFormat.FIFTYONE, MaskForm.RLE, 1.0, has_scores=True),
+    Check("fiftyone", LabelFormat.FIFTYONE, MaskForm.POLYGON, 0.98, has_scores=True),
+    Check("fiftyone", LabelFormat.FIFTYONE, MaskForm.NONE, has_scores=True),
 )
 
 
@@ -110,6 +109,8 @@ class Outcome:
     iou_least: float = 1.0
     n_joined: int = 0
     """Masks of several parts whose parts the format joins, not held against the least IoU."""
+    joined_iou_least: float = 1.0
+    """Of those."""
     n_parted: int = 0
     """Masks of several parts that the format makes labels of; `n_written` counts the parts."""
     problems: list[str] = field(default_factory=list)
@@ -210,7 +211,7 @@ def carry_out(check: Check, python: Path, data: str, source: Path, images: Path)
     folder = CACHE / "exports" / f"{check.tool}-{check.format}-{check.form}-{data}"
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     settings = ExportSettings(source, folder, check.format, check.form, images=images, pictures=Pictures.COPY)
-    export_labels(settings)
+    losses = export_labels(settings).losses
     script = HERE / f"read_{check.tool.replace('-', '_')}.py"
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(HERE)}
     reading = subprocess.run(
@@ -224,12 +225,13 @@ def carry_out(check: Check, python: Path, data: str, source: Path, images: Path)
         outcome.problems.append(f"the reader failed: {reading.stderr.strip().splitlines()[-1]}")
         return outcome
     compare(check, source, json.loads((folder / "read.json").read_text()), outcome)
+    compare_joined(losses, outcome)
     return outcome
 
 
 def compare(check: Check, source: Path, read: dict[str, list[dict[str, Any]]], outcome: Outcome) -> None:
     """Set every label that was written beside the one read that is most like it."""
-    keeps_crowds = check.format in (LabelFormat.COCO, LabelFormat.CVAT)
+    keeps_crowds = check.format in (LabelFormat.COCO, LabelFormat.CVAT, LabelFormat.FIFTYONE)
     with CocoReader(source) as written:
         for image_id in written.images:
             image = written.labelled_image(image_id)
@@ -251,6 +253,17 @@ def compare(check: Check, source: Path, read: dict[str, list[dict[str, Any]]], o
                 twin = min(rest, key=lambda one, label=label: unlike(label, one))  # type: ignore[misc]
                 found = [one for one in found if one is not twin]
                 compare_label(check, image.file_name, label, twin, outcome)
+
+
+def compare_joined(losses: Losses, outcome: Outcome) -> None:
+    """Compare what became of masks of several parts with what the export has said of them."""
+    n_told = losses.counts[JOINED]
+    if n_told != outcome.n_joined:
+        outcome.problems.append(f"the export tells of {n_told} joined masks, {outcome.n_joined} were read")
+    if outcome.joined_iou_least < losses.iou_least - 1e-6:
+        outcome.problems.append(
+            f"a joined mask has an IoU of {outcome.joined_iou_least:.4f}, the export has said {losses.iou_least:.4f}"
+        )
 
 
 def parts_of(label: Label) -> list[Label]:
@@ -301,10 +314,13 @@ def compare_label(check: Check, name: str, label: Label, one: dict[str, Any], ou
     iou = float(mask_iou([label.mask], [mask])[0, 0])
     if check.parts_may_be_joined and n_parts(label.mask) > 1:
         outcome.n_joined += 1
+        outcome.joined_iou_least = min(outcome.joined_iou_least, iou)
+        n_shared = iou / (1 + iou) * (area_px(label.mask) + area_px(mask))
+        if n_shared < area_px(label.mask) - 1e-6:
+            outcome.problems.append(f"{name}: the joined mask of a {label.category} has lost pixels")
         return
     outcome.iou_least = min(outcome.iou_least, iou)
-    pixels_apart = (1 - iou) / (1 + iou) * (area_px(label.mask) + area_px(mask))
-    if iou < check.iou_least and pixels_apart > check.apart_px + 1e-6:
+    if iou < check.iou_least:
         outcome.problems.append(f"{name}: the mask of a {label.category} has an IoU of {iou:.4f}")
 
 
@@ -315,7 +331,7 @@ def n_parts(mask: RunLength) -> int:
 
 def line(outcome: Outcome) -> str:
     """Write an outcome as a line of the table."""
-    joined = f", {outcome.n_joined} joined" if outcome.n_joined else ""
+    joined = f", {outcome.n_joined} joined at least {outcome.joined_iou_least:.4f}" if outcome.n_joined else ""
     parted = f", {outcome.n_parted} in parts" if outcome.n_parted else ""
     problems = f"  FAILED {len(outcome.problems)}: {outcome.problems[0]}" if outcome.problems else "  ok"
     return (

@@ -33,7 +33,10 @@ for item in dataset:
         mask = np.zeros((height, width), bool)
         for annotation in annotations:
             if annotation.type == AnnotationType.polygon:
-                mask |= coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([annotation.points], height, width))) > 0
+                # It rounds corners to two decimals and keeps them as 32-bit numbers, 239.9 as 239.89999: what they
+                # stand for are the two decimals. It rasterises none itself.
+                corners = [round(float(value), 2) for value in annotation.points]
+                mask |= coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([corners], height, width))) > 0
             elif annotation.type == AnnotationType.mask:
                 mask |= annotation.image > 0
         shapes = [one for one in annotations if one.type in (AnnotationType.polygon, AnnotationType.mask)]

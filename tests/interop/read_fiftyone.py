@@ -1,7 +1,4 @@
-"""Read with FiftyOne's COCO importer, without its database: the importer hands out the labels image by image.
-
-With `extra_attrs`, as it is set by default, it fails at an attribute named `label`, which a run's labels have.
-"""
+"""Read with FiftyOne's COCO importer as it comes, without its database: it hands out the labels image by image."""
 
 import os
 import sys
@@ -19,9 +16,7 @@ images = Path(folder, "images").resolve()
 kind = "detections" if seg == "none" else "segmentations"
 labels_path = str(Path(folder, "annotations.json").resolve())
 output = ReaderOutput()
-with COCODetectionDatasetImporter(
-    data_path=str(images), labels_path=labels_path, label_types=kind, extra_attrs=False
-) as importer:
+with COCODetectionDatasetImporter(data_path=str(images), labels_path=labels_path, label_types=kind) as importer:
     for path, metadata, found in importer:
         sides = (metadata.width, metadata.height)
         for label in found.detections if found else ():
