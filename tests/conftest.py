@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import PIL.Image
 import pytest
-from fakes import ColourDetector, InnerSegmenter, painted
+from fakes import ColourDetector, InnerSegmenter, found_models, painted
 
 from grounded_seg.pipeline import GroundedSegmenter
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
@@ -43,9 +43,12 @@ def detector(monkeypatch: pytest.MonkeyPatch) -> ColourDetector:
         segment: SegmentSettings = SegmentSettings(),  # noqa: B008
         tiles: TileSettings | None = None,
         boxes_only: bool = False,
+        found: object = None,
         progress: object = None,
     ) -> GroundedSegmenter:
         return GroundedSegmenter(fake, None if boxes_only else InnerSegmenter(), tiles=tiles)
 
     monkeypatch.setattr(GroundedSegmenter, "from_settings", from_settings)
+    monkeypatch.setattr("grounded_seg.batch.find_models", lambda *_, **__: None)
+    monkeypatch.setattr("grounded_seg.evaluation.answers.find_models", lambda *_, **__: found_models())
     return fake

@@ -1,6 +1,9 @@
 """A detector and a segmenter that need no weights: they find painted rectangles by the name of their colour."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,27 @@ def painted(width: int, height: int, **boxes_xyxy: tuple[int, int, int, int]) ->
     for colour, (x0, y0, x1, y1) in boxes_xyxy.items():
         pixels[y0:y1, x0:x1] = COLOURS[colour]
     return pixels
+
+
+@dataclass(frozen=True)
+class FakeVersions:
+    """What stands for `runtime.Versions`, which imports torch."""
+
+    torch: str = "2"
+
+
+def found_models(detector_sha256: str = "0" * 64) -> Any:
+    """Stand for `loading.FoundModels` of two models without an adapter."""
+    detector, segmenter = SimpleNamespace(sha256=detector_sha256), SimpleNamespace(sha256="1" * 64)
+    return SimpleNamespace(
+        detector=detector,
+        adapter=None,
+        segmenter=segmenter,
+        device="cpu",
+        dtype="float32",
+        threads=1,
+        versions=FakeVersions(),
+    )
 
 
 class ColourDetector:

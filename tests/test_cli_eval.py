@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from coco_cases import Box, polygon, results, truth, written
 from conftest import Paint
-from fakes import ColourDetector
+from fakes import ColourDetector, found_models
 
 from grounded_seg.cli import main
 from grounded_seg.errors import OutputError
@@ -124,10 +124,9 @@ def test_an_evaluation_goes_on_where_it_was(
         real(line, settings)
 
     real = answers.keep
-    monkeypatch.setattr(answers, "keep", keep_one)
-    assert grounded_seg(*asked).exit_code == 1
-    monkeypatch.undo()
-    monkeypatch.setattr(answers.GroundedSegmenter, "from_settings", lambda *_, **__: answers_of(detector))
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "keep", keep_one)
+        assert grounded_seg(*asked).exit_code == 1
     lines = tmp_path / "kept" / "answers.jsonl"
     lines.write_text(lines.read_text() + '{"image_id": 2, "inst')
     assert "add --resume" in grounded_seg(*asked).stderr
@@ -141,12 +140,33 @@ def test_an_evaluation_goes_on_where_it_was(
     other = grounded_seg(*asked, "--resume", "--beams", 3)
     assert other.exit_code == 2
     assert "answers to other detect" in other.stderr
+    monkeypatch.setattr(answers, "find_models", lambda *_, **__: found_models("2" * 64))
+    other = grounded_seg(*asked, "--resume")
+    assert other.exit_code == 2
+    assert "answers to other weights; name another --output" in other.stderr
 
 
-def answers_of(detector: ColourDetector) -> Any:
-    from fakes import InnerSegmenter
+def test_answers_that_may_not_be_read_are_one_line(
+    scenes: Path, detector: ColourDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_text = Path.read_text
 
-    return answers.GroundedSegmenter(detector, InnerSegmenter())
+    def forbidden(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.name == "answers.jsonl":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    outcome = grounded_seg("eval", scenes, "--images", scenes.parent / "images", "-o", tmp_path / "kept")
+    assert outcome.exit_code == 2
+    assert "answers.jsonl can't be read (Permission denied); name another --output" in outcome.stderr
+
+
+def test_help_says_what_the_threshold_is_for() -> None:
+    text = " ".join(grounded_seg("eval", "--help").stdout.split())
+    threshold = text.partition("--score-threshold")[2].partition("--nms")[0]
+    assert "From which score on a box says that something is there" in threshold
+    assert "Average precision takes every box. [default: 0.5]" in threshold
 
 
 def test_a_run_brings_its_prompts(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:

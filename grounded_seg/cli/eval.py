@@ -1,6 +1,7 @@
 """`grounded-seg eval`: COCO metrics of both stages, and why they are what they are."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
     "--absent", type=int, help="Ask each image about so many classes that it hasn't; without it about all of them."
 )
 @model_options
-@detect_options
+@partial(
+    detect_options,
+    threshold_help="From which score on a box says that something is there: for presence, calibration and plots. "
+    "Average precision takes every box.",
+)
 @segment_options
 @tile_options
 @click.option("--boxes-only", is_flag=True, help="Score the boxes only: no masks.")
@@ -74,8 +79,7 @@ def evaluate(
 ) -> int:
     """Measure both stages on GT.json, a COCO data set.
 
-    With --images the models are asked, with --predictions a file is scored. Average precision takes every box;
-    --score-threshold is the score from which a box says that something is there.
+    With --images the models are asked, with --predictions a file is scored.
 
     Exit code: 0 measured, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device, 130 interrupted.
     """

@@ -26,8 +26,8 @@ from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Picture
     "--seg",
     "form",
     type=EnumChoice(MaskForm),
-    help="How masks are written: rle is exact, both gives two files, none boxes only. coco, labelme, labelstudio and "
-    "cvat take rle by default, yolo takes polygon.",
+    help="How masks are written: rle is exact, both gives two files, none boxes only. The default is rle, for "
+    "yolo polygon, for voc none.",
 )
 @click.option(
     "--tolerance",

@@ -63,8 +63,8 @@ def model_options(command: _Command) -> _Command:
     )
 
 
-def detect_options(command: _Command) -> _Command:
-    """Add the options of `DetectSettings`."""
+def detect_options(command: _Command, *, threshold_help: str = "Drop boxes below this score.") -> _Command:
+    """Add the options of `DetectSettings`, with what the score threshold means to the command."""
     return _with(
         command,
         click.option(
@@ -79,7 +79,7 @@ def detect_options(command: _Command) -> _Command:
             type=float,
             default=DetectSettings.score_threshold,
             show_default=True,
-            help="Drop boxes below this score.",
+            help=threshold_help,
         ),
         click.option(
             "--nms",

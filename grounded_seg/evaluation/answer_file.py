@@ -7,11 +7,12 @@ true boxes, and the seconds of each stage.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import UsageError
 from grounded_seg.evaluation.questions import Questions
+from grounded_seg.loading import FoundModels
 from grounded_seg.run_folder import as_output_error
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
@@ -46,10 +47,15 @@ class AskSettings:
             raise UsageError("--resume goes on with the answers of a folder; name it with --output")
 
 
-def _header(questions: Questions, settings: AskSettings) -> dict[str, Any]:
-    """Everything that the answers depend on, in JSON."""
+def _header(questions: Questions, settings: AskSettings, models: FoundModels) -> dict[str, Any]:
+    """Everything that the answers depend on, in JSON; weights by their hash, as they may have moved."""
+    weights = {part: getattr(models, part) for part in ("detector", "adapter", "segmenter")}
     fixed = {
-        "models": asdict(settings.models),
+        "weights": {part: None if located is None else located.sha256 for part, located in weights.items()},
+        "device": models.device,
+        "dtype": models.dtype,
+        "threads": models.threads,
+        "versions": asdict(models.versions),
         "detect": asdict(replace(settings.detect, score_threshold=0.0)),
         "segment": asdict(settings.segment),
         "tiles": None if settings.tiles is None else asdict(settings.tiles),
@@ -59,20 +65,21 @@ def _header(questions: Questions, settings: AskSettings) -> dict[str, Any]:
         "prompts": {str(image): asked.class_by_prompt for image, asked in questions.by_image.items()},
         "boxes": [(one.image_id, one.category_id, one.bbox_xywh) for one in questions.data_set.objects],
     }
-    plain: dict[str, Any] = json.loads(json.dumps(fixed, default=_plain))
+    plain: dict[str, Any] = json.loads(json.dumps(fixed))
     return plain
 
 
-def kept_lines(questions: Questions, settings: AskSettings) -> list[dict[str, Any]]:
+def kept_lines(questions: Questions, settings: AskSettings, models: FoundModels) -> list[dict[str, Any]]:
     """Read the answers there are, or start a file for them.
 
     Raises:
-        UsageError: If there are answers and they aren't to be gone on with, or belong to other settings.
+        UsageError: If there are answers and they aren't to be gone on with, or belong to other settings, weights,
+            device, number format, threads or software.
         OutputError: If the file can't be written.
     """
     if settings.output is None:
         return []
-    path, header = settings.output / LINES_NAME, _header(questions, settings)
+    path, header = settings.output / LINES_NAME, _header(questions, settings, models)
     # A line that was cut off by a kill is asked again.
     complete = [line for line in _text_of(path).splitlines(keepends=True) if line.endswith("\n")]
     try:
@@ -111,9 +118,3 @@ def keep(line: Mapping[str, Any], settings: AskSettings) -> None:
         return
     with as_output_error(), (settings.output / LINES_NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, PurePath):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no place among the answers")

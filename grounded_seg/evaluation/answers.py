@@ -17,6 +17,7 @@ from grounded_seg.errors import InputError
 from grounded_seg.evaluation.answer_file import AskSettings, keep, kept_lines
 from grounded_seg.evaluation.questions import Questions
 from grounded_seg.images import read_image
+from grounded_seg.loading import FoundModels, find_models
 from grounded_seg.masks import run_length_from_coco
 from grounded_seg.pipeline import GroundedSegmenter, batches
 from grounded_seg.records import Detection, Image, Instance
@@ -40,17 +41,18 @@ def answers_for(questions: Questions, settings: AskSettings, progress: Progress)
     """Ask the models about every image of a data set.
 
     Raises:
-        UsageError: If the folder of the answers is in use, or holds those of other settings.
+        UsageError: If the folder of the answers is in use, or holds those of other settings or weights.
         InputError: If an image is missing, can't be read, or isn't of the size that the data set says.
         WeightsError, DeviceError: As for `GroundedSegmenter.from_preset`.
         OutputError: If the answers can't be kept.
     """
     _check_images(questions.data_set, settings.images)
-    lines = kept_lines(questions, settings)
+    models = find_models(settings.models, boxes_only=settings.boxes_only)
+    lines = kept_lines(questions, settings, models)
     done = {line["image_id"] for line in lines}
     if len(done) < len(questions.data_set.images):
         progress(len(done), len(questions.data_set.images))
-        for line in _new_lines(questions, settings, done):
+        for line in _new_lines(questions, settings, models, done):
             lines.append(line)
             keep(line, settings)
             progress(len(lines), len(questions.data_set.images))
@@ -70,7 +72,9 @@ def _asks_true_boxes(data_set: DataSet, settings: AskSettings) -> bool:
     return data_set.has_masks and not settings.boxes_only
 
 
-def _new_lines(questions: Questions, settings: AskSettings, done: set[int]) -> Iterator[dict[str, Any]]:
+def _new_lines(
+    questions: Questions, settings: AskSettings, models: FoundModels, done: set[int]
+) -> Iterator[dict[str, Any]]:
     """Ask about the images that aren't done; a batch is the same images whatever is done already."""
     segmenter = GroundedSegmenter.from_settings(
         settings.models,
@@ -78,6 +82,7 @@ def _new_lines(questions: Questions, settings: AskSettings, done: set[int]) -> I
         segment=settings.segment,
         tiles=settings.tiles,
         boxes_only=settings.boxes_only,
+        found=models,
     )
     for batch in batches(questions.data_set.images, settings.batch_size):
         if all(image.id in done for image in batch):
