@@ -1,0 +1,65 @@
+"""The bare base that a training starts from."""
+
+from dataclasses import replace
+
+import torch
+from peft import prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig, Florence2ForConditionalGeneration
+from transformers.utils import is_bitsandbytes_available
+
+from grounded_seg.detect.checkpoint import load_florence
+from grounded_seg.detect.florence import FlorenceModel
+from grounded_seg.errors import UsageError
+from grounded_seg.train.settings import Quantization, TrainSettings
+from grounded_seg.weights.locate import LocatedWeights, locate
+from grounded_seg.weights.sources import resolve
+
+
+def locate_base(settings: TrainSettings) -> LocatedWeights:
+    """Find or fetch the detector that the settings name, without any adapter.
+
+    Raises:
+        UsageError: If there is no such preset.
+        WeightsError: If it isn't there and can't be fetched.
+    """
+    sources = resolve(replace(settings.models, adapter="none"))
+    return locate(sources.detector, offline=settings.models.offline)
+
+
+def load_base(base: LocatedWeights, settings: TrainSettings, device: torch.device) -> FlorenceModel:
+    """Load the base in float32, or quantized where the settings say so.
+
+    Raises:
+        UsageError: If bitsandbytes is needed and isn't installed, or the device is no GPU.
+        WeightsError: If the weights are damaged or another model's.
+    """
+    florence = load_florence(base.path)
+    if settings.quantization is Quantization.NONE:
+        return florence
+    if device.type != "cuda" or not is_bitsandbytes_available():
+        raise UsageError(
+            f"quantization {settings.quantization} needs a CUDA device and bitsandbytes; leave it out, or "
+            "pip install bitsandbytes"
+        )
+    network = Florence2ForConditionalGeneration.from_pretrained(
+        base.path,
+        quantization_config=quantization_config(settings.quantization),
+        device_map={"": device},
+        local_files_only=True,
+    )
+    florence.network = prepare_model_for_kbit_training(
+        network, use_gradient_checkpointing=settings.gradient_checkpointing
+    )
+    return florence
+
+
+def quantization_config(quantization: Quantization) -> BitsAndBytesConfig:
+    """Give the library's configuration: 8-bit integers, or 4-bit NormalFloat (arXiv 2305.14314) computed in bfloat16."""
+    if quantization is Quantization.INT8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

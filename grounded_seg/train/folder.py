@@ -1,0 +1,172 @@
+"""The folder of a training: what lies where, the log of its figures, and which checkpoint to go on from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.errors import InputError, UsageError
+from grounded_seg.run_folder import as_output_error
+from grounded_seg.train.settings import Method
+
+Row = Mapping[str, float]
+"""Figures of one moment, with its `step` and `epoch`."""
+
+_LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
+
+
+@dataclass(frozen=True)
+class TrainFolder:
+    """Where each of a training's files belongs."""
+
+    root: Path
+
+    @property
+    def adapter(self) -> Path:
+        """The best adapter so far."""
+        return self.root / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The best model so far, of full tuning."""
+        return self.root / "model"
+
+    @property
+    def metrics(self) -> Path:
+        """A line of figures for each step and each validation."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def loss_picture(self) -> Path:
+        """The curves of training and validation loss."""
+        return self.root / "loss.png"
+
+    @property
+    def report(self) -> Path:
+        """Base against tuned, in words and pictures."""
+        return self.root / "report.md"
+
+    @property
+    def manifest(self) -> Path:
+        """Settings, versions, weights and figures."""
+        return self.root / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What `--resume` goes on from."""
+        return self.root / "checkpoints"
+
+    def result(self, method: Method) -> Path:
+        """Where the best weights lie."""
+        return self.adapter if method is Method.LORA else self.model
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds something.
+
+        Raises:
+            UsageError: If it is no folder, or not empty.
+        """
+        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise UsageError(f"{self.root} is in use; add --resume to go on with it, or name another folder with -o")
+
+    def check_same(self, option_values: Mapping[str, Any]) -> None:
+        """Refuse to go on with a training of other settings.
+
+        Raises:
+            UsageError: If there is no training to go on with, or settings differ; it names them.
+        """
+        try:
+            known = json.loads(self.manifest.read_text(encoding="utf-8"))["settings"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{self.root} holds no training to go on with; leave --resume out") from error
+        changed = sorted(
+            name for name in option_values.keys() | known.keys() if option_values.get(name) != known.get(name)
+        )
+        if changed:
+            raise UsageError(
+                f"{self.root} was trained with other {', '.join(changed)}; give the same, or name another folder"
+            )
+
+    def last_checkpoint(self) -> Path | None:
+        """Find the last whole checkpoint; its state is what is written last, so a cut-off one has none."""
+        found = []
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            try:
+                found.append((int(json.loads((folder / "trainer_state.json").read_text())["global_step"]), folder))
+            except (OSError, ValueError, KeyError):
+                continue
+        return max(found)[1] if found else None
+
+    @as_output_error()
+    def write_manifest(self, content: Mapping[str, Any]) -> None:
+        """Write `run.json`, whole or not at all.
+
+        Raises:
+            OutputError: If it can't be written.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        part = self.manifest.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(self.manifest)
+
+
+class MetricsLog:
+    """`metrics.jsonl`, kept in memory as well: a line for each step's loss, and for each validation."""
+
+    def __init__(self, path: Path, up_to_step: int = 0, *, writes: bool = True) -> None:
+        """Read what is there and cut off what came after the checkpoint that is gone on from.
+
+        Args:
+            path: The file; there need not be one.
+            up_to_step: The checkpoint's step; 0 to start anew.
+            writes: Off where another process of the same training writes the file.
+
+        Raises:
+            InputError: If a line of the kept part is damaged.
+        """
+        self._path = path
+        self._writes = writes
+        self.rows: list[Row] = []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and up_to_step else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                if row["step"] > up_to_step:
+                    break
+            except (ValueError, KeyError, TypeError) as error:
+                # A kill may cut the last line off.
+                if number == len(lines):
+                    break
+                raise InputError(f"{path}:{number}: this is no line of figures; train anew") from error
+            self.rows.append(row)
+        with as_output_error():
+            if not writes:
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+    def add(self, row: Row) -> None:
+        """Write a line.
+
+        Raises:
+            OutputError: If it can't be written.
+        """
+        self.rows.append(dict(row))
+        if not self._writes:
+            return
+        with as_output_error(), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def best(self, metric: str) -> Row | None:
+        """Give the validation with the best value of a figure, the first of equal ones; None before there is any."""
+        key = f"valid_{metric}"
+        rows = [row for row in self.rows if key in row]
+        sign = -1 if metric in _LOWER_IS_BETTER else 1
+        return max(rows, key=lambda row: sign * row[key], default=None)
+
+    def n_since_best(self, metric: str) -> int:
+        """Count the values of a figure after its best one."""
+        steps = [row["step"] for row in self.rows if f"valid_{metric}" in row]
+        best = self.best(metric)
+        return 0 if best is None else sum(step > best["step"] for step in steps)

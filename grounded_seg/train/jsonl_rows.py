@@ -1,0 +1,120 @@
+"""Examples from JSON lines with `image`, `prefix` and `suffix`: the form that Florence-2's tuners share.
+
+`{"image": "a.jpg", "prefix": "<OD>", "suffix": "car<loc_10><loc_20><loc_300><loc_400>"}`. The prefix is a task's token,
+with the text that the task takes behind it, or words of the user's own; the suffix is the answer.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from grounded_seg.coco.json_file import read_text
+from grounded_seg.detect.location_tokens import N_BINS, boxes_from_bins
+from grounded_seg.detect.tasks import TASKS, find_task
+from grounded_seg.errors import InputError, UsageError
+from grounded_seg.records import ImageSize
+from grounded_seg.train.checks import UnusableRowError, checked_size, image_beside
+from grounded_seg.train.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample
+
+_LOCATION = re.compile(r"<loc_(\d+)>")
+_GROUP = re.compile(r"(?P<label>[^<]*)(?P<bins>(?:<loc_\d+>)+)")
+_TASK_TOKEN = re.compile(r"\s*<(?P<name>[A-Z_]+)>(?P<text>.*)", re.DOTALL)
+
+
+def read_jsonl(path: Path) -> SplitData:
+    """Read the rows of a file; those that can't be used become faults with their line.
+
+    Raises:
+        InputError: If the file can't be read or isn't UTF-8.
+    """
+    examples: list[Example] = []
+    faults: list[Fault] = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            examples.append(_example(line, path.parent, place))
+        except UnusableRowError as error:
+            faults.append(Fault(place, str(error)))
+    if not examples and not faults:
+        raise InputError(f"{path} is empty; export it again")
+    return SplitData(tuple(examples), tuple(faults))
+
+
+def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
+    """Read `label<loc>x4<loc>x4 label...`, strictly: what isn't exactly of this form isn't a truth to learn from.
+
+    Args:
+        answer: Of the task OD; empty for an image with nothing on it.
+        size: The upright image. The boxes have their corners at the centres of the bins.
+
+    Raises:
+        UnusableRowError: If the answer has another form, a bin that doesn't exist, or corners in the wrong order.
+    """
+    rest, boxes = answer.strip(), []
+    while rest:
+        match = _GROUP.match(rest)
+        if match is None:
+            raise UnusableRowError(f"{_shown(rest)} isn't a label with location tokens behind it; correct the suffix")
+        label, bins = match["label"].strip(), _bins(match["bins"])
+        if not label:
+            raise UnusableRowError(f"{_shown(rest)} has no label in front; correct the suffix")
+        if len(bins) % 4:
+            raise UnusableRowError(f"{label!r} has {len(bins)} location tokens, which aren't four a box")
+        rows = np.array(bins).reshape(-1, 4)
+        if (rows[:, :2] > rows[:, 2:]).any():
+            raise UnusableRowError(f"a box of {label!r} has its corners in the wrong order; they are x0, y0, x1, y1")
+        boxes += [LabelledBox(label, (x0, y0, x1, y1)) for x0, y0, x1, y1 in boxes_from_bins(rows, size).tolist()]
+        rest = rest[match.end() :].lstrip()
+    return tuple(boxes)
+
+
+def _example(line: str, folder: Path, place: str) -> Example:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UnusableRowError(f"this is not JSON ({error}); correct it or take the line out") from error
+    texts = [row.get(key) if isinstance(row, dict) else None for key in ("image", "prefix", "suffix")]
+    if not all(isinstance(text, str) for text in texts) or not texts[0] or not texts[1].strip():
+        raise UnusableRowError("it isn't an object with the texts image, prefix and suffix; add what is missing")
+    name, prefix, suffix = texts
+    path = image_beside(folder, name)
+    size = checked_size(path)
+    question, is_detection = _question(prefix)
+    if is_detection:
+        return BoxExample(path, size, boxes_from_answer(suffix, size), place)
+    # Boxes within texts are learnt as they stand, but not with tokens that don't exist.
+    for text in (prefix, suffix):
+        _bins(text)
+    return TextExample(path, size, question, suffix.strip(), place)
+
+
+def _question(prefix: str) -> tuple[str, bool]:
+    """Give the words to ask, and whether the answer is a detection's."""
+    match = _TASK_TOKEN.fullmatch(prefix)
+    if match is None or match["name"] not in TASKS:
+        return prefix.strip(), False
+    task = find_task(match["name"])
+    try:
+        return task.question(match["text"]), task.name == "OD"
+    except UsageError as error:
+        raise UnusableRowError(f"its prefix makes no sense: {error}") from error
+
+
+def _bins(text: str) -> list[int]:
+    return list(_checked_bins(text))
+
+
+def _checked_bins(text: str) -> Iterator[int]:
+    for digits in _LOCATION.findall(text):
+        if int(digits) >= N_BINS or (len(digits) > 1 and digits[0] == "0"):
+            raise UnusableRowError(f"there is no token <loc_{digits}>; they go from <loc_0> to <loc_{N_BINS - 1}>")
+        yield int(digits)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

@@ -1,0 +1,105 @@
+"""What a data set becomes: images with boxes, and questions with their answers as text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from grounded_seg.records import BoxXyxy, ImageSize, RunLength
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """An object that is to be found."""
+
+    label: str
+    box_xyxy: BoxXyxy
+    mask: RunLength | None = None
+    """Where the data set has one: not learnt from, but measured in the report."""
+
+
+@dataclass(frozen=True)
+class BoxExample:
+    """An image and all objects of the data set's classes on it."""
+
+    image: Path
+    size: ImageSize
+    """Of the upright image, in pixels."""
+    boxes: tuple[LabelledBox, ...]
+    """None for a background image."""
+    place: str
+    """Where it comes from, as `train/annotations.jsonl:7`."""
+    unsure: frozenset[str] = frozenset()
+    """Classes of which there are more here than `boxes` has, as with COCO's crowds: never asked about."""
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """An image, a question and the answer, as given."""
+
+    image: Path
+    size: ImageSize
+    question: str
+    """The words that the model is asked with."""
+    answer: str
+    """May hold location tokens."""
+    place: str
+
+
+Example: TypeAlias = BoxExample | TextExample
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of a data set that can't be used."""
+
+    place: str
+    """File and line."""
+    what: str
+    """What is wrong, and what to do."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}"
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """The examples of one split."""
+
+    examples: tuple[Example, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set as it is learnt from."""
+
+    train: SplitData
+    valid: SplitData
+    test: SplitData
+    classes: tuple[str, ...]
+    """Of all boxes, in the data set's own order."""
+    notes: tuple[str, ...] = ()
+    """What was read in spite of its form, a line each."""
+
+    @property
+    def splits(self) -> dict[str, SplitData]:
+        """Each split by its name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """All rows that were left out."""
+        return tuple(fault for split in self.splits.values() for fault in split.faults)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing asked of one image, with its true answer."""
+
+    example: Example
+    text: str
+    """The words that the model is asked with."""
+    answer: str
+    """What it is to say, with location tokens; empty for what isn't there."""
+    prompt: str = ""
+    """The class that is asked for; empty where it isn't one class."""

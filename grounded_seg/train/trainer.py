@@ -1,0 +1,273 @@
+"""transformers' `Seq2SeqTrainer` on questions that share images: loss, validation, and when both happen."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, SequentialSampler
+from transformers import (
+    PrinterCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+from transformers.models.florence2.modeling_florence2 import shift_tokens_right
+
+from grounded_seg.detect.florence import FlorenceModel
+from grounded_seg.errors import UsageError
+from grounded_seg.train.answers import answered
+from grounded_seg.train.folder import MetricsLog, Row
+from grounded_seg.train.lora import trains_vision
+from grounded_seg.train.metrics import figures_of
+from grounded_seg.train.records import Question
+from grounded_seg.train.samples import IGNORED, Collator, ImageStore, QuestionDataset
+from grounded_seg.train.schedules import make_optimizer, make_schedule
+from grounded_seg.train.settings import TrainSettings
+
+Batch = Mapping[str, torch.Tensor]
+SaveBest = Callable[[], None]
+Watcher = Callable[[Row], None]
+
+
+class FlorenceTrainer(Seq2SeqTrainer):
+    """Trains a Florence-2 on questions: an image is encoded once a batch, however many questions are about it."""
+
+    def __init__(
+        self,
+        florence: FlorenceModel,
+        model: nn.Module,
+        settings: TrainSettings,
+        args: Seq2SeqTrainingArguments,
+        train: QuestionDataset,
+        validation: "Validation",
+        callbacks: Sequence[TrainerCallback],
+    ) -> None:
+        """Put everything together; nothing is trained yet.
+
+        Args:
+            florence: The base. Its network's layers are what `model` trains.
+            model: From `lora.make_trainable`.
+            settings: What the optimizer and its schedule follow.
+            args: The library's own settings, see `training.arguments`.
+            train: What is learnt from.
+            validation: What is measured when a callback says so.
+            callbacks: When that is, among others.
+        """
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train,
+            data_collator=Collator(florence.pixels, florence.vocabulary.pad_id),
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)
+        # Our loss is the sum over the step's tokens divided by their number, however many passes make the step.
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = False
+        self._florence = florence
+        self._settings = settings
+        self._validation = validation
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Compute the mean cross-entropy of the answers' tokens over the whole step."""
+        labels = inputs["labels"]
+        logits = self._logits(model, inputs)
+        total = functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        n_tokens = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        loss = total / n_tokens
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The devices' gradients are averaged, and each counted its own tokens only.
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the validation's loss, and its answers where they are due."""
+        model = self.model.eval()
+        total, n_tokens = 0.0, 0
+        with torch.no_grad():
+            for batch in self._validation.batches(self.data_collator, self.args.per_device_train_batch_size):
+                inputs = self._prepare_inputs(batch)
+                n_here = int((inputs["labels"] != IGNORED).sum())
+                total += float(self.compute_loss(model, inputs)) * n_here
+                n_tokens += n_here
+        figures = {"loss": total / max(1, n_tokens)} | self._validation.figures(self._florence)
+        row = {f"valid_{name}": value for name, value in figures.items()}
+        self.log(row)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
+        return row
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer of the settings."""
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self.model if model is None else model, self._settings)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Make the schedule of the settings."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = make_schedule(optimizer or self.optimizer, self._settings, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _logits(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
+        """Give the decoder's logits over the answers, (n, t, vocabulary)."""
+        network = self._florence.network
+        learns_to_see = trains_vision(self._settings.parts)
+        if not learns_to_see:
+            network.model.vision_tower.eval()
+        with self.accelerator.autocast(), torch.set_grad_enabled(learns_to_see and torch.is_grad_enabled()):
+            features = network.get_image_features(inputs["pixel_values"]).pooler_output
+        features = features[inputs["image_index"]]
+        words = network.get_input_embeddings()(inputs["input_ids"])
+        text = network.config.text_config
+        # The native forward would shift the labels too, but then compute the loss a second time.
+        answers = shift_tokens_right(inputs["labels"], text.pad_token_id, text.decoder_start_token_id)
+        mask = inputs["attention_mask"]
+        logits: torch.Tensor = model(
+            inputs_embeds=torch.cat([features.to(words.dtype), words], dim=1),
+            attention_mask=torch.cat([mask.new_ones(features.shape[:2]), mask], dim=1),
+            decoder_input_ids=answers,
+            use_cache=False,
+        ).logits
+        return logits
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        """Take the questions in the plan's order, which is shuffled anew for each epoch."""
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+
+class Validation:
+    """The questions that a training is measured on, always the same ones."""
+
+    def __init__(
+        self, dataset: QuestionDataset, asked: Sequence[Question], images: ImageStore, metrics: Sequence[Any]
+    ) -> None:
+        """Choose what is measured.
+
+        Args:
+            dataset: Of the loss.
+            asked: Questions whose answers are generated at the end of each epoch.
+            images: Where their images come from.
+            metrics: Figures beyond the built-in ones.
+        """
+        self._dataset = dataset
+        self._asked = asked
+        self._images = images
+        self._metrics = metrics
+        self.generates = False
+        """Whether answers are due as well; `Rhythm` sets it."""
+
+    def batches(self, collator: Any, size: int) -> DataLoader[Any]:
+        """Give the batches for the loss."""
+        return DataLoader(self._dataset, batch_size=size, collate_fn=collator)
+
+    def figures(self, florence: FlorenceModel) -> dict[str, float]:
+        """Generate the answers and measure them; nothing where that isn't due."""
+        if not self.generates:
+            return {}
+        return figures_of(list(answered(florence, self._asked, self._images)), self._metrics)
+
+
+class Rhythm(TrainerCallback):
+    """Says when to validate, save and stop: at steps as asked, and at the end of every epoch."""
+
+    def __init__(self, settings: TrainSettings, validation: Validation, log: MetricsLog, best_metric: str) -> None:
+        self._settings = settings
+        self._validation = validation
+        self._log = log
+        self._best_metric = best_metric
+
+    def on_step_begin(
+        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Generate nothing between epochs."""
+        self._validation.generates = False
+
+    def on_step_end(
+        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Validate and save between epochs, where asked."""
+        if control.should_training_stop or float(state.epoch).is_integer():
+            # The end of the epoch does both in a moment.
+            control.should_evaluate = control.should_save = False
+            return
+        control.should_evaluate = bool(self._settings.eval_steps) and state.global_step % self._settings.eval_steps == 0
+        control.should_save = bool(self._settings.save_steps) and state.global_step % self._settings.save_steps == 0
+
+    def on_epoch_end(
+        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Validate, with answers, and save."""
+        self._validation.generates = True
+        control.should_evaluate = control.should_save = True
+
+    def on_evaluate(
+        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Stop where nothing gets better any more.
+
+        Raises:
+            UsageError: If the figure by which that is told isn't among those of this data set.
+        """
+        if not self._validation.generates:
+            return
+        if self._log.best(self._best_metric) is None:
+            known = sorted(name.removeprefix("valid_") for name in self._log.rows[-1] if name.startswith("valid_"))
+            raise UsageError(f"there is no figure {self._best_metric!r} to choose the best by, only {', '.join(known)}")
+        patience = self._settings.patience
+        if patience is not None:
+            control.should_training_stop = self._log.n_since_best(self._best_metric) >= patience
+
+
+class Keeper(TrainerCallback):
+    """Writes the figures down, and the weights whenever they are the best so far."""
+
+    def __init__(self, log: MetricsLog, best_metric: str, save_best: SaveBest, watcher: Watcher | None) -> None:
+        self._log = log
+        self._best_metric = best_metric
+        self._save_best = save_best
+        self._watcher = watcher
+
+    def on_log(
+        self,
+        args: Seq2SeqTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Add a line to `metrics.jsonl`.
+
+        Raises:
+            UsageError: If the loss is no number any more.
+        """
+        figures = dict(logs or {})
+        if not {"loss", "valid_loss"} & figures.keys():
+            return
+        if figures.get("loss") is not None and not torch.isfinite(torch.tensor(figures["loss"])):
+            raise UsageError(
+                f"the loss is {figures['loss']} at step {state.global_step}; lower --lr, or train with --dtype float32"
+            )
+        row = {"step": state.global_step, **figures}
+        self._log.add(row)
+        if not state.is_world_process_zero:
+            return
+        if self._watcher is not None:
+            self._watcher(row)
+        best = self._log.best(self._best_metric)
+        if best is not None and best["step"] == state.global_step and f"valid_{self._best_metric}" in row:
+            self._save_best()
