@@ -1,150 +1,147 @@
-"""Many images: read, ask, write pictures and a journal line for each, and the COCO file at the end."""
+"""Many images: read ahead, ask, write pictures and a journal line for each behind, and the COCO file at the end.
+
+The models work on one batch after the other, on the thread that called. Other threads decode the images of the next
+batches and write what came of the last ones, so that the models seldom wait.
+"""
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from grounded_seg.asking import BatchAsker
 from grounded_seg.coco.export import journal_line, write_annotations
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
-from grounded_seg.images import FoundImages, find_images, read_image
+from grounded_seg.images import read_image, reading_up_to
+from grounded_seg.inputs import FoundImages, Given, find_images
 from grounded_seg.journal import Journal, read_lines
-from grounded_seg.manifest import Counts, Manifest
+from grounded_seg.loading import FoundModels, find_models
+from grounded_seg.manifest import ImageNames, Manifest, read_manifest
 from grounded_seg.pictures import write_pictures
-from grounded_seg.pipeline import GroundedSegmenter, PromptedResult, batches, read_or_skip
+from grounded_seg.pipeline import GroundedSegmenter, batches, read_or_skip
+from grounded_seg.reading import read_ahead
 from grounded_seg.records import Image, ImageSkipped, RunReport
+from grounded_seg.results import PromptedResult
+from grounded_seg.resume import check_same, tally_of
 from grounded_seg.run_folder import RunFolder, as_output_error
 from grounded_seg.settings import OnError, RunSettings
+from grounded_seg.tally import Tally
+from grounded_seg.writing import OrderedWriter
 
 if TYPE_CHECKING:
     from grounded_seg.weights.fetch import Progress
 
 Outcome: TypeAlias = PromptedResult | ImageSkipped
 
+_N_THREADS = min(8, os.cpu_count() or 1)
+"""That read, and again as many that write. More wouldn't decode any faster, and hold more images."""
+
 
 class Watcher(Protocol):
-    """Is told how a run goes, as it goes."""
+    """Is told how a run goes, as it goes; of images on another thread than the caller's."""
 
-    def started(self, n_images: int) -> None:
-        """The models are loaded, the first image is next."""
+    def started(self, n_images: int, n_done: int) -> None:
+        """The models are loaded, the first image is next; so many stand in the journal from an earlier run."""
 
     def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
         """An image is done or skipped, and `line` stands in the journal."""
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """The images of one position in the list, as far as they could be read."""
+class _Read:
+    """An image as far as it could be read."""
 
-    file_names: tuple[str, ...]
-    images: list[Image | ImageSkipped]
+    file_name: str
+    image: Image | ImageSkipped
+    seconds: float
 
 
-@dataclass
-class _Tally:
-    """Counts and seconds that grow while a run goes on."""
+@dataclass(frozen=True)
+class _Finished:
+    """An image whose pictures are written, ready for the journal."""
 
-    n_done: int = 0
-    n_instances: int = 0
-    n_empty_masks: int = 0
-    n_unusable_boxes: int = 0
-    skipped: list[ImageSkipped] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    file_name: str
+    outcome: Outcome
+    line: JournalLine
+    seconds: dict[str, float]
 
-    def add(self, outcome: Outcome) -> None:
-        if isinstance(outcome, ImageSkipped):
-            self.skipped.append(outcome)
-            return
-        self.n_done += 1
-        self.n_instances += len(outcome.instances)
-        self.n_empty_masks += outcome.n_empty_masks
-        self.n_unusable_boxes += outcome.n_unusable_boxes
-        for stage, seconds in outcome.seconds.items():
-            self._add_seconds(stage, seconds)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._add_seconds(stage, time.perf_counter() - started)
+@dataclass(frozen=True)
+class _Run:
+    """What the steps of a run share."""
 
-    def _add_seconds(self, stage: str, seconds: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+    prompts: PromptSet
+    settings: RunSettings
+    found: FoundImages
+    folder: RunFolder
+    journal: Journal
+    tally: Tally
+    watcher: Watcher
 
 
 def run_images(
     prompts: PromptSet,
-    paths: Sequence[Path],
+    paths: Sequence[Given],
     settings: RunSettings,
     watcher: Watcher,
     *,
     progress: "Progress | None" = None,
 ) -> RunReport:
-    """Ask about all images of files and folders, and write what was found into `settings.output`.
+    """Ask about all images of files, folders and lists, and write what was found into `settings.output`.
 
-    Which images go through the models together is fixed by position in the sorted list, so the same list and settings
-    give the same bytes of `annotations.json` and `results.jsonl`. An image that can't be read is skipped, unless it is
-    the only one asked about. Nothing is written before the first batch has been read and the models are loaded.
+    Which images go through the models together is fixed by position in the sorted list, and every batch has the same
+    shape. So the same list and settings give the same bytes of `annotations.json` and `results.jsonl`, whether the run
+    was cut off and resumed or not. An image that can't be read is skipped, unless it is the only one asked about.
+    Nothing is written before the first batch has been read and the models are loaded. Whatever ends the run, the lines
+    in the journal are whole by then, and it can be resumed.
 
     Args:
         prompts: What is asked about each image.
-        paths: Image files and folders.
+        paths: Image files, folders, and lists of these.
         settings: How it is asked, and what is written.
         watcher: Told about each image.
         progress: Called while a weight file is fetched.
 
     Raises:
-        UsageError: If the output folder is in use.
+        UsageError: If the output folder is in use, or what is to be resumed is another run.
         InputError: If there are no images, or one can't be read that isn't to be skipped.
         WeightsError, DeviceError: As for `GroundedSegmenter.from_preset`.
         OutputError: If the results can't be written.
     """
     started = time.perf_counter()
     folder = RunFolder(settings.output)
-    folder.check_free(overwrite=settings.overwrite)
-    found = _find_inputs(paths, settings, folder)
-    tally = _Tally()
-    is_alone = len(paths) == 1 and not os.path.isdir(paths[0])
-    read_batches = _read_batches(found, settings, tally, skip=settings.on_error is OnError.SKIP and not is_alone)
-    # The first batch is read before the models are loaded: a single bad image is told at once.
-    first = next(read_batches)
-    with tally.timed("load"):
-        segmenter = GroundedSegmenter.from_settings(
-            settings.models,
-            settings.detect,
-            segment=settings.segment,
-            tiles=settings.tiles,
-            boxes_only=settings.boxes_only,
-            progress=progress,
+    folder.check_free(overwrite=settings.overwrite, resume=settings.resume)
+    with Journal(folder.journal) as journal, reading_up_to(settings.max_pixels):
+        found = _find_inputs(paths, settings, folder)
+        names = ImageNames(found.root, len(found.file_names), found.sha256)
+        manifest = Manifest(
+            prompts.class_by_prompt, tuple(map(str, paths)), names, settings, None, images_at_once=settings.batch_size
         )
-    folder.clear()
-    watcher.started(len(found.file_names))
-    with Journal(folder.journal) as journal:
-        for batch in chain([first], read_batches):
-            for file_name, outcome, line in _process(batch, prompts, segmenter, folder, settings, tally):
-                journal.append(line)
-                watcher.finished_image(file_name, outcome, line)
-    with tally.timed("write"), as_output_error():
-        write_annotations(read_lines(folder.journal), prompts.classes, folder.annotations, prompts.class_by_prompt)
-    tally.seconds["total"] = time.perf_counter() - started
-    report = RunReport(
-        n_done=tally.n_done,
-        n_skipped=len(tally.skipped),
-        n_instances=tally.n_instances,
-        seconds=tally.seconds["total"],
-        skipped=tuple(tally.skipped),
-    )
-    _manifest(prompts, paths, settings, segmenter, tally, report).write(folder.manifest)
+        tally, earlier = Tally(), None
+        # A run that was killed before its first line has left nothing to go on with.
+        if settings.resume and journal.has_lines:
+            earlier = read_manifest(folder.manifest)
+            check_same(earlier, manifest, folder.root)
+            manifest = replace(manifest, images_at_once=earlier["images_at_once"])
+            tally = tally_of(journal, found)
+        run = _Run(prompts, settings, found, folder, journal, tally, watcher)
+        manifest = _ask_about_the_rest(run, manifest, earlier, paths, progress)
+        with tally.timed("write"), as_output_error():
+            write_annotations(read_lines(folder.journal), prompts.classes, folder.annotations, prompts.class_by_prompt)
+        tally.add_seconds({"total": time.perf_counter() - started})
+        report = tally.report()
+        seconds = {stage: round(seconds, 3) for stage, seconds in tally.seconds.items()}
+        replace(manifest, counts=tally.counts(), seconds=seconds, exit_code=report.exit_code).write(folder.manifest)
     return report
 
 
-def _find_inputs(paths: Sequence[Path], settings: RunSettings, folder: RunFolder) -> FoundImages:
+def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolder) -> FoundImages:
     """List the images, without the pictures that an earlier run wrote into the output folder."""
     found = find_images(paths, settings.recursive)
     file_names = folder.without_own(found.file_names, found.root)
@@ -153,55 +150,95 @@ def _find_inputs(paths: Sequence[Path], settings: RunSettings, folder: RunFolder
     return replace(found, file_names=file_names)
 
 
-def _read_batches(found: FoundImages, settings: RunSettings, tally: _Tally, *, skip: bool) -> Iterator[_Batch]:
-    """Read the images batch by batch; with `skip` off, the first that can't be read is raised."""
-    read = read_or_skip if skip else read_image
-    for file_names in batches(found.file_names, settings.batch_size):
-        with tally.timed("read"):
-            images = [read(found.path(file_name)) for file_name in file_names]
-        yield _Batch(file_names, images)
+def _ask_about_the_rest(
+    run: _Run,
+    manifest: Manifest,
+    earlier: Mapping[str, Any] | None,
+    paths: Sequence[Given],
+    progress: "Progress | None",
+) -> Manifest:
+    """Bring the journal to its end; gives the manifest as it has become."""
+    settings, n_kept, n_images = run.settings, run.tally.n_images, len(run.found.file_names)
+    is_alone = len(paths) == 1 and isinstance(paths[0], Path) and not os.path.isdir(paths[0])
+    read = partial(_read, run, skip=settings.on_error is OnError.SKIP and not is_alone)
+    # A batch that was cut off is asked about as a whole: the last bits of its numbers depend on who is in it.
+    start = n_images if n_kept == n_images else n_kept - n_kept % settings.batch_size
+    names = islice(run.found.file_names, start, None)
+    with read_ahead(names, read, n_threads=_N_THREADS, n_ahead=settings.batch_size + _N_THREADS) as images:
+        read_batches = batches(images, settings.batch_size)
+        # The first batch is read before the models are loaded: a single bad image is told at once.
+        first = next(read_batches, None)
+        with run.tally.timed("load"):
+            models = find_models(settings.models, boxes_only=settings.boxes_only, progress=progress)
+            manifest = replace(manifest, models=models)
+            if earlier is not None:
+                check_same(earlier, manifest, run.folder.root)
+            segmenter = None if first is None else _loaded(settings, models)
+        if earlier is None:
+            run.folder.make()
+            run.journal.make()
+            run.folder.clear()
+            run.journal.empty()
+        manifest.write(run.folder.manifest)
+        run.watcher.started(n_images, n_kept)
+        if segmenter is None or first is None:
+            return manifest
+        asker = BatchAsker(segmenter, run.prompts, manifest.images_at_once)
+        return _process(chain([first], read_batches), n_kept - start, asker, run, manifest)
+
+
+def _loaded(settings: RunSettings, models: FoundModels) -> GroundedSegmenter:
+    return GroundedSegmenter.from_settings(
+        settings.models,
+        settings.detect,
+        segment=settings.segment,
+        tiles=settings.tiles,
+        boxes_only=settings.boxes_only,
+        found=models,
+    )
 
 
 def _process(
-    batch: _Batch,
-    prompts: PromptSet,
-    segmenter: GroundedSegmenter,
-    folder: RunFolder,
-    settings: RunSettings,
-    tally: _Tally,
-) -> Iterator[tuple[str, Outcome, JournalLine]]:
-    """Ask about one batch; for each image write its pictures and give its journal line."""
-    outcomes = segmenter.segment_readable(batch.images, prompts)
-    for file_name, image, outcome in zip(batch.file_names, batch.images, outcomes, strict=True):
-        with tally.timed("write"):
-            if isinstance(image, Image) and isinstance(outcome, PromptedResult):
-                write_pictures(folder, file_name, image, outcome, settings.save)
-            line = journal_line(file_name, outcome)
-        tally.add(outcome)
-        yield file_name, outcome, line
-
-
-def _manifest(
-    prompts: PromptSet,
-    paths: Sequence[Path],
-    settings: RunSettings,
-    segmenter: GroundedSegmenter,
-    tally: _Tally,
-    report: RunReport,
+    read_batches: Iterable[Sequence[_Read]], n_kept: int, asker: BatchAsker, run: _Run, manifest: Manifest
 ) -> Manifest:
-    return Manifest(
-        prompts=prompts.class_by_prompt,
-        paths=tuple(paths),
-        settings=settings,
-        models=segmenter.loaded,
-        counts=Counts(
-            images=report.n_done + report.n_skipped,
-            done=report.n_done,
-            skipped=report.n_skipped,
-            instances=report.n_instances,
-            empty_masks=tally.n_empty_masks,
-            unusable_boxes=tally.n_unusable_boxes,
-        ),
-        seconds={stage: round(seconds, 3) for stage, seconds in tally.seconds.items()},
-        exit_code=report.exit_code,
-    )
+    """Ask about batches and have the outcomes written, all but the first `n_kept`, which are in the journal already."""
+    n_waiting = run.settings.batch_size + _N_THREADS
+    with OrderedWriter(partial(_record, run), n_threads=_N_THREADS, n_waiting=n_waiting) as writer:
+
+        def remember_halving() -> None:
+            # A run that is resumed goes on in the same halves, but not with what was done before.
+            writer.wait()
+            replace(manifest, images_at_once=asker.n_at_once).write(run.folder.manifest)
+
+        for batch in read_batches:
+            outcomes = asker.ask([one.image for one in batch], remember_halving)
+            for one, outcome in islice(zip(batch, outcomes, strict=True), n_kept, None):
+                writer.submit(partial(_write, run, one, outcome))
+            n_kept = 0
+    return replace(manifest, images_at_once=asker.n_at_once)
+
+
+def _read(run: _Run, file_name: str, *, skip: bool) -> _Read:
+    """Read an image; with `skip` off, one that can't be read is raised."""
+    started = time.perf_counter()
+    read = read_or_skip if skip else read_image
+    image = read(run.found.path(file_name), run.settings.max_pixels)
+    return _Read(file_name, image, time.perf_counter() - started)
+
+
+def _write(run: _Run, read: _Read, outcome: Outcome) -> _Finished:
+    """Write an image's pictures, and its journal line so far as that goes without the journal."""
+    started = time.perf_counter()
+    if isinstance(read.image, Image) and isinstance(outcome, PromptedResult):
+        write_pictures(run.folder, read.file_name, read.image, outcome, run.settings.save)
+    line = journal_line(read.file_name, outcome)
+    return _Finished(read.file_name, outcome, line, {"read": read.seconds, "write": time.perf_counter() - started})
+
+
+def _record(run: _Run, finished: _Finished) -> None:
+    """Put an image's line into the journal; only from then on it is done."""
+    run.journal.append(finished.line)
+    run.tally.add_line(finished.line)
+    run.tally.add_outcome(finished.outcome)
+    run.tally.add_seconds(finished.seconds)
+    run.watcher.finished_image(finished.file_name, finished.outcome, finished.line)

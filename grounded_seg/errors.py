@@ -40,7 +40,17 @@ class DeviceError(GroundedSegError):
     exit_code = 5
 
 
+class DeviceMemoryError(DeviceError):
+    """The device's memory is full; fewer images at once may fit."""
+
+
 class OutputError(GroundedSegError):
     """The results can't be written: the disk is full, the folder is forbidden. Not every image is done."""
 
     exit_code = 1
+
+
+class InterruptionError(GroundedSegError):
+    """The user, or the system in the user's name, ended the command before it was done."""
+
+    exit_code = 130

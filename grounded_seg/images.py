@@ -1,4 +1,4 @@
-"""Find images on disk and read each as one upright RGB array. The home of Pillow's decoding."""
+"""Read an image from disk as one upright RGB array. The home of Pillow's decoding."""
 
 import os
 import stat
@@ -6,8 +6,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,12 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ExifTags
 
-from grounded_seg.errors import ImageError, InputError
+from grounded_seg.errors import ImageError
 from grounded_seg.records import Image, ImageSize
+from grounded_seg.settings import MAX_PIXELS
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 """A file in a folder is an image if its name ends so, in any case."""
-
-MAX_PIXELS = 2 * 89_478_485
-"""179 megapixels: what Pillow itself takes for a decompression bomb, and 0.5 GB as RGB."""
 
 # Pillow reads many more, among them EPS, which it hands to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -52,57 +50,6 @@ _UPRIGHT = {
 """What undoes each EXIF orientation; 1 is upright already."""
 
 
-_RUN_RECORDS = frozenset({"results.jsonl", "run.json"})
-"""A folder that holds one of these was written by a run."""
-_RUN_PICTURES = frozenset({"overlays", "masks", "crops"})
-"""Folders in it with pictures of that run."""
-
-
-@dataclass(frozen=True)
-class FoundImages:
-    """The images of a request. Names only: ten million paths would not fit beside the models."""
-
-    root: Path
-    """The folder that all names are relative to: the one given, or the common parent of several."""
-    file_names: tuple[str, ...]
-    """Path of each image relative to `root`, POSIX, unique, sorted by code point; never empty."""
-
-    def path(self, file_name: str) -> Path:
-        """Where the image of this name is."""
-        return self.root / file_name
-
-
-def find_images(paths: Sequence[Path], recursive: bool = True) -> FoundImages:
-    """List the images that files and folders name, without opening any.
-
-    A file named directly is taken whatever its ending, a file in a folder only with one of `IMAGE_ENDINGS`. Links to
-    files are followed, links to folders only where named directly, so that a link to a parent is no endless walk. The
-    pictures that a run wrote are left out: `overlays`, `masks` and `crops` beside a `results.jsonl` or `run.json`,
-    unless they are named.
-
-    Args:
-        paths: Files and folders, at least one.
-        recursive: Whether folders within a folder are searched too.
-
-    Raises:
-        InputError: If a path doesn't exist, a folder can't be listed, or there is no image at all.
-    """
-    for path in paths:
-        if not os.path.lexists(path):
-            raise InputError(f"no file or folder is at {_shown(path)}; check the path")
-    bases = {path if os.path.isdir(path) else path.parent for path in paths}
-    if len(bases) > 1:
-        # Only now do relative and absolute paths, and those with "..", have to share one root.
-        paths = [_absolute(path) for path in paths]
-        bases = {path if os.path.isdir(path) else path.parent for path in paths}
-    root = Path(os.path.commonpath(bases)) if bases else Path()
-    found = {inside.relative_to(root).as_posix() for path in paths for inside in _images_at(path, recursive)}
-    if not found:
-        places = ", ".join(_shown(path) for path in paths) or "an empty list of paths"
-        raise InputError(f"no images in {places}; looked for files ending in {' '.join(IMAGE_ENDINGS)}, in any case")
-    return FoundImages(root=root, file_names=tuple(sorted(found)))
-
-
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode an image to upright 8-bit RGB.
 
@@ -116,13 +63,14 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     Args:
         path: A file in one of the formats of `IMAGE_ENDINGS`, whatever its name.
         max_pixels: Width x height above which an image is refused, before its pixels are decoded. Pillow's own limit,
-            twice `PIL.Image.MAX_IMAGE_PIXELS`, holds too.
+            twice `PIL.Image.MAX_IMAGE_PIXELS`, holds too, outside of `reading_up_to`.
 
     Returns:
         The image; its pixels are a C-contiguous uint8 array of its own.
 
     Raises:
-        ImageError: If there is no such file, or it is no image, damaged, truncated or too large.
+        ImageError: If there is no such file, or it is no image, damaged, truncated, too large, or there is no memory
+            for it.
     """
     _check_readable(path)
     with _PILLOW_HUSHED:
@@ -141,6 +89,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
             ) from error
         except PermissionError as error:
             raise ImageError(f"{_shown(path)} may not be read; check the file's permissions") from error
+        except MemoryError as error:
+            raise ImageError(f"{_shown(path)} is too large for the memory that is left; scale it down") from error
         except _DAMAGE as error:
             detail = " ".join(str(error).split())
             raise ImageError(f"{_shown(path)} can't be decoded, it is damaged ({detail}); copy it again") from error
@@ -164,45 +114,22 @@ def upright_size(path: Path) -> ImageSize:
             raise ImageError(f"{_shown(path)} holds no image that can be read ({error}); copy it again") from error
 
 
-def _absolute(path: Path) -> Path:
-    """Make a path absolute and free of "..", keeping the names of links where that can be."""
-    if ".." not in path.parts:
-        return path.absolute()
-    return path.resolve() if os.path.isdir(path) else path.parent.resolve() / path.name
+@contextmanager
+def reading_up_to(max_pixels: int) -> Iterator[None]:
+    """Have Pillow read images of so many pixels, and quietly, in all threads until the block ends.
 
-
-def _images_at(path: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the file itself, or the images of a folder in no particular order."""
-    # Not `Path.is_dir`, which raises for what lies in a forbidden folder: reading it gives the reason.
-    if not os.path.isdir(path):
-        yield path
-        return
-    folders = [path]
-    while folders:
-        entries = _entries(folders.pop())
-        left_out = _RUN_PICTURES if any(entry.name in _RUN_RECORDS for entry in entries) else frozenset()
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if recursive and entry.name not in left_out:
-                    folders.append(Path(entry.path))
-            # A link to nothing is listed: reading it gives the reason, while leaving it out would be a silent gap.
-            elif _has_image_ending(entry.name) and not (entry.is_symlink() and os.path.isdir(entry.path)):
-                yield Path(entry.path)
-
-
-def _has_image_ending(name: str) -> bool:
-    return Path(name).suffix[1:].lower() in IMAGE_ENDINGS
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    Pillow's limits are the process's. So this is for a program around all that it reads; `read_image` alone never lifts
+    the limit that it finds.
+    """
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    if before is not None:
+        # Above this Pillow warns, from twice as many on it refuses.
+        PIL.Image.MAX_IMAGE_PIXELS = max(before, (max_pixels + 1) // 2)
     try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        # A folder left out silently would be a gap that nobody notices in the results.
-        raise InputError(
-            f"folder {_shown(folder)} can't be listed ({error.strerror}); check its permissions"
-        ) from error
+        with _PILLOW_HUSHED:
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_readable(path: Path) -> None:
@@ -216,7 +143,7 @@ def _check_readable(path: Path) -> None:
     except OSError as error:
         raise ImageError(f"{_shown(path)} can't be reached ({error.strerror}); check its permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{_shown(path)} is a folder, not an image; name the images in it")
+        raise ImageError(f"{_shown(path)} is a folder{_why_unlisted(path)}; name the images in it")
     if not stat.S_ISREG(status.st_mode):
         # Opening a pipe would wait forever.
         raise ImageError(f"{_shown(path)} is a pipe or a device, not a file; save the image to a file first")
@@ -224,8 +151,18 @@ def _check_readable(path: Path) -> None:
         raise ImageError(f"{_shown(path)} is empty (0 bytes); copy it again")
 
 
+def _why_unlisted(folder: Path) -> str:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return f" that can't be listed ({error.strerror})"
+    return ", not an image"
+
+
 def _too_large(path: Path, what: str, max_pixels: int) -> ImageError:
-    return ImageError(f"{_shown(path)} is too large: {what}, the limit is {max_pixels} pixels; scale it down")
+    return ImageError(
+        f"{_shown(path)} is too large: {what}, the limit is {max_pixels} pixels; scale it down, or raise --max-pixels"
+    )
 
 
 def _shown(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""`run.json`: what a run did, with what, and how long it took."""
+"""`run.json`: what a run does, with what, and in the end what it came to and how long it took."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from grounded_seg.loading import LoadedModels
+from grounded_seg.errors import InputError
+from grounded_seg.loading import FoundModels
 from grounded_seg.run_folder import as_output_error
 from grounded_seg.settings import RunSettings
 
@@ -20,10 +21,22 @@ class Counts:
     done: int
     skipped: int
     instances: int
-    empty_masks: int
-    """Detections dropped because their mask came out empty or too small."""
-    unusable_boxes: int
-    """Detections dropped because their box isn't finite, has no area, or lies outside the image."""
+    empty_masks: int | None
+    """Detections dropped because their mask came out empty or too small; None for a resumed run, as the journal doesn't
+    tell how many there were before."""
+    unusable_boxes: int | None
+    """Likewise, because their box isn't finite, has no area, or lies outside the image."""
+
+
+@dataclass(frozen=True)
+class ImageNames:
+    """Which images a run is about."""
+
+    root: Path
+    """The folder that their names are relative to."""
+    count: int
+    sha256: str
+    """Of all names, see `FoundImages.sha256`."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +45,25 @@ class Manifest:
 
     prompts: Mapping[str, str]
     """The class of each prompt, in the order asked."""
-    paths: tuple[Path, ...]
-    """Files and folders, as they were given."""
+    paths: tuple[str, ...]
+    """Files, folders and lists, as they were given."""
+    images: ImageNames
     settings: RunSettings
-    models: LoadedModels | None
+    models: FoundModels | None
     """None where the models were put together by hand."""
-    counts: Counts
-    seconds: Mapping[str, float]
-    """Of each stage, and of the whole run as `total`."""
-    exit_code: int
+    images_at_once: int
+    """The batch size, or less where the device's memory was too small for it."""
+    counts: Counts | None = None
+    """None until the run is finished, as for what follows."""
+    seconds: Mapping[str, float] | None = None
+    """Since the run was started or resumed: as `total`, and of each stage. Reading and writing go on beside the models,
+    on several threads whose seconds add up."""
+    exit_code: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the manifest as it reads back."""
+        plain: dict[str, Any] = json.loads(self._text())
+        return plain
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON, whole or not at all.
@@ -48,11 +71,42 @@ class Manifest:
         Raises:
             OutputError: If it can't be written.
         """
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=_plain)
-        temporary = path.with_name(f".{path.name}.part")
-        with as_output_error():
+        write_json(path, self._text())
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, default=_plain)
+
+
+def write_json(path: Path, text: str) -> None:
+    """Write a file of JSON, whole or not at all.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    with as_output_error():
+        try:
             temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
             temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a run's manifest.
+
+    Raises:
+        InputError: If it isn't there or can't be read.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}); it says what a run did, and is needed") from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); it says what a run did, and is needed") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} is no manifest of a run, which is needed here")
+    return manifest
 
 
 def _plain(value: object) -> Any:

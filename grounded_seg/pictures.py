@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from grounded_seg.masks import mask_from_run_length
 from grounded_seg.overlay import draw, save_overlay
-from grounded_seg.pipeline import PromptedResult
 from grounded_seg.records import BoxXyxy, Image
+from grounded_seg.results import PromptedResult
 from grounded_seg.run_folder import RunFolder, as_output_error
 from grounded_seg.settings import Drawn
 

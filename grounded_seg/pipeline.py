@@ -2,30 +2,29 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from grounded_seg.boxes import is_usable
-from grounded_seg.coco.export import document_from_lines, journal_line
-from grounded_seg.coco.schema import CocoDocument
 from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
 from grounded_seg.errors import ImageError, UsageError
-from grounded_seg.formats.detections import detections_from_result
 from grounded_seg.images import read_image
-from grounded_seg.loading import LoadedModels, load_models
-from grounded_seg.overlay import draw
-from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped, Instance, SegmentedImage
-from grounded_seg.settings import DetectSettings, ModelSettings, Precision, SegmentSettings, TileSettings
+from grounded_seg.loading import FoundModels, find_models, load_models
+from grounded_seg.records import Detection, Image, ImageSkipped, Instance, SegmentedImage
+from grounded_seg.results import PromptedResult
+from grounded_seg.settings import (
+    MAX_PIXELS,
+    DetectSettings,
+    ModelSettings,
+    Precision,
+    SegmentSettings,
+    TileSettings,
+)
 from grounded_seg.tiling import find_on_tiles
 
 if TYPE_CHECKING:
-    import supervision
-
     from grounded_seg.weights.fetch import Progress
 
 Prompts: TypeAlias = str | Sequence[str] | PromptSet
@@ -50,37 +49,6 @@ class Segmenter(Protocol):
         """Give each image's instances, in the order of its detections, without those whose mask is empty."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptedResult(ImageResult):
-    """What was found on one image, and what had been asked."""
-
-    prompts: PromptSet
-
-    def to_coco(self) -> CocoDocument:
-        """Give the image's COCO data set, as in `annotations.json`; its `file_name` is the path's last part."""
-        line = journal_line(self.path.name, self)
-        return document_from_lines([line], self.prompts.classes, self.prompts.class_by_prompt)
-
-    def to_supervision(self) -> "supervision.Detections":
-        """Give the instances as supervision's `Detections`; classes count from 0 in the order asked.
-
-        Raises:
-            UsageError: If the package supervision isn't installed; it isn't among what this one installs.
-        """
-        return detections_from_result(self, self.prompts.classes, self.prompts.class_by_prompt)
-
-    def draw(self, image: Image | None = None) -> npt.NDArray[np.uint8]:
-        """Draw boxes and masks on a copy of the image, (height, width, 3) RGB.
-
-        Args:
-            image: The image asked about; read again from `path` if it isn't given.
-
-        Raises:
-            ImageError: If the file can't be read again.
-        """
-        return draw(read_image(self.path) if image is None else image, self, self.prompts.prompts)
-
-
 class GroundedSegmenter:
     """Finds what a prompt names: boxes by the detector, a mask in each box by the segmenter."""
 
@@ -91,7 +59,7 @@ class GroundedSegmenter:
         *,
         tiles: TileSettings | None = None,
         detect: DetectSettings = DetectSettings(),  # noqa: B008
-        loaded: LoadedModels | None = None,
+        loaded: FoundModels | None = None,
     ) -> None:
         """Put two models together.
 
@@ -156,6 +124,7 @@ class GroundedSegmenter:
         segment: SegmentSettings = SegmentSettings(),  # noqa: B008
         tiles: TileSettings | None = None,
         boxes_only: bool = False,
+        found: FoundModels | None = None,
         progress: "Progress | None" = None,
     ) -> "GroundedSegmenter":
         """Find, fetch, check and load the weights that `models` names.
@@ -166,13 +135,15 @@ class GroundedSegmenter:
             segment: Which masks are taken, and what is done to them.
             tiles: Look at images larger than a tile in tiles, too.
             boxes_only: Load no segmenter.
+            found: What `find_models` gave for the same settings, where that is known already.
             progress: Called while a weight file arrives, with the bytes so far and in all.
 
         Raises:
             UsageError, WeightsError, DeviceError: As for `from_preset`.
         """
-        detector, segmenter, loaded = load_models(models, detect, segment, boxes_only=boxes_only, progress=progress)
-        return cls(detector, segmenter, tiles=tiles, detect=detect, loaded=loaded)
+        found = found or find_models(models, boxes_only=boxes_only, progress=progress)
+        detector, segmenter = load_models(found, detect, segment, allow_base_mismatch=models.allow_base_mismatch)
+        return cls(detector, segmenter, tiles=tiles, detect=detect, loaded=found)
 
     def __call__(self, image: Image | Path | str, prompts: Prompts) -> PromptedResult:
         """Ask about one image, decoded or on disk.
@@ -193,26 +164,38 @@ class GroundedSegmenter:
         Args:
             paths: Image files; as many as you like, they are taken as they are needed.
             prompts: What is asked about each.
-            batch_size: Images that go through the models together.
+            batch_size: Images that go through the models together. Where fewer are left, or some can't be read, the
+                detector gets one of them again in their place, so that its numbers don't depend on that.
 
         Raises:
             UsageError: If nothing is asked for.
         """
         prompt_set = prompt_set_from(prompts)
         for batch in batches(map(Path, paths), batch_size):
-            yield from self.segment_readable([read_or_skip(path) for path in batch], prompt_set)
+            yield from self.segment_readable([read_or_skip(path) for path in batch], prompt_set, batch_size)
 
     def segment_readable(
-        self, batch: Sequence[Image | ImageSkipped], prompts: PromptSet
+        self, batch: Sequence[Image | ImageSkipped], prompts: PromptSet, batch_size: int = 0
     ) -> list[PromptedResult | ImageSkipped]:
         """Ask about those of a batch that could be read; the skipped ones keep their places."""
-        results = iter(self.segment_images([image for image in batch if isinstance(image, Image)], prompts))
+        readable = [image for image in batch if isinstance(image, Image)]
+        results = iter(self.segment_images(readable, prompts, batch_size))
         return [item if isinstance(item, ImageSkipped) else next(results) for item in batch]
 
-    def segment_images(self, images: Sequence[Image], prompts: PromptSet) -> list[PromptedResult]:
+    def segment_images(self, images: Sequence[Image], prompts: PromptSet, batch_size: int = 0) -> list[PromptedResult]:
         """Ask about one batch. No images in, no results out.
 
         Each image is charged an equal share of the batch's seconds.
+
+        Args:
+            images: The batch.
+            prompts: What is asked about each.
+            batch_size: Images that the detector is given at least, so that each batch has the same shape: the last
+                bits of its numbers depend on that. The first image is repeated in place of those that are missing. The
+                segmenter has only those with boxes to look at, whatever the size.
+
+        Raises:
+            DeviceMemoryError: If that is too much for the device's memory.
         """
         if not images:
             return []
@@ -220,7 +203,8 @@ class GroundedSegmenter:
 
         def find(some: Sequence[Image]) -> Sequence[SegmentedImage]:
             started = time.perf_counter()
-            detections = self._detector.detect(some, prompts.prompts, prompts.class_names)
+            padded = [*some, *[some[0]] * (batch_size - len(some))]
+            detections = self._detector.detect(padded, prompts.prompts, prompts.class_names)[: len(some)]
             detected = time.perf_counter()
             found = self._segment_usable(some, detections)
             seconds["detect"] += (detected - started) / len(images)
@@ -286,10 +270,10 @@ def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
         yield batch
 
 
-def read_or_skip(path: Path) -> Image | ImageSkipped:
-    """Decode an image, or say why that can't be."""
+def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS) -> Image | ImageSkipped:
+    """Decode an image of at most so many pixels, or say why that can't be."""
     try:
-        return read_image(path)
+        return read_image(path, max_pixels)
     except ImageError as error:
         return ImageSkipped(path=path, reason=str(error), error=type(error).__name__)
 

@@ -165,7 +165,6 @@ class RunReport:
     n_instances: int
     seconds: float
     """Wall time from the first image read to the last file written."""
-    skipped: tuple[ImageSkipped, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -1,12 +1,14 @@
 """The folder that a run writes: what lies where, and whether it may be written at all.
 
 Files about one image keep its sub-folders and its whole file name, and add to it: `sub/a.jpg` gives
-`overlays/sub/a.jpg.jpg` and `masks/sub/a.jpg.001.png`. So `a.jpg` and `a.png` never meet.
-Only a name that would pass a file system's 255 bytes with the addition is shortened.
+`overlays/sub/a.jpg.jpg` and `masks/sub/a.jpg.001.png`. So `a.jpg` and `a.png` never meet. A sub-folder that is named
+like a picture gets an underscore: without it, the pictures of `a.jpg.jpg/b.jpg` would need a folder where the one of
+`a.jpg` is. Only a name that would pass a file system's 255 bytes with the addition is shortened.
 """
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from pathlib import Path
 from grounded_seg.errors import OutputError, UsageError
 
 _IMAGE_FOLDERS = ("overlays", "masks", "crops")
+_LIKE_A_PICTURE = re.compile(r"\.(jpg|png)_*$", re.IGNORECASE)
+"""Folders whose names end so get one more underscore; then no two become one, and none ends like a picture."""
 _MAX_NAME_BYTES = 255
 """Of one part of a path, on every common file system."""
 
@@ -66,15 +70,9 @@ class RunFolder:
         return self._picture("crops", file_name, f".{number:03}.png")
 
     def _picture(self, folder: str, file_name: str, ending: str) -> Path:
-        """Add the ending to a file's name; one that gets too long keeps its start, then 8 hex digits of its hash."""
-        path = self.root / folder / f"{file_name}{ending}"
-        if len(os.fsencode(path.name)) <= _MAX_NAME_BYTES:
-            return path
-        name = os.fsencode(path.name.removesuffix(ending))
-        tail = f"-{hashlib.sha256(name).hexdigest()[:8]}{ending}"
-        # The cut may go through a letter, whose first bytes are dropped then.
-        start = name[: _MAX_NAME_BYTES - len(tail)].decode("utf-8", errors="ignore")
-        return path.with_name(f"{start}{tail}")
+        *folders, name = file_name.split("/")
+        marked = (_extended(part, "_") if _LIKE_A_PICTURE.search(part) else part for part in folders)
+        return Path(self.root, folder, *marked, _extended(name, ending))
 
     def without_own(self, file_names: Sequence[str], root: Path) -> tuple[str, ...]:
         """Leave out the pictures that an earlier run wrote here, as when the folder lies among the images.
@@ -94,12 +92,12 @@ class RunFolder:
         return [path for path in self._results() if path.exists()]
 
     @as_output_error()
-    def check_free(self, *, overwrite: bool) -> None:
+    def check_free(self, *, overwrite: bool, resume: bool = False) -> None:
         """Refuse a folder that is in use; nothing is changed yet.
 
         Raises:
-            UsageError: If it is no folder; if it holds results and `overwrite` is off; or if what it holds was not
-                written by a run, and would be lost.
+            UsageError: If it is no folder; if it holds results, and `overwrite` and `resume` are off; or if what it
+                holds was not written by a run, and would be lost.
             OutputError: If the folder can't be looked at.
         """
         if self.root.exists() and not self.root.is_dir():
@@ -107,9 +105,10 @@ class RunFolder:
         used = [path.name for path in self.written()]
         if not used:
             return
-        if not overwrite:
+        if not (overwrite or resume):
             raise UsageError(
-                f"{self.root} already holds {', '.join(used)}; add --overwrite, or name another folder with --output"
+                f"{self.root} already holds {', '.join(used)}; add --resume to go on with that run, --overwrite to "
+                "replace it, or name another folder with --output"
             )
         if not (self.journal.exists() or self.manifest.exists()):
             raise UsageError(
@@ -118,15 +117,23 @@ class RunFolder:
             )
 
     @as_output_error()
-    def clear(self) -> None:
-        """Make the folder and take an earlier run's files out of it; others stay.
+    def make(self) -> None:
+        """Make the folder if it isn't there.
 
         Raises:
-            OutputError: If the folder can't be made or changed.
+            OutputError: If it can't be made.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        # The journal, which tells that a run was here, goes last.
-        for path in (*(self.root / name for name in _IMAGE_FOLDERS), self.annotations, self.manifest, self.journal):
+
+    @as_output_error()
+    def clear(self) -> None:
+        """Take an earlier run's files out, all but the journal; others stay.
+
+        Raises:
+            OutputError: If the folder can't be changed.
+        """
+        # Without the manifest an earlier run can't be resumed any more.
+        for path in (self.manifest, *(self.root / name for name in _IMAGE_FOLDERS), self.annotations):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -134,3 +141,13 @@ class RunFolder:
 
     def _results(self) -> tuple[Path, ...]:
         return (self.annotations, self.journal, self.manifest, *(self.root / name for name in _IMAGE_FOLDERS))
+
+
+def _extended(name: str, ending: str) -> str:
+    """Add the ending to a name; one that gets too long keeps its start, then 8 hex digits of its hash."""
+    encoded = os.fsencode(name)
+    if len(encoded) + len(ending) <= _MAX_NAME_BYTES:
+        return f"{name}{ending}"
+    tail = f"-{hashlib.sha256(encoded).hexdigest()[:8]}{ending}"
+    # The cut may go through a letter, whose first bytes are dropped then.
+    return encoded[: _MAX_NAME_BYTES - len(tail)].decode("utf-8", errors="ignore") + tail

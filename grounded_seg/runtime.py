@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from grounded_seg.errors import DeviceError, UsageError
+from grounded_seg.errors import DeviceError, DeviceMemoryError, UsageError
 from grounded_seg.settings import Precision
 
 _LOG = logging.getLogger(__name__)
@@ -66,18 +66,18 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     Raises:
         DeviceError: If the device can't compute in the number format, or at all, as a card too old for this torch.
     """
-    dtype = {
-        Precision.AUTO: _fastest_dtype(device),
-        Precision.FLOAT32: torch.float32,
-        Precision.BFLOAT16: torch.bfloat16,
-        Precision.FLOAT16: torch.float16,
-    }[precision]
+    dtype = _fastest_dtype(device) if precision is Precision.AUTO else dtype_named(precision)
     # What a CPU takes by itself needs no trial; this spares the start of a run.
     if device.type != "cpu" or precision not in (Precision.AUTO, Precision.FLOAT32):
         _check_runs(dtype, device)
     if device.type == "cpu" and dtype not in (torch.float32, _fastest_dtype(device)):
         _LOG.warning("This CPU has no %s arithmetic: expect it to be very slow. float32 is faster here.", precision)
     return dtype
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """Give the number format of that name: float32, bfloat16 or float16."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _fastest_dtype(device: torch.device) -> torch.dtype:
@@ -110,7 +110,7 @@ def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
 
 @contextmanager
 def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
-    """Turn running out of memory, on any device, into a `DeviceError` of one line.
+    """Turn running out of memory, on any device, into a `DeviceMemoryError` of one line.
 
     Args:
         doing: What was going on, such as "encoding 8 images".
@@ -122,7 +122,12 @@ def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
         is_full = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not is_full and not any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
             raise
-        raise DeviceError(f"Out of memory while {doing}. {remedy}") from error
+        raise DeviceMemoryError(f"Out of memory while {doing}. {remedy}") from error
+
+
+def free_memory() -> None:
+    """Give the device back what torch keeps of it for later, so that less at once may fit where more did not."""
+    torch.cuda.empty_cache()
 
 
 def n_threads() -> int:

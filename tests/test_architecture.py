@@ -15,27 +15,30 @@ PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
 LAYERS = (
     {"errors", "records"},
     {"settings"},
-    {"boxes", "masks", "polygons", "labels", "images", "runtime"},
+    {"boxes", "masks", "polygons", "labels", "images", "inputs", "runtime"},
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},
     {"loading"},
     {"tiling"},
+    {"results"},
     {"pipeline"},
-    {"run_folder"},
+    {"run_folder", "reading", "writing"},
     {"journal", "manifest", "pictures"},
-    {"batch", "export", "evaluation"},
+    {"tally", "asking"},
+    {"resume"},
+    {"batch", "merge", "export", "evaluation"},
     {"train"},
     {"cli"},
 )
 # (importing part, imported part), each a step sideways that stays acyclic.
-SIBLINGS_ALLOWED = {("masks", "boxes"), ("polygons", "masks")}
+SIBLINGS_ALLOWED = {("masks", "boxes"), ("polygons", "masks"), ("inputs", "images")}
 # Above everything: the public names, loaded on first use.
 PACKAGE_ROOT = "__init__"
 
 HOMES = {
     "torch": {"runtime", "detect", "segment", "train"},
     "torchvision": {"detect", "segment"},
-    "transformers": {"detect", "segment"},
+    "transformers": {"detect", "segment", "weights"},
     "peft": {"detect", "train"},
     "segment_anything": {"segment"},
     "huggingface_hub": {"weights"},
@@ -43,7 +46,7 @@ HOMES = {
     "scipy": {"coco"},
     "matplotlib": {"coco"},
     "ijson": {"coco"},
-    "supervision": {"formats", "pipeline"},
+    "supervision": {"formats", "results"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -110,7 +110,7 @@ def test_a_terminal_shows_progress_on_stderr_only(
     monkeypatch.setenv("TERM", "xterm")
     with RunDisplay(json_lines=True) as display:
         display.fetching(5_000_000, 10_000_000)
-        display.started(1)
+        display.started(1, 0)
         run_images(prompts_from(["red car"]), [paint("a.png")], RunSettings(Path("out")), display)
     out, err = capsys.readouterr()
     assert "images" in err
@@ -200,6 +200,7 @@ def test_what_the_models_raise_is_one_line_and_a_code(
     def fail(*arguments: object, **options: object) -> GroundedSegmenter:
         raise raised
 
+    monkeypatch.setattr("grounded_seg.batch.find_models", lambda *_, **__: None)
     monkeypatch.setattr(GroundedSegmenter, "from_settings", fail)
     result = grounded("run", "red car", paint("a.png"), *(["--debug"] if debug else []))
     assert result.exit_code == code
@@ -232,7 +233,7 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
         "--task referring --score-threshold 0.5 --nms agnostic --iou-threshold 0.6 --max-detections 7 --beams 3 "
         "--multimask --clean --min-area 9 --outside-share 0.1 --mask-iou-threshold 0.7 --containment-threshold 0.8 "
         "--tile 900 --overlap 0.3 "
-        "--boxes-only --batch-size 2 --no-recursive --on-error stop --save crops"
+        "--boxes-only --batch-size 2 --max-pixels 5000 --no-recursive --on-error stop --save crops"
     )
     assert grounded("run", "red car", paint("a.png"), *options.split()).exit_code == 0
     settings = json.loads(Path("grounded-seg-out/run.json").read_text())["settings"]
@@ -254,6 +255,8 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
         "boxes_only": True,
         "batch_size": 2,
         "recursive": False,
+        "max_pixels": 5000,
+        "resume": False,
         "overwrite": False,
         "on_error": "stop",
         "save": ["crops"],

@@ -1,4 +1,4 @@
-"""Images: what is found, what each kind of file becomes, and what is said of files that can't be read."""
+"""Images: what each kind of file becomes, and what is said of files that can't be read."""
 
 import io
 import os
@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import TiffImagePlugin
 
-from grounded_seg.errors import ImageError, InputError
-from grounded_seg.images import IMAGE_ENDINGS, find_images, read_image, upright_size
+from grounded_seg.errors import ImageError
+from grounded_seg.images import read_image, reading_up_to, upright_size
 from grounded_seg.records import ImageSize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -31,137 +31,10 @@ FAITHFUL: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"qua
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
 
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-
-
 def bytes_of(image: PIL.Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-# --- finding -------------------------------------------------------------------------------------------------------
-
-
-def test_every_ending_in_any_case_is_found_and_sorted(tmp_path: Path) -> None:
-    names = [f"{ending}.{case}" for ending in IMAGE_ENDINGS for case in (ending, ending.upper(), ending.title())]
-    touch(*(tmp_path / name for name in names), tmp_path / "notes.txt", tmp_path / "jpg", tmp_path / ".png")
-    found = find_images([tmp_path])
-    assert found.root == tmp_path
-    assert found.file_names == tuple(sorted(names))
-    assert found.path("bmp.BMP") == tmp_path / "bmp.BMP"
-
-
-def test_names_are_posix_relative_and_sorted_as_text(tmp_path: Path) -> None:
-    touch(tmp_path / "b.png", tmp_path / "a" / "z.png", tmp_path / "a.png", tmp_path / "a" / "b" / "ü 1.png")
-    assert find_images([tmp_path]).file_names == ("a.png", "a/b/ü 1.png", "a/z.png", "b.png")
-    assert find_images([tmp_path], recursive=False).file_names == ("a.png", "b.png")
-
-
-def test_a_named_file_is_an_input_whatever_its_ending(tmp_path: Path) -> None:
-    touch(tmp_path / "photo", tmp_path / "other.jpg")
-    found = find_images([tmp_path / "photo"])
-    assert (found.root, found.file_names) == (tmp_path, ("photo",))
-
-
-def test_several_paths_share_their_common_parent(tmp_path: Path) -> None:
-    touch(tmp_path / "set" / "a" / "1.png", tmp_path / "set" / "b" / "1.png", tmp_path / "set" / "c" / "raw.dat")
-    found = find_images([tmp_path / "set" / "b", tmp_path / "set" / "a", tmp_path / "set" / "c" / "raw.dat"])
-    assert found.root == tmp_path / "set"
-    assert found.file_names == ("a/1.png", "b/1.png", "c/raw.dat")
-
-
-def test_nothing_is_found_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path / "a" / "1.png", tmp_path / "a" / "2.png")
-    monkeypatch.chdir(tmp_path)
-    found = find_images([Path("a"), tmp_path / "a" / "1.png", Path("a/../a/2.png"), Path("./a/")])
-    assert found.file_names == ("1.png", "2.png")
-
-
-def test_one_folder_keeps_the_path_that_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "2.png")
-    monkeypatch.chdir(tmp_path / "b")
-    assert find_images([Path("../a")]).path("1.png") == Path("../a/1.png")
-    assert find_images([Path("2.png"), Path()]).path("2.png") == Path("2.png")
-    both = find_images([Path("../a"), Path()])
-    assert (both.root, both.file_names) == (tmp_path, ("a/1.png", "b/2.png"))
-
-
-def test_links_to_folders_are_not_followed_links_to_files_are(tmp_path: Path) -> None:
-    touch(tmp_path / "in" / "1.png", tmp_path / "out" / "2.png")
-    (tmp_path / "in" / "circle").symlink_to(tmp_path / "in", target_is_directory=True)
-    (tmp_path / "in" / "elsewhere.png").symlink_to(tmp_path / "out", target_is_directory=True)
-    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "out" / "2.png")
-    (tmp_path / "in" / "nothing.png").symlink_to(tmp_path / "gone.png")
-    (tmp_path / "in" / "itself.png").symlink_to(tmp_path / "in" / "itself.png")
-    assert find_images([tmp_path / "in"]).file_names == ("1.png", "itself.png", "link.png", "nothing.png")
-    # Named directly, a link to a folder is what the user means.
-    assert find_images([tmp_path / "in" / "circle"], recursive=False).file_names[0] == "1.png"
-
-
-@pytest.mark.parametrize("record", ["results.jsonl", "run.json"])
-def test_the_pictures_of_a_run_are_no_images(tmp_path: Path, record: str) -> None:
-    run = tmp_path / "grounded-seg-out"
-    touch(tmp_path / "a.png", tmp_path / "masks" / "b.png", run / record, run / "c.png")
-    for name in ("overlays", "masks", "crops"):
-        touch(run / name / "sub" / "a.png.png")
-    assert find_images([tmp_path]).file_names == ("a.png", "grounded-seg-out/c.png", "masks/b.png")
-    assert find_images([run]).file_names == ("c.png",)
-    assert find_images([run / "overlays"]).file_names == ("sub/a.png.png",)
-
-
-def test_a_folder_with_an_image_ending_is_searched(tmp_path: Path) -> None:
-    touch(tmp_path / "frames.png" / "1.png")
-    assert find_images([tmp_path]).file_names == ("frames.png/1.png",)
-
-
-def test_no_images_is_an_error_that_lists_the_endings(tmp_path: Path) -> None:
-    touch(tmp_path / "notes.txt")
-    with pytest.raises(InputError, match="jpg jpeg png webp bmp tif tiff gif") as raised:
-        find_images([tmp_path])
-    assert str(tmp_path) in str(raised.value)
-    with pytest.raises(InputError, match="empty list"):
-        find_images([])
-
-
-def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    touch(tmp_path / "1.png")
-    with pytest.raises(InputError, match=r"no file or folder is at .*2\.png"):
-        find_images([tmp_path / "1.png", tmp_path / "2.png"])
-
-
-def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path / "1.png", tmp_path / "closed" / "2.png")
-    scandir = os.scandir
-
-    def guarded(folder: Path) -> object:
-        if Path(folder).name == "closed":
-            raise PermissionError(13, "Permission denied")
-        return scandir(folder)
-
-    monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(InputError, match="closed' can't be listed \\(Permission denied\\)"):
-        find_images([tmp_path])
-
-
-def test_what_lies_in_a_forbidden_folder_is_an_image_that_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(tmp_path / "secret.png")
-    look = os.stat
-
-    def guarded(path: Any, **options: Any) -> os.stat_result:
-        if os.fspath(path) == str(tmp_path / "secret.png") and options.get("follow_symlinks", True):
-            raise PermissionError(13, "Permission denied", str(path))
-        return look(path, **options)
-
-    monkeypatch.setattr(os, "stat", guarded)
-    assert find_images([tmp_path / "secret.png"]).file_names == ("secret.png",)
-    with pytest.raises(ImageError, match="can't be reached"):
-        read_image(tmp_path / "secret.png")
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -423,6 +296,24 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     # Between once and twice the limit Pillow only warns, and an image that may be read is read.
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 4000)
     assert read_image(tmp_path / "a.png").width == 64
+
+
+def test_a_higher_limit_holds_for_pillow_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
+    (tmp_path / "a.png").write_bytes(noise("PNG"))
+    with reading_up_to(64 * 64):
+        assert read_image(tmp_path / "a.png", max_pixels=64 * 64).width == 64
+    assert PIL.Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_too_little_memory_is_told_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    (tmp_path / "a.png").write_bytes(noise("PNG"))
+    monkeypatch.setattr(PIL.Image.Image, "load", fail)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    assert "memory" in message_of(tmp_path / "a.png")
 
 
 # --- damage and warnings -------------------------------------------------------------------------------------------

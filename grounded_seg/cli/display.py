@@ -7,7 +7,7 @@ from types import TracebackType
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -17,11 +17,22 @@ from grounded_seg.coco.schema import JournalLine
 from grounded_seg.journal import text_of
 from grounded_seg.masks import area_px
 from grounded_seg.records import ImageSkipped, Instance, RunReport
+from grounded_seg.results import PromptedResult
 
 _TEXT_COLUMNS = ("image", "prompt", "label")
 _NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")
 _MAX_ROWS = 50
 """Rows of the table: a long run would fill memory and screen alike. All of it is in the files."""
+_MAX_SKIPPED = 20
+"""Likewise, skipped images with their reasons."""
+
+
+class _RateColumn(ProgressColumn):
+    """Images per second, of late."""
+
+    def render(self, task: Task) -> Text:
+        """Give the rate as text, once there is one."""
+        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
 
 
 class RunDisplay:
@@ -36,19 +47,23 @@ class RunDisplay:
         self._json_lines = json_lines
         self._rows: list[tuple[str, ...]] = []
         self._n_rows_left_out = 0
+        self._skipped: list[str] = []
         # stdout is not for the bar: it may be a file or another program. On one screen with JSON lines, they win.
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _RateColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[found]} found, {task.fields[skipped]} skipped"),
             console=Console(stderr=True),
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
             disable=not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
         )
-        self._task = self._progress.add_task("loading models", total=None)
+        self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
+        self._n_found = self._n_skipped = 0
 
     def __enter__(self) -> "RunDisplay":
         self._progress.start()
@@ -64,15 +79,21 @@ class RunDisplay:
         total_mb = None if n_total is None else n_total // 10**6
         self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
 
-    def started(self, n_images: int) -> None:
-        """Begin to count images."""
-        self._progress.reset(self._task, description="images", total=n_images)
+    def started(self, n_images: int, n_done: int) -> None:
+        """Begin to count images, after those that an earlier run did."""
+        self._progress.reset(self._task, description="images", total=n_images, completed=n_done, found=0, skipped=0)
 
     def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
         """Print the image's JSON line, or keep its rows for the table."""
-        self._progress.advance(self._task)
+        self._n_found += len(line["instances"])
+        self._n_skipped += line["status"] == "skipped"
+        self._progress.update(self._task, advance=1, found=self._n_found, skipped=self._n_skipped)
         if self._json_lines:
             click.echo(text_of(line))
+            return
+        if isinstance(outcome, ImageSkipped):
+            if len(self._skipped) < _MAX_SKIPPED:
+                self._skipped.append(f"skipped {_printable(file_name)}: {outcome.error}: {outcome.reason}")
             return
         for row in _rows(file_name, outcome):
             if len(self._rows) < _MAX_ROWS:
@@ -96,16 +117,16 @@ class RunDisplay:
         console.print(table)
         if self._n_rows_left_out:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
-        for line in ("", _sum(report), *(_printable(str(path)) for path in written)):
+        if report.n_skipped > len(self._skipped):
+            self._skipped.append(f"skipped {report.n_skipped - len(self._skipped)} more, as results.jsonl tells")
+        for line in (*self._skipped, "", _sum(report), *(_printable(str(path)) for path in written)):
             # Paths stay in one piece, so that they can be copied.
             console.print(Text(line), soft_wrap=True)
 
 
-def _rows(file_name: str, outcome: Outcome) -> list[tuple[str, ...]]:
+def _rows(file_name: str, outcome: PromptedResult) -> list[tuple[str, ...]]:
     """Give an image's rows: one for each instance, or one that says why there is none."""
     name = _printable(file_name)
-    if isinstance(outcome, ImageSkipped):
-        return [(name, f"skipped: {outcome.error}")]
     if not outcome.instances:
         return [(name, "nothing found")]
     return [_instance_row(name, instance) for instance in outcome.instances]

@@ -2,7 +2,11 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -40,13 +44,28 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a reader that closed our output ends it without a word."""
         try:
-            result = super().invoke(ctx)
+            with _termination_as_interrupt():
+                result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
             # Python flushes stdout once more when it exits; that has to go nowhere instead of failing again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_OUTPUT
         return result
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Have SIGTERM, which a cluster or a shutdown sends, end the command just as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may say what a signal does.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _explain(error: Exception) -> int:

@@ -15,7 +15,7 @@ from grounded_seg.cli.options import (
     tile_options,
     tiles_from,
 )
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import InterruptionError, UsageError
 from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings, SegmentSettings
 
 DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
@@ -23,7 +23,7 @@ DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --p
 
 @click.command()
 @click.argument("prompt")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -47,6 +47,14 @@ DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --p
 @click.option(
     "--recursive/--no-recursive", default=RunSettings.recursive, show_default=True, help="Search sub-folders too."
 )
+@click.option(
+    "--max-pixels",
+    type=int,
+    default=RunSettings.max_pixels,
+    show_default=True,
+    help="Skip images of more pixels before they are decoded.",
+)
+@click.option("--resume", is_flag=True, help="Go on with a run into the output folder that was cut off.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the output folder.")
 @click.option(
     "--on-error",
@@ -65,13 +73,14 @@ DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --p
 )
 @click.option("--json", "json_lines", is_flag=True, help="Print a JSON line for each image instead of the table.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
-def run(prompt: str, paths: tuple[Path, ...], json_lines: bool, debug: bool, **options: Any) -> int:
+def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **options: Any) -> int:
     """Find what PROMPT names in images: boxes, masks, COCO.
 
     PROMPT is what to look for: "red car". Several are separated by semicolons: "red car; traffic light". @FILE is a
     YAML file with a line `prompt: class` for each.
 
-    PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif.
+    PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif. @FILE is a list of paths, one a
+    line.
 
     Exit code: 0 all done, 1 images skipped, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device,
     130 interrupted.
@@ -81,6 +90,7 @@ def run(prompt: str, paths: tuple[Path, ...], json_lines: bool, debug: bool, **o
     from grounded_seg.batch import run_images
     from grounded_seg.cli.display import RunDisplay
     from grounded_seg.detect.prompts import read_prompts
+    from grounded_seg.inputs import given_from
     from grounded_seg.run_folder import RunFolder
     from grounded_seg.weights.sources import resolve
 
@@ -88,8 +98,14 @@ def run(prompt: str, paths: tuple[Path, ...], json_lines: bool, debug: bool, **o
     settings = _settings_from(options)
     if resolve(settings.models).is_demo:
         note(DEMO_NOTE)
-    with RunDisplay(json_lines=json_lines) as display:
-        report = run_images(prompts, paths, settings, display, progress=display.fetching)
+    given = [given_from(path) for path in paths]
+    try:
+        with RunDisplay(json_lines=json_lines) as display:
+            report = run_images(prompts, given, settings, display, progress=display.fetching)
+    except KeyboardInterrupt as interrupt:
+        raise InterruptionError(
+            f"interrupted; what was done is kept, and the same command with --resume goes on ({settings.output})"
+        ) from interrupt
     folder = RunFolder(settings.output)
     display.summarise(report, folder.written())
     if report.n_skipped:
@@ -118,6 +134,8 @@ def _settings_from(options: dict[str, Any]) -> RunSettings:
         boxes_only=options["boxes_only"],
         batch_size=options["batch_size"],
         recursive=options["recursive"],
+        max_pixels=options["max_pixels"],
+        resume=options["resume"],
         overwrite=options["overwrite"],
         on_error=options["on_error"],
         save=save,

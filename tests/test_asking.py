@@ -1,0 +1,71 @@
+"""Batches that are too much for the device's memory: halved, padded, and in their order."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fakes import ColourDetector, InnerSegmenter, painted
+
+from grounded_seg.asking import BatchAsker
+from grounded_seg.detect.prompts import prompts_from
+from grounded_seg.errors import DeviceMemoryError
+from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.records import Detection, Image, ImageSkipped
+from grounded_seg.results import PromptedResult
+
+RED = prompts_from(["red car"])
+
+
+class SmallDetector(ColourDetector):
+    """Has memory for so many images at once."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def detect(
+        self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+    ) -> list[tuple[Detection, ...]]:
+        if len(images) > self.room:
+            raise DeviceMemoryError(f"no room for {len(images)}")
+        return super().detect(images, prompts)
+
+
+def batch(n_images: int) -> list[Image | ImageSkipped]:
+    images = [Image(Path(f"{number}.png"), painted(40, 30, red=(0, 0, 5 + number, 9))) for number in range(n_images)]
+    return [*images[:1], ImageSkipped(Path("1.png"), "damaged", "ImageError"), *images[2:]]
+
+
+def widths(outcomes: Sequence[PromptedResult | ImageSkipped]) -> list[float | None]:
+    return [outcome.instances[0].box_xyxy[2] if isinstance(outcome, PromptedResult) else None for outcome in outcomes]
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(6, [6]), (3, [3, 3]), (2, [1] * 5)])
+def test_a_batch_that_is_too_much_goes_through_in_halves(
+    room: int, sizes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    detector, halvings = SmallDetector(room), []
+    asker = BatchAsker(GroundedSegmenter(detector, InnerSegmenter()), RED, 6)
+    outcomes = asker.ask(batch(6), lambda: halvings.append(asker.n_at_once))
+    assert widths(outcomes) == [5, None, 7, 8, 9, 10]
+    assert detector.batch_sizes == sizes
+    assert halvings == {6: [], 3: [3], 2: [3, 1]}[room]
+    assert len(caplog.records) == len(halvings)
+    # The next batch starts with what went through.
+    detector.batch_sizes.clear()
+    assert widths(asker.ask(batch(6), lambda: halvings.append(0))) == [5, None, 7, 8, 9, 10]
+    assert detector.batch_sizes == sizes
+    assert 0 not in halvings
+
+
+def test_a_short_batch_has_the_shape_of_a_full_one() -> None:
+    detector = SmallDetector(6)
+    asker = BatchAsker(GroundedSegmenter(detector, InnerSegmenter()), RED, 6)
+    assert widths(asker.ask(batch(3), lambda: None)) == [5, None, 7]
+    assert detector.batch_sizes == [6]
+
+
+def test_no_memory_for_one_image_is_an_error() -> None:
+    asker = BatchAsker(GroundedSegmenter(SmallDetector(0), InnerSegmenter()), RED, 4)
+    with pytest.raises(DeviceMemoryError, match="no room for 1"):
+        asker.ask(batch(4), lambda: None)
