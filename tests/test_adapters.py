@@ -6,10 +6,17 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_florence import SIDE, make_network
+from tiny_florence import logits, make_network
 
-from grounded_seg.detect.adapters import attach_adapter, check_adapter_base, merge_adapter, write_adapter_base
-from grounded_seg.errors import WeightsError
+from grounded_seg.detect.adapters import (
+    attach_adapter,
+    attach_adapters,
+    check_adapter_base,
+    merge_adapter,
+    write_adapter_base,
+)
+from grounded_seg.detect.checkpoint import load_network
+from grounded_seg.errors import UsageError, WeightsError
 from grounded_seg.weights.locate import LocatedWeights
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
@@ -23,16 +30,6 @@ def save_adapter(folder: Path, config: PeftConfig | None = None, *, zero: bool =
     lora = LoraConfig(r=4, lora_alpha=1, target_modules=TARGETS, init_lora_weights=zero)
     get_peft_model(make_network(), config or lora).save_pretrained(folder)
     return folder
-
-
-@torch.inference_mode()
-def logits(network: torch.nn.Module) -> torch.Tensor:
-    torch.manual_seed(2)
-    ids = torch.tensor([[*[network.config.image_token_id] * 10, 0, 40, 41, 42, 2]])
-    pixels = torch.randn(1, 3, SIDE, SIDE)
-    decoder_ids = torch.tensor([[2, 0, 50, 51, 400, 500]])
-    result: torch.Tensor = network(input_ids=ids, pixel_values=pixels, decoder_input_ids=decoder_ids).logits
-    return result
 
 
 def test_merged_equals_unmerged_and_changes_the_model(tmp_path: Path) -> None:
@@ -74,19 +71,67 @@ def test_tensors_that_do_not_fit_are_named(
         merge_adapter(make_network(), adapter)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        LoraConfig(r=4, target_modules=["q_proj", "lm_head"]),
-        LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
-    ],
-)
+HEAD_CONFIGS = {
+    "lora": LoraConfig(r=4, lora_alpha=1, target_modules=["q_proj", "lm_head"], init_lora_weights=False),
+    "whole": LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False),
+}
+
+
 # peft itself warns of the tied weights, when such an adapter is made.
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_adapter_of_the_tied_embeddings_is_refused(tmp_path: Path, config: LoraConfig) -> None:
+@pytest.mark.parametrize("config", HEAD_CONFIGS.values(), ids=HEAD_CONFIGS.keys())
+def test_an_adapter_of_the_head_unties_it(tmp_path: Path, config: LoraConfig) -> None:
     adapter = save_adapter(tmp_path / "adapter", config)
+    beside = attach_adapter(make_network(), adapter)
+    merged = merge_adapter(make_network(), adapter)
+    torch.testing.assert_close(logits(merged), logits(beside), rtol=0, atol=1e-5)
+    assert (logits(merged) - logits(make_network())).abs().max() > 0.01
+    words = make_network().get_input_embeddings().weight
+    assert torch.equal(merged.get_input_embeddings().weight, words)
+    merged.save_pretrained(tmp_path / "merged")
+    again = load_network(tmp_path / "merged", dtype=torch.float32).eval()
+    torch.testing.assert_close(logits(again), logits(merged), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_adapter_of_another_head_is_refused(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", HEAD_CONFIGS["lora"])
+    with pytest.raises(WeightsError, match="another head"):
+        merge_adapter(make_network(seed=5), adapter)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_adapter_of_the_tied_embeddings_is_refused(tmp_path: Path) -> None:
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
     with pytest.raises(WeightsError, match="tunes the word embeddings"):
-        merge_adapter(make_network(), adapter)
+        merge_adapter(make_network(), save_adapter(tmp_path / "adapter", config))
+
+
+def test_several_adapters_are_chosen_by_name(tmp_path: Path) -> None:
+    weak, strong = (
+        save_adapter(tmp_path / f"alpha{alpha}", LoraConfig(r=2, lora_alpha=alpha, target_modules=targets))
+        for alpha, targets in ((1, ["q_proj"]), (8, ["fc1", "conv"]))
+    )
+    randomise(weak, 1)
+    randomise(strong, 2)
+    model = attach_adapters(make_network(), {"weak": weak, "strong": strong})
+    for name, folder in (("strong", strong), ("weak", weak), ("strong", strong)):
+        model.set_adapter(name)
+        torch.testing.assert_close(logits(model), logits(attach_adapter(make_network(), folder)), rtol=0, atol=0)
+    with model.disable_adapter():
+        torch.testing.assert_close(logits(model), logits(make_network()), rtol=0, atol=0)
+    with pytest.raises(UsageError, match="dot"):
+        attach_adapters(make_network(), {"a.b": weak})
+    with pytest.raises(UsageError, match="at least one"):
+        attach_adapters(make_network(), {})
+
+
+def randomise(adapter: Path, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    for tensor in tensors.values():
+        tensor.normal_(0, 0.1, generator=generator)
+    save_file(tensors, adapter / "adapter_model.safetensors")
 
 
 def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:
@@ -98,7 +143,7 @@ def test_another_kind_of_adapter_is_refused(tmp_path: Path) -> None:
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter")
     (adapter / "adapter_config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(WeightsError, match="can't be put on this model"):
+    with pytest.raises(WeightsError, match=r"adapter_config\.json can't be read"):
         merge_adapter(make_network(), adapter)
     (adapter / "adapter_model.safetensors").write_text("x", encoding="utf-8")
     with pytest.raises(WeightsError, match="can't be read"):

@@ -127,3 +127,14 @@ def make_image(seed: int, width: int = 120, height: int = 80) -> Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     rows, columns = np.arange(height) * 4 // height, np.arange(width) * 5 // width
     return Image(path=Path(f"{seed}.png"), pixels=coarse[rows][:, columns])
+
+
+@torch.inference_mode()
+def logits(network: torch.nn.Module) -> torch.Tensor:
+    """What a network makes of one fixed question and the begin of an answer."""
+    torch.manual_seed(2)
+    ids = torch.tensor([[*[network.config.image_token_id] * 10, 0, 40, 41, 42, 2]])
+    pixels = torch.randn(1, 3, SIDE, SIDE)
+    decoder_ids = torch.tensor([[2, 0, 50, 51, 400, 500]])
+    result: torch.Tensor = network(input_ids=ids, pixel_values=pixels, decoder_input_ids=decoder_ids).logits
+    return result

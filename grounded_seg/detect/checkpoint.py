@@ -1,100 +1,115 @@
-"""Load a native Florence-2 folder, strictly: every tensor has to be there, none may be left over, no code is run."""
+"""Load a Florence-2 folder, strictly: every tensor has to be there, none may be left over, no code is run."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from grounded_seg.detect.florence import AnswerRules, FlorenceModel
+from grounded_seg.detect.older_layout import is_older_config, older_generation, read_older_model
 from grounded_seg.detect.pixels import load_pixel_settings
 from grounded_seg.detect.vocabulary import Vocabulary, load_vocabulary
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
 
-_N_KEYS_NAMED = 3
-"""Keys that an error message names before it only counts the rest."""
+_LOG = logging.getLogger(__name__)
+
+Attention = Literal["sdpa", "eager"]
+"""transformers' implementation of it; eager is the reference, and faster for training on a CPU."""
 
 
-def load_florence(folder: Path, *, attention: Literal["sdpa", "eager"] = "sdpa") -> FlorenceModel:
-    """Load a native Florence-2 in float32 on the CPU.
+def load_florence(folder: Path, *, attention: Attention = "sdpa") -> FlorenceModel:
+    """Load a Florence-2 in float32 on the CPU.
 
-    Reads `config.json`, the `.safetensors`, `tokenizer.json`, and where they are there `generation_config.json` and the
-    image configuration. Nothing else in the folder is looked at.
+    Of a native folder, as transformers' `save_pretrained` writes it, this reads `config.json`, the `.safetensors`,
+    `tokenizer.json`, and where they are there `generation_config.json` and the image configuration. A folder of the
+    first implementation (`microsoft/Florence-2-*`) is rewritten on the way, see `older_layout`. Nothing else in the
+    folder is looked at.
 
     Args:
-        folder: As transformers' `save_pretrained` writes it.
-        attention: transformers' implementation of it; eager is the reference, and faster for training on a CPU.
+        folder: In either layout.
+        attention: How attention is computed.
 
     Raises:
-        WeightsError: If a file is missing or damaged, the folder holds another model or Florence-2's older layout, or
-            its tensors aren't exactly those that its configuration asks for.
+        WeightsError: If a file is missing or damaged, the folder holds another model, or its tensors aren't exactly
+            those that its configuration asks for.
     """
-    _check_layout(folder)
-    vocabulary = load_vocabulary(folder)
-    try:
-        with _quiet_transformers():
-            network, report = Florence2ForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                # Reported with the missing ones instead of as a page of text.
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{folder} can't be loaded as Florence-2 ({_first_line(error)})") from error
-    _check_report(folder, report)
+    is_older = has_older_layout(folder)
+    vocabulary = load_vocabulary(folder, add_missing=is_older)
+    network = load_network(folder, dtype=torch.float32, attention=attention)
     _check_fits(folder, network, vocabulary)
     return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
 
 
-def _check_layout(folder: Path) -> None:
-    """Refuse other models by name before transformers tries to make sense of them."""
+def load_network(
+    folder: Path, *, dtype: torch.dtype | None = None, attention: Attention = "sdpa"
+) -> Florence2ForConditionalGeneration:
+    """Load only the network of a folder, in either layout, with its own rules of generation.
+
+    Args:
+        folder: As for `load_florence`.
+        dtype: Number format of the weights; None for the file's own.
+        attention: How attention is computed.
+
+    Raises:
+        WeightsError: As `load_florence` does.
+    """
+    options: dict[str, Any] = {
+        "dtype": "auto" if dtype is None else dtype,
+        "attn_implementation": attention,
+        # Reported with the missing ones instead of as a page of text.
+        "ignore_mismatched_sizes": True,
+        "output_loading_info": True,
+    }
+    if has_older_layout(folder):
+        older = read_older_model(folder)
+        if dtype is None:
+            options["dtype"] = next(iter(older.tensors.values())).dtype
+        source: Path | None = None
+        options |= {"config": older.config, "state_dict": older.tensors}
+    else:
+        _check_native(folder)
+        source = folder
+        options |= {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet_transformers():
+            network, report = Florence2ForConditionalGeneration.from_pretrained(source, **options)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{folder} can't be loaded as Florence-2 ({first_line(error)})") from error
+    check_report(folder, "Florence-2", report)
+    if source is None:
+        network.generation_config, is_given = older_generation(folder)
+        if not is_given:
+            _LOG.warning("%s has no generation_config.json: taking Florence-2's rules of generation.", folder)
+    return network
+
+
+def has_older_layout(folder: Path) -> bool:
+    """Tell the first implementation's layout from transformers' by `config.json`.
+
+    Raises:
+        WeightsError: If the folder holds no Florence-2 of either kind.
+    """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        vision = config["vision_config"]
-        is_older = "dim_embed" in vision or vision.get("model_type") == "davit"
+        is_older = is_older_config(config)
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} can't be read ({_first_line(error)}); name the folder of a Florence-2") from error
+        raise WeightsError(f"{path} can't be read ({first_line(error)}); name the folder of a Florence-2") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} isn't the configuration of a Florence-2; name another folder") from error
     if config.get("model_type") != "florence2":
         raise WeightsError(f"{folder} holds a {config.get('model_type')!r}, not a Florence-2; name another folder")
-    if is_older:
-        raise WeightsError(
-            f"{folder} is in the older layout of microsoft/Florence-2-*, which can't be read yet; "
-            "take the same model from florence-community/Florence-2-*"
-        )
+    return is_older
+
+
+def _check_native(folder: Path) -> None:
     if not any(folder.glob("*.safetensors")):
         raise WeightsError(f"{folder} has no .safetensors file; other weight files are not read, they can hold code")
-
-
-def _check_report(folder: Path, report: dict[str, Any]) -> None:
-    """Refuse a model of which any part would be random, or any weight unused."""
-    wrong = {
-        "missing": sorted(report["missing_keys"]),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "of another shape": sorted(key for key, *_ in report["mismatched_keys"]),
-    }
-    found = [f"{len(keys)} {what}: {named(keys)}" for what, keys in wrong.items() if keys]
-    found += [_first_line(RuntimeError(message)) for message in report["error_msgs"]]
-    if found:
-        raise WeightsError(f"{folder} isn't the Florence-2 that its config.json describes. Tensors " + "; ".join(found))
-
-
-def named(keys: list[str]) -> str:
-    """List the first few keys for an error message."""
-    more = f" and {len(keys) - _N_KEYS_NAMED} more" if len(keys) > _N_KEYS_NAMED else ""
-    return ", ".join(keys[:_N_KEYS_NAMED]) + more
 
 
 def _check_fits(folder: Path, network: Florence2ForConditionalGeneration, vocabulary: Vocabulary) -> None:
@@ -120,21 +135,3 @@ def _own_rules(network: Florence2ForConditionalGeneration) -> AnswerRules:
         stop_beams_early=own.early_stopping or False,
         length_penalty=1.0 if own.length_penalty is None else own.length_penalty,
     )
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence transformers' loading bar and its table of keys: what is wrong becomes our own error."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -4,10 +4,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from grounded_seg.detect.location_tokens import N_BINS
 from grounded_seg.errors import WeightsError
+
+TOKENIZER_FILE = "tokenizer.json"
+OWN_TOKENS = (
+    *("<od>", "</od>", "<ocr>", "</ocr>"),
+    *(f"<loc_{index}>" for index in range(N_BINS)),
+    *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"),
+    *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),
+    *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
+)
+"""What Florence-2 adds to BART's 50,265 tokens, in the order of their ids; "desciption" is spelt so there."""
 
 
 class Vocabulary:
@@ -44,13 +54,31 @@ class Vocabulary:
         return token_id
 
 
-def load_vocabulary(folder: Path) -> Vocabulary:
-    """Read `tokenizer.json` of a model's folder.
+def load_vocabulary(folder: Path, *, add_missing: bool = False) -> Vocabulary:
+    """Read the tokenizer of a model's folder.
+
+    Args:
+        folder: The model's.
+        add_missing: As for `load_tokenizer`.
 
     Raises:
         WeightsError: If it is missing, unreadable, or lacks a token of Florence-2's.
     """
-    path = folder / "tokenizer.json"
+    return Vocabulary(load_tokenizer(folder, add_missing=add_missing))
+
+
+def load_tokenizer(folder: Path, *, add_missing: bool = False) -> Tokenizer:
+    """Read `tokenizer.json` of a model's folder.
+
+    Args:
+        folder: The model's.
+        add_missing: Append Florence-2's own tokens if they aren't there: the folders of its first implementation hold
+            BART's tokenizer, and its code appended them each time it ran.
+
+    Raises:
+        WeightsError: If it is missing or unreadable.
+    """
+    path = folder / TOKENIZER_FILE
     try:
         text = path.read_text(encoding="utf-8")
         root = json.loads(text)
@@ -62,7 +90,9 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises nothing narrower
         raise _unreadable(path, error) from error
-    return Vocabulary(tokenizer)
+    if add_missing and tokenizer.token_to_id("<loc_0>") is None:
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in OWN_TOKENS])
+    return tokenizer
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:

@@ -4,8 +4,9 @@ The folder says in its `config.json` which of them it is. The image encoders of 
 `segment.attention`; SAM 2's has no relative positions and uses torch's fused attention by itself.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
-from transformers.utils import logging as transformers_logging
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.attention import lengthened_attention, relative_positions
+from grounded_seg.segment.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.segment.frame import resized_pixels, resized_size
 from grounded_seg.segment.upsampling import Axis, axis_straight, axis_through_square
+from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
 
-_N_KEYS_NAMED = 3
-"""Tensor names that an error message gives before it only counts the rest."""
 _VALUES_AT_A_TIME = 30
 """Values per patch and channel that a box takes in transformers' decoders, which copy the embedding for each box."""
 
@@ -53,7 +53,16 @@ FAMILIES = {
 class TransformersNetwork:
     """A model of transformers. Its weights stay in float32; its image encoder computes in `dtype` by autocast."""
 
-    def __init__(self, family: Family, model: Any, processor: Any, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        family: Family,
+        model: Any,
+        processor: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        compiled: bool = False,
+    ) -> None:
         """Move a model to where it runs.
 
         Args:
@@ -62,6 +71,7 @@ class TransformersNetwork:
             processor: transformers' own, brings images into the model's square.
             device: Where it runs.
             dtype: Number format of the image encoder.
+            compiled: Send the image encoder through torch.compile.
         """
         self._family = family
         self._model = model.to(device=device, dtype=torch.float32).eval()
@@ -71,6 +81,9 @@ class TransformersNetwork:
         if family.pads:
             for layer in self._model.vision_encoder.layers:
                 layer.attn.forward = partial(_attend, layer.attn)
+        if compiled:
+            compile_encoder(self._model.vision_encoder)
+        self._compiling = compile_failure_as_device_error if compiled else nullcontext
 
     @property
     def bytes_per_box(self) -> int:
@@ -95,7 +108,8 @@ class TransformersNetwork:
     def encode(self, images: Sequence[Image]) -> list[dict[str, Any]]:
         """Embed the images, each as the arguments that the model's `forward` takes for them."""
         squares = self._processor([self._pixels(image) for image in images], return_tensors="pt").pixel_values
-        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
+        is_half = self._dtype is not torch.float32
+        with self._compiling(), torch.autocast(self.device.type, dtype=self._dtype, enabled=is_half):
             embeddings = self._model.get_image_embeddings(squares.to(self.device))
         return [_of_image(embeddings, index) for index in range(len(images))]
 
@@ -122,7 +136,7 @@ class TransformersNetwork:
 
 
 def load_transformers_network(
-    folder: Path, model_type: str, device: torch.device, dtype: torch.dtype
+    folder: Path, model_type: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
 ) -> TransformersNetwork:
     """Load a folder as transformers' `save_pretrained` writes it, strictly and without running any code in it.
 
@@ -131,13 +145,14 @@ def load_transformers_network(
         model_type: What its `config.json` says, a key of `FAMILIES`.
         device: Where it is to run.
         dtype: Number format of the image encoder.
+        compiled: Send the image encoder through torch.compile.
 
     Raises:
         WeightsError: If a file is missing or damaged, or the tensors aren't those that the configuration asks for.
     """
     family = FAMILIES[model_type]
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = family.model.from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -150,37 +165,19 @@ def load_transformers_network(
             )
             processor = _load_processor(folder, family, int(model.config.prompt_encoder_config.image_size))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{folder} can't be loaded as {family.name} ({_first_line(error)}).") from error
-    _check_report(folder, family, report)
-    return TransformersNetwork(family, model, processor, device, dtype)
+        raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
+    check_report(folder, family.name, report)
+    return TransformersNetwork(family, model, processor, device, dtype, compiled=compiled)
 
 
 def _load_processor(folder: Path, family: Family, side: int) -> Any:
     """Read how images are prepared; without such a file, as published models of this family do it."""
-    if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+    if any(os.path.isfile(folder / name) for name in ("preprocessor_config.json", "processor_config.json")):
         return family.processor.from_pretrained(folder, local_files_only=True)
     square = {"height": side, "width": side}
     if family.pads:
         return family.processor(size={"longest_edge": side}, pad_size=square)
     return family.processor(size=square)
-
-
-def _check_report(folder: Path, family: Family, report: dict[str, Any]) -> None:
-    """Refuse a model of which any part would be random, or any weight unused."""
-    wrong = {
-        "missing": sorted(report["missing_keys"]),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "of another shape": sorted(key for key, *_ in report["mismatched_keys"]),
-    }
-    found = [f"{len(keys)} {what} ({_first_keys(keys)})" for what, keys in wrong.items() if keys]
-    if found:
-        tensors = ", ".join(found)
-        raise WeightsError(f"{folder} isn't the {family.name} that its config.json describes; tensors: {tensors}.")
-
-
-def _first_keys(keys: list[str]) -> str:
-    shown = ", ".join(keys[:_N_KEYS_NAMED])
-    return f"{shown}, ..." if len(keys) > _N_KEYS_NAMED else shown
 
 
 def _of_image(embeddings: Any, index: int) -> dict[str, Any]:
@@ -206,21 +203,3 @@ def _attend(attention: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torc
     columns = relative_positions(attention.rel_pos_w, width)
     attended = lengthened_attention(heads, rows, columns, (height, width))
     return attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1)), None
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence transformers' loading bar and its table of keys: what is wrong becomes our own error."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
