@@ -13,9 +13,15 @@ from grounded_seg.train.questions import class_question, positive_questions
 from grounded_seg.train.records import BoxExample, Question
 from grounded_seg.train.settings import PromptForm
 
-_SIDE_WORDS = frozenset(["left", "right", "leftmost", "rightmost", "clockwise", "counterclockwise", "anticlockwise", "mirrored"])
+_SIDE_WORDS = frozenset(
+    re.findall(r"\w+", "left right leftmost rightmost clockwise counterclockwise anticlockwise mirrored")
+)
 _COLOUR_WORDS = frozenset(
-    ["red", "orange", "yellow", "green", "blue", "purple", "violet", "pink", "brown", "black", "white", "gray", "grey", "beige", "cyan", "magenta", "turquoise", "gold", "golden", "silver", "ripe", "unripe", "dark", "bright", "pale"]
+    re.findall(
+        r"\w+",
+        """red orange yellow green blue purple violet pink brown black white gray grey beige cyan magenta turquoise gold
+        golden silver ripe unripe dark bright pale""",
+    )
 )
 _FLIP_SHARE = 0.5
 _COLOUR_REACH = 0.2

@@ -54,7 +54,7 @@ def load_base(base: LocatedWeights, settings: TrainSettings, device: torch.devic
 
 
 def quantization_config(quantization: Quantization) -> BitsAndBytesConfig:
-    """Give the library's configuration: 8-bit integers, or 4-bit NormalFloat (arXiv 2305.14314) computed in bfloat16."""
+    """Give the library's configuration: 8-bit integers, or 4-bit NormalFloat (arXiv 2305.14314)."""
     if quantization is Quantization.INT8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

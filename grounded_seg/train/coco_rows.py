@@ -18,7 +18,7 @@ def read_coco(path: Path) -> tuple[SplitData, DataSet]:
     An image is left out whole: without one of its objects it would teach that the object isn't there.
 
     Raises:
-        InputError: If the file is no COCO data set, or holds what can't be understood; with the line where there is one.
+        InputError: If the file is no COCO data set, or holds what can't be understood; names the line.
     """
     try:
         data_set = read_data_set(path)

@@ -40,7 +40,8 @@ def read_training_data(path: Path, split: tuple[int, int, int], seed: int, *, st
         first = f"; the first: {faults[0]}" if faults else ""
         raise InputError(f"{path} has no row that can be learnt from{first}")
     splits = _completed(path, splits, split, seed)
-    used = {box.label for one in splits.values() for row in one.examples for box in _boxes_of(row)}
+    rows = [row for one in splits.values() for row in one.examples if isinstance(row, BoxExample)]
+    used = {box.label for row in rows for box in row.boxes}
     # A class without a single object is a folder's name or a leftover: asking about it would teach it as absent.
     ordered = [name for name in classes if name in used] or sorted(used)
     return TrainingData(**splits, classes=tuple(dict.fromkeys(ordered)), notes=tuple(notes))
@@ -80,7 +81,9 @@ def _annotation_file(folder: Path) -> Path | None:
 
 
 def _read_files(files: dict[str, Path]) -> tuple[dict[str, SplitData], list[str], list[str]]:
-    splits, classes, notes = {}, [], []
+    splits: dict[str, SplitData] = {}
+    classes: list[str] = []
+    notes: list[str] = []
     for split, path in files.items():
         if path.suffix.lower() == ".jsonl":
             splits[split] = read_jsonl(path)
@@ -126,7 +129,3 @@ def _completed(
 
 def _on(rows: Sequence[Example], images: set[str]) -> tuple[Example, ...]:
     return tuple(row for row in rows if str(row.image) in images)
-
-
-def _boxes_of(row: Example) -> Sequence[object]:
-    return row.boxes if isinstance(row, BoxExample) else ()

@@ -62,13 +62,20 @@ class TrainFolder:
         return self.adapter if method is Method.LORA else self.model
 
     def check_free(self) -> None:
-        """Refuse a folder that holds something.
+        """Refuse a folder that holds a training.
 
         Raises:
-            UsageError: If it is no folder, or not empty.
+            UsageError: If it is no folder, or holds anything that a training writes.
         """
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
-            raise UsageError(f"{self.root} is in use; add --resume to go on with it, or name another folder with -o")
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"{self.root} is a file; name a folder with -o")
+        own = (self.adapter, self.model, self.metrics, self.report, self.manifest, self.checkpoints)
+        used = [path.name for path in own if path.exists()]
+        if used:
+            raise UsageError(
+                f"{self.root} already holds {', '.join(used)}; add --resume to go on with it, or name another folder "
+                "with -o"
+            )
 
     def check_same(self, option_values: Mapping[str, Any]) -> None:
         """Refuse to go on with a training of other settings.

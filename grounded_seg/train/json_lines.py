@@ -2,7 +2,6 @@
 
 import json
 import re
-from json.decoder import scanstring
 from pathlib import Path
 
 _PLACE = re.compile(r"\b(images|annotations|categories)\[(\d+)\]")
@@ -29,7 +28,7 @@ def lines_of(path: Path, key: str) -> list[int]:
     place = _after_space(text, 0)
     try:
         while text[place] in "{,":
-            name, place = scanstring(text, _after_space(text, place + 1) + 1)
+            name, place = decoder.raw_decode(text, _after_space(text, place + 1))
             # Over the colon.
             place = _after_space(text, _after_space(text, place) + 1)
             if name == key and text[place] == "[":

@@ -78,10 +78,9 @@ def _example(line: str, folder: Path, place: str) -> Example:
         row = json.loads(line)
     except ValueError as error:
         raise UnusableRowError(f"this is not JSON ({error}); correct it or take the line out") from error
-    texts = [row.get(key) if isinstance(row, dict) else None for key in ("image", "prefix", "suffix")]
-    if not all(isinstance(text, str) for text in texts) or not texts[0] or not texts[1].strip():
-        raise UnusableRowError("it isn't an object with the texts image, prefix and suffix; add what is missing")
-    name, prefix, suffix = texts
+    name, prefix, suffix = (_text(row, key) for key in ("image", "prefix", "suffix"))
+    if not name or not prefix.strip():
+        raise UnusableRowError("its image or its prefix is empty; fill it in")
     path = image_beside(folder, name)
     size = checked_size(path)
     question, is_detection = _question(prefix)
@@ -91,6 +90,13 @@ def _example(line: str, folder: Path, place: str) -> Example:
     for text in (prefix, suffix):
         _bins(text)
     return TextExample(path, size, question, suffix.strip(), place)
+
+
+def _text(row: object, key: str) -> str:
+    text = row.get(key) if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise UnusableRowError(f"it isn't an object with a text {key}; each row has image, prefix and suffix")
+    return text
 
 
 def _question(prefix: str) -> tuple[str, bool]:

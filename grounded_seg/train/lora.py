@@ -51,6 +51,8 @@ def make_trainable(
         What the trainer is given: peft's model, or with full tuning the network.
     """
     network.requires_grad_(False)
+    if settings.gradient_checkpointing:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.method is Method.LORA:
         return get_peft_model(network, lora_config(settings))
     for name, parameter in network.named_parameters():

@@ -111,8 +111,13 @@ def _as_coco(answered: Sequence[Answered]) -> tuple[dict[str, Any], list[dict[st
             *((prompt or found.label, found.box_xyxy, found.score) for found in one.detections),
         ):
             x, y, width, height = xywh_from_xyxy(box_xyxy)
-            shape = {"image_id": images[key], "category_id": names.setdefault(label, len(names) + 1)}
-            shape |= {"bbox": [x, y, width, height], "area": width * height}
+            category_id = names.setdefault(label, len(names) + 1)
+            shape = {
+                "image_id": images[key],
+                "category_id": category_id,
+                "bbox": [x, y, width, height],
+                "area": width * height,
+            }
             if score is None:
                 truths.append({"id": len(truths) + 1, "iscrowd": 0, **shape})
             else:

@@ -50,6 +50,17 @@ def class_question(example: BoxExample, prompt: str) -> Question:
     return Question(example, _CLASS_TASK.question(prompt), answer_from_boxes(boxes, example.size), prompt)
 
 
+def all_questions(examples: Sequence[Example], prompts: Sequence[str], form: PromptForm) -> list[Question]:
+    """Ask examples about every class, there or not, as `eval` does; with the form `od` and for texts once each."""
+    questions: list[Question] = []
+    for example in examples:
+        if isinstance(example, BoxExample) and form is PromptForm.CLASS:
+            questions += [class_question(example, prompt) for prompt in prompts if prompt not in example.unsure]
+        else:
+            questions += positive_questions(example, form)
+    return questions
+
+
 class QuestionPlan:
     """The questions of each epoch: all that have an answer, and negatives drawn anew each time."""
 

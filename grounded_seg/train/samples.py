@@ -90,7 +90,10 @@ class AnswerWriter:
 
 
 class QuestionDataset(Dataset[Sample]):
-    """A plan's questions; `set_epoch` moves on to the next draw. What it gives depends on seed, epoch and place only."""
+    """A plan's questions; `set_epoch` moves on to the next draw.
+
+    What it gives depends on seed, epoch and place only, so that a resumed training sees what it would have seen.
+    """
 
     def __init__(
         self, plan: QuestionPlan, writer: AnswerWriter, images: ImageStore, augmentation: Augmentation | None, seed: int

@@ -82,6 +82,7 @@ def _card(origin: Origin, figures: Mapping[str, float]) -> str:
     is_lora = settings.method is Method.LORA
     method = f"a LoRA adapter of rank {settings.rank}, alpha {settings.alpha:g}" if is_lora else "full tuning"
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    asks = "one class each, as `grounded-seg run` asks" if settings.prompt_form == "class" else "all classes at once"
     use = "--adapter" if is_lora else "--adapter none --detector"
     return f"""---
 base_model: {base.name}
@@ -95,7 +96,7 @@ Trained by grounded-seg with {method}, on {", ".join(sorted(settings.parts))}.
 
 - Base: {base.name}{f", revision {base.revision}" if base.revision else ""}, sha256 `{base.sha256}`
 - Classes: {", ".join(origin.classes) or "none, answers are text"}
-- Questions: {"one class each, as `grounded-seg run` asks" if settings.prompt_form == "class" else "all classes at once"}
+- Questions: {asks}
 
 Use it with `grounded-seg run PROMPT PATH {use} FOLDER`.
 

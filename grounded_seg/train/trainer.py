@@ -33,8 +33,12 @@ SaveBest = Callable[[], None]
 Watcher = Callable[[Row], None]
 
 
-class FlorenceTrainer(Seq2SeqTrainer):
+class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     """Trains a Florence-2 on questions: an image is encoded once a batch, however many questions are about it."""
+
+    control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(
         self,
@@ -182,7 +186,7 @@ class Validation:
         return figures_of(list(answered(florence, self._asked, self._images)), self._metrics)
 
 
-class Rhythm(TrainerCallback):
+class Rhythm(TrainerCallback):  # type: ignore[misc]
     """Says when to validate, save and stop: at steps as asked, and at the end of every epoch."""
 
     def __init__(self, settings: TrainSettings, validation: Validation, log: MetricsLog, best_metric: str) -> None:
@@ -191,15 +195,11 @@ class Rhythm(TrainerCallback):
         self._log = log
         self._best_metric = best_metric
 
-    def on_step_begin(
-        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_begin(self, _args: object, _state: object, _control: object, **_: Any) -> None:
         """Generate nothing between epochs."""
         self._validation.generates = False
 
-    def on_step_end(
-        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, _args: object, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Validate and save between epochs, where asked."""
         if control.should_training_stop or float(state.epoch).is_integer():
             # The end of the epoch does both in a moment.
@@ -208,16 +208,12 @@ class Rhythm(TrainerCallback):
         control.should_evaluate = bool(self._settings.eval_steps) and state.global_step % self._settings.eval_steps == 0
         control.should_save = bool(self._settings.save_steps) and state.global_step % self._settings.save_steps == 0
 
-    def on_epoch_end(
-        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_epoch_end(self, _args: object, _state: object, control: TrainerControl, **_: Any) -> None:
         """Validate, with answers, and save."""
         self._validation.generates = True
         control.should_evaluate = control.should_save = True
 
-    def on_evaluate(
-        self, args: Seq2SeqTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_evaluate(self, _args: object, _state: object, control: TrainerControl, **_: Any) -> None:
         """Stop where nothing gets better any more.
 
         Raises:
@@ -233,7 +229,7 @@ class Rhythm(TrainerCallback):
             control.should_training_stop = self._log.n_since_best(self._best_metric) >= patience
 
 
-class Keeper(TrainerCallback):
+class Keeper(TrainerCallback):  # type: ignore[misc]
     """Writes the figures down, and the weights whenever they are the best so far."""
 
     def __init__(self, log: MetricsLog, best_metric: str, save_best: SaveBest, watcher: Watcher | None) -> None:
@@ -244,9 +240,9 @@ class Keeper(TrainerCallback):
 
     def on_log(
         self,
-        args: Seq2SeqTrainingArguments,
+        _args: object,
         state: TrainerState,
-        control: TrainerControl,
+        _control: object,
         logs: Mapping[str, float] | None = None,
         **_: Any,
     ) -> None:

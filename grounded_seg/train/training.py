@@ -1,6 +1,7 @@
 """One training, from a data set to an adapter and a report."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,11 +21,12 @@ from grounded_seg.train.curves import draw_losses
 from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.folder import MetricsLog, TrainFolder
 from grounded_seg.train.lora import make_trainable, n_trained
-from grounded_seg.train.questions import QuestionPlan, class_question, positive_questions
-from grounded_seg.train.records import BoxExample, Example, Fault, Question, SplitData, TrainingData
+from grounded_seg.train.questions import QuestionPlan, all_questions, positive_questions
+from grounded_seg.train.records import BoxExample, Fault, Question, SplitData, TrainingData
+from grounded_seg.train.report import Progress, write_report
 from grounded_seg.train.samples import AnswerWriter, ImageStore, QuestionDataset
 from grounded_seg.train.saved import Origin, save_trained
-from grounded_seg.train.settings import PromptForm, TrainSettings
+from grounded_seg.train.settings import TrainSettings
 from grounded_seg.train.trainer import FlorenceTrainer, Keeper, Rhythm, Validation, Watcher
 from grounded_seg.weights.locate import LocatedWeights
 
@@ -49,7 +51,13 @@ class TrainReport:
     seconds: float
 
 
-def train(settings: TrainSettings, *, resume: bool = False, watcher: Watcher | None = None) -> TrainReport:
+def train(
+    settings: TrainSettings,
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    progress: Progress = lambda _done, _all: None,
+) -> TrainReport:
     """Train a detector on a data set, and compare it with its base.
 
     Args:
@@ -57,6 +65,7 @@ def train(settings: TrainSettings, *, resume: bool = False, watcher: Watcher | N
         resume: Go on from the last checkpoint in `settings.output`: the losses are those of a training that was never
             interrupted.
         watcher: Told each row of figures as it is written to `metrics.jsonl`.
+        progress: Told how many images of the test split each of the two compared models is done with.
 
     Raises:
         UsageError: If settings don't go together, or the output folder is in use or holds another training.
@@ -77,10 +86,11 @@ def train(settings: TrainSettings, *, resume: bool = False, watcher: Watcher | N
     data = without_long_rows(data, AnswerWriter(florence), settings)
     training = _Training(settings, folder, base, florence, data, device, dtype)
     manifest = training.manifest()
-    folder.write_manifest(manifest | {"status": "running"})
+    is_first = is_first_process()
+    if is_first:
+        folder.write_manifest(manifest | {"status": "running"})
     with out_of_memory_as_device_error("training", "Lower --batch-size, or add --gradient-checkpointing."):
         log = training.run(resume=resume, watcher=watcher)
-    draw_losses(log.rows, folder.loss_picture)
     best = log.best(training.best_metric) or {}
     figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
     report = TrainReport(
@@ -92,9 +102,18 @@ def train(settings: TrainSettings, *, resume: bool = False, watcher: Watcher | N
         faults=data.faults,
         seconds=time.monotonic() - started,
     )
-    done = {"status": "done", "best": dict(best), "steps": report.n_steps, "seconds": report.seconds}
-    folder.write_manifest(manifest | done)
+    if is_first:
+        draw_losses(log.rows, folder.loss_picture)
+        if settings.report:
+            write_report(settings, data, progress)
+        done = {"status": "done", "best": dict(best), "steps": report.n_steps, "seconds": report.seconds}
+        folder.write_manifest(manifest | done)
     return report
+
+
+def is_first_process() -> bool:
+    """Tell whether this process is the one of its training that writes files; `torchrun` numbers them."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def without_long_rows(data: TrainingData, writer: AnswerWriter, settings: TrainSettings) -> TrainingData:
@@ -123,17 +142,6 @@ def without_long_rows(data: TrainingData, writer: AnswerWriter, settings: TrainS
     if new and (settings.strict or not found.train.examples):
         raise InputError(str(new[0]))
     return found
-
-
-def all_questions(examples: Sequence[Example], prompts: Sequence[str], form: PromptForm) -> list[Question]:
-    """Ask examples about every class, there or not, as `eval` does; with the form `od` and for texts once each."""
-    questions: list[Question] = []
-    for example in examples:
-        if isinstance(example, BoxExample) and form is PromptForm.CLASS:
-            questions += [class_question(example, prompt) for prompt in prompts if prompt not in example.unsure]
-        else:
-            questions += positive_questions(example, form)
-    return questions
 
 
 class _Training:
@@ -194,7 +202,7 @@ class _Training:
         checkpoint = self._folder.last_checkpoint() if resume else None
         args = arguments(settings, self._folder, self._device, self._dtype)
         step = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
-        log = MetricsLog(self._folder.metrics, step, writes=args.process_index == 0)
+        log = MetricsLog(self._folder.metrics, step, writes=is_first_process())
         images, writer = ImageStore(settings.image_size), AnswerWriter(self._florence)
         augmentation = augmentation_for(self._data.classes) if settings.augment else None
         validation = Validation(
@@ -233,9 +241,7 @@ class _Training:
 
         def save() -> None:
             figures = {
-                name.removeprefix("valid_"): value
-                for name, value in log.rows[-1].items()
-                if name.startswith("valid_")
+                name.removeprefix("valid_"): value for name, value in log.rows[-1].items() if name.startswith("valid_")
             }
             save_trained(model, self._folder.result(self._settings.method), origin, figures)
 
@@ -258,8 +264,6 @@ def arguments(
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         use_cpu=device.type == "cpu",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         # Every step is logged: what is logged less often would have to be kept over an interruption.
         logging_strategy="steps",
         logging_steps=1,

@@ -1,0 +1,115 @@
+"""What a training would learn, without training: counts, lengths, and three examples drawn."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grounded_seg.detect.parse import parse_answer
+from grounded_seg.detect.vocabulary import Vocabulary, load_vocabulary
+from grounded_seg.images import read_image
+from grounded_seg.overlay import draw, save_overlay
+from grounded_seg.records import ImageResult, Instance
+from grounded_seg.run_folder import as_output_error
+from grounded_seg.train.base import locate_base
+from grounded_seg.train.dataset import read_training_data
+from grounded_seg.train.questions import QuestionPlan
+from grounded_seg.train.records import BoxExample, Fault, Question, SplitData
+from grounded_seg.train.settings import TrainSettings
+
+_N_DRAWN = 3
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What one split holds."""
+
+    n_images: int
+    n_background: int
+    """Images without any box."""
+    boxes: Mapping[str, int]
+    """By class."""
+    n_texts: int
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What would be learnt."""
+
+    splits: Mapping[str, SplitCounts]
+    classes: tuple[str, ...]
+    n_questions: int
+    """Of an epoch."""
+    n_negatives: int
+    question_tokens: tuple[int, int, int]
+    """Shortest, median and longest question of the first epoch."""
+    answer_tokens: tuple[int, int, int]
+    examples: tuple[Question, ...]
+    pictures: tuple[Path, ...]
+    """The examples with their answers drawn as they are read back."""
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...]
+
+
+def dry_run(settings: TrainSettings) -> DryRun:
+    """Read the data set and the base's tokenizer, and draw three examples to `output/examples`.
+
+    Raises:
+        InputError, WeightsError, OutputError: As for `train`.
+    """
+    data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
+    vocabulary = load_vocabulary(locate_base(settings).path)
+    prompts = tuple(dict.fromkeys((*data.classes, *settings.negatives)))
+    plan = QuestionPlan(data.train.examples, prompts, settings.prompt_form, settings.negative_ratio, settings.seed)
+    questions = plan.epoch(0)
+    with_answer = [one for one in questions if one.answer]
+    chosen = tuple((with_answer or questions)[:_N_DRAWN])
+    return DryRun(
+        splits={name: _counts(split) for name, split in data.splits.items()},
+        classes=data.classes,
+        n_questions=len(plan),
+        n_negatives=plan.n_negatives,
+        question_tokens=_spread([len(vocabulary.encode(one.text)) for one in questions]),
+        answer_tokens=_spread([_answer_length(one, vocabulary) for one in questions]),
+        examples=chosen,
+        pictures=_drawn(chosen, settings.output / "examples"),
+        faults=data.faults,
+        notes=data.notes,
+    )
+
+
+def _counts(split: SplitData) -> SplitCounts:
+    boxed = [one for one in split.examples if isinstance(one, BoxExample)]
+    return SplitCounts(
+        n_images=len({one.image for one in split.examples}),
+        n_background=sum(not one.boxes for one in boxed),
+        boxes=Counter(box.label for one in boxed for box in one.boxes),
+        n_texts=len(split.examples) - len(boxed),
+    )
+
+
+def _answer_length(question: Question, vocabulary: Vocabulary) -> int:
+    """Count the answer's tokens with the one that ends it."""
+    return len(vocabulary.encode(question.answer)) - 1
+
+
+def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:
+    ordered = sorted(lengths)
+    return ordered[0], ordered[len(ordered) // 2], ordered[-1]
+
+
+def _drawn(questions: Sequence[Question], folder: Path) -> tuple[Path, ...]:
+    """Draw answers with boxes as the parser reads them back from their text, which is what the model will see."""
+    paths = []
+    for number, question in enumerate(questions, start=1):
+        example = question.example
+        if not isinstance(example, BoxExample):
+            continue
+        boxes = parse_answer("OD", question.answer, example.size).boxes
+        instances = tuple(Instance(box, mask=None, mask_score=None) for box in boxes)
+        image = read_image(example.image)
+        path = folder / f"{number}.jpg"
+        with as_output_error():
+            save_overlay(path, draw(image, ImageResult(path=image.path, size=image.size, instances=instances)))
+        paths.append(path)
+    return tuple(paths)

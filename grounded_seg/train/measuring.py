@@ -1,0 +1,73 @@
+"""Measure a base, or what was trained on it, on a split of a data set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from grounded_seg.detect.adapters import check_adapter_base, merge_adapter
+from grounded_seg.detect.checkpoint import load_florence
+from grounded_seg.detect.florence import FlorenceModel
+from grounded_seg.errors import InputError
+from grounded_seg.runtime import out_of_memory_as_device_error, resolve_device, resolve_dtype
+from grounded_seg.train.answers import answered
+from grounded_seg.train.base import locate_base
+from grounded_seg.train.dataset import read_training_data
+from grounded_seg.train.metrics import Answered, figures_of
+from grounded_seg.train.questions import all_questions
+from grounded_seg.train.records import Question
+from grounded_seg.train.samples import ImageStore
+from grounded_seg.train.settings import Method, TrainSettings
+
+
+def evaluate(
+    settings: TrainSettings, result: Path | None = None, *, split: Literal["train", "valid", "test"] = "test"
+) -> dict[str, float]:
+    """Ask a model all questions of a split and take the figures that a validation has.
+
+    Every image with boxes is asked about every class, there or not, as `grounded-seg eval` does.
+
+    Args:
+        settings: Those of the training: data set, its split, base, device, form of the questions, further metrics.
+        result: The adapter that was trained, or with full tuning the model; None for the bare base.
+        split: What is asked about.
+
+    Returns:
+        `AP`, `AP50`, `absent_rate` where there are boxes; `exact_match`, `edit_distance` where there are texts; and
+        those of `settings.metrics`.
+
+    Raises:
+        InputError: If the data set can't be used, or the split is empty.
+        WeightsError, DeviceError: As for a run.
+    """
+    data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
+    examples = data.splits[split].examples
+    if not examples:
+        raise InputError(f"{settings.dataset} has no rows in its split {split}; name another one")
+    questions = all_questions(examples, (*data.classes, *settings.negatives), settings.prompt_form)
+    return figures_of(ask(settings, result, questions), settings.metrics)
+
+
+def ask(settings: TrainSettings, result: Path | None, questions: Sequence[Question]) -> list[Answered]:
+    """Ask a model questions; arguments and errors as for `evaluate`."""
+    florence = load_trained(settings, result)
+    device = resolve_device(settings.models.device)
+    dtype = resolve_dtype(settings.models.dtype, device)
+    with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
+        florence.network.to(device=device, dtype=dtype)
+        return list(answered(florence, questions, ImageStore(settings.image_size)))
+
+
+def load_trained(settings: TrainSettings, result: Path | None) -> FlorenceModel:
+    """Load the bare base, or what was trained on it, in float32 on the CPU.
+
+    Raises:
+        WeightsError: If it isn't there, is damaged, or was trained on another base.
+    """
+    if result is not None and settings.method is Method.FULL:
+        return load_florence(result)
+    base = locate_base(settings)
+    florence = load_florence(base.path)
+    if result is not None:
+        check_adapter_base(result, base)
+        florence.network = merge_adapter(florence.network, result)
+    return florence

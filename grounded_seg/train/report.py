@@ -1,0 +1,273 @@
+"""`report.md`: base against tuned on the test split, what is left of older knowledge, and answers side by side."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.schema import xywh_from_xyxy, xyxy_from_xywh
+from grounded_seg.coco.scores import Scores
+from grounded_seg.evaluation.answer_file import AskSettings
+from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
+from grounded_seg.evaluation.evaluate import evaluate as measure
+from grounded_seg.images import read_image
+from grounded_seg.masks import coco_from_run_length
+from grounded_seg.overlay import draw, save_overlay
+from grounded_seg.records import Detection, ImageResult, Instance
+from grounded_seg.run_folder import as_output_error
+from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.train.folder import TrainFolder
+from grounded_seg.train.measuring import ask
+from grounded_seg.train.metrics import Answered, figures_of
+from grounded_seg.train.questions import all_questions
+from grounded_seg.train.records import BoxExample, Example, TrainingData
+from grounded_seg.train.settings import Method, PromptForm, TrainSettings
+from grounded_seg.weights.locate import is_on_disk
+from grounded_seg.weights.sources import resolve
+
+_N_ROWS = 20
+"""Images, or texts, that are shown side by side."""
+_KNOWN_AP = 0.1
+"""A class that the base finds at least so well is one that it knew."""
+_PICTURES = "report"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One measurement of the base, and the same of the tuned model."""
+
+    base: Evaluation
+    tuned: Evaluation
+
+
+def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> Path:
+    """Measure base and tuned on the test split and write `report.md`, with its pictures and `test.json`.
+
+    Questions of one class each are asked through the pipeline, as `eval` does it, masks too where the data set has some
+    and the segmenter's weights are on this disk. The form `od` and texts are asked as they were trained.
+
+    Args:
+        settings: Of the training that is done.
+        data: Its data set.
+        progress: Told how many images each model is done with.
+
+    Raises:
+        WeightsError, DeviceError, OutputError: As for a run.
+    """
+    folder = TrainFolder(settings.output)
+    boxed = [one for one in data.test.examples if isinstance(one, BoxExample)]
+    as_run = settings.prompt_form is PromptForm.CLASS
+    parts = [f"# {folder.root.name}\n", f"Base: {_base_name(settings)}. Test split: {len(data.test.examples)} rows."]
+    if as_run and boxed:
+        file, images = _write_test_file(boxed, data.classes, folder)
+        parts += _boxes_part(_pair(file, images, settings, progress), images, folder)
+    others = [one for one in data.test.examples if not (as_run and isinstance(one, BoxExample))]
+    if others:
+        parts += _answers_part(others, data, settings, folder)
+    if settings.retention is not None:
+        pair = _pair(settings.retention, _images_of(settings.retention), settings, progress)
+        parts += ["## Retention", _retention_text(settings.retention), _class_table(pair)]
+    with as_output_error():
+        folder.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return folder.report
+
+
+def _pair(file: Path, images: Path, settings: TrainSettings, progress: Progress) -> Pair:
+    """Measure both on a COCO file."""
+    result = TrainFolder(settings.output).result(settings.method)
+    base = replace(settings.models, adapter="none")
+    if settings.method is Method.LORA:
+        tuned = replace(settings.models, adapter=str(result))
+    else:
+        tuned = replace(settings.models, detector=str(result), adapter="none")
+    boxes_only = not is_on_disk(resolve(settings.models).segmenter)
+    return Pair(*(_measured(file, images, models, boxes_only, progress) for models in (base, tuned)))
+
+
+def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool, progress: Progress) -> Evaluation:
+    source = AskSettings(images=images, models=models, boxes_only=boxes_only)
+    threshold = DetectSettings().score_threshold
+    return measure(EvaluationSettings(file, source, score_threshold=threshold, boxes_only=boxes_only), progress)
+
+
+def _write_test_file(examples: Sequence[BoxExample], classes: Sequence[str], folder: TrainFolder) -> tuple[Path, Path]:
+    """Write the test split as a COCO file, which `eval` takes as well; give it and the folder of its images."""
+    root = Path(os.path.commonpath([str(one.image.resolve().parent) for one in examples]))
+    ids = {name: number for number, name in enumerate(classes, start=1)}
+    document: dict[str, list[dict[str, Any]]] = {
+        "images": [],
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
+        "annotations": [],
+    }
+    for number, one in enumerate(examples, start=1):
+        name = one.image.resolve().relative_to(root).as_posix()
+        size = {"width": one.size.width, "height": one.size.height}
+        document["images"].append({"id": number, "file_name": name, **size})
+        whole = (0.0, 0.0, float(one.size.width), float(one.size.height))
+        shapes = [(box.label, box.box_xyxy, box.mask, 0) for box in one.boxes]
+        # Objects that aren't listed one by one may be anywhere: nothing that is found of them is wrong.
+        shapes += [(name, whole, None, 1) for name in sorted(one.unsure) if name in ids]
+        for label, box_xyxy, mask, is_crowd in shapes:
+            x, y, width, height = xywh_from_xyxy(box_xyxy)
+            annotation = {
+                "id": len(document["annotations"]) + 1,
+                "image_id": number,
+                "category_id": ids[label],
+                "bbox": [x, y, width, height],
+                "area": width * height,
+                "iscrowd": is_crowd,
+            }
+            shape = {} if mask is None else {"segmentation": coco_from_run_length(mask)}
+            document["annotations"].append(annotation | shape)
+    path = folder.root / "test.json"
+    with as_output_error():
+        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    return path, root
+
+
+def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
+    known = [name for name, base, _ in _class_rows(pair) if base is not None and base >= _KNOWN_AP]
+    text = f"The base knew {', '.join(known)}." if known else "The base knew none of the classes."
+    return [
+        "## Test split",
+        _figure_table(pair),
+        "### Retention, class by class",
+        f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} on.",
+        _class_table(pair),
+        "### Images",
+        *_image_rows(pair, images, folder),
+    ]
+
+
+def _figure_table(pair: Pair) -> str:
+    base, tuned = pair.base.scores, pair.tuned.scores
+    rows = [
+        (name, *_change(_stage_figure(base, stage, figure), _stage_figure(tuned, stage, figure)))
+        for name, stage, figure in (
+            ("box AP", "boxes", "AP"),
+            ("box AP50", "boxes", "AP50"),
+            ("mask AP", "masks", "AP"),
+        )
+    ]
+    absent = f"absent prompts with a box, score >= {base.score_threshold:g}"
+    rows.append((absent, *_change(base.presence.IL_FPR, tuned.presence.IL_FPR)))
+    return _table(("figure", "base", "tuned", "change"), rows)
+
+
+def _stage_figure(scores: Scores, stage: str, figure: str) -> float | None:
+    found = scores.stages().get(stage)
+    value: float | None = None if found is None else getattr(found.summary, figure)
+    return value
+
+
+def _class_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
+    sides = [{one.name: one.AP for one in side.scores.boxes.summary.per_class} for side in (pair.base, pair.tuned)]
+    return [(name, sides[0][name], sides[1].get(name)) for name in sides[0]]
+
+
+def _class_table(pair: Pair) -> str:
+    rows = [(name, *_change(base, tuned)) for name, base, tuned in _class_rows(pair)]
+    return _table(("class", "base box AP", "tuned box AP", "change"), rows)
+
+
+def _change(base: float | None, tuned: float | None) -> tuple[str, str, str]:
+    change = "-" if base is None or tuned is None else f"{tuned - base:+.3f}"
+    return _shown(base), _shown(tuned), change
+
+
+def _image_rows(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
+    """Draw the truth and both answers of the first images."""
+    data_set, rows = pair.base.scores.data_set, []
+    for image in data_set.images[:_N_ROWS]:
+        pixels = read_image(images / image.file_name)
+        pictures = []
+        for name, instances in (
+            ("truth", _truths(data_set, image.id)),
+            ("base", _found(data_set, pair.base.predictions, image.id)),
+            ("tuned", _found(data_set, pair.tuned.predictions, image.id)),
+        ):
+            relative = f"{_PICTURES}/{image.id:03}-{name}.jpg"
+            result = ImageResult(path=pixels.path, size=pixels.size, instances=tuple(instances))
+            with as_output_error():
+                save_overlay(folder.root / relative, draw(pixels, result, tuple(data_set.classes.values())))
+            pictures.append(f"![{name}]({relative})")
+        rows.append((image.file_name, *pictures))
+    return [_table(("image", "truth", "base", "tuned"), rows)]
+
+
+def _truths(data_set: DataSet, image_id: int) -> list[Instance]:
+    return [
+        _instance(data_set.classes[one.category_id], one.bbox_xywh, 1.0)
+        for one in data_set.objects_by_image.get(image_id, ())
+        if not one.is_crowd
+    ]
+
+
+def _found(data_set: DataSet, predictions: Sequence[Prediction], image_id: int) -> list[Instance]:
+    threshold = DetectSettings().score_threshold
+    return [
+        _instance(data_set.classes[one.category_id], one.box_xywh, one.score)
+        for one in predictions
+        if one.image_id == image_id and one.score >= threshold
+    ]
+
+
+def _instance(name: str, box_xywh: tuple[float, float, float, float], score: float) -> Instance:
+    detection = Detection(label=name, prompt=name, box_xyxy=xyxy_from_xywh(box_xywh), score=score)
+    return Instance(detection, mask=None, mask_score=None)
+
+
+def _answers_part(
+    examples: Sequence[Example], data: TrainingData, settings: TrainSettings, folder: TrainFolder
+) -> list[str]:
+    """Compare answers to questions that `run` doesn't ask, as texts."""
+    questions = all_questions(examples, data.classes, settings.prompt_form)
+    before, after = (ask(settings, result, questions) for result in (None, folder.result(settings.method)))
+    figures = [figures_of(side, settings.metrics) for side in (before, after)]
+    rows = [(name, *_change(figures[0].get(name), figures[1].get(name))) for name in figures[1]]
+    return [
+        "## Answers",
+        _table(("figure", "base", "tuned", "change"), rows),
+        _table(
+            ("image", "question", "truth", "base", "tuned"),
+            [_answer_row(old, new) for old, new in list(zip(before, after, strict=True))[:_N_ROWS]],
+        ),
+    ]
+
+
+def _answer_row(base: Answered, tuned: Answered) -> tuple[str, ...]:
+    question = base.question
+    return question.example.image.name, question.text, question.answer, base.text, tuned.text
+
+
+def _images_of(file: Path) -> Path:
+    return file.parent / "images" if (file.parent / "images").is_dir() else file.parent
+
+
+def _retention_text(file: Path) -> str:
+    return f"What is left on {file.name}, a data set of what the base knew:"
+
+
+def _base_name(settings: TrainSettings) -> str:
+    return settings.models.detector or f"the preset {settings.models.preset}'s"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Keep a text in its cell: its own bars and line breaks would end it, and `<` would start HTML."""
+    flat = " ".join(text.split()).replace("|", "\\|")
+    return flat.replace("<", "&lt;")
