@@ -174,18 +174,16 @@ def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[in
     output, tolerance_px = settings.output, settings.tolerance_px
     names = list(dict.fromkeys(categories.values()))
     file_names = [str(image.get("file_name")) for image in source.images.values()]
-    polygons, boxes_only = settings.mask_form is MaskForm.POLYGON, settings.mask_form is MaskForm.NONE
+    form = settings.mask_form
     match settings.format:
         case LabelFormat.YOLO:
-            return YoloWriter(output, names, file_names, segments=not boxes_only, tolerance_px=tolerance_px)
+            return YoloWriter(output, names, file_names, form, tolerance_px)
         case LabelFormat.VOC:
             return VocWriter(output, file_names)
         case LabelFormat.LABELME:
-            return LabelmeWriter(
-                output, file_names, polygons=polygons, boxes_only=boxes_only, tolerance_px=tolerance_px
-            )
+            return LabelmeWriter(output, file_names, form, tolerance_px)
         case LabelFormat.LABELSTUDIO:
-            return LabelStudioWriter(output, names, polygons=polygons, boxes_only=boxes_only, tolerance_px=tolerance_px)
+            return LabelStudioWriter(output, names, form, tolerance_px)
         case LabelFormat.MASKS:
             return MaskPngWriter(output, names)
         case LabelFormat.COCO | LabelFormat.CVAT | LabelFormat.FIFTYONE:
@@ -194,7 +192,7 @@ def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[in
                 "licenses": source.licenses,
                 "categories": [source.categories[number] for number in categories],
             }
-            return CocoWriter(output, head, settings.mask_form, tolerance_px)
+            return CocoWriter(output, head, form, tolerance_px)
 
 
 def _images_root(settings: ExportSettings) -> Path:
@@ -203,10 +201,8 @@ def _images_root(settings: ExportSettings) -> Path:
         return settings.images
     manifest = RunFolder(settings.source).manifest
     try:
-        given = [Path(path) for path in json.loads(manifest.read_text(encoding="utf-8"))["paths"]]
-        bases = [path if os.path.isdir(path) else path.parent for path in given]
-        return bases[0] if len(bases) == 1 else Path(os.path.commonpath([path.absolute() for path in bases]))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        return Path(json.loads(manifest.read_text(encoding="utf-8"))["images"]["root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{settings.source} doesn't say where the images are; name their folder with --images"
         ) from error

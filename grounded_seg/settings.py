@@ -64,6 +64,9 @@ class DetectSettings:
     nms: SuppressionScope = SuppressionScope.CLASS
     iou_threshold: float = 0.7
     """A box that overlaps a better one by more than this IoU is a duplicate, in [0, 1]."""
+    box_containment_threshold: float = 1.0
+    """Likewise for the share of the smaller box that lies within the other; 1 keeps nested boxes, as one in forty of
+    COCO's true boxes lies within another of its class."""
     max_detections: int = 100
     """Boxes kept per image and prompt, the best by score."""
     beams: int = 1
@@ -73,7 +76,11 @@ class DetectSettings:
         """Refuse values out of range, all of them at once."""
         problems = [
             f"{name} is {value:g}, it has to be within 0 and 1"
-            for name, value in (("score-threshold", self.score_threshold), ("iou-threshold", self.iou_threshold))
+            for name, value in (
+                ("score-threshold", self.score_threshold),
+                ("iou-threshold", self.iou_threshold),
+                ("box-containment-threshold", self.box_containment_threshold),
+            )
             if not 0 <= value <= 1
         ]
         problems += [
@@ -101,6 +108,8 @@ class SegmentSettings:
     """A mask that overlaps a better one of its prompt by more than this IoU is a duplicate, in [0, 1]; 1 keeps all."""
     containment_threshold: float = 1.0
     """Likewise for the share of the smaller mask that lies within the other; 1 keeps nested masks."""
+    compile: bool = False
+    """Send the segmenter's image encoder through torch.compile: up to minutes before the first image, faster then."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, all of them at once."""

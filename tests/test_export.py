@@ -22,7 +22,7 @@ from grounded_seg.formats.names import unique_names
 from grounded_seg.labels import Losses
 from grounded_seg.masks import coco_from_run_length, mask_from_run_length, run_length_from_coco, run_length_from_mask
 from grounded_seg.records import RunLength
-from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+from grounded_seg.settings import MASK_FORMS, ExportSettings, LabelFormat, MaskForm, Pictures
 
 RING = np.zeros((10, 20), np.bool_)
 RING[2:7, 4:12] = True
@@ -287,6 +287,24 @@ def test_names_that_meet_get_numbers() -> None:
 def test_what_makes_no_sense_is_refused(source: Path, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         exported(source, LabelFormat.YOLO, **options)
+
+
+@pytest.mark.parametrize("kind", list(LabelFormat))
+def test_an_empty_mask_is_no_crash(source: Path, kind: LabelFormat) -> None:
+    document = read_json(source)
+    empty = coco_from_run_length(run_length_from_mask(np.zeros((10, 20), np.bool_)))
+    document["annotations"][1]["segmentation"] = empty
+    source.write_text(json.dumps(document))
+    for place, form in enumerate(MASK_FORMS[kind]):
+        settings = ExportSettings(source, source.parent.parent / f"out-{place}", kind, form)
+        report = export_labels(settings)
+        assert report.n_labels == 4
+        assert report.losses.iou_least > 0.8
+        if kind in (LabelFormat.YOLO, LabelFormat.LABELME, LabelFormat.LABELSTUDIO) and form is not MaskForm.NONE:
+            assert report.losses.counts["empty masks written as their boxes"] == 1
+    if kind is LabelFormat.YOLO:
+        box = (source.parent.parent / "out-0" / "labels/train/a.txt").read_text().splitlines()[0]
+        assert box == "0 0.4 0.45 0.4 0.5"
 
 
 def test_what_is_forbidden_is_one_line(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

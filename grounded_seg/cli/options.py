@@ -28,39 +28,46 @@ class EnumChoice(click.Choice[Any]):
         return str(choice)
 
 
+_WHICH_DETECTOR = (
+    click.option(
+        "--preset",
+        default=ModelSettings.preset,
+        envvar="GROUNDED_SEG_PRESET",
+        show_default=True,
+        show_envvar=True,
+        help="Weights that belong together: demo (comes along, rendered scenes only), base, base-ft, large or "
+        "large-ft.",
+    ),
+    click.option("--detector", metavar="ID|DIR", help="A Florence-2 instead of the preset's."),
+    click.option(
+        "--adapter", metavar="ID|DIR|none", help="A LoRA adapter instead of the preset's; none switches it off."
+    ),
+)
+_SEGMENTER = click.option("--segmenter", metavar="ID|FILE|DIR", help="A SAM, SAM-HQ or SAM 2 instead of the preset's.")
+_WHERE_IT_RUNS = (
+    click.option("--device", default=ModelSettings.device, show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option(
+        "--dtype",
+        type=EnumChoice(Precision),
+        default=ModelSettings.dtype.value,
+        show_default=True,
+        help="Number format of the models; auto takes the fastest that the device really has.",
+    ),
+    click.option("--offline", is_flag=True, help="Fetch nothing; use only what is on this disk."),
+    click.option(
+        "--allow-base-mismatch", is_flag=True, help="Load an adapter that says it was trained on another base."
+    ),
+)
+
+
 def model_options(command: _Command) -> _Command:
     """Add the options of `ModelSettings`."""
-    return _with(
-        command,
-        click.option(
-            "--preset",
-            default=ModelSettings.preset,
-            envvar="GROUNDED_SEG_PRESET",
-            show_default=True,
-            show_envvar=True,
-            help="Weights that belong together: demo (comes along, rendered scenes only), base, base-ft, large or "
-            "large-ft.",
-        ),
-        click.option("--detector", metavar="ID|DIR", help="A native Florence-2 instead of the preset's."),
-        click.option(
-            "--adapter", metavar="ID|DIR|none", help="A LoRA adapter instead of the preset's; none switches it off."
-        ),
-        click.option("--segmenter", metavar="ID|FILE|DIR", help="A SAM, SAM-HQ or SAM 2 instead of the preset's."),
-        click.option(
-            "--device", default=ModelSettings.device, show_default=True, help="auto, cpu, cuda, cuda:N or mps."
-        ),
-        click.option(
-            "--dtype",
-            type=EnumChoice(Precision),
-            default=ModelSettings.dtype.value,
-            show_default=True,
-            help="Number format of the models; auto takes the fastest that the device really has.",
-        ),
-        click.option("--offline", is_flag=True, help="Fetch nothing; use only what is on this disk."),
-        click.option(
-            "--allow-base-mismatch", is_flag=True, help="Load an adapter that says it was trained on another base."
-        ),
-    )
+    return _with(command, *_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
+
+
+def detector_options(command: _Command) -> _Command:
+    """Add the options of `ModelSettings`, without the segmenter's."""
+    return _with(command, *_WHICH_DETECTOR, *_WHERE_IT_RUNS)
 
 
 def detect_options(command: _Command, *, threshold_help: str = "Drop boxes below this score.") -> _Command:
@@ -94,6 +101,13 @@ def detect_options(command: _Command, *, threshold_help: str = "Drop boxes below
             default=DetectSettings.iou_threshold,
             show_default=True,
             help="Overlap above which the lower-scored box is a duplicate.",
+        ),
+        click.option(
+            "--box-containment-threshold",
+            type=float,
+            default=DetectSettings.box_containment_threshold,
+            show_default=True,
+            help="Likewise, for the share of the smaller box within the larger; 1 keeps all.",
         ),
         click.option(
             "--max-detections",
@@ -147,6 +161,12 @@ def segment_options(command: _Command) -> _Command:
             default=SegmentSettings.containment_threshold,
             show_default=True,
             help="Likewise, for the share of the smaller mask within the larger; 1 keeps all.",
+        ),
+        click.option(
+            "--compile",
+            is_flag=True,
+            help="Send the segmenter's image encoder through torch.compile: up to minutes before the first image, "
+            "faster then.",
         ),
     )
 

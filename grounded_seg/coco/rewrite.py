@@ -81,7 +81,8 @@ class CocoWriter:
     def _polygons(self, mask: RunLength) -> list[list[float]]:
         rings = edge_polygons_from_mask(mask, self._tolerance_px)
         polygons = [[_short(value) for value in ring.ravel().tolist()] for ring in rings]
-        self.losses.add_round_trip(float(mask_iou([mask], [run_length_from_polygons(polygons, mask.size)])[0, 0]))
+        if rings:
+            self.losses.add_round_trip(float(mask_iou([mask], [run_length_from_polygons(polygons, mask.size)])[0, 0]))
         return polygons
 
 

@@ -29,7 +29,7 @@ def _label_for_fiftyone(label: Label, losses: Losses, has_masks: bool) -> Label:
         record["attributes"] = _renamed(label.record["attributes"])
     if has_masks and label.mask is not None:
         x0, y0, x1, y1 = tight = tight_box_xyxy(label.mask)
-        if not rounded_box_holds(label.box_xyxy, tight):
+        if x1 > x0 and not rounded_box_holds(label.box_xyxy, tight):
             losses.add("boxes set to the edges of their masks, which would be cut off")
             record["bbox"] = [x0, y0, x1 - x0, y1 - y0]
     return replace(label, record=record)

@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 
 from grounded_seg.formats.names import unique_names
+from grounded_seg.formats.objects import mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_from_run_length, tight_box_xyxy
 from grounded_seg.polygons import centre_polygons_from_mask
 from grounded_seg.records import RunLength
+from grounded_seg.settings import MaskForm
 
 _VERSION = "5.5.0"
 """Of LabelMe, the form's."""
@@ -30,9 +32,7 @@ class LabelmeWriter:
         self,
         output: Path,
         file_names: Iterable[str],
-        *,
-        polygons: bool = False,
-        boxes_only: bool = False,
+        form: MaskForm = MaskForm.RLE,
         tolerance_px: float = 0.0,
     ) -> None:
         """Start; nothing is written yet.
@@ -40,15 +40,13 @@ class LabelmeWriter:
         Args:
             output: The folder, which has to exist.
             file_names: Of all images.
-            polygons: Outlines instead of exact masks.
-            boxes_only: Boxes where there are masks too.
+            form: How masks are written.
             tolerance_px: How far a simplified polygon may stray.
         """
         self.losses = Losses()
         self._output = output
         self._names = unique_names(file_names, flat=False)
-        self._polygons = polygons
-        self._boxes_only = boxes_only
+        self._form = form
         self._tolerance_px = tolerance_px
         self.losses.add("image names changed to be unique", sum(old != new for old, new in self._names.items()))
 
@@ -56,10 +54,7 @@ class LabelmeWriter:
         """Write an image's file."""
         shapes: list[dict[str, Any]] = []
         n_groups = 0
-        for label in image.labels:
-            if label.is_crowd:
-                self.losses.add("crowd regions left out")
-                continue
+        for label in single_objects(image, self.losses):
             outlines = self._shapes(label)
             n_groups += len(outlines) > 1
             group_id = n_groups if len(outlines) > 1 else None
@@ -86,14 +81,14 @@ class LabelmeWriter:
         """There is nothing that is written only at the end."""
 
     def _shapes(self, label: Label) -> list[dict[str, Any]]:
-        if label.mask is None or self._boxes_only:
-            self.losses.add("masks left out", label.mask is not None)
+        mask = mask_to_write(label, self._form, self.losses)
+        if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
             return [{"shape_type": "rectangle", "points": [[x0, y0], [x1, y1]]}]
-        if not self._polygons:
-            return [_mask_shape(label.mask)]
+        if self._form is MaskForm.RLE:
+            return [_mask_shape(mask)]
         # LabelMe draws a polygon's outline along with its inside.
-        rings = centre_polygons_from_mask(label.mask, self._tolerance_px)
+        rings = centre_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add("masks in several polygons with a common group_id", len(rings) > 1)
         return [{"shape_type": "polygon", "points": ring.tolist()} for ring in rings]
 

@@ -14,10 +14,12 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
+from grounded_seg.formats.objects import mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_from_run_length
 from grounded_seg.polygons import edge_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
+from grounded_seg.settings import MaskForm
 
 _LOCAL_FILES = "/data/local-files/?d="
 """How Label Studio addresses files below its document root."""
@@ -35,9 +37,7 @@ class LabelStudioWriter:
         self,
         output: Path,
         categories: Sequence[str],
-        *,
-        polygons: bool = False,
-        boxes_only: bool = False,
+        form: MaskForm = MaskForm.RLE,
         tolerance_px: float = 0.0,
     ) -> None:
         """Start; nothing is written yet.
@@ -45,25 +45,20 @@ class LabelStudioWriter:
         Args:
             output: The folder, which has to exist.
             categories: All that may come up.
-            polygons: Polygons instead of exact brush strokes.
-            boxes_only: Boxes where there are masks too.
+            form: How masks are written.
             tolerance_px: How far a simplified polygon may stray.
         """
         self.losses = Losses()
         self._output = output
         self._categories = categories
-        self._polygons = polygons
-        self._boxes_only = boxes_only
+        self._form = form
         self._tolerance_px = tolerance_px
         self._started: list[Path] = []
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Append an image's task."""
         regions: list[dict[str, Any]] = []
-        for label in image.labels:
-            if label.is_crowd:
-                self.losses.add("crowd regions left out")
-                continue
+        for label in single_objects(image, self.losses):
             for kind, value in self._values(label, image.size):
                 regions.append(_region(len(regions) + 1, kind, value, label, image.size))
         prediction: dict[str, Any] = {"model_version": "grounded-seg", "result": regions}
@@ -97,14 +92,14 @@ class LabelStudioWriter:
             self._started.append(path)
 
     def _values(self, label: Label, size: ImageSize) -> list[tuple[str, dict[str, Any]]]:
-        if label.mask is None or self._boxes_only:
-            self.losses.add("masks left out", label.mask is not None)
+        mask = mask_to_write(label, self._form, self.losses)
+        if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
             (x, y), (width, height) = (_per_cent(np.array([pair]), size)[0] for pair in ((x0, y0), (x1 - x0, y1 - y0)))
             return [("rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": 0})]
-        if not self._polygons:
-            return [("brush", {"format": "rle", "rle": list(brush_from_run_length(label.mask))})]
-        rings = edge_polygons_from_mask(label.mask, self._tolerance_px)
+        if self._form is MaskForm.RLE:
+            return [("brush", {"format": "rle", "rle": list(brush_from_run_length(mask))})]
+        rings = edge_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add("masks in several regions, one for each part", len(rings) > 1)
         return [("polygon", {"points": _per_cent(ring, size), "closed": True}) for ring in rings]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from grounded_seg.formats.names import unique_names
+from grounded_seg.formats.objects import single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.records import ImageSize
 
@@ -40,10 +41,7 @@ class VocWriter:
         size = ElementTree.SubElement(root, "size")
         _texts(size, {"width": image.size.width, "height": image.size.height, "depth": 3})
         _texts(root, {"segmented": 0})
-        for label in image.labels:
-            if label.is_crowd:
-                self.losses.add("crowd regions left out")
-                continue
+        for label in single_objects(image, self.losses):
             self.losses.add("scores left out", label.score is not None)
             self.losses.add("masks left out", label.mask is not None)
             _add_object(root, label, image.size)

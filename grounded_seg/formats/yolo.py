@@ -13,10 +13,12 @@ import numpy as np
 import yaml
 
 from grounded_seg.formats.names import unique_names
+from grounded_seg.formats.objects import mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_iou, run_length_from_mask
 from grounded_seg.polygons import Ring, centre_polygons_from_mask, joined_parts
 from grounded_seg.records import ImageSize, RunLength
+from grounded_seg.settings import MaskForm
 
 _IN_PIXEL = 0.25
 """Where in its pixel a corner is written: Ultralytics cuts the fraction off, supervision rounds, both find it so."""
@@ -33,8 +35,7 @@ class YoloWriter:
         output: Path,
         categories: Sequence[str],
         file_names: Iterable[str],
-        *,
-        segments: bool = True,
+        form: MaskForm = MaskForm.POLYGON,
         tolerance_px: float = 0.0,
     ) -> None:
         """Start; nothing is written yet.
@@ -43,14 +44,14 @@ class YoloWriter:
             output: The folder, which has to exist.
             categories: In the order of their numbers.
             file_names: Of all images.
-            segments: Outlines where there are masks, otherwise boxes.
+            form: Outlines where there are masks, or none.
             tolerance_px: How far a simplified outline may stray.
         """
         self.losses = Losses()
         self._output = output
         self._numbers = {name: number for number, name in enumerate(categories)}
         self._names = unique_names(file_names, flat=True)
-        self._segments = segments
+        self._form = form
         self._tolerance_px = tolerance_px
         self._splits: set[str] = set()
         self.losses.add(
@@ -60,15 +61,10 @@ class YoloWriter:
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's label file; one without objects gets an empty one, which says that there is nothing."""
         lines = []
-        for label in image.labels:
-            if label.is_crowd:
-                self.losses.add("crowd regions left out")
-                continue
+        for label in single_objects(image, self.losses):
             self.losses.add("scores left out", label.score is not None)
-            numbers = self._outline(label, image.size) if self._segments else None
-            if numbers is None:
-                self.losses.add("masks left out", label.mask is not None)
-                numbers = _box(label, image.size)
+            mask = mask_to_write(label, self._form, self.losses)
+            numbers = _box(label, image.size) if mask is None else self._outline(mask, image.size)
             lines.append(" ".join([str(self._numbers[label.category]), *(f"{number:.7g}" for number in numbers)]))
         folder = self._output / "labels" / _split_name(split)
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,15 +91,11 @@ class YoloWriter:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (self._output / "data.yaml").write_text(text, encoding="utf-8")
 
-    def _outline(self, label: Label, size: ImageSize) -> list[float] | None:
-        if label.mask is None:
-            return None
-        parts = centre_polygons_from_mask(label.mask, self._tolerance_px)
-        if not parts:
-            return None
+    def _outline(self, mask: RunLength, size: ImageSize) -> list[float]:
+        parts = centre_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add(JOINED, len(parts) > 1)
         ring = np.floor(joined_parts(parts))
-        self.losses.add_round_trip(float(mask_iou([label.mask], [_drawn(ring, size)])[0, 0]))
+        self.losses.add_round_trip(float(mask_iou([mask], [_drawn(ring, size)])[0, 0]))
         return list(((ring + _IN_PIXEL) / (size.width, size.height)).ravel().tolist())
 
 

@@ -26,7 +26,7 @@ def load_segmenter(
             of SAM, SAM-HQ or SAM 2 in transformers' layout.
         device: See `runtime.resolve_device`.
         dtype: Number format to compute in, see `runtime.resolve_dtype`.
-        settings: Which masks are taken, and what is done to them.
+        settings: Which masks are taken, what is done to them, and whether the image encoder is compiled.
 
     Raises:
         WeightsError: If the weights are missing, damaged, or of another model.
@@ -38,5 +38,5 @@ def load_segmenter(
     from grounded_seg.segment.segmenter import SamSegmenter
 
     with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
-        network = load_network(source, device, dtype)
+        network = load_network(source, device, dtype, compiled=settings.compile)
     return SamSegmenter(network, settings)

@@ -12,27 +12,28 @@ from grounded_seg.segment.sam import CONFIG_FILE, MODEL_TYPE, load_sam
 from grounded_seg.segment.sam_network import SamNetwork
 
 
-def load_network(source: Path, device: torch.device, dtype: torch.dtype) -> BoxNetwork:
+def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> BoxNetwork:
     """Load segment-anything's files and folders with its modules, transformers' folders with transformers.
 
     Args:
         source: A weight file, which is segment-anything's, or a folder, whose `config.json` names its family.
         device: Where it is to run.
         dtype: Number format to compute in.
+        compiled: Send the image encoder through torch.compile.
 
     Raises:
         WeightsError: If the weights are missing, damaged, or of another model.
     """
     model_type = _model_type(source / CONFIG_FILE) if os.path.isdir(source) else MODEL_TYPE
     if model_type == MODEL_TYPE:
-        return SamNetwork(load_sam(source), device=device, dtype=dtype)
+        return SamNetwork(load_sam(source), device=device, dtype=dtype, compiled=compiled)
     # transformers takes seconds to import: only for its own layouts.
     from grounded_seg.segment.transformers_network import FAMILIES, load_transformers_network
 
     if model_type not in FAMILIES:
         known = ", ".join([MODEL_TYPE, *FAMILIES])
         raise WeightsError(f"{source} holds a model of type {model_type!r}, not a segmenter, which is one of {known}.")
-    return load_transformers_network(source, model_type, device, dtype)
+    return load_transformers_network(source, model_type, device, dtype, compiled=compiled)
 
 
 def _model_type(path: Path) -> str:

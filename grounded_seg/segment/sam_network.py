@@ -1,12 +1,14 @@
 """segment-anything's own models (SAM ViT-B, L, H and small ones) as a `BoxNetwork`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from segment_anything.modeling import Sam
 
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.attention import use_lengthened_attention
+from grounded_seg.segment.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.segment.decoder import BoxDecoder
 from grounded_seg.segment.frame import resized_pixels, resized_size
 from grounded_seg.segment.upsampling import Axis, axis_through_square
@@ -22,18 +24,22 @@ class SamNetwork:
     near 1000 is off by up to 2 pixels in bfloat16.
     """
 
-    def __init__(self, sam: Sam, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, sam: Sam, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
         """Move `sam` to where it runs.
 
         Args:
             sam: The model; it is changed in place.
             device: Where it runs.
             dtype: Number format of encoder and decoder.
+            compiled: Send the encoder through torch.compile.
         """
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
         sam.mask_decoder.to(dtype=dtype)
         use_lengthened_attention(sam.image_encoder)
+        if compiled:
+            compile_encoder(sam.image_encoder)
+        self._compiling = compile_failure_as_device_error if compiled else nullcontext
         self._sam = sam
         self._decoder = BoxDecoder(sam)
         self._dtype = dtype
@@ -71,7 +77,8 @@ class SamNetwork:
             )
             for image in images
         ]
-        return list(self._sam.image_encoder(torch.stack(squares).to(self._dtype)))
+        with self._compiling():
+            return list(self._sam.image_encoder(torch.stack(squares).to(self._dtype)))
 
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool

@@ -1,0 +1,29 @@
+"""The image encoder through torch.compile, for those who ask for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from grounded_seg.errors import DeviceError
+
+
+def compile_encoder(encoder: nn.Module) -> None:
+    """Have a module compiled when it is first called, and again for another number of images at once; in place."""
+    encoder.compile()
+
+
+@contextmanager
+def compile_failure_as_device_error() -> Iterator[None]:
+    """Turn a failure of torch.compile, as without a C++ compiler, into a `DeviceError` of one line."""
+    # Seconds to import, which those who don't compile should not wait.
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise DeviceError(
+            f"torch.compile can't build the image encoder here ({reason}). Leave --compile out, "
+            "or install what it needs: a C++ compiler on a CPU, Triton on a GPU."
+        ) from error
