@@ -73,9 +73,11 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
             for it.
     """
     _check_readable(path)
+    kind = "content"
     with _PILLOW_HUSHED:
         try:
             with PIL.Image.open(path, formats=_FORMATS) as opened:
+                kind = opened.format or kind
                 width, height = opened.size
                 if width * height > max_pixels:
                     raise _too_large(path, f"{width} x {height} px", max_pixels)
@@ -93,7 +95,9 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
             raise ImageError(f"{_shown(path)} is too large for the memory that is left; scale it down") from error
         except _DAMAGE as error:
             detail = " ".join(str(error).split())
-            raise ImageError(f"{_shown(path)} can't be decoded, it is damaged ({detail}); copy it again") from error
+            raise ImageError(
+                f"{_shown(path)} can't be decoded, its {kind} is damaged ({detail}); copy it again"
+            ) from error
 
 
 def upright_size(path: Path) -> ImageSize:

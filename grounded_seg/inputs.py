@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +16,10 @@ _RUN_RECORDS = frozenset({"results.jsonl", "run.json"})
 """A folder that holds one of these was written by a run."""
 _RUN_PICTURES = frozenset({"overlays", "masks", "crops"})
 """Folders in it with pictures of that run."""
+_MAY_BE_SHORTER = re.compile(r"^\.|/\.|//|/$|\\")
+"""Most names of a list are as short as can be, and needn't go through `pathlib`."""
+_BLOCK_BYTES = 1 << 16
+"""Of a list, read at once."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class PathList:
         try:
             with self.file.open("rb") as file:
                 # A list of ten million names would take a gigabyte at once.
-                end = b"\0" if b"\0" in file.read(1 << 20) else b"\n"
+                end = b"\0" if b"\0" in file.read(_BLOCK_BYTES) else b"\n"
                 file.seek(0)
                 for entry in _split(file.read, end):
                     path = entry.removesuffix(b"\r") if end == b"\n" else entry
@@ -112,11 +117,18 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
     return FoundImages(root=Path(root), file_names=tuple(name for name, _ in groupby(names)))
 
 
-def common_root(folders: Sequence[Path]) -> Path:
-    """Find the folder that several folders lie in: the one given, or the absolute common parent of different ones."""
+def common_root(folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
+    """Find the folder that several folders lie in: the one given, or the absolute common parent of different ones.
+
+    Returns:
+        The folder, and the way from there to each: POSIX, empty or ending with a slash.
+    """
     if len(set(folders)) == 1:
-        return folders[0]
-    return Path(os.path.commonpath([_absolute(os.fspath(folder)) for folder in folders]))
+        return folders[0], ("",) * len(folders)
+    absolute = [Path(_absolute(str(folder))) for folder in folders]
+    root = Path(os.path.commonpath(absolute))
+    ways = (folder.relative_to(root).as_posix() for folder in absolute)
+    return root, tuple("" if way == "." else f"{way}/" for way in ways)
 
 
 def _root(paths: Sequence[Given]) -> tuple[str, Callable[[str], str]]:
@@ -132,8 +144,9 @@ def _texts(paths: Sequence[Given]) -> Iterator[str]:
     """Give each path as the shortest text for it, as `pathlib` writes it; the current folder is empty."""
     for path in paths:
         for text in path.paths() if isinstance(path, PathList) else [path]:
-            short = str(Path(text))
-            yield "" if short == os.curdir else short
+            if not isinstance(text, str) or _MAY_BE_SHORTER.search(text):
+                text = str(Path(text))
+            yield "" if text == os.curdir else text
 
 
 def _base(path: str) -> str:
@@ -189,7 +202,7 @@ def _has_image_ending(name: str) -> bool:
 def _split(read: Callable[[int], bytes], end: bytes) -> Iterator[bytes]:
     """Cut what a file holds at each `end`, in little memory."""
     rest = b""
-    while block := read(1 << 20):
+    while block := read(_BLOCK_BYTES):
         *whole, rest = (rest + block).split(end)
         yield from whole
     yield rest

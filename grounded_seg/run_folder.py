@@ -117,6 +117,18 @@ class RunFolder:
             )
 
     @as_output_error()
+    def check_new(self) -> None:
+        """Refuse a folder that holds results.
+
+        Raises:
+            UsageError: If it does.
+            OutputError: If the folder can't be looked at.
+        """
+        used = [path.name for path in self.written()]
+        if used:
+            raise UsageError(f"{self.root} already holds {', '.join(used)}; name another folder with --output")
+
+    @as_output_error()
     def make(self) -> None:
         """Make the folder if it isn't there.
 

@@ -1,7 +1,9 @@
 """Batches that are too much for the device's memory: halved, padded, and in their order."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes import ColourDetector, InnerSegmenter, painted
@@ -42,8 +44,10 @@ def widths(outcomes: Sequence[PromptedResult | ImageSkipped]) -> list[float | No
 
 @pytest.mark.parametrize(("room", "sizes"), [(6, [6]), (3, [3, 3]), (2, [1] * 5)])
 def test_a_batch_that_is_too_much_goes_through_in_halves(
-    room: int, sizes: list[int], caplog: pytest.LogCaptureFixture
+    room: int, sizes: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The real one belongs to torch, which takes seconds to load.
+    monkeypatch.setitem(sys.modules, "grounded_seg.runtime", SimpleNamespace(free_memory=lambda: None))
     detector, halvings = SmallDetector(room), []
     asker = BatchAsker(GroundedSegmenter(detector, InnerSegmenter()), RED, 6)
     outcomes = asker.ask(batch(6), lambda: halvings.append(asker.n_at_once))

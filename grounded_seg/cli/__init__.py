@@ -7,6 +7,7 @@ from grounded_seg.cli.compare import compare
 from grounded_seg.cli.eval import evaluate
 from grounded_seg.cli.exit_codes import Commands
 from grounded_seg.cli.export import export
+from grounded_seg.cli.merge_runs import merge_runs
 from grounded_seg.cli.models import models
 from grounded_seg.cli.run import run
 from grounded_seg.cli.validate import validate
@@ -23,4 +24,5 @@ main.add_command(evaluate)
 main.add_command(compare)
 main.add_command(export)
 main.add_command(validate)
+main.add_command(merge_runs)
 main.add_command(models)
