@@ -18,7 +18,7 @@ from grounded_seg.coco.export import journal_line, write_annotations
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
-from grounded_seg.images import read_image, reading_up_to
+from grounded_seg.images import only_own_limit, read_image
 from grounded_seg.inputs import FoundImages, Given, find_images
 from grounded_seg.journal import Journal, read_lines
 from grounded_seg.loading import FoundModels, find_models
@@ -117,7 +117,7 @@ def run_images(
     started = time.perf_counter()
     folder = RunFolder(settings.output)
     folder.check_free(overwrite=settings.overwrite, resume=settings.resume)
-    with Journal(folder.journal) as journal, reading_up_to(settings.max_pixels):
+    with Journal(folder.journal) as journal, only_own_limit():
         found = _find_inputs(paths, settings, folder)
         names = ImageNames(found.root, len(found.file_names), found.sha256)
         manifest = Manifest(

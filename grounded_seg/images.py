@@ -63,7 +63,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     Args:
         path: A file in one of the formats of `IMAGE_ENDINGS`, whatever its name.
         max_pixels: Width x height above which an image is refused, before its pixels are decoded. Pillow's own limit,
-            twice `PIL.Image.MAX_IMAGE_PIXELS`, holds too, outside of `reading_up_to`.
+            twice `PIL.Image.MAX_IMAGE_PIXELS`, holds too, outside of `only_own_limit`.
 
     Returns:
         The image; its pixels are a C-contiguous uint8 array of its own.
@@ -119,16 +119,14 @@ def upright_size(path: Path) -> ImageSize:
 
 
 @contextmanager
-def reading_up_to(max_pixels: int) -> Iterator[None]:
-    """Have Pillow read images of so many pixels, and quietly, in all threads until the block ends.
+def only_own_limit() -> Iterator[None]:
+    """Leave it to `read_image` alone how large an image may be, and hush Pillow, in all threads until the block ends.
 
-    Pillow's limits are the process's. So this is for a program around all that it reads; `read_image` alone never lifts
-    the limit that it finds.
+    Pillow's limit is the process's. So this is for a program around all that it reads; by itself `read_image` never
+    lifts the limit that it finds.
     """
     before = PIL.Image.MAX_IMAGE_PIXELS
-    if before is not None:
-        # Above this Pillow warns, from twice as many on it refuses.
-        PIL.Image.MAX_IMAGE_PIXELS = max(before, (max_pixels + 1) // 2)
+    PIL.Image.MAX_IMAGE_PIXELS = None
     try:
         with _PILLOW_HUSHED:
             yield

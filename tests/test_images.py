@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import TiffImagePlugin
 
 from grounded_seg.errors import ImageError
-from grounded_seg.images import read_image, reading_up_to, upright_size
+from grounded_seg.images import only_own_limit, read_image, upright_size
 from grounded_seg.records import ImageSize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -298,11 +298,12 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert read_image(tmp_path / "a.png").width == 64
 
 
-def test_a_higher_limit_holds_for_pillow_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_limit_may_be_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
     (tmp_path / "a.png").write_bytes(noise("PNG"))
-    with reading_up_to(64 * 64):
+    with only_own_limit():
         assert read_image(tmp_path / "a.png", max_pixels=64 * 64).width == 64
+        assert "64 x 64 px, the limit is 4095 pixels" in message_of(tmp_path / "a.png", max_pixels=4095)
     assert PIL.Image.MAX_IMAGE_PIXELS == 1000
 
 
