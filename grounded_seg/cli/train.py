@@ -77,6 +77,7 @@ def _choice(kind: type[StrEnum]) -> EnumChoice:
 @_setting("--warmup-steps", "Steps in which it first rises.", type=int)
 @_setting("--weight-decay", "Of matrices.", type=float)
 @_setting("--max-grad-norm", "Longest gradient.", type=float)
+@_setting("--location-spread", "Count bins so near to the right one as nearly right; helps small models.", type=float)
 @_setting("--workers", "Processes that read images ahead.", type=int)
 @_setting("--eval-steps", "Steps between validation losses; 0 for epochs only.", type=int)
 @_setting("--save-steps", "Steps between checkpoints; 0 for epochs only.", type=int)
@@ -164,7 +165,7 @@ def _show_dry_run(found: "DryRun") -> None:
         )
     click.echo(f"{found.n_questions} questions an epoch, {found.n_negatives} of them about what isn't there")
     for what, (shortest, median, longest) in (("question", found.question_tokens), ("answer", found.answer_tokens)):
-        click.echo(f"tokens of a {what}: {shortest} to {longest}, half of them up to {median}")
+        click.echo(f"{what} tokens: {shortest} to {longest}, half of them up to {median}")
     for question in found.examples:
         click.echo(f"\n{question.example.image.name}: {question.text}\n  {question.answer or '(nothing)'}")
     for path in found.pictures:

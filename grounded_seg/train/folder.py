@@ -13,6 +13,8 @@ from grounded_seg.train.settings import Method
 Row = Mapping[str, float]
 """Figures of one moment, with its `step` and `epoch`."""
 
+_MAY_CHANGE = frozenset({"output", "log_to", "report", "retention", "workers", "keep", "recipe", "offline"})
+"""Settings that no loss depends on."""
 _LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
 
 
@@ -77,19 +79,23 @@ class TrainFolder:
                 "with -o"
             )
 
-    def check_same(self, option_values: Mapping[str, Any]) -> None:
-        """Refuse to go on with a training of other settings.
+    def check_same(self, manifest: Mapping[str, Any]) -> None:
+        """Refuse to go on with a training of other settings, on another base or other data.
+
+        Args:
+            manifest: `settings`, `base` and `data` of the training that would go on.
 
         Raises:
-            UsageError: If there is no training to go on with, or settings differ; it names them.
+            UsageError: If there is no training to go on with, or something differs; it names what.
         """
         try:
-            known = json.loads(self.manifest.read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            known = json.loads(self.manifest.read_text(encoding="utf-8"))
+            old, new = known["settings"], manifest["settings"]
+            changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            changed = [key for key in changed if key not in _MAY_CHANGE]
+            changed += [part for part in ("base", "data") if known[part]["sha256"] != manifest[part]["sha256"]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self.root} holds no training to go on with; leave --resume out") from error
-        changed = sorted(
-            name for name in option_values.keys() | known.keys() if option_values.get(name) != known.get(name)
-        )
         if changed:
             raise UsageError(
                 f"{self.root} was trained with other {', '.join(changed)}; give the same, or name another folder"

@@ -46,7 +46,7 @@ class Pair:
     tuned: Evaluation
 
 
-def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> Path:
+def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> dict[str, Any]:
     """Measure base and tuned on the test split and write `report.md`, with its pictures and `test.json`.
 
     Questions of one class each are asked through the pipeline, as `eval` does it, masks too where the data set has some
@@ -57,6 +57,9 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         data: Its data set.
         progress: Told how many images each model is done with.
 
+    Returns:
+        The figures of the test split by name, each with that of `base` and of `tuned`; those of classes by class.
+
     Raises:
         WeightsError, DeviceError, OutputError: As for a run.
     """
@@ -64,9 +67,13 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     boxed = [one for one in data.test.examples if isinstance(one, BoxExample)]
     as_run = settings.prompt_form is PromptForm.CLASS
     parts = [f"# {folder.root.name}\n", f"Base: {_base_name(settings)}. Test split: {len(data.test.examples)} rows."]
+    figures: dict[str, Any] = {}
     if as_run and boxed:
         file, images = _write_test_file(boxed, data.classes, folder)
-        parts += _boxes_part(_pair(file, images, settings, progress), images, folder)
+        pair = _pair(file, images, settings, progress)
+        parts += _boxes_part(pair, images, folder)
+        figures |= {name: {"base": base, "tuned": tuned} for name, base, tuned in _figure_rows(pair)}
+        figures["per_class"] = {name: {"base": base, "tuned": tuned} for name, base, tuned in _class_rows(pair)}
     others = [one for one in data.test.examples if not (as_run and isinstance(one, BoxExample))]
     if others:
         parts += _answers_part(others, data, settings, folder)
@@ -75,7 +82,7 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         parts += ["## Retention", _retention_text(settings.retention), _class_table(pair)]
     with as_output_error():
         folder.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return folder.report
+    return figures
 
 
 def _pair(file: Path, images: Path, settings: TrainSettings, progress: Progress) -> Pair:
@@ -137,6 +144,7 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
     return [
         "## Test split",
         _figure_table(pair),
+        f"Absent prompts count from a score of {pair.base.scores.score_threshold:g} on.",
         "### Retention, class by class",
         f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} on.",
         _class_table(pair),
@@ -146,18 +154,23 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
 
 
 def _figure_table(pair: Pair) -> str:
-    base, tuned = pair.base.scores, pair.tuned.scores
-    rows = [
-        (name, *_change(_stage_figure(base, stage, figure), _stage_figure(tuned, stage, figure)))
-        for name, stage, figure in (
-            ("box AP", "boxes", "AP"),
-            ("box AP50", "boxes", "AP50"),
-            ("mask AP", "masks", "AP"),
-        )
-    ]
-    absent = f"absent prompts with a box, score >= {base.score_threshold:g}"
-    rows.append((absent, *_change(base.presence.IL_FPR, tuned.presence.IL_FPR)))
+    rows = [(name, *_change(base, tuned)) for name, base, tuned in _figure_rows(pair)]
     return _table(("figure", "base", "tuned", "change"), rows)
+
+
+def _figure_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
+    base, tuned = pair.base.scores, pair.tuned.scores
+    return [
+        *(
+            (name, _stage_figure(base, stage, figure), _stage_figure(tuned, stage, figure))
+            for name, stage, figure in (
+                ("box AP", "boxes", "AP"),
+                ("box AP50", "boxes", "AP50"),
+                ("mask AP", "masks", "AP"),
+            )
+        ),
+        ("absent prompts with a box", base.presence.IL_FPR, tuned.presence.IL_FPR),
+    ]
 
 
 def _stage_figure(scores: Scores, stage: str, figure: str) -> float | None:

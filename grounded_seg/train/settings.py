@@ -135,6 +135,8 @@ class TrainSettings:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
+    location_spread: float = 0.0
+    """Standard deviation, in bins, over which a location's target is spread; 0 for the right bin alone."""
     workers: int = 0
     """Processes that read images ahead."""
 
@@ -166,7 +168,7 @@ class TrainSettings:
             raise UsageError("; ".join(problems))
 
     def option_values(self) -> dict[str, Any]:
-        """Give all settings in plain JSON values, for `run.json` and for comparing two runs."""
+        """Give all settings in plain JSON values, for `run.json` and for comparing two trainings."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("models", "metrics")}
         models = {one.name: getattr(self.models, one.name) for one in fields(self.models)}
         return {name: _plain(value) for name, value in (own | models).items()}
@@ -176,6 +178,7 @@ def _out_of_range(settings: TrainSettings) -> list[str]:
     at_least: Mapping[str, float] = {
         **dict.fromkeys(("rank", "epochs", "batch_size", "accumulation", "keep"), 1),
         **dict.fromkeys(("seed", "negative_ratio", "warmup_steps", "weight_decay", "workers"), 0),
+        "location_spread": 0,
         **dict.fromkeys(("eval_steps", "save_steps"), 0),
         **dict.fromkeys(("max_steps", "patience", "eval_images"), 1),
         "image_size": 16,

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import (
     PrinterCallback,
@@ -22,6 +21,7 @@ from grounded_seg.errors import UsageError
 from grounded_seg.train.answers import answered
 from grounded_seg.train.folder import MetricsLog, Row
 from grounded_seg.train.lora import trains_vision
+from grounded_seg.train.loss import AnswerLoss
 from grounded_seg.train.metrics import figures_of
 from grounded_seg.train.records import Question
 from grounded_seg.train.samples import IGNORED, Collator, ImageStore, QuestionDataset
@@ -75,6 +75,7 @@ class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self._florence = florence
         self._settings = settings
         self._validation = validation
+        self._answer_loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread)
 
     def compute_loss(
         self,
@@ -86,9 +87,7 @@ class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         """Compute the mean cross-entropy of the answers' tokens over the whole step."""
         labels = inputs["labels"]
         logits = self._logits(model, inputs)
-        total = functional.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        total = self._answer_loss.to(logits.device)(logits, labels)
         n_tokens = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         loss = total / n_tokens
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
@@ -123,7 +122,8 @@ class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """Make the schedule of the settings."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = make_schedule(optimizer or self.optimizer, self._settings, num_training_steps)
+            chosen = optimizer or self.create_optimizer()
+            self.lr_scheduler = make_schedule(chosen, self._settings, num_training_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

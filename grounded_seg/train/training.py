@@ -76,9 +76,7 @@ def train(
     folder = TrainFolder(settings.output)
     device = resolve_device(settings.models.device)
     dtype = resolve_dtype(settings.models.dtype, device)
-    if resume:
-        folder.check_same(settings.option_values())
-    else:
+    if not resume:
         folder.check_free()
     data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
     base = locate_base(settings)
@@ -86,6 +84,8 @@ def train(
     data = without_long_rows(data, AnswerWriter(florence), settings)
     training = _Training(settings, folder, base, florence, data, device, dtype)
     manifest = training.manifest()
+    if resume:
+        folder.check_same(manifest)
     is_first = is_first_process()
     if is_first:
         folder.write_manifest(manifest | {"status": "running"})
@@ -104,9 +104,9 @@ def train(
     )
     if is_first:
         draw_losses(log.rows, folder.loss_picture)
-        if settings.report:
-            write_report(settings, data, progress)
-        done = {"status": "done", "best": dict(best), "steps": report.n_steps, "seconds": report.seconds}
+        test = write_report(settings, data, progress) if settings.report else {}
+        seconds = time.monotonic() - started
+        done = {"status": "done", "best": dict(best), "steps": report.n_steps, "seconds": seconds, "test": test}
         folder.write_manifest(manifest | done)
     return report
 

@@ -15,6 +15,8 @@ from grounded_seg.records import BoxXyxy, ImageSize
 from grounded_seg.train.checks import UnusableRowError, checked_box, checked_size
 from grounded_seg.train.records import BoxExample, Fault, LabelledBox, SplitData
 
+_DECIMALS = 2
+"""Of a pixel, that shares with six digits still tell."""
 _SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
 
 
@@ -126,4 +128,7 @@ def _xyxy(shares: list[float], size: ImageSize) -> BoxXyxy:
         xs, ys = [x - width / 2, x + width / 2], [y - height / 2, y + height / 2]
     else:
         xs, ys = shares[0::2], shares[1::2]
-    return min(xs) * size.width, min(ys) * size.height, max(xs) * size.width, max(ys) * size.height
+    edges = (min(xs) * size.width, min(ys) * size.height, max(xs) * size.width, max(ys) * size.height)
+    # Half a width taken from a centre in six digits isn't the edge that was meant, to the last bit, and floors differ.
+    x0, y0, x1, y1 = (round(edge, _DECIMALS) for edge in edges)
+    return x0, y0, x1, y1

@@ -1,0 +1,122 @@
+"""`grounded-seg train` from the shell: what it prints, what it refuses, and that `run` loads what it wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_florence import save_tiny_florence
+from train_cases import coco_document, write_coco
+
+from grounded_seg.cli import main
+
+
+def invoke(*words: Any) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_florence(tmp_path_factory.mktemp("base"))
+
+
+def options(base: Path, run: Path) -> list[Any]:
+    return ["-o", run, "--detector", base, "--device", "cpu", "--batch-size", "4", "--split", "60/20/20"]
+
+
+def test_help_names_every_setting() -> None:
+    from dataclasses import fields
+
+    from grounded_seg.train.settings import TrainSettings
+
+    text = invoke("train", "--help").stdout
+    missing = [
+        one.name
+        for one in fields(TrainSettings)
+        if one.name not in ("dataset", "models", "metrics") and f"--{one.name.replace('_', '-')}" not in text
+    ]
+    assert missing == []
+
+
+def test_the_whole_loop(base: Path, tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data").parent
+    run = tmp_path / "run"
+    trained = invoke("train", data, *options(base, run), "--max-steps", "2", "--epochs", "1")
+    assert trained.exit_code == 0, trained.output
+    lines = trained.stdout.splitlines()
+    assert lines[0].split()[:3] == ["step", "epoch", "loss"]
+    assert lines[1].split()[:2] == ["2", "1"]
+    assert str(run / "adapter") in lines
+    report = (run / "report.md").read_text()
+    assert "| red |" in report
+    assert "![tuned](report/001-tuned.jpg)" in report
+    assert (run / "report" / "001-tuned.jpg").is_file()
+    found = tmp_path / "found"
+    ran = invoke(
+        "run",
+        "red",
+        data,
+        "-o",
+        found,
+        "--detector",
+        base,
+        "--adapter",
+        run / "adapter",
+        "--boxes-only",
+        "--device",
+        "cpu",
+    )
+    assert ran.exit_code == 0, ran.output
+    manifest = json.loads((found / "run.json").read_text())
+    assert manifest["models"]["adapter"]["name"] == str(run / "adapter")
+    scored = invoke("eval", run / "test.json", "--images", data, "--detector", base, *models)
+    assert scored.exit_code == 0, scored.output
+    other = save_tiny_florence(tmp_path / "other", seed=1)
+    refused = invoke(
+        "run", "red", data, "-o", tmp_path / "x", "--detector", other, "--adapter", run / "adapter", "--boxes-only"
+    )
+    assert refused.exit_code == 4
+    assert "was trained on" in refused.stderr
+
+
+def test_a_dry_run_trains_nothing(base: Path, tmp_path: Path) -> None:
+    document = coco_document()
+    document["annotations"][3]["bbox"] = [30, 0, 20, 10]
+    data = write_coco(tmp_path / "data", document).parent
+    run = tmp_path / "run"
+    looked = invoke("train", data, *options(base, run), "--dry-run")
+    assert looked.exit_code == 0, looked.output
+    assert "train: 3 images (" in looked.stdout
+    assert "answer tokens: " in looked.stdout
+    assert "reaches out of the image" in looked.stderr
+    assert {path.name for path in run.iterdir()} == {"examples"}
+    assert list((run / "examples").glob("*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "what"),
+    [
+        (["--rank", "0", "--lr", "-1"], 2, "rank is 0"),
+        (["--recipe", "cake"], 2, "cake"),
+        (["--parts", "head"], 2, "an adapter can't tune"),
+        (["--parts", "heart"], 2, "language, vision, projector, head"),
+        (["--resume"], 2, "no training to go on with"),
+        (["--strict"], 3, "_annotations.coco.json:"),
+        (["--warmup-steps", "500"], 2, "warmup-steps is 500"),
+    ],
+)
+def test_what_is_wrong_is_one_line(base: Path, tmp_path: Path, more: list[str], code: int, what: str) -> None:
+    document = coco_document()
+    document["annotations"][3]["bbox"] = [30, 0, 20, 10]
+    data = write_coco(tmp_path / "data", document).parent
+    result = invoke("train", data, *options(base, tmp_path / "run"), *more)
+    assert result.exit_code == code
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error:") or "Error" in line]
+    assert what in line
+
+
+def test_a_missing_data_set_is_exit_3(base: Path, tmp_path: Path) -> None:
+    result = invoke("train", tmp_path / "nowhere", *options(base, tmp_path / "run"))
+    assert result.exit_code == 3
+    assert "no data set is at" in result.stderr
