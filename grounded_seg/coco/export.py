@@ -27,6 +27,8 @@ from grounded_seg.records import BoxXyxy, ImageResult, ImageSkipped, Instance
 
 PIXEL_DECIMALS = 3
 SCORE_DECIMALS = 6
+_COPIED_BYTES = 1 << 20
+"""At once, of what waits on disk."""
 
 
 def annotation_from_instance(instance: Instance) -> JournalInstance:
@@ -127,31 +129,33 @@ def write_annotations(
     """
     unfinished = destination.with_name(destination.name + ".part")
     try:
-        with unfinished.open("w", encoding="ascii", newline="\n") as file:
+        with unfinished.open("wb") as file:
             _stream(file, _numbered(lines, categories, category_of_prompt), _empty_document(categories))
         unfinished.replace(destination)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _stream(file: IO[str], numbered: Iterable[tuple[CocoImage, list[CocoAnnotation]]], document: CocoDocument) -> None:
+def _stream(
+    file: IO[bytes], numbered: Iterable[tuple[CocoImage, list[CocoAnnotation]]], document: CocoDocument
+) -> None:
     """Write the whole document; the annotations wait in a second file until the last image is listed."""
     head = [
         f"{_text(key)}: {_text(value)},\n" for key, value in document.items() if key not in ("images", "annotations")
     ]
-    file.write("{\n" + "".join(head) + '"images": [')
-    with tempfile.TemporaryFile("w+", encoding="ascii", newline="\n", dir=Path(file.name).parent) as waiting:
+    file.write(("{\n" + "".join(head) + '"images": [').encode("ascii"))
+    with tempfile.TemporaryFile("w+b", dir=Path(file.name).parent) as waiting:
         between_images = between_annotations = "\n"
         for image, annotations in numbered:
-            file.write(between_images + _text(image))
+            file.write((between_images + _text(image)).encode("ascii"))
             between_images = ",\n"
-            for annotation in annotations:
-                waiting.write(between_annotations + _text(annotation))
+            if annotations:
+                waiting.write((between_annotations + ",\n".join(map(_text, annotations))).encode("ascii"))
                 between_annotations = ",\n"
-        file.write('\n],\n"annotations": [')
+        file.write(b'\n],\n"annotations": [')
         waiting.seek(0)
-        shutil.copyfileobj(waiting, file)
-    file.write("\n]\n}\n")
+        shutil.copyfileobj(waiting, file, _COPIED_BYTES)
+    file.write(b"\n]\n}\n")
 
 
 def _numbered(
@@ -197,8 +201,8 @@ def _empty_document(categories: Sequence[str]) -> CocoDocument:
     }
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, allow_nan=False)
+# One encoder for all: `json.dumps` would make one for each annotation.
+_text = json.JSONEncoder(allow_nan=False).encode
 
 
 def _rounded_xywh(box_xyxy: BoxXyxy) -> list[float]:

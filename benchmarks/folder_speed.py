@@ -1,0 +1,88 @@
+"""How long a folder takes beside what its models take, and whether its memory stays flat.
+
+    python benchmarks/folder_speed.py [--images 200 2000] [--batch-size 1] [--output folder_speed.json]
+
+Renders that many scenes and runs the demo preset on them, each number in a process of its own: `grounded-seg run`
+with its overlays. The ratio is the wall time from the first image to the last file, over the seconds in the detector
+and the segmenter. Reading and writing go on beside these; their seconds are summed over their threads. Memory is the
+process's peak.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from grounded_seg.scenes import Split, render_scene
+
+LIMIT_RATIO, LIMIT_GROWTH = 1.15, 1.10
+PROMPT = "red car; ball"
+# The peak that Linux keeps for a process, in kB.
+MEASURED = (
+    "import resource, sys\n"
+    "from grounded_seg.cli import main\n"
+    "try:\n"
+    "    main(sys.argv[1:])\n"
+    "finally:\n"
+    "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+)
+
+
+def render(folder: Path, n_images: int) -> None:
+    """Write scenes that no training saw."""
+    folder.mkdir()
+    for index in range(n_images):
+        Image.fromarray(render_scene(Split.TEST, index).pixels).save(folder / f"{index:05}.jpg", quality=92)
+
+
+def measure(folder: Path, n_images: int, options: list[str]) -> dict[str, Any]:
+    """Run once, and give the seconds of each part and the peak memory in MB."""
+    photos, out = folder / f"photos-{n_images}", folder / f"out-{n_images}"
+    render(photos, n_images)
+    command = [sys.executable, "-c", MEASURED, "run", PROMPT, str(photos), "-o", str(out), "--preset", "demo", *options]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    manifest = json.loads((out / "run.json").read_text())
+    n_lines = len((out / "results.jsonl").read_text().splitlines())
+    coco = json.loads((out / "annotations.json").read_text())
+    assert manifest["counts"]["done"] == n_lines == len(coco["images"]) == n_images
+    assert manifest["counts"]["instances"] == len(coco["annotations"]) > 0
+    seconds = manifest["seconds"]
+    wall_s, compute_s = seconds["total"] - seconds["load"], seconds["detect"] + seconds["segment"]
+    return {
+        "images": n_images,
+        **{f"{stage}_s": round(seconds[stage], 2) for stage in ("load", "read", "detect", "segment", "write")},
+        "wall_s": round(wall_s, 2),
+        "images_per_s": round(n_images / wall_s, 2),
+        "ratio": round(wall_s / compute_s, 3),
+        "peak_mb": round(int(done.stderr.rpartition("peak ")[2]) / 1024, 1),
+    }
+
+
+def main() -> int:
+    """Measure and print; 1 if a limit is passed."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--images", type=int, nargs="+", default=[200, 2000])
+    options.add_argument("--batch-size", type=int, default=1)
+    options.add_argument("--output", type=Path, help="write the figures as JSON")
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [measure(Path(folder), n_images, ["--batch-size", str(chosen.batch_size)]) for n_images in chosen.images]
+    print("  ".join(f"{name:>12}" for name in runs[0]))
+    for run in runs:
+        print("  ".join(f"{value:>12}" for value in run.values()))
+    growth = runs[-1]["peak_mb"] / runs[0]["peak_mb"]
+    print(f"peak memory at {chosen.images[-1]} images is {growth:.3f} of that at {chosen.images[0]}")
+    if chosen.output:
+        figures = {"cores": os.cpu_count(), "batch_size": chosen.batch_size, "runs": runs, "growth": round(growth, 3)}
+        chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
+    return int(growth > LIMIT_GROWTH or runs[-1]["ratio"] > LIMIT_RATIO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
