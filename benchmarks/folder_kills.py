@@ -3,9 +3,9 @@
     python benchmarks/folder_kills.py [--images 2000] [--kills 20] [--batch-size 2] [--seed 0] [--output kills.json]
 
 The demo preset on rendered scenes. A kill is SIGKILL, to the process of `grounded-seg run --resume`; every fourth
-comes at any time from its start on, the others when the journal has grown by a random number of lines. Both runs have to
-leave the same bytes of `annotations.json` and `results.jsonl`, and the same pictures; every image stands in the journal
-once.
+comes at any time from its start on, the others when the journal has grown by a random number of lines. Both runs have
+to leave the same bytes of `annotations.json` and `results.jsonl`, and the same pictures; every image stands in the
+journal once.
 """
 
 import argparse

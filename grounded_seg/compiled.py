@@ -1,4 +1,4 @@
-"""The image encoder through torch.compile, for those who ask for it."""
+"""An image encoder of either stage through torch.compile, for those who ask for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +24,6 @@ def compile_failure_as_device_error() -> Iterator[None]:
     except TorchDynamoException as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise DeviceError(
-            f"torch.compile can't build the image encoder here ({reason}). Leave --compile out, "
+            f"torch.compile can't build an image encoder here ({reason}). Leave --compile out, "
             "or install what it needs: a C++ compiler on a CPU, Triton on a GPU."
         ) from error

@@ -1,0 +1,131 @@
+"""`grounded-seg ask`: one question to one image, in any of Florence-2's tasks."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.options import detector_options, settings_from
+from grounded_seg.cli.run import DEMO_NOTE
+from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from grounded_seg.records import Answer
+
+
+@click.command()
+@click.argument("task")
+@click.argument("text", nargs=-1, metavar="[TEXT]")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the answer as JSON and, if it has places, drawn on the image.",
+)
+@detector_options
+@click.option(
+    "--beams", type=int, default=DetectSettings.beams, show_default=True, help="Beam width of the answer; 1 is greedy."
+)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON instead of the table.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
+def ask(
+    task: str,
+    text: tuple[str, ...],
+    image: Path,
+    output: Path | None,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    r"""Ask Florence-2 about IMAGE: captions, objects, outlines, reading.
+
+    \b
+    TASK needs no TEXT:
+      CAPTION  DETAILED_CAPTION  MORE_DETAILED_CAPTION  OD  DENSE_REGION_CAPTION
+      REGION_PROPOSAL  OCR  OCR_WITH_REGION
+    TASK needs a phrase as TEXT:
+      CAPTION_TO_PHRASE_GROUNDING  REFERRING_EXPRESSION_SEGMENTATION
+      OPEN_VOCABULARY_DETECTION
+    TASK needs a region as TEXT, "x0,y0,x1,y1" in pixels:
+      REGION_TO_SEGMENTATION  REGION_TO_CATEGORY  REGION_TO_DESCRIPTION
+      REGION_TO_OCR
+
+    Outlines come with a mask in COCO's run lengths. Every box, outline and quad has a score.
+    """
+    set_up_messages(debug=debug)
+    if len(text) > 1:
+        raise UsageError(f"there are {len(text)} words between TASK and IMAGE; put them in quotes to make one text")
+    # These import torch and numpy, which would slow --help down.
+    from grounded_seg.answers import answer_as_json
+    from grounded_seg.detect.questions import question_about
+    from grounded_seg.detect.tasks import find_task
+    from grounded_seg.images import read_image
+    from grounded_seg.loading import find_models, load_models
+    from grounded_seg.weights.sources import resolve
+
+    asked = text[0].strip() if text else ""
+    found = find_task(task)
+    picture = read_image(image)
+    # What is quick comes first: a question that makes no sense is told before a model is loaded.
+    question_about(found, asked, picture.size)
+    detect = DetectSettings(beams=options.pop("beams"))
+    max_new_tokens = options.pop("max_new_tokens")
+    models = settings_from(ModelSettings, {**options, "segmenter": None})
+    if resolve(models).is_demo:
+        note(DEMO_NOTE)
+    weights = find_models(models, boxes_only=True)
+    detector, _ = load_models(weights, detect, SegmentSettings(), allow_base_mismatch=models.allow_base_mismatch)
+    from grounded_seg.detect.ask import ask as ask_model
+
+    answer = ask_model(detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=max_new_tokens)
+    content = answer_as_json(found, asked, picture, answer)
+    if output is not None:
+        _write(output, image.stem, content, picture, answer)
+    if as_json:
+        click.echo(json.dumps(content))
+    else:
+        _print(answer)
+
+
+def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answer: "Answer") -> None:
+    """Write NAME.json, and NAME.png where the answer has places; earlier ones of that name are replaced."""
+    from grounded_seg.answers import draw_answer
+    from grounded_seg.overlay import save_overlay
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if answer.boxes or answer.polygons or answer.quads:
+            save_overlay(folder / f"{name}.png", draw_answer(picture, answer))
+    except OSError as error:
+        raise OutputError(f"{folder}: the answer can't be written ({error.strerror or error})") from error
+
+
+def _print(answer: "Answer") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from grounded_seg.cli.console import stdout_console
+
+    rows = [(one.label, f"{one.score:.2f}", _corners([one.box_xyxy])) for one in answer.boxes]
+    rows += [(one.label, f"{one.score:.2f}", f"{sum(map(len, one.polygons))} corners") for one in answer.polygons]
+    rows += [(one.label, f"{one.score:.2f}", _corners(one.quad)) for one in answer.quads]
+    if answer.text:
+        # A reader of the text alone gets the text alone.
+        click.echo(answer.text)
+    elif not rows:
+        click.echo("nothing found")
+    else:
+        table = Table("label", "score", "where", box=None, padding=(0, 2, 0, 0))
+        for row in rows:
+            table.add_row(*map(Text, row))
+        stdout_console().print(table)
+
+
+def _corners(points: Any) -> str:
+    return " ".join(f"{value:.0f}" for point in points for value in point)
