@@ -10,12 +10,16 @@ WIDTH = 192
 GRID = 12
 """The image's tokens are one for the whole and GRID x GRID for its parts."""
 
+PLACE_SIZE = 2.0
+"""How large the codes of rows and columns start out. The usual 0.02 drowns in what is seen: places stay unlearned."""
+LOCATION_SIZE = 2.0
+"""The norm of a location's embedding at the start; in smaller ones noise soon hides that neighbours are alike."""
 POINTING_LAYER, N_POINTING_HEADS = 1, 3
 """The decoder's heads that training shows where to look."""
 
 
 def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
-    """A random model whose location embeddings start out smooth, so that neighbouring bins are alike."""
+    """A random model whose codes of locations, rows and columns start out smooth, so that neighbours are alike."""
     ids = {name: tokenizer.token_to_id(f"<{name}>") for name in ("s", "pad", "/s", "image", "loc_0", "loc_999")}
     vision = {
         "embed_dim": (64, 128, 192, 192),
@@ -53,12 +57,20 @@ def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
     model = Florence2ForConditionalGeneration(config)
     model.set_attn_implementation("eager")  # the only one that tells where it looks
     with torch.no_grad():
-        table = model.get_input_embeddings().weight
-        frequency = torch.exp(torch.linspace(math.log(0.5), math.log(60), WIDTH // 2))
-        angle = 2 * math.pi * (torch.arange(1000) / 1000)[:, None] * frequency
-        smooth = torch.cat([angle.sin(), angle.cos()], 1) / (1 + frequency.repeat(2) / 8)
-        table[ids["loc_0"] : ids["loc_999"] + 1] = smooth / smooth.norm(dim=1, keepdim=True) * 0.02 * math.sqrt(WIDTH)
+        locations = smooth_codes(1000, WIDTH, cycles=(0.5, 60), damped_from=8)
+        locations = locations / locations.norm(dim=1, keepdim=True) * LOCATION_SIZE
+        model.get_input_embeddings().weight[ids["loc_0"] : ids["loc_999"] + 1] = locations
+        place = model.model.multi_modal_projector.image_position_embed
+        for table in (place.row_embeddings.weight, place.column_embeddings.weight):
+            table[:GRID] = PLACE_SIZE * smooth_codes(GRID, table.shape[1], cycles=(0.25, GRID / 2), damped_from=GRID)
     return model
+
+
+def smooth_codes(n: int, width: int, cycles: tuple[float, float], damped_from: float) -> torch.Tensor:
+    """(n, width) sines, then cosines, of frequencies from `cycles[0]` to `cycles[1]` over n, high ones smaller."""
+    frequency = torch.exp(torch.linspace(math.log(cycles[0]), math.log(cycles[1]), width // 2))
+    angle = 2 * math.pi * (torch.arange(n) / n)[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], 1) / (1 + frequency.repeat(2) / damped_from)
 
 
 def forward_language(

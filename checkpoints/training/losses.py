@@ -12,8 +12,6 @@ SPREAD_BINS = 3.0
 N_KINDS, N_COLOURS, N_BINS = len(KIND_NAMES), len(COLOUR_NAMES), 1000
 OFFSET, EXTENT = 0.1, 0.25
 """Units of a cell's guess at its object's box: centre's distance from the cell and size, as shares of the image."""
-PLACED_SHARE = 0.3
-"""Share of the cells with an object that say its place as tokens, drawn anew each step; it is the dearest of losses."""
 
 
 class Heads(nn.Module):
@@ -25,8 +23,8 @@ class Heads(nn.Module):
         """On the image's features: some object is here, its kind, its colour, its box."""
         self.hit = nn.Linear(WIDTH, 1)
         """On the encoded image tokens: the object here answers the question."""
-        self.place = nn.Linear(WIDTH, 4 * WIDTH)
-        """On the encoded image tokens: the four location tokens of the object here, as their embeddings."""
+        self.place = nn.Linear(WIDTH, 4)
+        """On the encoded image tokens: the box of the object here, as shares of the image."""
         x, y = torch.meshgrid((torch.arange(GRID) + 0.5) / GRID, (torch.arange(GRID) + 0.5) / GRID, indexing="xy")
         self.register_buffer("centres", torch.stack([x.flatten(), y.flatten()], 1))
 
@@ -65,14 +63,12 @@ def hit_loss(heads: Heads, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(heads.hit(encoded[:, 1:])[..., 0], batch.asked)
 
 
-def place_loss(heads: Heads, encoded: torch.Tensor, batch: Batch, locations: torch.Tensor) -> torch.Tensor:
-    """How little the cells with an object say its place in location embeddings, (1000, width), to be copied."""
+def place_loss(heads: Heads, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """How far off the cells with an object are about its box in the whole image; the decoder takes it from there."""
     n_questions = len(encoded) // len(batch.owner)
-    owner = batch.owner.repeat_interleave(n_questions, 0)
-    here = (owner >= 0) & (torch.rand(owner.shape) < PLACED_SHARE)
-    said = heads.place(encoded[:, 1:][here]).view(-1, WIDTH) @ locations.T
-    bins = (batch.cell_boxes.repeat_interleave(n_questions, 0)[here] * N_BINS).floor().long().clamp(0, N_BINS - 1)
-    return -spread_log_likelihood(said.log_softmax(-1), bins.view(-1), 0).mean()
+    here = (batch.owner >= 0).repeat_interleave(n_questions, 0)
+    truth = batch.cell_boxes.repeat_interleave(n_questions, 0)[here]
+    return F.l1_loss(heads.place(encoded[:, 1:])[here], truth)
 
 
 def spread_log_likelihood(logp: torch.Tensor, target: torch.Tensor, loc0: int) -> torch.Tensor:

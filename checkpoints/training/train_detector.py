@@ -75,10 +75,10 @@ def answering_losses(
     logits, encoded, looked = forward_language(model, image_tokens, batch.prompt_ids, batch.prompt_mask, batch.labels)
     answered = answer_loss(logits, batch.labels, loc0)
     found = hit_loss(heads, encoded, batch)
-    placed = place_loss(heads, encoded, batch, model.get_input_embeddings().weight[loc0 : loc0 + 1000])
+    placed = place_loss(heads, encoded, batch)
     pointed = pointing_loss(looked, batch)
     parts = {"answer": answered.item(), "hit": found.item(), "place": placed.item(), "pointing": pointed.item()}
-    return answered + 0.5 * seen + 5 * found + 0.3 * placed + 0.5 * pointed, {**values, **parts}
+    return answered + 0.5 * seen + 5 * found + 5 * placed + 0.5 * pointed, {**values, **parts}
 
 
 def rate_at(step: int, progress: float, peak: float) -> float:
