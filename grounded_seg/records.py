@@ -145,6 +145,8 @@ class LabelledPolygons:
     label: str
     polygons: tuple[tuple[tuple[float, float], ...], ...]
     """Each part is a ring of (x, y) pixels, not closed."""
+    score: float = 1.0
+    """The detector's confidence, in [0, 1]; 1 where the answer came without probabilities."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class LabelledQuad:
     label: str
     quad: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
     """(x, y) pixels in reading order from the top left."""
+    score: float = 1.0
+    """As of `LabelledPolygons`."""
 
 
 @dataclass(frozen=True)

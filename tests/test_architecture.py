@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
 LAYERS = (
     {"errors", "records"},
     {"settings"},
-    {"boxes", "masks", "polygons", "labels", "images", "inputs", "runtime"},
+    {"boxes", "masks", "polygons", "labels", "images", "inputs", "runtime", "compiled"},
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},
-    {"loading"},
+    {"loading", "answers"},
     {"tiling"},
     {"results"},
     {"pipeline"},
@@ -36,7 +36,7 @@ SIBLINGS_ALLOWED = {("masks", "boxes"), ("polygons", "masks"), ("inputs", "image
 PACKAGE_ROOT = "__init__"
 
 HOMES = {
-    "torch": {"runtime", "detect", "segment", "train"},
+    "torch": {"compiled", "runtime", "detect", "segment", "train"},
     "torchvision": {"detect", "segment"},
     "transformers": {"detect", "segment", "weights"},
     "peft": {"detect", "train"},
@@ -44,7 +44,8 @@ HOMES = {
     "huggingface_hub": {"weights"},
     "pycocotools": {"masks", "coco"},
     "scipy": {"coco"},
-    "matplotlib": {"coco"},
+    "matplotlib": {"coco", "train"},
+    "pytorch_optimizer": {"train"},
     "ijson": {"coco"},
     "supervision": {"formats", "results"},
     "click": {"cli"},

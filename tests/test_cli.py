@@ -230,7 +230,8 @@ def test_the_environment_names_the_preset(monkeypatch: pytest.MonkeyPatch, paint
 def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> None:
     options = (
         "--preset large --adapter none --device cpu --dtype float32 --offline --allow-base-mismatch "
-        "--task referring --score-threshold 0.5 --nms agnostic --iou-threshold 0.6 --max-detections 7 --beams 3 "
+        "--task referring --score-threshold 0.5 --nms agnostic --iou-threshold 0.6 "
+        "--box-containment-threshold 0.9 --max-detections 7 --beams 3 "
         "--multimask --clean --min-area 9 --outside-share 0.1 --mask-iou-threshold 0.7 --containment-threshold 0.8 "
         "--tile 900 --overlap 0.3 "
         "--boxes-only --batch-size 2 --max-pixels 5000 --no-recursive --on-error stop --save crops"
@@ -244,8 +245,9 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
             "dtype": "float32", "offline": True, "allow_base_mismatch": True,
         },
         "detect": {
-            "task": "referring", "score_threshold": 0.5, "nms": "agnostic", "iou_threshold": 0.6, "max_detections": 7,
-            "beams": 3,
+            "task": "referring", "score_threshold": 0.5, "nms": "agnostic", "iou_threshold": 0.6,
+            "box_containment_threshold": 0.9, "max_detections": 7,
+            "beams": 3, "compile": False,
         },
         "segment": {
             "multimask": True, "clean": True, "min_area": 9, "outside_share": 0.1, "mask_iou_threshold": 0.7,

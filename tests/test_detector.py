@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from test_adapters import save_adapter
 from tiny_florence import make_image, make_tokenizer, save_tiny_florence
 
@@ -111,6 +112,18 @@ def test_duplicates_are_looked_for_where_they_are_asked_for() -> None:
     assert detect(replace(ANYTHING, iou_threshold=0.99), script) == all_of_them
 
 
+def test_a_box_within_a_better_one_is_a_duplicate_if_asked_for() -> None:
+    whole, part = (100, 100, 400, 400), (110, 110, 150, 410)
+    script = {"car": said("car", (0.5, whole), (0.25, part))}
+    both = [("car", 0.5), ("car", 0.25)]
+    assert detect(ANYTHING, script) == both
+    # 290 of the part's 300 bins of height lie within.
+    assert detect(replace(ANYTHING, box_containment_threshold=0.9), script) == [("car", 0.5)]
+    assert detect(replace(ANYTHING, box_containment_threshold=0.99), script) == both
+    with pytest.raises(UsageError, match="box-containment-threshold is 2"):
+        replace(ANYTHING, box_containment_threshold=2)
+
+
 def test_the_box_of_an_outline_is_drawn_around_it() -> None:
     outline = "".join(f"<loc_{value}>" for value in (500, 100, 900, 500, 500, 900, 100, 500))
     model = ScriptedModel({(0, "Locate red car in the image with mask"): [(outline, 0.5)]})
@@ -173,7 +186,7 @@ def load(weights: LocatedWeights, adapter: LocatedWeights | None = None, **setti
 @pytest.mark.parametrize("beams", [1, 3])
 def test_an_image_alone_and_in_a_batch_gives_the_same(weights: LocatedWeights, beams: int) -> None:
     detector = load(weights, task=GroundingTask.REFERRING, nms=SuppressionScope.NONE, beams=beams)
-    images = [make_image(number, 50 + 37 * number, 60 + 11 * number) for number in range(4)]
+    images = [make_image(number, 50 + 17 * number, 60 + 11 * (number % 5)) for number in range(16)]
     prompts = ["dog", "a large red car", "ö"]
     together = detector.detect(images, prompts)
     assert sum(map(len, together)) > len(images)
@@ -209,6 +222,44 @@ def test_an_adapter_is_merged_if_it_belongs_to_the_base(weights: LocatedWeights,
     assert any(not torch.equal(with_adapter[name], bare[name]) for name in bare)
     with pytest.raises(WeightsError, match="trained on tiny"):
         load(replace(weights, sha256="3" * 64, name="another"), adapter)
+
+
+def test_one_of_several_adapters_is_chosen_for_each_call(weights: LocatedWeights, tmp_path: Path) -> None:
+    adapters = {}
+    for name, targets in (("text", ["q_proj"]), ("vision", ["qkv"])):
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+        folder = save_adapter(tmp_path / name, config)
+        write_adapter_base(folder, weights)
+        adapters[name] = LocatedWeights(path=folder, name=name, revision=None, sha256="2" * 64)
+    options = replace(ANYTHING, task=GroundingTask.REFERRING)
+    cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
+    several = load_detector(weights, None, options, adapters=adapters, **cpu)
+    images, seen = [make_image(1)], set()
+    for name in ("vision", None, "text", "vision"):
+        alone = load_detector(weights, adapters[name] if name else None, options, **cpu).detect(images, ["dog"])
+        found = several.detect(images, ["dog"], adapter=name)
+        assert [one.box_xyxy for one in found[0]] == [one.box_xyxy for one in alone[0]]
+        seen.add(found[0])
+    assert len(seen) == 3
+    with pytest.raises(UsageError, match="no adapter 'nuts' is loaded, there are text, vision"):
+        several.detect(images, ["dog"], adapter="nuts")
+    with pytest.raises(UsageError, match="no adapter 'text' is loaded"):
+        load(weights).detect(images, ["dog"], adapter="text")
+
+
+def test_the_vision_tower_is_compiled_if_asked_for(weights: LocatedWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_module, n_graphs = torch.nn.Module.compile, []
+
+    def backend(graph: Any, _: Any) -> Any:
+        n_graphs.append(graph)
+        return graph.forward
+
+    # torch's own backend takes minutes.
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=backend))
+    expected = load(weights).detect([make_image(1)], ["dog"])
+    assert not n_graphs
+    assert load(weights, compile=True).detect([make_image(1)], ["dog"]) == expected
+    assert n_graphs
 
 
 def test_weights_take_their_final_format_last(weights: LocatedWeights) -> None:

@@ -72,7 +72,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"target_modules": ["q_proj", "out_proj", "fc1", "fc2", "qkv"]},
     ),
     "convolutions": ({"target_modules": NATIVE_PROJ}, {"target_modules": ["proj"]}),
-    "depthwise convolutions": ({"target_modules": ["conv1"], "r": 1}, {"target_modules": ["conv1.fn.dw"]}),
     "a pattern": (
         {"target_modules": r".*decoder\.layers\.1\..*_attn\.v_proj"},
         {"target_modules": r"language_model\.model\.decoder\.layers\.1\..*_attn\.v_proj"},

@@ -227,6 +227,24 @@ def test_a_hub_snapshot_is_located_by_its_commit(tmp_path: Path, monkeypatch: py
     }
 
 
+def test_a_pickle_is_fetched_only_where_there_is_nothing_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def snapshot(repo_id: str, *, allow_patterns: list[str], **_: object) -> str:
+        asked.append(allow_patterns)
+        if "pytorch_model.bin" in allow_patterns:
+            (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    found = locate(HubSource(repo_id="someone/older", revision="main"))
+    assert found.sha256 == sha256_of_weights(tmp_path)
+    assert [("pytorch_model.bin" in patterns) for patterns in asked] == [False, True]
+    assert "*.py" not in asked[-1]
+
+
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_hub_model_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
     def snapshot(repo_id: str, **options: object) -> str:

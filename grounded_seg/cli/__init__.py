@@ -3,6 +3,7 @@
 import click
 
 from grounded_seg import __version__
+from grounded_seg.cli.ask import ask
 from grounded_seg.cli.compare import compare
 from grounded_seg.cli.eval import evaluate
 from grounded_seg.cli.exit_codes import Commands
@@ -10,6 +11,7 @@ from grounded_seg.cli.export import export
 from grounded_seg.cli.merge_runs import merge_runs
 from grounded_seg.cli.models import models
 from grounded_seg.cli.run import run
+from grounded_seg.cli.train import train
 from grounded_seg.cli.validate import validate
 
 
@@ -20,8 +22,10 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(ask)
 main.add_command(evaluate)
 main.add_command(compare)
+main.add_command(train)
 main.add_command(export)
 main.add_command(validate)
 main.add_command(merge_runs)

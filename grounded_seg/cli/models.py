@@ -1,8 +1,19 @@
-"""`grounded-seg models`: which weights there are."""
+"""`grounded-seg models`: which weights there are, and Florence-2 models and adapters in another form."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.messages import note, set_up_messages
+
+if TYPE_CHECKING:
+    from grounded_seg.weights.locate import LocatedWeights
+
+_OFFLINE = click.option("--offline", is_flag=True, help="Fetch nothing; use only what is on this disk.")
+_DEBUG = click.option(
+    "--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say."
+)
 
 
 @click.group()
@@ -27,6 +38,60 @@ def list_models() -> None:
     for name in preset_table().presets:
         table.add_row(name, *_parts_of(name))
     stdout_console().print(table)
+
+
+@models.command(name="convert")
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@_OFFLINE
+@_DEBUG
+def convert_model(source: str, destination: Path, offline: bool, debug: bool) -> None:
+    """Rewrite a Florence-2 or an adapter in the older layout as a native folder.
+
+    SRC is a folder or hub id of a Florence-2 as microsoft/Florence-2-* hold it, or of a LoRA adapter that was trained
+    on one; an adapter needs no base for this. DST is a new folder.
+
+    `run` and the other commands take the older layout as it is: this is for other tools, and to save the rewriting.
+    """
+    set_up_messages(debug=debug)
+    # This imports torch, which takes seconds.
+    from grounded_seg.detect.native_folder import convert
+
+    convert(_located(source, "SRC", offline=offline).path, destination)
+    note(f"{destination} is in the native layout")
+
+
+@models.command(name="merge")
+@click.argument("base", metavar="BASE")
+@click.argument("adapter", metavar="ADAPTER")
+@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@_OFFLINE
+@click.option("--allow-base-mismatch", is_flag=True, help="Merge an adapter that says it was trained on another base.")
+@_DEBUG
+def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_mismatch: bool, debug: bool) -> None:
+    """Write a Florence-2 with a LoRA adapter added to its weights, as a native folder in float32.
+
+    BASE and ADAPTER are folders or hub ids, in the native or the older layout. DST is a new folder.
+
+    The model answers as the base with the adapter does. An adapter of the head, which shares a matrix with the words,
+    gives the merged model a head of its own; one of the words themselves is refused.
+    """
+    set_up_messages(debug=debug)
+    # These import torch, which takes seconds.
+    from grounded_seg.detect.adapters import check_adapter_base
+    from grounded_seg.detect.native_folder import merge_model
+
+    weights, tuned = _located(base, "BASE", offline=offline), _located(adapter, "ADAPTER", offline=offline)
+    check_adapter_base(tuned.path, weights, allow_mismatch=allow_base_mismatch)
+    merge_model(weights.path, tuned.path, destination)
+    note(f"{destination} is {weights.name} with {tuned.name} merged into it")
+
+
+def _located(given: str, argument: str, *, offline: bool) -> "LocatedWeights":
+    from grounded_seg.weights.locate import locate
+    from grounded_seg.weights.sources import named_source
+
+    return locate(named_source(given, argument), offline=offline)
 
 
 def _parts_of(preset: str) -> tuple[str, str, str, str]:

@@ -165,7 +165,7 @@ def segment_options(command: _Command) -> _Command:
         click.option(
             "--compile",
             is_flag=True,
-            help="Send the segmenter's image encoder through torch.compile: up to minutes before the first image, "
+            help="Send both stages' image encoders through torch.compile: up to minutes before the first image, "
             "faster then.",
         ),
     )

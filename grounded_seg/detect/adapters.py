@@ -141,13 +141,32 @@ def merge_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> 
         adapter: As for `attach_adapter`.
 
     Raises:
-        WeightsError: As `attach_adapter` does, and if the sum isn't finite.
+        WeightsError: As `attach_adapter` does, and if the sum isn't finite or peft can't merge such a layer.
     """
     model = attach_adapter(network, adapter)
     try:
         return model.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise WeightsError(f"{adapter} can't be merged, its numbers are broken ({error})") from error
+    except NotImplementedError as error:
+        raise WeightsError(f"{adapter} can't be merged, peft has no sum for one of its layers ({error})") from error
+
+
+@contextmanager
+def switched_to(model: PeftModel, name: str | None) -> Iterator[None]:
+    """Use one of a network's adapters for a while, or with None the bare base.
+
+    Raises:
+        UsageError: If no adapter has this name.
+    """
+    if name is None:
+        with model.disable_adapter():
+            yield
+        return
+    if name not in model.peft_config:
+        raise UsageError(f"no adapter {name!r} is loaded, there are {', '.join(model.peft_config)}")
+    model.set_adapter(name)
+    yield
 
 
 def read_adapter(folder: Path, *, rewrite: bool = True) -> Adapter:

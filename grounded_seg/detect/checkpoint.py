@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +69,8 @@ def load_network(
     if has_older_layout(folder):
         older = read_older_model(folder)
         if dtype is None:
-            options["dtype"] = next(iter(older.tensors.values())).dtype
+            # The widest of them, so that no tensor loses bits.
+            options["dtype"] = reduce(torch.promote_types, {tensor.dtype for tensor in older.tensors.values()})
         source: Path | None = None
         options |= {"config": older.config, "state_dict": older.tensors}
     else:

@@ -1,18 +1,22 @@
 """Stage 1 as a whole: images and prompts in, scored boxes out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 from grounded_seg.boxes import array_from_boxes, kept_after_suppression
-from grounded_seg.detect.adapters import check_adapter_base, merge_adapter
+from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
+from grounded_seg.detect.adapters import attach_adapters, check_adapter_base, merge_adapter, switched_to
 from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.florence import MAX_NEW_TOKENS, FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.parse import box_from_shape, parse_tokens
 from grounded_seg.detect.scores import ScoreRule, shape_score
 from grounded_seg.detect.tasks import TASKS, Task
+from grounded_seg.errors import UsageError
 from grounded_seg.records import Detection, Image, ImageSize
 from grounded_seg.runtime import out_of_memory_as_device_error
 from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope
@@ -30,13 +34,33 @@ _QUESTIONS_AT_ONCE = 16
 class FlorenceDetector:
     """Florence-2 asked for one thing at a time, its answers scored and thinned out."""
 
-    def __init__(self, model: FlorenceModel, settings: DetectSettings, rule: ScoreRule = ScoreRule.PRODUCT) -> None:
+    def __init__(
+        self,
+        model: FlorenceModel,
+        settings: DetectSettings,
+        rule: ScoreRule = ScoreRule.PRODUCT,
+        adapters: PeftModel | None = None,
+    ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: The model.
+            settings: How it is asked, and which boxes are kept.
+            rule: What makes a score.
+            adapters: The same network with adapters beside its weights, of which `detect` takes one.
+        """
         self.model = model
         self.settings = settings
         self.rule = rule
+        self._adapters = adapters
 
     def detect(
-        self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        class_names: Sequence[str] | None = None,
+        *,
+        adapter: str | None = None,
     ) -> list[tuple[Detection, ...]]:
         """Find what each prompt asks for in each image.
 
@@ -48,18 +72,23 @@ class FlorenceDetector:
             prompts: Distinct, each the words for one thing.
             class_names: The class of each prompt, between whose boxes duplicates are looked for with `class`; each
                 prompt is its own class where this isn't given.
+            adapter: Which of the adapters that are loaded beside the weights to use; None for none of them.
 
         Returns:
             Per image its detections, in the order of the prompts and from high to low score within a prompt.
 
         Raises:
-            UsageError: If a prompt is empty, or too long for the model.
+            UsageError: If a prompt is empty, or too long for the model, or no adapter has this name.
             DeviceError: If the device runs out of memory.
         """
         if not images or not prompts:
             return [() for _ in images]
-        with out_of_memory_as_device_error(f"looking at {len(images)} images", "Lower --batch-size."):
-            features = self.model.encode_images(images)
+        with (
+            out_of_memory_as_device_error(f"looking at {len(images)} images", "Lower --batch-size."),
+            self._using(adapter),
+        ):
+            with compile_failure_as_device_error() if self.settings.compile else nullcontext():
+                features = self.model.encode_images(images)
             answers = self._answers(features, prompts)
             found = [self._detections(image.size, prompts, [next(answers) for _ in prompts]) for image in images]
         classes = dict(zip(prompts, class_names or prompts, strict=True))
@@ -111,8 +140,18 @@ class FlorenceDetector:
         for group in groups.values():
             boxes = array_from_boxes([one.box_xyxy for one in group])
             scores = np.array([one.score for one in group])
-            distinct += [group[index] for index in kept_after_suppression(boxes, scores, self.settings.iou_threshold)]
+            kept = kept_after_suppression(
+                boxes, scores, self.settings.iou_threshold, self.settings.box_containment_threshold
+            )
+            distinct += [group[index] for index in kept]
         return distinct
+
+    def _using(self, adapter: str | None) -> AbstractContextManager[None]:
+        if self._adapters is not None:
+            return switched_to(self._adapters, adapter)
+        if adapter is not None:
+            raise UsageError(f"no adapter {adapter!r} is loaded; give it to load_detector(adapters=...)")
+        return nullcontext()
 
     @property
     def _task(self) -> Task:
@@ -127,25 +166,33 @@ def load_detector(
     device: torch.device,
     dtype: torch.dtype,
     allow_base_mismatch: bool = False,
+    adapters: Mapping[str, LocatedWeights] | None = None,
 ) -> FlorenceDetector:
     """Load a Florence-2, and on it an adapter where there is one.
 
     Args:
-        weights: A native Florence-2 folder.
+        weights: A Florence-2 folder.
         adapter: A LoRA adapter's folder. It is merged in float32 before the weights take their final format.
         settings: How the model is asked.
         device: Where it runs.
         dtype: Number format of weights and activations.
         allow_base_mismatch: Load an adapter although it says that it was trained on another base.
+        adapters: More adapters by name, kept beside the weights: each call of `detect` chooses one. Slower than a
+            merged one.
 
     Raises:
+        UsageError: If the name of an adapter has a dot.
         WeightsError: If either is missing, damaged, incomplete, or they don't belong together.
         DeviceError: If the device runs out of memory.
     """
     model = load_florence(weights.path)
+    for one in (*([adapter] if adapter else []), *(adapters or {}).values()):
+        check_adapter_base(one.path, weights, allow_mismatch=allow_base_mismatch)
     if adapter is not None:
-        check_adapter_base(adapter.path, weights, allow_mismatch=allow_base_mismatch)
         model.network = merge_adapter(model.network, adapter.path)
+    beside = attach_adapters(model.network, {name: one.path for name, one in adapters.items()}) if adapters else None
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.network.to(device=device, dtype=dtype)
-    return FlorenceDetector(model, settings)
+    if settings.compile:
+        compile_encoder(model.network.model.vision_tower)
+    return FlorenceDetector(model, settings, adapters=beside)

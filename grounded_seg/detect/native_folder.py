@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from transformers import BartTokenizer, CLIPImageProcessor, Florence2ForConditionalGeneration, Florence2Processor
 
 from grounded_seg.detect.adapters import CONFIG_FILE, TENSORS_FILE, merge_adapter, read_adapter
@@ -17,7 +18,7 @@ from grounded_seg.detect.fillers import GROUNDING_FILLERS
 from grounded_seg.detect.older_adapter import is_older_adapter
 from grounded_seg.detect.pixels import PixelSettings, load_pixel_settings
 from grounded_seg.detect.vocabulary import TOKENIZER_FILE, load_tokenizer
-from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.errors import OutputError, UsageError, WeightsError
 from grounded_seg.weights.strict_loading import quiet_transformers
 
 _LOG = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ def _convert_model(source: Path, destination: Path) -> None:
         raise UsageError(f"{source} is in the native layout already; use it as it is")
     with new_folder(destination) as folder:
         network = load_network(source)
-        _save_network(network, folder)
         _write_processor(network, source, folder)
+        _save_network(network, folder)
 
 
 def merge_model(base: Path, adapter: Path, destination: Path) -> None:
@@ -89,13 +90,13 @@ def merge_model(base: Path, adapter: Path, destination: Path) -> None:
     """
     with new_folder(destination) as folder:
         network = merge_adapter(load_network(base, dtype=torch.float32), adapter)
-        _save_network(network, folder)
         if has_older_layout(base):
             _write_processor(network, base, folder)
         else:
             for name in _PROCESSOR_FILES:
                 if (base / name).is_file():
                     shutil.copyfile(base / name, folder / name)
+        _save_network(network, folder)
 
 
 @contextmanager
@@ -115,6 +116,9 @@ def new_folder(destination: Path) -> Iterator[Path]:
             folder = Path(temporary) / "whole"
             folder.mkdir()
             yield folder
+            # safetensors writes files that only their owner can read.
+            for weights in folder.glob("*.safetensors"):
+                shutil.copymode(next(folder.glob("*config.json")), weights)
             folder.replace(destination)
     except OSError as error:
         raise OutputError(f"{destination} can't be written ({error.strerror or error}); name another folder") from error
@@ -126,7 +130,11 @@ def _save_network(network: Florence2ForConditionalGeneration, folder: Path) -> N
 
 
 def _write_processor(network: Florence2ForConditionalGeneration, source: Path, folder: Path) -> None:
-    """Write the tokenizer and the image configuration so that transformers' own processor can be loaded."""
+    """Write the tokenizer and the image configuration so that transformers' own processor can be loaded.
+
+    transformers marks the places of the image by a token, which the first implementation doesn't have. One that no
+    prompt holds stands in: another row in the vocabulary would change every probability a little.
+    """
     pixels = load_pixel_settings(source)
     images = CLIPImageProcessor(
         size={"height": pixels.height, "width": pixels.width},
@@ -143,7 +151,8 @@ def _write_processor(network: Florence2ForConditionalGeneration, source: Path, f
         images.save_pretrained(folder)
         return
     backend = load_tokenizer(source, add_missing=True)
-    image_token = backend.id_to_token(network.config.image_token_id)
+    image_token = _image_token(source, backend, network.config.text_config.vocab_size)
+    network.config.image_token_id = backend.token_to_id(image_token)
     tokenizer = BartTokenizer(
         tokenizer_object=backend,
         extra_special_tokens={"image_token": image_token},
@@ -154,6 +163,14 @@ def _write_processor(network: Florence2ForConditionalGeneration, source: Path, f
     Florence2Processor(images, tokenizer, post_processor_config=answers).save_pretrained(folder)
     # transformers writes a tokenizer of its own making; the model's own is the one that its words were counted with.
     backend.save(str(folder / TOKENIZER_FILE))
+
+
+def _image_token(source: Path, tokenizer: Tokenizer, n_rows: int) -> str:
+    for token in ("<image>", "<mask>"):
+        token_id = tokenizer.token_to_id(token)
+        if token_id is not None and token_id < n_rows:
+            return token
+    raise WeightsError(f"{source / TOKENIZER_FILE} has neither <image> nor <mask>; take Florence-2's own")
 
 
 def _n_image_tokens(network: Florence2ForConditionalGeneration, pixels: PixelSettings) -> int:

@@ -101,7 +101,7 @@ def _rewrite(config: LoraConfig, places: list[_Tensor], tensors: Mapping[str, to
     factors = [place for place in places if place.part in _FIRST_FACTORS]
     ranks = {place.native: int(tensors[place.key].shape[0]) for place in factors}
     alphas = {place.native: _by_pattern(config.alpha_pattern, place.older, config.lora_alpha) for place in factors}
-    config.target_modules = set(ranks)
+    config.target_modules = sorted(ranks)
     config.rank_pattern = {module: rank for module, rank in sorted(ranks.items()) if rank != config.r}
     config.alpha_pattern = {module: alpha for module, alpha in sorted(alphas.items()) if alpha != config.lora_alpha}
     if config.modules_to_save:

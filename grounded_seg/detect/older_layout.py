@@ -143,8 +143,7 @@ def native_config(older: Mapping[str, Any]) -> Florence2Config:
             "max_temporal_embeddings": times["max_temporal_embeddings"],
         },
         text_config={"model_type": "bart", **text},
-        # The first implementation has no token for the place of the image, so one that no prompt holds stands in.
-        # Another row in the vocabulary would change every probability a little.
+        # The first implementation has no token for the places of the image: <mask>, which no prompt holds, stands in.
         image_token_id=min(_MASK_TOKEN_ID, text["vocab_size"] - 1),
         tie_word_embeddings=older.get("tie_word_embeddings", True),
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from grounded_seg.detect.location_tokens import boxes_from_bins, points_from_bins
 from grounded_seg.detect.pieces import TokenDecoder, pieces_from_text, pieces_from_tokens
+from grounded_seg.detect.scores import TokenEvidence, shape_score
 from grounded_seg.detect.shapes import Shape, ShapeKind, shapes_from_pieces
 from grounded_seg.detect.tasks import Task, TaskOutput, find_task
 from grounded_seg.errors import UsageError
@@ -23,6 +24,7 @@ def parse_answer(
     *,
     prompt: str = "",
     tokenizer: TokenDecoder | None = None,
+    evidence: TokenEvidence | None = None,
 ) -> Answer:
     """Read what Florence-2 generated. An answer that names nothing is empty; none is malformed enough to raise.
 
@@ -32,12 +34,13 @@ def parse_answer(
         size: The upright image that was asked about.
         prompt: What the user asked for. It goes into each detection, and is never dropped as a filler word.
         tokenizer: What decodes the ids; needed where the answer is token ids.
+        evidence: How likely the model held each of the ids, where the answer is token ids: makes the scores.
 
     Returns:
-        Coordinates are pixels, at the centres of the location bins. A box's score is 1: text has no probabilities.
+        Coordinates are pixels, at the centres of the location bins. All scores are 1 where there is no evidence.
 
     Raises:
-        UsageError: If there is no such task, or ids come without a tokenizer.
+        UsageError: If there is no such task, ids come without a tokenizer, or a text with evidence.
         ValueError: If a side of the image isn't positive.
 
     >>> parse_answer("<OD>", "car<loc_10><loc_20><loc_300><loc_400>", ImageSize(1000, 1000)).boxes[0].box_xyxy
@@ -45,6 +48,8 @@ def parse_answer(
     """
     task = find_task(task) if isinstance(task, str) else task
     if isinstance(answer, str):
+        if evidence is not None:
+            raise UsageError("a text has no token ids that evidence could be of, pass the ids")
         pieces = pieces_from_text(answer)
     elif tokenizer is None:
         raise UsageError("an answer of token ids needs the tokenizer that decodes them, pass tokenizer=...")
@@ -53,11 +58,14 @@ def parse_answer(
     if task.gives is TaskOutput.TEXT:
         return Answer(text="".join(piece.text for piece in pieces).strip())
     shapes = shapes_from_pieces(task.gives, pieces, prompt)
-    boxes = ((shape.label, box_from_shape(shape, size)) for shape in shapes if shape.kind is ShapeKind.BOX)
+    scored = [(shape, 1.0 if evidence is None else shape_score(shape, evidence)) for shape in shapes]
+    boxes = (
+        (shape.label, box_from_shape(shape, size), score) for shape, score in scored if shape.kind is ShapeKind.BOX
+    )
     return Answer(
-        boxes=tuple(Detection(label, prompt, box, score=1.0) for label, box in boxes if box is not None),
-        polygons=tuple(_polygons(shape, size) for shape in shapes if shape.kind is ShapeKind.OUTLINE),
-        quads=tuple(_quad(shape, size) for shape in shapes if shape.kind is ShapeKind.QUAD),
+        boxes=tuple(Detection(label, prompt, box, score) for label, box, score in boxes if box is not None),
+        polygons=tuple(_polygons(shape, size, score) for shape, score in scored if shape.kind is ShapeKind.OUTLINE),
+        quads=tuple(_quad(shape, size, score) for shape, score in scored if shape.kind is ShapeKind.QUAD),
     )
 
 
@@ -82,13 +90,13 @@ def box_from_shape(shape: Shape, size: ImageSize) -> BoxXyxy | None:
     return x0, y0, x1, y1
 
 
-def _polygons(shape: Shape, size: ImageSize) -> LabelledPolygons:
-    return LabelledPolygons(shape.label, tuple(_points(ring, size) for ring in shape.rings))
+def _polygons(shape: Shape, size: ImageSize, score: float) -> LabelledPolygons:
+    return LabelledPolygons(shape.label, tuple(_points(ring, size) for ring in shape.rings), score)
 
 
-def _quad(shape: Shape, size: ImageSize) -> LabelledQuad:
+def _quad(shape: Shape, size: ImageSize, score: float) -> LabelledQuad:
     first, second, third, fourth = _points(shape.rings[0], size)
-    return LabelledQuad(shape.label, (first, second, third, fourth))
+    return LabelledQuad(shape.label, (first, second, third, fourth), score)
 
 
 def _points(ring: tuple[int, ...], size: ImageSize) -> tuple[tuple[float, float], ...]:

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 import torch
 from segment_anything.modeling import Sam
 
+from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.attention import use_lengthened_attention
-from grounded_seg.segment.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.segment.decoder import BoxDecoder
 from grounded_seg.segment.frame import resized_pixels, resized_size
 from grounded_seg.segment.upsampling import Axis, axis_through_square
@@ -20,8 +20,8 @@ _ALTERNATIVES = (1, 2, 3)
 class SamNetwork:
     """A `Sam` with fast attention and a decoder without copies.
 
-    Encoder and decoder compute in `dtype`. The prompts' positions stay in float32: they cost little, and a coordinate
-    near 1000 is off by up to 2 pixels in bfloat16.
+    Encoder and decoder compute in `dtype`. The prompts stay in float32: they cost little, and a coordinate near 1000 is
+    off by up to 2 pixels in bfloat16.
     """
 
     def __init__(self, sam: Sam, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
@@ -35,13 +35,12 @@ class SamNetwork:
         """
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
-        sam.mask_decoder.to(dtype=dtype)
         use_lengthened_attention(sam.image_encoder)
         if compiled:
             compile_encoder(sam.image_encoder)
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
         self._sam = sam
-        self._decoder = BoxDecoder(sam)
+        self._decoder = BoxDecoder(sam, dtype)
         self._dtype = dtype
 
     @property

@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 
+from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.attention import lengthened_attention, relative_positions
-from grounded_seg.segment.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.segment.frame import resized_pixels, resized_size
 from grounded_seg.segment.upsampling import Axis, axis_straight, axis_through_square
 from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource
 _LOG = logging.getLogger(__name__)
 
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
-"""All that a model needs. Pickles (`.bin`) and code (`.py`) stay on the hub."""
+"""All that a model needs. Code (`.py`) stays on the hub."""
+_OLDER_WEIGHTS = "pytorch_model.bin"
+"""Fetched only where there is nothing better; it is read without running what it may hold."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,9 @@ def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        folder = huggingface_hub.snapshot_download(
-            source.repo_id,
-            revision=source.revision,
-            allow_patterns=list(_HUB_FILES),
-            local_files_only=offline,
-        )
+        folder = _snapshot(source, _HUB_FILES, offline=offline)
+        if not any(folder.glob("*.safetensors")):
+            folder = _snapshot(source, (*_HUB_FILES, _OLDER_WEIGHTS), offline=offline)
     # HTTPError is the base of all that the HTTP client raises; the hub passes it on, whichever client it uses.
     except (OSError, ValueError, EntryNotFoundError, HTTPError) as error:
         reason = "--offline forbids fetching it" if offline else _first_line(error)
@@ -92,7 +92,15 @@ def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
             f"Download https://huggingface.co/{source.repo_id} elsewhere and name its folder instead, "
             "or use --preset demo, which works offline."
         ) from error
-    return Path(folder)
+    return folder
+
+
+def _snapshot(source: HubSource, patterns: Sequence[str], *, offline: bool) -> Path:
+    return Path(
+        huggingface_hub.snapshot_download(
+            source.repo_id, revision=source.revision, allow_patterns=list(patterns), local_files_only=offline
+        )
+    )
 
 
 def _first_line(error: Exception) -> str:

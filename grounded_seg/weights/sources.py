@@ -96,7 +96,7 @@ def _is_detector_of(preset: Preset, given: str) -> bool:
 
 def _detector(given: str | None, preset: Preset) -> LocalSource | HubSource:
     if given is not None:
-        return _named(given, "--detector")
+        return named_source(given, "--detector")
     if preset.ships_with_project:
         return _shipped(preset, preset.detector)
     return HubSource(repo_id=preset.detector, revision=preset.revision or _DEFAULT_REVISION)
@@ -106,7 +106,7 @@ def _adapter(given: str | None, preset: Preset | None) -> LocalSource | HubSourc
     if given == _NO_ADAPTER:
         return None
     if given is not None:
-        return _named(given, "--adapter")
+        return named_source(given, "--adapter")
     if preset is None or preset.adapter is None:
         return None
     return _shipped(preset, preset.adapter)
@@ -131,8 +131,12 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
     )
 
 
-def _named(given: str, option: str) -> LocalSource | HubSource:
-    """Tell a folder from a hub id; what is on this disk comes first."""
+def named_source(given: str, option: str) -> LocalSource | HubSource:
+    """Tell a folder from a hub id; what is on this disk comes first.
+
+    Raises:
+        WeightsError: If it is neither; `option` says which argument that was.
+    """
     # An empty name would be the working folder.
     path = _on_disk(given)
     if given and os.path.isdir(path):

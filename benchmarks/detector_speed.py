@@ -1,0 +1,228 @@
+"""Compare the detector with the usual chain: the same answers at the same settings, and the time as users run each.
+
+    python benchmarks/detector_speed.py --tokenizer FOLDER --photo FILE [--size base] [--output speed.json]
+
+The usual chain is transformers' processor, `generate` with three beams in float32 and `post_process_generation`, one
+image and one question at a time. The detector is asked as `grounded-seg run` asks it. Both use one model of random
+weights that never ends an answer by itself, so both write exactly 24 tokens. On a GPU, `--size large --batch 16` gives
+images a second. The limit is what the arithmetic of vision tower and text encoder takes at the rate of a large matrix
+product, measured in the same run.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from full_size_florence import SIZES, TFLOP, full_size_model
+from PIL import Image as PillowImage
+from transformers import BartTokenizer, CLIPImageProcessor, Florence2Processor
+
+import grounded_seg.detect.detector as detector_module
+from grounded_seg.detect.detector import FlorenceDetector
+from grounded_seg.detect.florence import FlorenceModel
+from grounded_seg.detect.parse import parse_answer
+from grounded_seg.detect.tasks import TASKS, Task
+from grounded_seg.detect.vocabulary import load_tokenizer
+from grounded_seg.images import read_image
+from grounded_seg.records import Image
+from grounded_seg.runtime import n_threads, resolve_device, resolve_dtype
+from grounded_seg.settings import DetectSettings, Precision, SuppressionScope
+
+N_TOKENS = 24
+N_PROMPTS = 8
+_PROPOSALS = TASKS["REGION_PROPOSAL"]
+_GROUNDING = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
+_EVERYTHING = DetectSettings(score_threshold=0.0, nms=SuppressionScope.NONE)
+
+
+class UsualChain:
+    """transformers' own way from an image and a question to boxes."""
+
+    def __init__(self, model: FlorenceModel, tokenizer: Path) -> None:
+        """Take over the model's network, and make the processor that belongs to it."""
+        images = CLIPImageProcessor(
+            size={"height": model.pixels.height, "width": model.pixels.width},
+            do_center_crop=False,
+            image_mean=list(model.pixels.mean),
+            image_std=list(model.pixels.deviation),
+            image_seq_length=577,
+        )
+        words = BartTokenizer(
+            tokenizer_object=load_tokenizer(tokenizer), extra_special_tokens={"image_token": "<mask>"}
+        )
+        self._processor = Florence2Processor(
+            images, words, post_processor_config={"bboxes": {}, "phrase_grounding": {}}
+        )
+        self._network = model.network
+
+    @torch.inference_mode()
+    def __call__(self, image: Image, task: Task, phrase: str = "", **rules: Any) -> tuple[list[int], Any]:
+        """Give the tokens, and what the processor makes of them."""
+        picture = PillowImage.fromarray(image.pixels)
+        inputs = self._processor(text=task.token + phrase, images=picture, return_tensors="pt")
+        inputs = inputs.to(self._network.device)
+        tokens = self._network.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=N_TOKENS, **rules)
+        text = self._processor.batch_decode(tokens, skip_special_tokens=False)[0]
+        size = (image.width, image.height)
+        answer = self._processor.post_process_generation(text=text, task=task.token, image_size=size)
+        return tokens[0, 1:].tolist(), answer[task.token]
+
+
+def seconds_of(work: Callable[[], Any], repeats: int) -> float:
+    """Give the best of several times, after one that doesn't count."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def tflops(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure the rate of a large matrix product, in 10^12 operations a second."""
+    side = 2048 if device.type == "cpu" else 8192
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / seconds_of(lambda: left @ right, 5) / 1e12
+
+
+def check_identity(model: FlorenceModel, usual: UsualChain, image: Image) -> tuple[int, float]:
+    """Compare answers at equal settings: how many boxes, and how far theirs, which are cut to whole pixels, are off.
+
+    Raises:
+        RuntimeError: If tokens differ, or a box by more than a pixel.
+    """
+    worst, n_boxes = 0.0, 0
+    for task, phrase in ((_PROPOSALS, ""), (_GROUNDING, "a red car"), (_GROUNDING, "traffic lights and 犬")):
+        theirs, said = usual(image, task, phrase, no_repeat_ngram_size=0)
+        features = model.encode_images([image])
+        [ours] = model.answer(features, [task.question(phrase)], beams=3, max_new_tokens=N_TOKENS)
+        if list(ours.token_ids) != theirs:
+            raise RuntimeError(f"the tokens differ for {task.name} {phrase!r}: {theirs} and {list(ours.token_ids)}")
+        if task is _PROPOSALS:
+            boxes = parse_answer(task, ours.token_ids, image.size, tokenizer=model.vocabulary).boxes
+            # Ours have their corners in order.
+            ordered = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in said["bboxes"]]
+            n_boxes = len(boxes)
+            if len(ordered) != n_boxes:
+                raise RuntimeError(f"{len(ordered)} boxes and {n_boxes}")
+            for one, other in zip(boxes, ordered, strict=True):
+                worst = max(worst, *(abs(a - b) for a, b in zip(one.box_xyxy, other, strict=True)))
+    if worst > 1:
+        raise RuntimeError(f"a box is {worst:.2f} pixels off")
+    return n_boxes, worst
+
+
+@contextmanager
+def counted_images(model: FlorenceModel) -> Any:
+    """Count the images that go through the vision tower."""
+    seen: list[int] = []
+    hook = model.network.model.vision_tower.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def measure_prompts(detector: FlorenceDetector, image: Image, repeats: int) -> dict[str, float]:
+    """Ask eight things of one image at once, and one after the other.
+
+    Raises:
+        RuntimeError: If what was found differs, or the vision tower ran more than once for all of them.
+    """
+    prompts = [f"thing number {number}" for number in range(N_PROMPTS)]
+
+    def together() -> list[Any]:
+        return list(detector.detect([image], prompts)[0])
+
+    def apart() -> list[Any]:
+        return [one for prompt in prompts for one in detector.detect([image], [prompt])[0]]
+
+    with counted_images(detector.model) as seen:
+        found = together()
+    if seen != [1]:
+        raise RuntimeError(f"the vision tower saw {seen} images")
+    if [(one.prompt, one.box_xyxy) for one in found] != [(one.prompt, one.box_xyxy) for one in apart()]:
+        raise RuntimeError("eight prompts at once find something else than one after the other")
+    at_once, alone = seconds_of(together, repeats), seconds_of(apart, repeats)
+    return {"together_s": at_once, "apart_s": alone, "times_faster": alone / at_once}
+
+
+def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Take all figures of one size."""
+    device = resolve_device(chosen.device)
+    dtype = resolve_dtype(chosen.dtype, device)
+    model = full_size_model(size, chosen.tokenizer)
+    model.network.to(device)
+    usual, image = UsualChain(model, chosen.tokenizer), read_image(chosen.photo)
+    n_boxes, worst = check_identity(model, usual, image)
+    result: dict[str, Any] = {
+        "size": size,
+        "device": str(device),
+        "dtype": str(dtype),
+        "threads": n_threads(),
+        "identical_boxes": n_boxes,
+        "worst_px": worst,
+        "usual_s": seconds_of(lambda: usual(image, _GROUNDING, "a red car"), chosen.repeats),
+    }
+    # As `load_detector` does: the weights take their final format, and the answer is cut at the length asked for.
+    model.network.to(dtype=dtype)
+    detector_module.MAX_NEW_TOKENS = N_TOKENS
+    detector = FlorenceDetector(model, _EVERYTHING)
+    images: Sequence[Image] = [image] * chosen.batch
+    ours = seconds_of(lambda: detector.detect(images, ["a red car"]), chosen.repeats) / chosen.batch
+    rate = tflops(device, dtype)
+    return {
+        **result,
+        "ours_s": ours,
+        "times_faster": result["usual_s"] / ours,
+        "images_per_s": 1 / ours,
+        "matmul_tflops": rate,
+        "limit_s": sum(TFLOP[size]) / rate,
+        "share_of_limit": sum(TFLOP[size]) / rate / ours,
+        "prompts": measure_prompts(detector, image, chosen.repeats),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--tokenizer", type=Path, required=True, help="folder of Florence-2's tokenizer.json")
+    options.add_argument("--photo", type=Path, required=True)
+    options.add_argument("--size", choices=SIZES, default="base")
+    options.add_argument("--batch", type=int, default=1, help="images at a time")
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--device", default="auto")
+    options.add_argument("--dtype", type=Precision, default=Precision.AUTO)
+    options.add_argument("--output", type=Path, help="write the figures as JSON")
+    chosen = options.parse_args()
+    result = measure(chosen.size, chosen)
+    prompts = result["prompts"]
+    print(f"{result['size']}, {result['device']}, {result['dtype']}, {result['threads']} threads, {N_TOKENS} tokens")
+    print(
+        f"  same tokens as the usual chain with 3 beams in float32; {result['identical_boxes']} boxes, "
+        f"at most {result['worst_px']:.2f} px off"
+    )
+    print(f"  usual chain       {result['usual_s']:8.2f} s an image")
+    print(f"  detector          {result['ours_s']:8.2f} s an image, {result['times_faster']:.2f} times faster")
+    print(
+        f"  limit             {result['limit_s']:8.2f} s at {result['matmul_tflops']:.2f} TFLOP/s; "
+        f"the detector runs at {result['share_of_limit']:.0%} of it"
+    )
+    print(
+        f"  {N_PROMPTS} prompts at once {prompts['together_s']:8.2f} s, one by one {prompts['apart_s']:.2f} s: "
+        f"{prompts['times_faster']:.2f} times faster, the vision tower ran once"
+    )
+    if chosen.output:
+        chosen.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

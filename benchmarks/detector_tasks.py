@@ -1,0 +1,89 @@
+"""Run all fifteen tasks at full size on one photo, and say what each takes in time and memory.
+
+    python benchmarks/detector_tasks.py --tokenizer FOLDER --photo FILE [--size base --size large] [--output tasks.json]
+
+The weights are random and the tokenizer is Florence-2's own. Answers are cut off at 64 tokens, which random weights
+always reach. Memory is the process's own at its peak on the CPU, and what torch held at its peak on a GPU.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from full_size_florence import SIZES, full_size_model
+
+from grounded_seg.detect.ask import ask
+from grounded_seg.detect.florence import FlorenceModel
+from grounded_seg.detect.tasks import TASKS, TaskInput
+from grounded_seg.images import read_image
+from grounded_seg.records import Image
+from grounded_seg.runtime import n_threads, resolve_device, resolve_dtype
+from grounded_seg.settings import Precision
+
+N_TOKENS = 64
+TEXTS = {TaskInput.NOTHING: "", TaskInput.PHRASE: "the largest thing", TaskInput.REGION: "20,20,200,150"}
+
+
+def peak_gib(device: torch.device) -> float:
+    """Give the most memory that was held so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Kilobytes, but on macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def measured(model: FlorenceModel, image: Image, n_tokens: int) -> list[dict[str, object]]:
+    """Ask every task once."""
+    rows: list[dict[str, object]] = []
+    for task in TASKS.values():
+        start = time.perf_counter()
+        answer = ask(model, task, image, TEXTS[task.takes], max_new_tokens=n_tokens)
+        seconds = time.perf_counter() - start
+        found = {"boxes": answer.boxes, "polygons": answer.polygons, "quads": answer.quads}
+        said = ", ".join(f"{len(items)} {kind}" for kind, items in found.items() if items)
+        rows.append(
+            {
+                "task": task.name,
+                "seconds": round(seconds, 2),
+                "peak_gib": round(peak_gib(model.network.device), 2),
+                "answer": said or f"{len(answer.text)} letters",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--tokenizer", type=Path, required=True, help="folder of Florence-2's tokenizer.json")
+    options.add_argument("--photo", type=Path, required=True)
+    options.add_argument("--size", choices=SIZES, action="append", help="default: base and large")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--dtype", type=Precision, default=Precision.AUTO)
+    options.add_argument("--tokens", type=int, default=N_TOKENS, help="longest answer")
+    options.add_argument("--output", type=Path, help="write the figures as JSON")
+    chosen = options.parse_args()
+    device = resolve_device(chosen.device)
+    dtype = resolve_dtype(chosen.dtype, device)
+    image = read_image(chosen.photo)
+    results = {}
+    for size in chosen.size or ("base", "large"):
+        model = full_size_model(size, chosen.tokenizer)
+        model.network.to(device=device, dtype=dtype)
+        print(f"{size}, {device}, {dtype}, {n_threads()} threads, at most {chosen.tokens} tokens")
+        results[size] = measured(model, image, chosen.tokens)
+        for row in results[size]:
+            print(f"  {row['task']:34}{row['seconds']:>8} s{row['peak_gib']:>8} GiB  {row['answer']}")
+        del model
+    if chosen.output:
+        where = {"device": str(device), "dtype": str(dtype), "threads": n_threads(), "tokens": chosen.tokens}
+        chosen.output.write_text(json.dumps({**where, "sizes": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
