@@ -15,14 +15,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
 LAYERS = (
     {"errors", "records"},
     {"settings"},
-    {"boxes", "masks", "polygons", "labels", "images", "inputs", "runtime", "compiled"},
+    {"boxes", "masks", "polygons", "labels", "images", "inputs", "reading", "runtime", "compiled"},
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},
     {"loading", "answers"},
     {"tiling"},
     {"results"},
     {"pipeline"},
-    {"run_folder", "reading", "writing"},
+    {"run_folder", "writing"},
     {"journal", "manifest", "pictures"},
     {"tally", "asking"},
     {"resume"},
@@ -37,7 +37,7 @@ PACKAGE_ROOT = "__init__"
 
 HOMES = {
     "torch": {"compiled", "runtime", "detect", "segment", "train"},
-    "torchvision": {"detect", "segment"},
+    "torchvision": {"detect", "segment", "train"},
     "transformers": {"detect", "segment", "weights"},
     "peft": {"detect", "train"},
     "segment_anything": {"segment"},
