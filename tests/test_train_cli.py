@@ -53,29 +53,15 @@ def test_the_whole_loop(base: Path, tmp_path: Path) -> None:
     assert "![tuned](report/001-tuned.jpg)" in report
     assert (run / "report" / "001-tuned.jpg").is_file()
     found = tmp_path / "found"
-    ran = invoke(
-        "run",
-        "red",
-        data,
-        "-o",
-        found,
-        "--detector",
-        base,
-        "--adapter",
-        run / "adapter",
-        "--boxes-only",
-        "--device",
-        "cpu",
-    )
+    models = ["--adapter", run / "adapter", "--boxes-only", "--device", "cpu"]
+    ran = invoke("run", "red", data, "-o", found, "--detector", base, *models)
     assert ran.exit_code == 0, ran.output
     manifest = json.loads((found / "run.json").read_text())
     assert manifest["models"]["adapter"]["name"] == str(run / "adapter")
     scored = invoke("eval", run / "test.json", "--images", data, "--detector", base, *models)
     assert scored.exit_code == 0, scored.output
     other = save_tiny_florence(tmp_path / "other", seed=1)
-    refused = invoke(
-        "run", "red", data, "-o", tmp_path / "x", "--detector", other, "--adapter", run / "adapter", "--boxes-only"
-    )
+    refused = invoke("run", "red", data, "-o", tmp_path / "x", "--detector", other, *models)
     assert refused.exit_code == 4
     assert "was trained on" in refused.stderr
 

@@ -52,7 +52,9 @@ def make_trainable(
     """
     network.requires_grad_(False)
     if settings.gradient_checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers renamed it in the middle of the releases that we take.
+        enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if settings.method is Method.LORA:
         return get_peft_model(network, lora_config(settings))
     for name, parameter in network.named_parameters():

@@ -15,6 +15,11 @@ _REACH = 4
 class AnswerLoss(nn.Module):
     """Sums the loss over all tokens of a batch."""
 
+    _ids: torch.Tensor
+    _offsets: torch.Tensor
+    _shares: torch.Tensor
+    _bin_by_id: torch.Tensor
+
     def __init__(self, location_ids: Sequence[int], spread_bins: float = 0.0) -> None:
         """Prepare the loss.
 

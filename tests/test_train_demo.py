@@ -1,0 +1,44 @@
+"""The demo's bare base learns a kind that it doesn't know: the loop of `benchmarks/train_unknown_kind.py`, small."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from grounded_seg.scenes import Split
+from grounded_seg.settings import ModelSettings
+from grounded_seg.train import TrainSettings, evaluate, train
+from grounded_seg.train.settings import Part
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.mark.slow
+def test_cars_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from train_unknown_kind import render
+
+    for name, n_scenes in (("train", 48), ("valid", 4), ("test", 1)):
+        render(tmp_path / "scenes" / name, Split[name.upper()], n_scenes, smallest=0.2)
+    settings = TrainSettings(
+        dataset=tmp_path / "scenes",
+        output=tmp_path / "run",
+        models=ModelSettings("demo", device="cpu"),
+        parts=frozenset({Part.LANGUAGE, Part.VISION, Part.PROJECTOR}),
+        batch_size=32,
+        epochs=12,
+        lr=2e-3,
+        dropout=0.0,
+        augment=False,
+        eval_images=1,
+        best_metric="loss",
+        report=False,
+    )
+    report = train(settings)
+    before, after = (evaluate(settings, result, split="train") for result in (None, report.result))
+    rows = [json.loads(line) for line in report.folder.metrics.read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert after["AP50"] > before["AP50"]
+    assert "train_unknown_kind" in sys.modules
