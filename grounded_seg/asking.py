@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import DeviceMemoryError
-from grounded_seg.pipeline import GroundedSegmenter, batches
+from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.reading import batches
 from grounded_seg.records import Image, ImageSkipped
 from grounded_seg.results import PromptedResult
 

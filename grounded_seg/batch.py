@@ -18,14 +18,14 @@ from grounded_seg.coco.export import journal_line, write_annotations
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
-from grounded_seg.images import only_own_limit, read_image
+from grounded_seg.images import only_own_limit, read_image, read_or_skip
 from grounded_seg.inputs import FoundImages, Given, find_images
 from grounded_seg.journal import Journal, read_lines
 from grounded_seg.loading import FoundModels, find_models
 from grounded_seg.manifest import ImageNames, Manifest, read_manifest
 from grounded_seg.pictures import write_pictures
-from grounded_seg.pipeline import GroundedSegmenter, batches, read_or_skip
-from grounded_seg.reading import read_ahead
+from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.reading import batches, read_ahead
 from grounded_seg.records import Image, ImageSkipped, RunReport
 from grounded_seg.results import PromptedResult
 from grounded_seg.resume import check_same, tally_of
@@ -123,15 +123,12 @@ def run_images(
         manifest = Manifest(
             prompts.class_by_prompt, tuple(map(str, paths)), names, settings, None, images_at_once=settings.batch_size
         )
-        tally, earlier = Tally(), None
         # A run that was killed before its first line has left nothing to go on with.
-        if settings.resume and journal.has_lines:
-            earlier = read_manifest(folder.manifest)
-            check_same(earlier, manifest, folder.root)
-            manifest = replace(manifest, images_at_once=earlier["images_at_once"])
-            tally = tally_of(journal, found)
+        earlier = read_manifest(folder.manifest) if settings.resume and journal.has_lines else None
+        tally = Tally() if earlier is None else _taken_up(earlier, manifest, found, journal)
         run = _Run(prompts, settings, found, folder, journal, tally, watcher)
         manifest = _ask_about_the_rest(run, manifest, earlier, paths, progress)
+        journal.sync()
         with tally.timed("write"), as_output_error():
             write_annotations(read_lines(folder.journal), prompts.classes, folder.annotations, prompts.class_by_prompt)
         tally.add_seconds({"total": time.perf_counter() - started})
@@ -148,6 +145,12 @@ def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolde
     if not file_names:
         raise UsageError(f"all images there are results of an earlier run in {folder.root}; name other images")
     return replace(found, file_names=file_names)
+
+
+def _taken_up(earlier: Mapping[str, Any], manifest: Manifest, found: FoundImages, journal: Journal) -> Tally:
+    """Check that an earlier run was the same, as far as that is known without the models, and count its lines."""
+    check_same(earlier, manifest, manifest.settings.output)
+    return tally_of(journal, found)
 
 
 def _ask_about_the_rest(
@@ -173,6 +176,7 @@ def _ask_about_the_rest(
             manifest = replace(manifest, models=models)
             if earlier is not None:
                 check_same(earlier, manifest, run.folder.root)
+                manifest = replace(manifest, images_at_once=earlier["images_at_once"])
             segmenter = None if first is None else _loaded(settings, models)
         if earlier is None:
             run.folder.make()
@@ -184,7 +188,10 @@ def _ask_about_the_rest(
         if segmenter is None or first is None:
             return manifest
         asker = BatchAsker(segmenter, run.prompts, manifest.images_at_once)
-        return _process(chain([first], read_batches), n_kept - start, asker, run, manifest)
+        read_batches = chain([first], read_batches)
+        # Held here, these images would stay in memory to the end.
+        del first
+        return _process(read_batches, n_kept - start, asker, run, manifest)
 
 
 def _loaded(settings: RunSettings, models: FoundModels) -> GroundedSegmenter:

@@ -16,7 +16,7 @@ import PIL.Image
 from PIL import ExifTags
 
 from grounded_seg.errors import ImageError
-from grounded_seg.records import Image, ImageSize
+from grounded_seg.records import Image, ImageSize, ImageSkipped
 from grounded_seg.settings import MAX_PIXELS
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
@@ -98,6 +98,14 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
             raise ImageError(
                 f"{_shown(path)} can't be decoded, its {kind} is damaged ({detail}); copy it again"
             ) from error
+
+
+def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS) -> Image | ImageSkipped:
+    """Decode an image of at most so many pixels, or say why that can't be."""
+    try:
+        return read_image(path, max_pixels)
+    except ImageError as error:
+        return ImageSkipped(path=path, reason=str(error), error=type(error).__name__)
 
 
 def upright_size(path: Path) -> ImageSize:

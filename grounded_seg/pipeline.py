@@ -3,19 +3,18 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from grounded_seg.boxes import is_usable
 from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
-from grounded_seg.errors import ImageError, UsageError
-from grounded_seg.images import read_image
+from grounded_seg.errors import UsageError
+from grounded_seg.images import read_image, read_or_skip
 from grounded_seg.loading import FoundModels, find_models, load_models
+from grounded_seg.reading import batches
 from grounded_seg.records import Detection, Image, ImageSkipped, Instance, SegmentedImage
 from grounded_seg.results import PromptedResult
 from grounded_seg.settings import (
-    MAX_PIXELS,
     DetectSettings,
     ModelSettings,
     Precision,
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 Prompts: TypeAlias = str | Sequence[str] | PromptSet
 """Prompts apart by `;` as on the command line, one prompt each in a sequence, or with the class of each prompt."""
-
-_Item = TypeVar("_Item")
 
 
 class Detector(Protocol):
@@ -252,30 +249,6 @@ def prompt_set_from(prompts: Prompts) -> PromptSet:
     if isinstance(prompts, PromptSet):
         return prompts
     return read_prompts(prompts) if isinstance(prompts, str) else prompts_from(prompts)
-
-
-def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
-    """Cut a list into batches by position; the last one may be short.
-
-    Raises:
-        UsageError: If the size is below 1.
-
-    >>> list(batches("abcde", 2))
-    [('a', 'b'), ('c', 'd'), ('e',)]
-    """
-    if size < 1:
-        raise UsageError(f"batch-size is {size}, it has to be at least 1")
-    iterator = iter(items)
-    while batch := tuple(islice(iterator, size)):
-        yield batch
-
-
-def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS) -> Image | ImageSkipped:
-    """Decode an image of at most so many pixels, or say why that can't be."""
-    try:
-        return read_image(path, max_pixels)
-    except ImageError as error:
-        return ImageSkipped(path=path, reason=str(error), error=type(error).__name__)
 
 
 def _precision_from(name: Precision | str) -> Precision:

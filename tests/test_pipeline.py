@@ -12,8 +12,9 @@ from fakes import ColourDetector, InnerSegmenter, painted
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import ImageError, UsageError
 from grounded_seg.masks import mask_from_run_length
-from grounded_seg.pipeline import GroundedSegmenter, PromptedResult, batches
+from grounded_seg.pipeline import GroundedSegmenter
 from grounded_seg.records import Detection, Image, ImageSize, ImageSkipped
+from grounded_seg.results import PromptedResult
 from grounded_seg.settings import TileSettings
 
 
@@ -165,13 +166,6 @@ def test_each_image_is_charged_its_share_of_the_batch(segmenter: GroundedSegment
     assert shares[0] == shares[1]
     assert set(shares[0]) == {"detect", "segment"}
     assert all(seconds > 0 for seconds in shares[0].values())
-
-
-def test_batches_are_cut_by_position() -> None:
-    assert list(batches([], 3)) == []
-    assert list(batches(range(7), 3)) == [(0, 1, 2), (3, 4, 5), (6,)]
-    with pytest.raises(UsageError, match="batch-size"):
-        list(batches([1], 0))
 
 
 def test_an_unknown_number_format_is_a_usage_error() -> None:

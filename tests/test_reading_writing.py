@@ -7,8 +7,16 @@ from itertools import count, islice
 
 import pytest
 
-from grounded_seg.reading import read_ahead
+from grounded_seg.errors import UsageError
+from grounded_seg.reading import batches, read_ahead
 from grounded_seg.writing import OrderedWriter
+
+
+def test_batches_are_cut_by_position() -> None:
+    assert list(batches([], 3)) == []
+    assert list(batches(range(7), 3)) == [(0, 1, 2), (3, 4, 5), (6,)]
+    with pytest.raises(UsageError, match="batch-size"):
+        list(batches([1], 0))
 
 
 def test_what_is_read_comes_in_order_whatever_takes_longest() -> None:

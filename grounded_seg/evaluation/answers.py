@@ -19,7 +19,8 @@ from grounded_seg.evaluation.questions import Questions
 from grounded_seg.images import read_image
 from grounded_seg.loading import FoundModels, find_models
 from grounded_seg.masks import run_length_from_coco
-from grounded_seg.pipeline import GroundedSegmenter, batches
+from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.reading import batches
 from grounded_seg.records import Detection, Image, Instance
 
 Progress = Callable[[int, int], None]
