@@ -1,7 +1,9 @@
 """`grounded-seg train`: a data set in, an adapter for the detector out."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import click
 
 from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import EnumChoice
+from grounded_seg.cli.run import DEMO_NOTE
 from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import Method, OptimizerName, PromptForm, Quantization, Schedule, TrainSettings
@@ -104,6 +107,10 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     set_up_messages(debug=debug)
     settings = settings_from(recipe, config, {name: value for name, value in options.items() if value is not None})
     # These import torch, which would slow --help down.
+    from grounded_seg.weights.sources import resolve
+
+    if resolve(settings.models).is_demo:
+        note(DEMO_NOTE)
     if dry_run:
         from grounded_seg.train.dry_run import dry_run as look
 
@@ -112,9 +119,17 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     from grounded_seg.cli.counted import counted
     from grounded_seg.train.training import train as start
 
-    table = _Table()
-    with counted("images of the test split") as progress:
-        report = start(settings, resume=resume, watcher=table.add, progress=progress)
+    with ExitStack() as stack:
+
+        @cache
+        def bar() -> Callable[[int, int], None]:
+            """Show a bar from the first image of the report on: before, it would cross the lines of the table."""
+            return stack.enter_context(counted("images of the test split"))
+
+        def progress(n_done: int, n_all: int) -> None:
+            bar()(n_done, n_all)
+
+        report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
     _show_report(report)
     return 0
 

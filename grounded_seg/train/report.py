@@ -1,49 +1,31 @@
 """`report.md`: base against tuned on the test split, what is left of older knowledge, and answers side by side."""
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from grounded_seg.coco.dataset import DataSet
 from grounded_seg.coco.predictions import Prediction
-from grounded_seg.coco.schema import xywh_from_xyxy, xyxy_from_xywh
+from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.coco.scores import Scores
-from grounded_seg.evaluation.answer_file import AskSettings
-from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
-from grounded_seg.evaluation.evaluate import evaluate as measure
 from grounded_seg.images import read_image
-from grounded_seg.masks import coco_from_run_length
 from grounded_seg.overlay import draw, save_overlay
 from grounded_seg.records import Detection, ImageResult, Instance
 from grounded_seg.run_folder import as_output_error
-from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.settings import DetectSettings
+from grounded_seg.train.comparison import Pair, Progress, pair_on, write_test_file
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measuring import ask
 from grounded_seg.train.metrics import Answered, figures_of
 from grounded_seg.train.questions import all_questions
 from grounded_seg.train.records import BoxExample, Example, TrainingData
-from grounded_seg.train.settings import Method, PromptForm, TrainSettings
-from grounded_seg.weights.locate import is_on_disk
-from grounded_seg.weights.sources import resolve
+from grounded_seg.train.settings import PromptForm, TrainSettings
 
 _N_ROWS = 20
 """Images, or texts, that are shown side by side."""
 _KNOWN_AP = 0.1
 """A class that the base finds at least so well is one that it knew."""
 _PICTURES = "report"
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """One measurement of the base, and the same of the tuned model."""
-
-    base: Evaluation
-    tuned: Evaluation
 
 
 def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> dict[str, Any]:
@@ -69,8 +51,8 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     parts = [f"# {folder.root.name}\n", f"Base: {_base_name(settings)}. Test split: {len(data.test.examples)} rows."]
     figures: dict[str, Any] = {}
     if as_run and boxed:
-        file, images = _write_test_file(boxed, data.classes, folder)
-        pair = _pair(file, images, settings, progress)
+        file, images = write_test_file(boxed, data.classes, folder)
+        pair = pair_on(file, images, settings, progress)
         parts += _boxes_part(pair, images, folder)
         figures |= {name: {"base": base, "tuned": tuned} for name, base, tuned in _figure_rows(pair)}
         figures["per_class"] = {name: {"base": base, "tuned": tuned} for name, base, tuned in _class_rows(pair)}
@@ -78,64 +60,11 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     if others:
         parts += _answers_part(others, data, settings, folder)
     if settings.retention is not None:
-        pair = _pair(settings.retention, _images_of(settings.retention), settings, progress)
+        pair = pair_on(settings.retention, _images_of(settings.retention), settings, progress)
         parts += ["## Retention", _retention_text(settings.retention), _class_table(pair)]
     with as_output_error():
         folder.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return figures
-
-
-def _pair(file: Path, images: Path, settings: TrainSettings, progress: Progress) -> Pair:
-    """Measure both on a COCO file."""
-    result = TrainFolder(settings.output).result(settings.method)
-    base = replace(settings.models, adapter="none")
-    if settings.method is Method.LORA:
-        tuned = replace(settings.models, adapter=str(result))
-    else:
-        tuned = replace(settings.models, detector=str(result), adapter="none")
-    boxes_only = not is_on_disk(resolve(settings.models).segmenter)
-    return Pair(*(_measured(file, images, models, boxes_only, progress) for models in (base, tuned)))
-
-
-def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool, progress: Progress) -> Evaluation:
-    source = AskSettings(images=images, models=models, boxes_only=boxes_only)
-    threshold = DetectSettings().score_threshold
-    return measure(EvaluationSettings(file, source, score_threshold=threshold, boxes_only=boxes_only), progress)
-
-
-def _write_test_file(examples: Sequence[BoxExample], classes: Sequence[str], folder: TrainFolder) -> tuple[Path, Path]:
-    """Write the test split as a COCO file, which `eval` takes as well; give it and the folder of its images."""
-    root = Path(os.path.commonpath([str(one.image.resolve().parent) for one in examples]))
-    ids = {name: number for number, name in enumerate(classes, start=1)}
-    document: dict[str, list[dict[str, Any]]] = {
-        "images": [],
-        "categories": [{"id": number, "name": name} for name, number in ids.items()],
-        "annotations": [],
-    }
-    for number, one in enumerate(examples, start=1):
-        name = one.image.resolve().relative_to(root).as_posix()
-        size = {"width": one.size.width, "height": one.size.height}
-        document["images"].append({"id": number, "file_name": name, **size})
-        whole = (0.0, 0.0, float(one.size.width), float(one.size.height))
-        shapes = [(box.label, box.box_xyxy, box.mask, 0) for box in one.boxes]
-        # Objects that aren't listed one by one may be anywhere: nothing that is found of them is wrong.
-        shapes += [(name, whole, None, 1) for name in sorted(one.unsure) if name in ids]
-        for label, box_xyxy, mask, is_crowd in shapes:
-            x, y, width, height = xywh_from_xyxy(box_xyxy)
-            annotation = {
-                "id": len(document["annotations"]) + 1,
-                "image_id": number,
-                "category_id": ids[label],
-                "bbox": [x, y, width, height],
-                "area": width * height,
-                "iscrowd": is_crowd,
-            }
-            shape = {} if mask is None else {"segmentation": coco_from_run_length(mask)}
-            document["annotations"].append(annotation | shape)
-    path = folder.root / "test.json"
-    with as_output_error():
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    return path, root
 
 
 def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:

@@ -1,36 +1,29 @@
-"""transformers' `Seq2SeqTrainer` on questions that share images: loss, validation, and when both happen."""
+"""transformers' `Seq2SeqTrainer` on questions that share images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import (
     PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
     TrainerControl,
-    TrainerState,
 )
 from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
 from grounded_seg.detect.florence import FlorenceModel
-from grounded_seg.errors import UsageError
-from grounded_seg.train.answers import answered
-from grounded_seg.train.folder import MetricsLog, Row
 from grounded_seg.train.lora import trains_vision
 from grounded_seg.train.loss import AnswerLoss
-from grounded_seg.train.metrics import figures_of
-from grounded_seg.train.records import Question
-from grounded_seg.train.samples import IGNORED, Collator, ImageStore, QuestionDataset
+from grounded_seg.train.samples import IGNORED, Collator, QuestionDataset
 from grounded_seg.train.schedules import make_optimizer, make_schedule
 from grounded_seg.train.settings import TrainSettings
+from grounded_seg.train.validation import Validation
 
 Batch = Mapping[str, torch.Tensor]
-SaveBest = Callable[[], None]
-Watcher = Callable[[Row], None]
 
 
 class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
@@ -47,7 +40,7 @@ class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         settings: TrainSettings,
         args: Seq2SeqTrainingArguments,
         train: QuestionDataset,
-        validation: "Validation",
+        validation: Validation,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         """Put everything together; nothing is trained yet.
@@ -56,7 +49,7 @@ class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             florence: The base. Its network's layers are what `model` trains.
             model: From `lora.make_trainable`.
             settings: What the optimizer and its schedule follow.
-            args: The library's own settings, see `training.arguments`.
+            args: The library's own settings, see `arguments`.
             train: What is learnt from.
             validation: What is measured when a callback says so.
             callbacks: When that is, among others.
@@ -152,118 +145,3 @@ class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """Take the questions in the plan's order, which is shuffled anew for each epoch."""
         return SequentialSampler(train_dataset or self.train_dataset)
-
-
-class Validation:
-    """The questions that a training is measured on, always the same ones."""
-
-    def __init__(
-        self, dataset: QuestionDataset, asked: Sequence[Question], images: ImageStore, metrics: Sequence[Any]
-    ) -> None:
-        """Choose what is measured.
-
-        Args:
-            dataset: Of the loss.
-            asked: Questions whose answers are generated at the end of each epoch.
-            images: Where their images come from.
-            metrics: Figures beyond the built-in ones.
-        """
-        self._dataset = dataset
-        self._asked = asked
-        self._images = images
-        self._metrics = metrics
-        self.generates = False
-        """Whether answers are due as well; `Rhythm` sets it."""
-
-    def batches(self, collator: Any, size: int) -> DataLoader[Any]:
-        """Give the batches for the loss."""
-        return DataLoader(self._dataset, batch_size=size, collate_fn=collator)
-
-    def figures(self, florence: FlorenceModel) -> dict[str, float]:
-        """Generate the answers and measure them; nothing where that isn't due."""
-        if not self.generates:
-            return {}
-        return figures_of(list(answered(florence, self._asked, self._images)), self._metrics)
-
-
-class Rhythm(TrainerCallback):  # type: ignore[misc]
-    """Says when to validate, save and stop: at steps as asked, and at the end of every epoch."""
-
-    def __init__(self, settings: TrainSettings, validation: Validation, log: MetricsLog, best_metric: str) -> None:
-        self._settings = settings
-        self._validation = validation
-        self._log = log
-        self._best_metric = best_metric
-
-    def on_step_begin(self, _args: object, _state: object, _control: object, **_: Any) -> None:
-        """Generate nothing between epochs."""
-        self._validation.generates = False
-
-    def on_step_end(self, _args: object, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Validate and save between epochs, where asked."""
-        if control.should_training_stop or float(state.epoch).is_integer():
-            # The end of the epoch does both in a moment.
-            control.should_evaluate = control.should_save = False
-            return
-        control.should_evaluate = bool(self._settings.eval_steps) and state.global_step % self._settings.eval_steps == 0
-        control.should_save = bool(self._settings.save_steps) and state.global_step % self._settings.save_steps == 0
-
-    def on_epoch_end(self, _args: object, _state: object, control: TrainerControl, **_: Any) -> None:
-        """Validate, with answers, and save."""
-        self._validation.generates = True
-        control.should_evaluate = control.should_save = True
-
-    def on_evaluate(self, _args: object, _state: object, control: TrainerControl, **_: Any) -> None:
-        """Stop where nothing gets better any more.
-
-        Raises:
-            UsageError: If the figure by which that is told isn't among those of this data set.
-        """
-        if not self._validation.generates:
-            return
-        if self._log.best(self._best_metric) is None:
-            known = sorted(name.removeprefix("valid_") for name in self._log.rows[-1] if name.startswith("valid_"))
-            raise UsageError(f"there is no figure {self._best_metric!r} to choose the best by, only {', '.join(known)}")
-        patience = self._settings.patience
-        if patience is not None:
-            control.should_training_stop = self._log.n_since_best(self._best_metric) >= patience
-
-
-class Keeper(TrainerCallback):  # type: ignore[misc]
-    """Writes the figures down, and the weights whenever they are the best so far."""
-
-    def __init__(self, log: MetricsLog, best_metric: str, save_best: SaveBest, watcher: Watcher | None) -> None:
-        self._log = log
-        self._best_metric = best_metric
-        self._save_best = save_best
-        self._watcher = watcher
-
-    def on_log(
-        self,
-        _args: object,
-        state: TrainerState,
-        _control: object,
-        logs: Mapping[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Add a line to `metrics.jsonl`.
-
-        Raises:
-            UsageError: If the loss is no number any more.
-        """
-        figures = dict(logs or {})
-        if not {"loss", "valid_loss"} & figures.keys():
-            return
-        if figures.get("loss") is not None and not torch.isfinite(torch.tensor(figures["loss"])):
-            raise UsageError(
-                f"the loss is {figures['loss']} at step {state.global_step}; lower --lr, or train with --dtype float32"
-            )
-        row = {"step": state.global_step, **figures}
-        self._log.add(row)
-        if not state.is_world_process_zero:
-            return
-        if self._watcher is not None:
-            self._watcher(row)
-        best = self._log.best(self._best_metric)
-        if best is not None and best["step"] == state.global_step and f"valid_{self._best_metric}" in row:
-            self._save_best()

@@ -4,31 +4,37 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Seq2SeqTrainingArguments, set_seed
+from transformers import set_seed
 
 from grounded_seg.detect.florence import FlorenceModel
-from grounded_seg.errors import InputError
+from grounded_seg.errors import UsageError
 from grounded_seg.runtime import n_threads, out_of_memory_as_device_error, resolve_device, resolve_dtype, versions
+from grounded_seg.train.arguments import arguments
 from grounded_seg.train.augment import augmentation_for
 from grounded_seg.train.base import load_base, locate_base
+from grounded_seg.train.callbacks import Keeper, Rhythm, Watcher
+from grounded_seg.train.comparison import Progress
 from grounded_seg.train.curves import draw_losses
 from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.folder import MetricsLog, TrainFolder
 from grounded_seg.train.lora import make_trainable, n_trained
-from grounded_seg.train.questions import QuestionPlan, all_questions, positive_questions
+from grounded_seg.train.questions import QuestionPlan, all_questions
 from grounded_seg.train.records import BoxExample, Fault, Question, SplitData, TrainingData
-from grounded_seg.train.report import Progress, write_report
+from grounded_seg.train.report import write_report
 from grounded_seg.train.samples import AnswerWriter, ImageStore, QuestionDataset
 from grounded_seg.train.saved import Origin, save_trained
 from grounded_seg.train.settings import TrainSettings
-from grounded_seg.train.trainer import FlorenceTrainer, Keeper, Rhythm, Validation, Watcher
+from grounded_seg.train.short_answers import without_long_rows
+from grounded_seg.train.trainer import FlorenceTrainer
+from grounded_seg.train.validation import Validation
 from grounded_seg.weights.locate import LocatedWeights
+from grounded_seg.weights.strict_loading import quiet_transformers
 
 _VALIDATION_DRAW = 1 << 20
 """The epoch whose negatives the validation's loss has: one that no training comes to."""
@@ -75,6 +81,8 @@ def train(
     started = time.monotonic()
     folder = TrainFolder(settings.output)
     device = resolve_device(settings.models.device)
+    if device.type == "cuda" and device.index:
+        raise UsageError(f"training takes the first CUDA device; make it that one: CUDA_VISIBLE_DEVICES={device.index}")
     dtype = resolve_dtype(settings.models.dtype, device)
     if not resume:
         folder.check_free()
@@ -114,34 +122,6 @@ def train(
 def is_first_process() -> bool:
     """Tell whether this process is the one of its training that writes files; `torchrun` numbers them."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def without_long_rows(data: TrainingData, writer: AnswerWriter, settings: TrainSettings) -> TrainingData:
-    """Leave out rows whose answer is longer than the model can say.
-
-    Raises:
-        InputError: If there are such rows and `strict` is on, or no other rows are left.
-    """
-
-    def kept(split: SplitData) -> SplitData:
-        fits, faults = [], list(split.faults)
-        for example in split.examples:
-            longest = max(
-                (len(writer.answer_ids(question)) for question in positive_questions(example, settings.prompt_form)),
-                default=0,
-            )
-            if longest <= writer.room:
-                fits.append(example)
-            else:
-                what = f"its answer has {longest} tokens, and this model's end at {writer.room}; split the row's boxes"
-                faults.append(Fault(example.place, what))
-        return SplitData(tuple(fits), tuple(faults))
-
-    found = replace(data, train=kept(data.train), valid=kept(data.valid), test=kept(data.test))
-    new = [fault for fault in found.faults if fault not in data.faults]
-    if new and (settings.strict or not found.train.examples):
-        raise InputError(str(new[0]))
-    return found
 
 
 class _Training:
@@ -223,7 +203,8 @@ class _Training:
                 Rhythm(settings, validation, log, self.best_metric),
             ],
         )
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with quiet_transformers():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return log
 
     def _planned(self, split: SplitData, prompts: Sequence[str], ratio: float) -> QuestionPlan:
@@ -246,38 +227,6 @@ class _Training:
             save_trained(model, self._folder.result(self._settings.method), origin, figures)
 
         return save
-
-
-def arguments(
-    settings: TrainSettings, folder: TrainFolder, device: torch.device, dtype: torch.dtype
-) -> Seq2SeqTrainingArguments:
-    """Give transformers' own settings; when to validate and save is `trainer.Rhythm`'s to say."""
-    return Seq2SeqTrainingArguments(
-        output_dir=str(folder.checkpoints),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.lr,
-        max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
-        bf16=dtype is torch.bfloat16,
-        fp16=dtype is torch.float16,
-        use_cpu=device.type == "cpu",
-        # Every step is logged: what is logged less often would have to be kept over an interruption.
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="no",
-        save_strategy="no",
-        save_total_limit=settings.keep,
-        report_to=sorted(map(str, settings.log_to)) or "none",
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        dataloader_num_workers=settings.workers,
-        dataloader_pin_memory=device.type == "cuda",
-        label_names=["labels"],
-    )
 
 
 def _sha256_of(questions: Sequence[Question]) -> str:
