@@ -115,6 +115,7 @@ def test_a_terminal_shows_progress_on_stderr_only(
     out, err = capsys.readouterr()
     assert "images" in err
     assert "1/1" in err
+    assert "0 found, 0 skipped" in err
     assert out == Path("out/results.jsonl").read_text()
 
 
@@ -251,7 +252,7 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
         },
         "segment": {
             "multimask": True, "clean": True, "min_area": 9, "outside_share": 0.1, "mask_iou_threshold": 0.7,
-            "containment_threshold": 0.8,
+            "containment_threshold": 0.8, "compile": False,
         },
         "tiles": {"side": 900, "overlap": 0.3},
         "boxes_only": True,

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -305,6 +306,26 @@ def test_a_full_disk_can_be_gone_on_from(
         with pytest.raises(OutputError, match=r"07\.png\.jpg.*No space left"):
             run(photos, settings)
     assert n_lines(settings.output) == 8
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+
+
+def test_a_system_that_takes_no_more_leaves_whole_lines(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    # No file may grow beyond this: below our code, a write takes a part of a line and then fails.
+    limit = len(whole["results.jsonl"]) // 2
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            run(photos, settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal = (settings.output / "results.jsonl").read_bytes()
+    assert whole["results.jsonl"].startswith(journal)
+    assert journal.endswith(b"\n")
+    assert 0 < n_lines(settings.output) < N_LINES
     run(photos, settings, resume=True)
     assert results_of(settings.output) == whole
 
