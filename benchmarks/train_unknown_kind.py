@@ -27,6 +27,7 @@ FIRST_SCENE = 2_000_000
 OPTIONS = (
     *("--preset", "demo", "--parts", "language,vision,projector", "--rank", "16", "--alpha", "32", "--dropout", "0"),
     *("--lr", "2e-3", "--batch-size", "64", "--warmup-steps", "40", "--location-spread", "3", "--eval-images", "20"),
+    *("--negative-ratio", "1"),
 )
 
 

@@ -1,6 +1,7 @@
 """`grounded-seg train` from the shell: what it prints, what it refuses, and that `run` loads what it wrote."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from tiny_florence import save_tiny_florence
 from train_cases import coco_document, write_coco
 
 from grounded_seg.cli import main
+from grounded_seg.errors import InputError
+from grounded_seg.train.settings import TrainSettings
 
 
 def invoke(*words: Any) -> Result:
@@ -26,10 +29,6 @@ def options(base: Path, run: Path) -> list[Any]:
 
 
 def test_help_names_every_setting() -> None:
-    from dataclasses import fields
-
-    from grounded_seg.train.settings import TrainSettings
-
     text = invoke("train", "--help").stdout
     missing = [
         one.name
@@ -100,6 +99,22 @@ def test_what_is_wrong_is_one_line(base: Path, tmp_path: Path, more: list[str], 
     assert result.exit_code == code
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error:") or "Error" in line]
     assert what in line
+
+
+def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[TrainSettings] = []
+
+    def look(settings: TrainSettings) -> None:
+        seen.append(settings)
+        raise InputError("enough seen")
+
+    monkeypatch.setattr("grounded_seg.train.dry_run.dry_run", look)
+    words = ["train", tmp_path, "-o", tmp_path / "run", "--preset", "demo", "--recipe", "caption", "--dry-run"]
+    assert invoke(*words).exit_code == invoke(*words, "--no-augment", "--epochs", "7").exit_code == 3
+    assert [(one.gradient_checkpointing, one.augment, one.epochs) for one in seen] == [
+        (True, True, 2),
+        (True, False, 7),
+    ]
 
 
 def test_a_missing_data_set_is_exit_3(base: Path, tmp_path: Path) -> None:

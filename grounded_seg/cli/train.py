@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import EnumChoice
@@ -105,7 +106,14 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     Exit code: 0 trained, 2 usage, 3 unreadable data set, 4 weights missing or wrong, 5 device, 130 interrupted.
     """
     set_up_messages(debug=debug)
-    settings = settings_from(recipe, config, {name: value for name, value in options.items() if value is not None})
+    context = click.get_current_context()
+    # What wasn't given is the file's, the recipe's or the setting's own to say.
+    given = {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    settings = settings_from(recipe, config, given)
     # These import torch, which would slow --help down.
     from grounded_seg.weights.sources import resolve
 
