@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from peft import PeftModel
 from tiny_florence import make_network, save_tiny_florence
 from torch.nn import functional
-from train_cases import coco_document, od_row, paint_images, tiny_settings, write_coco
+from train_cases import coco_document, od_row, paint_images, tiny_settings, write_coco, write_jsonl
 
 from grounded_seg.detect.adapters import attach_adapter, merge_adapter
 from grounded_seg.detect.checkpoint import load_florence
@@ -21,8 +22,9 @@ from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.lora import make_trainable
 from grounded_seg.train.questions import class_question
 from grounded_seg.train.records import BoxExample
+from grounded_seg.train.row_lengths import without_long_rows
 from grounded_seg.train.samples import AnswerWriter, Collator, ImageStore, Sample
-from grounded_seg.train.settings import Method, Part
+from grounded_seg.train.settings import Logger, Method, Part
 
 STEPS = 5
 
@@ -218,6 +220,29 @@ def test_texts_are_trained_and_measured(base: Path, tmp_path: Path) -> None:
 def test_a_wrong_metric_is_named(base: Path, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no figure 'mAP'.*only .*loss"):
         train(tiny_settings(dataset, tmp_path / "run", base, max_steps=1, best_metric="mAP"))
+
+
+def test_a_question_longer_than_the_model_takes_is_left_out(base: Path, tmp_path: Path) -> None:
+    rows = [
+        od_row("a.png", "x", "y" * 200),
+        *(od_row(name, "three", "How many?") for name in ("b.png", "c.png", "d.png")),
+    ]
+    path = write_jsonl(tmp_path, rows)
+    florence, settings = load_florence(base), tiny_settings(tmp_path, tmp_path / "run", base)
+    data = read_training_data(tmp_path, (34, 33, 33), 0)
+    found = without_long_rows(data, florence, settings)
+    # <s> and </s> around it; an image takes 10 of the 128 positions.
+    assert [str(fault) for fault in found.faults] == [
+        f"{path}:1: its question has 202 tokens, and this model takes 118; shorten or split the row"
+    ]
+
+
+def test_a_logger_that_is_not_installed_is_named(base: Path, dataset: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(dataset, tmp_path / "run", base, log_to=frozenset({Logger.WANDB}))
+    if find_spec("wandb") is not None:
+        pytest.skip("wandb is installed")
+    with pytest.raises(UsageError, match="log-to names wandb"):
+        train(settings)
 
 
 def test_patience_ends_a_training_that_gets_no_better(base: Path, dataset: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """transformers' own settings of a training, from ours."""
 
+from importlib.util import find_spec
+
 import torch
 from transformers import Seq2SeqTrainingArguments
 
+from grounded_seg.errors import UsageError
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.settings import TrainSettings
 
@@ -10,7 +13,14 @@ from grounded_seg.train.settings import TrainSettings
 def arguments(
     settings: TrainSettings, folder: TrainFolder, device: torch.device, dtype: torch.dtype
 ) -> Seq2SeqTrainingArguments:
-    """Give transformers' own settings; when to validate and save is `callbacks.Rhythm`'s to say."""
+    """Give transformers' own settings; when to validate and save is `callbacks.Rhythm`'s to say.
+
+    Raises:
+        UsageError: If a logger is asked for whose package isn't installed.
+    """
+    for logger in sorted(settings.log_to):
+        if find_spec(logger) is None:
+            raise UsageError(f"log-to names {logger}, which isn't installed; pip install {logger}")
     args = Seq2SeqTrainingArguments(
         output_dir=str(folder.checkpoints),
         num_train_epochs=settings.epochs,

@@ -27,10 +27,10 @@ from grounded_seg.train.lora import make_trainable, n_trained
 from grounded_seg.train.questions import QuestionPlan, all_questions
 from grounded_seg.train.records import BoxExample, Fault, Question, SplitData, TrainingData
 from grounded_seg.train.report import write_report
+from grounded_seg.train.row_lengths import without_long_rows
 from grounded_seg.train.samples import AnswerWriter, ImageStore, QuestionDataset
 from grounded_seg.train.saved import Origin, save_trained
 from grounded_seg.train.settings import TrainSettings
-from grounded_seg.train.short_answers import without_long_rows
 from grounded_seg.train.trainer import FlorenceTrainer
 from grounded_seg.train.validation import Validation
 from grounded_seg.weights.locate import LocatedWeights
@@ -89,7 +89,7 @@ def train(
     data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
     base = locate_base(settings)
     florence = load_base(base, settings, device)
-    data = without_long_rows(data, AnswerWriter(florence), settings)
+    data = without_long_rows(data, florence, settings)
     training = _Training(settings, folder, base, florence, data, device, dtype)
     manifest = training.manifest()
     if resume:
