@@ -55,7 +55,7 @@ class Rhythm(TrainerCallback):  # type: ignore[misc]
             raise UsageError(f"there is no figure {self._best_metric!r} to choose the best by, only {', '.join(known)}")
         patience = self._settings.patience
         if patience is not None:
-            control.should_training_stop = self._log.n_since_best(self._best_metric) >= patience
+            control.should_training_stop = self._log.epochs_since_best(self._best_metric) >= patience
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc]

@@ -178,8 +178,7 @@ class MetricsLog:
         sign = -1 if metric in _LOWER_IS_BETTER else 1
         return max(rows, key=lambda row: sign * row[key], default=None)
 
-    def n_since_best(self, metric: str) -> int:
-        """Count the values of a figure after its best one."""
-        steps = [row["step"] for row in self.rows if f"valid_{metric}" in row]
+    def epochs_since_best(self, metric: str) -> float:
+        """Count the epochs from the best value of a figure to the last line; 0 before there is any."""
         best = self.best(metric)
-        return 0 if best is None else sum(step > best["step"] for step in steps)
+        return 0.0 if best is None else self.rows[-1]["epoch"] - best["epoch"]
