@@ -87,10 +87,10 @@ def full_size_model(size: str, tokenizer: Path, seed: int = 0) -> FlorenceModel:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         if parameter.dim() > 1:
-            scale = 2.0 if "embed_positions" in name else 1.5 * parameter[0].numel() ** -0.5
+            scale = 4.0 if "embed_positions" in name else 1.5 * parameter[0].numel() ** -0.5
             parameter.normal_(0.0, scale, generator=generator)
     words = network.get_input_embeddings().weight
-    words[list(vocabulary.location_ids)] *= 3.0
+    words[list(vocabulary.location_ids)] *= 2.0
     words[vocabulary.eos_id] = 0.0
     # As published; `FlorenceModel` asks with rules of its own.
     network.generation_config = GenerationConfig(**GENERATION_DEFAULTS)

@@ -22,7 +22,9 @@ def compile_failure_as_device_error() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        # The first line says which of torch's parts has failed, the second why.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2]) or type(error).__name__
         raise DeviceError(
             f"torch.compile can't build an image encoder here ({reason}). Leave --compile out, "
             "or install what it needs: a C++ compiler on a CPU, Triton on a GPU."

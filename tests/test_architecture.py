@@ -38,7 +38,7 @@ PACKAGE_ROOT = "__init__"
 HOMES = {
     "torch": {"compiled", "runtime", "detect", "segment", "train"},
     "torchvision": {"detect", "segment", "train"},
-    "transformers": {"detect", "segment", "weights"},
+    "transformers": {"detect", "segment", "train", "weights"},
     "peft": {"detect", "train"},
     "segment_anything": {"segment"},
     "huggingface_hub": {"weights"},

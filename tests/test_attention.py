@@ -3,7 +3,7 @@
 import pytest
 import torch
 from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
-from test_segmenter import SMALL, random_sam
+from tiny_sam import SMALL, random_sam
 
 from grounded_seg.segment.attention import lengthened_attention, relative_positions, use_lengthened_attention
 

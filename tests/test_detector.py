@@ -187,7 +187,7 @@ def load(weights: LocatedWeights, adapter: LocatedWeights | None = None, **setti
 def test_an_image_alone_and_in_a_batch_gives_the_same(weights: LocatedWeights, beams: int) -> None:
     detector = load(weights, task=GroundingTask.REFERRING, nms=SuppressionScope.NONE, beams=beams)
     images = [make_image(number, 50 + 17 * number, 60 + 11 * (number % 5)) for number in range(16)]
-    prompts = ["dog", "a large red car", "ö"]
+    prompts = ["a large red car", "ö"]
     together = detector.detect(images, prompts)
     assert sum(map(len, together)) > len(images)
     for image, expected in zip(images, together, strict=True):

@@ -226,7 +226,11 @@ def broken(folder: Path, target: Path, name: str, text: str | None) -> Path:
         ("config.json", "{", "config.json"),
         ("config.json", "[]", "isn't the configuration"),
         ("config.json", '{"model_type": "bert", "vision_config": {}}', "'bert'"),
-        ("config.json", '{"model_type": "florence2", "vision_config": {"dim_embed": [1]}}', "isn't that of a Florence-2"),
+        (
+            "config.json",
+            '{"model_type": "florence2", "vision_config": {"dim_embed": [1]}}',
+            "isn't that of a Florence-2",
+        ),
         ("tokenizer.json", None, "tokenizer.json"),
         ("tokenizer.json", "{}", "tokenizer.json"),
         ("tokenizer.json", "1", "can't be read as a tokenizer"),

@@ -10,30 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from segment_anything import sam_model_registry
+from tiny_sam import SMALL
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.segment.sam import SamConfig, build_sam, load_sam, save_sam
-
-TINY = SamConfig(
-    image_size=64,
-    patch_size=8,
-    encoder_embed_dim=16,
-    encoder_depth=2,
-    encoder_num_heads=2,
-    encoder_global_attn_indexes=(1,),
-    window_size=3,
-    prompt_embed_dim=16,
-    decoder_depth=1,
-    decoder_mlp_dim=16,
-    decoder_num_heads=2,
-    iou_head_hidden_dim=16,
-)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    save_sam(build_sam(TINY), TINY, tmp_path / "sam")
+    save_sam(build_sam(SMALL), SMALL, tmp_path / "sam")
     return tmp_path / "sam"
 
 
@@ -71,20 +57,20 @@ def test_published_sizes_are_those_of_segment_anything_itself(name: str) -> None
     ("changes", "message"),
     [
         ({"image_size": 65}, "image_size is 65, it has to be a multiple of patch_size"),
-        ({"encoder_num_heads": 3}, "encoder_embed_dim is 16"),
+        ({"encoder_num_heads": 3}, "encoder_embed_dim is 32"),
         ({"prompt_embed_dim": 12}, "prompt_embed_dim is 12"),
         ({"patch_size": 0}, "patch_size"),
-        ({"encoder_global_attn_indexes": (2,)}, "encoder_global_attn_indexes"),
+        ({"encoder_global_attn_indexes": (3,)}, "encoder_global_attn_indexes"),
     ],
 )
 def test_sizes_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(TINY, **changes)
+        dataclasses.replace(SMALL, **changes)
 
 
 def test_saved_and_loaded_is_the_same_model(folder: Path) -> None:
     torch.manual_seed(0)
-    built, loaded = build_sam(TINY), load_sam(folder)
+    built, loaded = build_sam(SMALL), load_sam(folder)
     pixels = torch.rand(1, 3, 64, 64)
     assert torch.equal(built.image_encoder(pixels), loaded.image_encoder(pixels))
     assert {tensor.device.type for tensor in [*loaded.state_dict().values(), *loaded.buffers()]} == {"cpu"}
@@ -94,7 +80,7 @@ def test_saved_and_loaded_is_the_same_model(folder: Path) -> None:
 
 
 def test_half_precision_on_disk_stays_half(tmp_path: Path) -> None:
-    save_sam(build_sam(TINY).half(), TINY, tmp_path)
+    save_sam(build_sam(SMALL).half(), SMALL, tmp_path)
     assert {tensor.dtype for tensor in load_sam(tmp_path).state_dict().values()} == {torch.float16}
 
 
@@ -113,7 +99,7 @@ def test_official_file_is_recognised_by_its_tensors_not_its_name(tmp_path: Path,
 
 
 def test_safetensors_file_of_an_unknown_width_asks_for_a_folder(folder: Path) -> None:
-    with pytest.raises(WeightsError, match=r"width 16, which is none of ViT-B, L and H .*config\.json"):
+    with pytest.raises(WeightsError, match=r"width 32, which is none of ViT-B, L and H .*config\.json"):
         load_sam(folder / "model.safetensors")
 
 
@@ -215,7 +201,7 @@ def test_folder_without_config_says_what_it_holds(folder: Path) -> None:
         ({"model_type": "sam2"}, "model_type 'sam2'"),
         ({"decoder_depth": None}, "missing or unknown: decoder_depth"),
         ({"use_rel_pos": True}, "missing or unknown: use_rel_pos"),
-        ({"encoder_num_heads": 5}, "encoder_embed_dim is 16"),
+        ({"encoder_num_heads": 5}, "encoder_embed_dim is 32"),
         ({"encoder_depth": "two"}, "doesn't describe"),
         ({"encoder_global_attn_indexes": 1}, "doesn't describe"),
     ],

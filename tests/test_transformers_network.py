@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from test_segmenter import random_detections, random_image
+from tiny_sam import random_detections, random_image
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.masks import mask_from_run_length

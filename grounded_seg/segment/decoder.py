@@ -4,6 +4,9 @@ segment-anything's `MaskDecoder` starts by copying the image embedding for each 
 until the first layer has written something of theirs into it. Further, a head's scores of all patches against a few
 tokens, (keys W_k) · q, are computed as keys · (q W_k): 56 columns for 7 tokens and 8 heads, where the keys' own
 projection has 128. Both are the same sums in another order, so logits agree up to float32 rounding.
+
+All of a head's matrices are thereby on the side of the few tokens, which stay in float32 at little cost: only products
+with the many patches are in the chosen number format.
 """
 
 from collections.abc import Sequence
@@ -18,16 +21,20 @@ from torch import nn
 class BoxDecoder:
     """Decodes boxes on one image into mask logits and predicted IoUs, with the weights of one `Sam`."""
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
         """Lay the decoder's weights out for use.
 
         Args:
-            sam: The model, already on its device and in its number format; the prompt encoder stays in float32.
+            sam: The model, already on its device, with decoder and prompt encoder in float32; it is changed in place.
+            dtype: Number format of the products with patches.
         """
         decoder = sam.mask_decoder
         self._prompts = sam.prompt_encoder
         self._decoder = decoder
-        self._dtype = decoder.iou_token.weight.dtype
+        self._dtype = dtype
+        decoder.output_upscaling.to(dtype)
+        for layer in decoder.transformer.layers:
+            layer.norm4.to(dtype)
         with torch.no_grad():
             # (patches, channels), as the transformer wants it.
             self._position = sam.prompt_encoder.get_dense_pe()[0].flatten(1).T.to(self._dtype).contiguous()
@@ -58,8 +65,8 @@ class BoxDecoder:
         """
         prompts, _ = self._prompts(points=None, boxes=boxes_xyxy, masks=None)
         own = self._output_tokens.expand(len(prompts), -1, -1)
-        tokens = torch.cat([own, prompts.to(self._dtype)], dim=1)
-        patches = embedding.flatten(1).T + self._no_mask
+        tokens = torch.cat([own, prompts], dim=1)
+        patches = embedding.to(self._dtype).flatten(1).T + self._no_mask
         tokens, patches = self._transform(tokens, patches)
         masks = torch.stack(
             [self._decoder.output_hypernetworks_mlps[index](tokens[:, 1 + index]) for index in mask_indices], dim=1
@@ -111,7 +118,7 @@ class BoxDecoder:
         quarters = torch.unflatten(F.linear(patches, *self._upscaling[0]), -1, (4, n_channels))
         quarters = upscaling[2](F.layer_norm(quarters, (n_channels,), norm.weight, norm.bias, norm.eps))
         pixels = torch.unflatten(upscaling[4](F.linear(quarters, *self._upscaling[1])), -1, (4, -1))
-        compared = pixels.flatten(1, 3) @ masks.transpose(1, 2)
+        compared = pixels.flatten(1, 3) @ masks.transpose(1, 2).to(self._dtype)
         grid = self._prompts.image_embedding_size[0]
         # (n, grid, grid, rows of 2, columns of 2, rows of 2, columns of 2, masks)
         placed = compared.view(len(patches), grid, grid, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)
@@ -127,8 +134,8 @@ def tokens_from_patches(
 
     Args:
         attention: The module with the weights.
-        queries: (n, tokens, channels).
-        keys: (n, patches, channels), or (patches, channels) where all n share them.
+        queries: (n, tokens, channels), float32.
+        keys: (n, patches, channels), or (patches, channels) where all n share them, in any number format.
         values: Likewise.
     """
     n_heads = attention.num_heads
@@ -136,8 +143,8 @@ def tokens_from_patches(
     scale = per_head.shape[-1] ** -0.5
     key_weights = torch.unflatten(attention.k_proj.weight, 0, (n_heads, -1))
     folded = torch.einsum("nthc,hcd->nhtd", per_head * scale, key_weights).flatten(1, 2)
-    weights = torch.softmax(folded @ keys.transpose(-2, -1), dim=-1)
-    pooled = torch.unflatten(weights @ values, 1, (n_heads, -1))
+    weights = torch.softmax(folded.to(keys.dtype) @ keys.transpose(-2, -1), dim=-1)
+    pooled = torch.unflatten((weights @ values).to(queries.dtype), 1, (n_heads, -1))
     value_weights = torch.unflatten(attention.v_proj.weight, 0, (n_heads, -1))
     found = torch.einsum("nhtd,hcd->nthc", pooled, value_weights).flatten(2) + attention.v_proj.bias
     projected: torch.Tensor = attention.out_proj(found)
@@ -151,12 +158,12 @@ def patches_from_tokens(
 
     Args:
         attention: The module with the weights.
-        queries: (n, patches, channels), or (patches, channels) where all n share them.
-        keys: (n, tokens, channels).
+        queries: (n, patches, channels), or (patches, channels) where all n share them, in any number format.
+        keys: (n, tokens, channels), float32.
         values: Likewise.
 
     Returns:
-        (n, patches, channels), new memory.
+        (n, patches, channels) like the queries, new memory.
     """
     n_heads = attention.num_heads
     per_head = torch.unflatten(attention.k_proj(keys), -1, (n_heads, -1))
@@ -164,12 +171,12 @@ def patches_from_tokens(
     query_weights = torch.unflatten(attention.q_proj.weight, 0, (n_heads, -1))
     folded = torch.einsum("nthc,hcd->nhtd", per_head, query_weights).flatten(1, 2)
     bias = torch.einsum("nthc,hc->nht", per_head, torch.unflatten(attention.q_proj.bias, 0, (n_heads, -1))).flatten(1)
-    scores = folded @ queries.transpose(-2, -1) + bias[..., None]
+    scores = folded.to(queries.dtype) @ queries.transpose(-2, -1) + bias[..., None].to(queries.dtype)
     weights = torch.softmax(torch.unflatten(scores, 1, (n_heads, -1)), dim=2).flatten(1, 2)
     value_heads = torch.unflatten(attention.v_proj(values), -1, (n_heads, -1))
     output_weights = torch.unflatten(attention.out_proj.weight, 1, (n_heads, -1))
     told = torch.einsum("nthc,dhc->nhtd", value_heads, output_weights).flatten(1, 2)
-    update: torch.Tensor = weights.transpose(1, 2) @ told + attention.out_proj.bias
+    update: torch.Tensor = weights.transpose(1, 2) @ told.to(queries.dtype) + attention.out_proj.bias.to(queries.dtype)
     return update
 
 
