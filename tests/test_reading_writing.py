@@ -36,12 +36,13 @@ def test_reading_stays_within_its_bound_and_stops_with_the_block() -> None:
             started.append(number)
             yield number
 
+    before = set(threading.enumerate())
     with read_ahead(numbers(), str, n_threads=2, n_ahead=5) as results:
         assert next(results) == "0"
         assert len(started) == 6
         assert list(islice(results, 10)) == [str(number) for number in range(1, 11)]
         assert len(started) == 16
-    assert threading.active_count() == 1
+    assert set(threading.enumerate()) <= before
 
 
 def test_items_are_read_side_by_side() -> None:
@@ -116,10 +117,11 @@ def test_nothing_is_recorded_after_a_failure(where: str) -> None:
             for number in range(9):
                 writer.submit(lambda number=number: fail(number) if where == "making" else number)  # type: ignore[misc]
 
+    before = set(threading.enumerate())
     with pytest.raises(OSError, match="disk full"):
         run()
     assert recorded == [0, 1]
-    assert threading.active_count() == 1
+    assert set(threading.enumerate()) <= before
 
 
 def test_what_ends_the_block_is_told_and_the_jobs_are_done_all_the_same() -> None:

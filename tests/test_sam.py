@@ -71,7 +71,7 @@ def test_sizes_that_do_not_fit_together_are_refused(changes: dict[str, Any], mes
 def test_saved_and_loaded_is_the_same_model(folder: Path) -> None:
     torch.manual_seed(0)
     built, loaded = build_sam(SMALL), load_sam(folder)
-    pixels = torch.rand(1, 3, 64, 64)
+    pixels = torch.rand(1, 3, SMALL.image_size, SMALL.image_size)
     assert torch.equal(built.image_encoder(pixels), loaded.image_encoder(pixels))
     assert {tensor.device.type for tensor in [*loaded.state_dict().values(), *loaded.buffers()]} == {"cpu"}
     assert torch.equal(loaded.pixel_mean, built.pixel_mean)
