@@ -1,5 +1,6 @@
 """Draw what was found on a copy of the image: translucent masks with an outline, boxes, and labels with scores."""
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,7 +81,17 @@ def save_overlay(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Pillow rather than OpenCV: it takes any file name on any system. JPEG at 90 shows no blocks around letters.
-    PIL.Image.fromarray(pixels).save(path, quality=90)
+    encoded = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(encoded, _format_of(path), quality=90)
+    # Not by Pillow, whose encoders don't notice when a disk that gets full takes but a part of what they write.
+    path.write_bytes(encoded.getbuffer())
+
+
+def _format_of(path: Path) -> str:
+    try:
+        return PIL.Image.registered_extensions()[path.suffix.lower()]
+    except KeyError as error:
+        raise ValueError(f"{path} has no image format's ending") from error
 
 
 def _unit_px(size: ImageSize) -> float:

@@ -1,5 +1,8 @@
 """Overlays: what is painted where, in which colour, and that nothing else changes."""
 
+import errno
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +183,24 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save_overlay(tmp_path / name, pixels)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_that_the_disk_has_no_room_for_is_an_error(tmp_path: Path, name: str) -> None:
+    path, pixels = tmp_path / name, drawn(grey_image(), instance((20, 50, 380, 250)))
+    save_overlay(path, pixels)
+    n_bytes = path.stat().st_size
+    path.unlink()
+    # The system takes all but the last bytes, and says so instead of failing.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes - 10, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            save_overlay(path, pixels)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_picture_of_no_known_format_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ending"):
+        save_overlay(tmp_path / "a.xyz", np.zeros((5, 7), dtype=np.uint8))
