@@ -14,7 +14,7 @@ from grounded_seg.coco.read import CocoReader
 from grounded_seg.coco.rewrite import CocoWriter
 from grounded_seg.coco.validate import has_portable_name
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.formats.cvat import write_cvat_labels
+from grounded_seg.formats.cvat import CvatLabels
 from grounded_seg.formats.fiftyone import image_for_fiftyone
 from grounded_seg.formats.labelme import LabelmeWriter
 from grounded_seg.formats.labelstudio import LabelStudioWriter
@@ -59,11 +59,14 @@ def export_labels(settings: ExportSettings) -> ExportReport:
         categories = _categories(source, settings.classes)
         writer = _writer(replace(settings, output=folder), source, categories)
         report.losses = writer.losses
+        cvat_labels = CvatLabels(list(categories.values()))
         for split, image_id in _in_splits(source, settings):
             labelled = source.labelled_image(image_id)
             kept = _selected(labelled, categories, settings.min_score)
             if settings.format is LabelFormat.FIFTYONE:
                 kept = image_for_fiftyone(kept, report.losses, has_masks=settings.mask_form is not MaskForm.NONE)
+            if settings.format is LabelFormat.CVAT:
+                cvat_labels.add(kept)
             writer.add(kept, split)
             report.n_images += 1
             report.n_labels += len(kept.labels)
@@ -74,7 +77,7 @@ def export_labels(settings: ExportSettings) -> ExportReport:
                 _place_picture(root, labelled.file_name, place, settings.pictures)
         writer.close()
         if settings.format is LabelFormat.CVAT:
-            write_cvat_labels(folder / "labels.json", list(categories.values()))
+            cvat_labels.write(folder / "labels.json")
     return report
 
 
@@ -177,6 +180,8 @@ def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[in
     form = settings.mask_form
     match settings.format:
         case LabelFormat.YOLO:
+            # A data set of boxes is written as boxes.
+            form = form if source.has_masks else MaskForm.NONE
             return YoloWriter(output, names, file_names, form, tolerance_px)
         case LabelFormat.VOC:
             return VocWriter(output, file_names)

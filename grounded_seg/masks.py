@@ -15,6 +15,12 @@ from pycocotools import mask as coco_mask
 from grounded_seg.errors import InputError
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
 
+MOST_PX = 2**32 - 1
+"""Of an image: pycocotools counts pixels in 32 bits."""
+_FARTHEST_SIDES = 10
+"""How far from the origin a polygon may reach, in sides of its image: pycocotools walks along every edge, and a corner
+at 1e30 would take all memory."""
+
 
 class CompressedMask(TypedDict):
     """COCO's JSON form of a run-length mask."""
@@ -157,7 +163,7 @@ def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
             'it has to be {"size": [height, width], "counts": ...}, export the file again'
         ) from error
     # pycocotools doesn't check this, and would count and compare the damaged mask without a word.
-    if (runs < 0).any() or runs.sum() != height * width:
+    if height * width > MOST_PX or (runs < 0).any() or runs.sum() != height * width:
         raise InputError(
             f"a run-length mask of {width} x {height} px holds {runs.sum()} px in its runs; "
             "it is damaged or its size is that of another image, export the file again"
@@ -176,7 +182,7 @@ def run_length_from_polygons(polygons: Sequence[Sequence[float]], size: ImageSiz
         size: The image's.
 
     Raises:
-        InputError: If a polygon is no such list of numbers.
+        InputError: If a polygon is no such list of numbers, or reaches more than ten image sides away.
     """
     # Four numbers would be taken for a box.
     if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
@@ -186,9 +192,17 @@ def run_length_from_polygons(polygons: Sequence[Sequence[float]], size: ImageSiz
     if not polygons:
         return run_length_from_mask(np.zeros((size.height, size.width), dtype=np.bool_))
     try:
-        encoded = coco_mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], size.height, size.width)
-    except (TypeError, ValueError) as error:
+        corners = [list(map(float, polygon)) for polygon in polygons]
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"a polygon is no list of numbers ({error}); validate the file") from error
+    farthest = _FARTHEST_SIDES * max(size.width, size.height)
+    # Not a number is no smaller than anything.
+    if not all(abs(value) <= farthest for polygon in corners for value in polygon):
+        raise InputError(
+            f"a polygon reaches far beyond its image of {size.width} x {size.height} px; "
+            "validate the file and repair it with --fix"
+        )
+    encoded = coco_mask.frPyObjects(corners, size.height, size.width)
     return RunLength(size=size, counts=coco_mask.merge(encoded)["counts"])
 
 

@@ -85,6 +85,7 @@ FAULTS: list[tuple[str, str, Callable[[Any], None]]] = [
     ("id-not-an-integer", "annotations[0].id", setting("annotations", 0, id=1.5)),
     ("id-below-one", "categories[0].id", categories_from_zero),
     ("id-below-one", "annotations[0].id", setting("annotations", 0, id=0)),
+    ("id-too-large", "annotations[0].id", setting("annotations", 0, id=2**63)),
     ("duplicate-id", "annotations[1].id", setting("annotations", 1, id=1)),
     ("duplicate-id", "images[2].id", appending("images", id=2, file_name="c.jpg", width=20, height=10)),
     ("unknown-image", "annotations[0].image_id", setting("annotations", 0, image_id=77)),
@@ -96,6 +97,7 @@ FAULTS: list[tuple[str, str, Callable[[Any], None]]] = [
     ("same-base-name", "images[1].file_name", setting("images", 1, file_name="sub/a.jpg")),
     ("size-missing", "images[1]", setting("images", 1, width=None, height=None)),
     ("size-missing", "images[0]", setting("images", 0, width="20")),
+    ("size-missing", "images[1]", setting("images", 1, width=10**10)),
     ("category-name-missing", "categories[1]", setting("categories", 1, name=None)),
     ("duplicate-category-name", "categories[1].name", setting("categories", 1, name="car")),
     ("bbox-as-text", "annotations[0].bbox", setting("annotations", 0, bbox="[2, 3, 4, 5]")),
@@ -112,6 +114,11 @@ FAULTS: list[tuple[str, str, Callable[[Any], None]]] = [
         "polygon-outside",
         "annotations[0].segmentation[0]",
         setting("annotations", 0, segmentation=[[2, 3, 26, 3, 6, 8]]),
+    ),
+    (
+        "polygon-malformed",
+        "annotations[0].segmentation",
+        setting("annotations", 0, segmentation=[[2, 3, 1e30, 3, 6, 8]]),
     ),
     (
         "rle-size-wrong",
@@ -132,9 +139,9 @@ TEXT_FAULTS = [
     ("byte_order_mark.json", "byte-order-mark", "line 1, column 1"),
     ("comma_after_last.json", "not-json", "line 4"),
     ("two_documents.json", "trailing-data", "line 44"),
-    ("nan.json", "not-a-number", "somewhere"),
+    ("nan.json", "not-a-number", "annotations[0].area"),
     ("latin1.json", "not-utf8", "line 13"),
-    ("double_key.json", "duplicate-key", "somewhere"),
+    ("double_key.json", "duplicate-key", "annotations[0]"),
     ("python_dict.json", "not-json", "line 1, column 2"),
 ]
 

@@ -107,14 +107,17 @@ def test_coco_polygons_are_the_same_masks(source: Path) -> None:
 
 def test_yolo(source: Path) -> None:
     output, losses = exported(source, LabelFormat.YOLO)
-    assert yaml.safe_load((output / "data.yaml").read_text(encoding="utf-8"))["names"] == {0: "Vögel", 1: "car"}
+    content = yaml.safe_load((output / "data.yaml").read_text(encoding="utf-8"))
+    # Without `path`, the folders are looked for beside the file, wherever it lies.
+    assert content == {"train": "images/train", "val": "images/train", "names": {0: "Vögel", 1: "car"}}
     ring_line, box_line = (output / "labels/train/a.txt").read_text().splitlines()
     outline = np.array(ring_line.split()[1:], np.float64).reshape(-1, 2) * (20, 10)
     canvas = np.zeros((10, 20), np.uint8)
     cv2.fillPoly(canvas, [outline.astype(np.int32)], 1)
     assert np.array_equal(canvas.astype(np.bool_), RING)
     assert np.array_equal(outline.astype(np.int32), np.round(outline))
-    assert box_line == "0 0.4 0.45 0.4 0.5"
+    assert box_line == "0 0.2 0.2 0.6 0.2 0.6 0.7 0.2 0.7", "readers take it for two corners otherwise"
+    assert losses.counts["boxes written as outlines"] == 1
     assert (output / "labels/train/sub__a.txt").read_text().startswith("1 ")
     assert losses.counts["masks whose parts are joined by lines a pixel wide"] == 1
     assert losses.counts["crowd regions left out"] == 1
@@ -125,6 +128,16 @@ def test_yolo_boxes(source: Path) -> None:
     output, losses = exported(source, LabelFormat.YOLO, form=MaskForm.NONE)
     assert (output / "labels/train/a.txt").read_text().splitlines()[0] == "0 0.4 0.45 0.4 0.5"
     assert losses.counts["masks left out"] == 2
+
+
+def test_yolo_of_boxes_alone_is_boxes_within_the_image(source: Path) -> None:
+    document = read_json(source)
+    for one in document["annotations"]:
+        one.update(segmentation=[], iscrowd=0, bbox=[-0.5, 2, 21, 5])
+    source.write_text(json.dumps(document))
+    output, losses = exported(source, LabelFormat.YOLO)
+    assert (output / "labels/train/a.txt").read_text().splitlines() == ["0 0.5 0.45 1 0.5"] * 2
+    assert losses.n_masks == 0
 
 
 def test_voc_counts_from_one(source: Path) -> None:
@@ -203,8 +216,13 @@ def test_labelstudio_polygons(source: Path) -> None:
 
 
 def test_cvat_brings_its_labels(source: Path) -> None:
+    document = read_json(source)
+    document["annotations"][2]["attributes"] = {"weather": "rain"}
+    source.write_text(json.dumps(document))
     output, _ = exported(source, LabelFormat.CVAT)
-    assert [label["name"] for label in read_json(output / "labels.json")] == ["Vögel", "car"]
+    labels = read_json(output / "labels.json")
+    assert [label["name"] for label in labels] == ["Vögel", "car"]
+    assert [one["name"] for one in labels[1]["attributes"]] == ["label", "score", "weather"]
     assert isinstance(read_json(output / "annotations.json")["annotations"][0]["segmentation"], dict)
 
 
@@ -304,7 +322,7 @@ def test_an_empty_mask_is_no_crash(source: Path, kind: LabelFormat) -> None:
             assert report.losses.counts["empty masks written as their boxes"] == 1
     if kind is LabelFormat.YOLO:
         box = (source.parent.parent / "out-0" / "labels/train/a.txt").read_text().splitlines()[0]
-        assert box == "0 0.4 0.45 0.4 0.5"
+        assert box == "0 0.2 0.2 0.6 0.2 0.6 0.7 0.2 0.7"
 
 
 def test_what_is_forbidden_is_one_line(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

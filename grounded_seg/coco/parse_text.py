@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,21 @@ def parse_bytes(content: bytes) -> tuple[Any, list[Fault]]:
 
 def _parse(text: str, faults: list[Fault]) -> Any:
     start = len(text) - len(text.lstrip())
+    decoder = _Decoder()
     try:
-        document, end = _decoder(faults).raw_decode(text, start)
+        document, end = decoder.raw_decode(text, start)
     except RecursionError:
         faults.append(Fault("not-json", "line 1, column 1", "it is nested too deeply"))
         return None
     except json.JSONDecodeError as error:
         faults.append(Fault("not-json", f"line {error.lineno}, column {error.colno}", error.msg))
         return _parse_leniently(text)
+    except ValueError as error:
+        # Python reads no whole number of thousands of digits.
+        faults.append(Fault("not-json", "line 1, column 1", str(error).partition(";")[0]))
+        return None
+    if decoder.has_met_odd:
+        faults += _odd_faults(document, "")
     if text[end:].strip():
         rest = text[end:].lstrip()
         line = text.count("\n", 0, len(text) - len(rest)) + 1
@@ -61,23 +69,46 @@ def _parse(text: str, faults: list[Fault]) -> Any:
     return document
 
 
-def _decoder(faults: list[Fault]) -> json.JSONDecoder:
-    """Make a decoder that notes what JSON forbids and Python allows."""
+class _Doubled(dict[str, Any]):
+    """An object in which a key stands more than once; the last one counts."""
 
-    def constant(name: str) -> float:
-        faults.append(Fault("not-a-number", "somewhere", f"{name} is no JSON, and no number"))
-        return math.nan
+    counts: Counter[str]
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = Counter(key for key, _ in items)
-        for key, n in keys.items():
+
+class _Decoder(json.JSONDecoder):
+    """Marks what JSON forbids and Python allows; the places are looked up only if there is any."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object, parse_constant=self._constant)
+        self.has_met_odd = False
+
+    def _object(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
+        read = dict(items)
+        if len(read) == len(items):
+            return read
+        self.has_met_odd = True
+        doubled = _Doubled(read)
+        doubled.counts = Counter(key for key, _ in items)
+        return doubled
+
+    def _constant(self, name: str) -> float:
+        self.has_met_odd = True
+        return float(name)
+
+
+def _odd_faults(value: Any, place: str) -> Iterator[Fault]:
+    """Find the keys that are double, and what is no number."""
+    if isinstance(value, dict):
+        for key, n in value.counts.items() if isinstance(value, _Doubled) else ():
             if n > 1:
-                faults.append(
-                    Fault("duplicate-key", "somewhere", f"an object has {n} keys {key!r}; the last one counts")
-                )
-        return dict(items)
-
-    return json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant)
+                yield Fault("duplicate-key", place or "$", f"it has {n} keys {key!r}; the last one counts")
+        for key, one in value.items():
+            yield from _odd_faults(one, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _odd_faults(one, f"{place}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Fault("not-a-number", place or "$", f"{value} is no JSON, and no number")
 
 
 def _parse_leniently(text: str) -> Any:

@@ -20,6 +20,8 @@ from grounded_seg.masks import run_length_from_coco, run_length_from_polygons
 from grounded_seg.records import ImageSize, RunLength
 
 _SECTIONS = ("categories", "images", "annotations")
+_LARGEST_ID = 2**63 - 1
+"""The database's numbers have 64 bits."""
 
 
 class CocoReader:
@@ -39,6 +41,8 @@ class CocoReader:
         """By id, in the order of the file."""
         self.images: dict[int, Mapping[str, Any]] = {}
         """By id, in the order of the file."""
+        self.has_masks = False
+        """Whether any annotation has one."""
         # An empty name is a database on disk that goes away with its connection.
         self._waiting = sqlite3.connect("")
         self._waiting.execute("CREATE TABLE annotations (image_id INTEGER, category_id INTEGER, record TEXT)")
@@ -68,7 +72,7 @@ class CocoReader:
             size = ImageSize(width=int(record["width"]), height=int(record["height"]))
             labels = tuple(self._label(json.loads(text), size) for (text,) in rows)
             return LabelledImage(str(record["file_name"]), size, labels, record)
-        except (KeyError, TypeError, ValueError, InputError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
             raise self._unusable(f"image {image_id} or one of its annotations is damaged ({error!r})") from error
 
     def _label(self, annotation: Mapping[str, Any], size: ImageSize) -> Label:
@@ -110,6 +114,7 @@ class CocoReader:
         elif section in _SECTIONS:
             number = self._checked_id(section, record, "id")
             if section == "annotations":
+                self.has_masks |= bool(record.get("segmentation"))
                 ids = [self._checked_id(section, record, key) for key in ("image_id", "category_id")]
                 self._waiting.execute("INSERT INTO annotations VALUES (?, ?, ?)", (*ids, json.dumps(record)))
                 return
@@ -120,7 +125,7 @@ class CocoReader:
 
     def _checked_id(self, section: str, record: Any, key: str) -> int:
         number = record.get(key) if isinstance(record, Mapping) else None
-        if type(number) is not int or number < 1:
+        if type(number) is not int or not 1 <= number <= _LARGEST_ID:
             raise self._unusable(f"one of its {section} has {key} {number!r}, which is no whole number from 1")
         return number
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from grounded_seg.coco.parse_text import parse_file
 from grounded_seg.coco.repair_shapes import Repairs, number_from, repair_shape
-from grounded_seg.coco.validate import has_portable_name, is_id, is_reference, is_side
+from grounded_seg.coco.validate import has_portable_name, is_id, is_reference, size_of
 from grounded_seg.errors import ImageError, InputError
 from grounded_seg.images import upright_size
 from grounded_seg.records import ImageSize
@@ -139,9 +139,12 @@ def _mend_image(
     if not has_portable_name(image):
         path = PureWindowsPath(name) if "\\" in name or PureWindowsPath(name).drive else PurePosixPath(name)
         parts = [part for part in path.parts if part not in (path.anchor, "..")]
+        if not parts:
+            repairs.add(place, f"left out with its annotations, its file_name {name!r} names no file")
+            return False
         image["file_name"] = "/".join(parts)
         repairs.add(place, f"file_name {name!r} became {image['file_name']!r}")
-    if is_side(image.get("width")) and is_side(image.get("height")):
+    if size_of(image) is not None:
         return True
     sides = [number_from(image.get("width")), number_from(image.get("height"))]
     hint = hints.get(_identity(image.get("id")))
@@ -153,12 +156,11 @@ def _mend_image(
             pass
     if None in sides and hint is not None:
         sides = [number_from(side) for side in reversed(hint)]
-    whole = [int(side) for side in sides if side is not None and side >= 1]
-    if len(whole) < 2:
+    image["width"], image["height"] = (None if side is None else int(side) for side in sides)
+    if size_of(image) is None:
         repairs.add(place, "left out with its annotations, its size is not known; name its folder with --images")
         return False
-    image["width"], image["height"] = whole
-    repairs.add(place, f"its size became {whole[0]} x {whole[1]}")
+    repairs.add(place, f"its size became {image['width']} x {image['height']}")
     return True
 
 

@@ -10,9 +10,11 @@ from grounded_seg.coco.reader_warnings import reader_warnings
 from grounded_seg.coco.validate_shapes import shape_faults
 from grounded_seg.errors import ImageError
 from grounded_seg.images import upright_size
+from grounded_seg.masks import MOST_PX
 from grounded_seg.records import ImageSize
 
 SECTIONS = ("images", "categories", "annotations")
+_LARGEST_ID = 2**63 - 1
 
 
 def validate_file(path: Path, images: Path | None = None) -> list[Fault]:
@@ -49,13 +51,16 @@ def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
 
 
 def is_id(value: Any) -> TypeGuard[int]:
-    """Tell whether a value is a whole number from 1; True is no number here."""
-    return type(value) is int and value >= 1
+    """Tell whether a value is a whole number from 1 that 64 bits hold; True is no number here."""
+    return type(value) is int and 1 <= value <= _LARGEST_ID
 
 
-def is_side(value: Any) -> TypeGuard[int]:
-    """Tell whether a value can be the width or height of an image."""
-    return type(value) is int and value >= 1
+def size_of(image: Mapping[str, Any]) -> ImageSize | None:
+    """Give the size that an image's record says; None where it says none, or one that no image has."""
+    width, height = image.get("width"), image.get("height")
+    if type(width) is not int or type(height) is not int or min(width, height) < 1 or width * height > MOST_PX:
+        return None
+    return ImageSize(width, height)
 
 
 def has_portable_name(record: Mapping[str, Any]) -> bool:
@@ -94,6 +99,8 @@ def _id_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[Fault]:
             yield Fault("id-not-an-integer", f"{place}.id", f"{number!r} is no whole number")
         elif number < 1:
             yield Fault("id-below-one", f"{place}.id", f"{number} stands for nothing or background in some readers")
+        elif not is_id(number):
+            yield Fault("id-too-large", f"{place}.id", f"{number!r:.40} is more than 64 bits hold")
         if isinstance(number, str | int | float):
             first = seen.setdefault(number, place)
             if first != place:
@@ -104,7 +111,7 @@ def _image_faults(records: list[tuple[str, Mapping[str, Any]]], images: Path | N
     names: dict[str, str] = {}
     base_names: dict[str, str] = {}
     for place, record in records:
-        if not (is_side(record.get("width")) and is_side(record.get("height"))):
+        if size_of(record) is None:
             size = f"{record.get('width')!r} x {record.get('height')!r}"
             yield Fault("size-missing", place, f"its size is {size}, it has to be two whole numbers from 1")
         name = record.get("file_name")
@@ -144,13 +151,7 @@ def _category_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[F
 
 
 def _annotation_faults(records: Mapping[str, list[tuple[str, Mapping[str, Any]]]]) -> Iterator[Fault]:
-    sizes = {
-        image["id"]: ImageSize(image["width"], image["height"])
-        if is_side(image.get("width")) and is_side(image.get("height"))
-        else None
-        for _, image in records["images"]
-        if is_reference(image.get("id"))
-    }
+    sizes = {image["id"]: size_of(image) for _, image in records["images"] if is_reference(image.get("id"))}
     categories = {category["id"] for _, category in records["categories"] if is_reference(category.get("id"))}
     seen: dict[tuple[str, ...], str] = {}
     for place, annotation in records["annotations"]:
@@ -174,9 +175,9 @@ def is_reference(value: Any) -> bool:
 def _value_faults(place: str, annotation: Mapping[str, Any]) -> Iterator[Fault]:
     crowd = annotation.get("iscrowd")
     if type(crowd) is not int or crowd not in (0, 1):
-        yield Fault("iscrowd-wrong", f"{place}.iscrowd", f"it is {crowd!r}, it has to be 0 or 1")
+        yield Fault("iscrowd-wrong", f"{place}.iscrowd", f"it is {crowd!r:.40}, it has to be 0 or 1")
     elif crowd == 1 and isinstance(annotation.get("segmentation"), list):
         yield Fault("crowd-with-polygons", f"{place}.iscrowd", "a crowd is left out when accuracy is measured")
     score = annotation.get("score", 0.0)
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        yield Fault("score-wrong", f"{place}.score", f"it is {score!r}, it has to be from 0 to 1")
+        yield Fault("score-wrong", f"{place}.score", f"it is {score!r:.40}, it has to be from 0 to 1")

@@ -44,7 +44,12 @@ def numbers(value: Any) -> list[float] | None:
     """Give a list of finite numbers, or None for anything else; text is none."""
     if not isinstance(value, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in value):
         return None
-    return [float(one) for one in value] if all(math.isfinite(one) for one in value) else None
+    try:
+        read = [float(one) for one in value]
+    except OverflowError:
+        # Whole numbers have no end in JSON.
+        return None
+    return read if all(map(math.isfinite, read)) else None
 
 
 def _box_faults(place: str, raw: Any, box: list[float] | None, size: ImageSize | None) -> Iterator[Fault]:
@@ -98,7 +103,10 @@ def _polygons(place: str, segmentation: list[Any], size: ImageSize | None) -> tu
         for number, polygon in enumerate(polygons)
         if _reach_outside(polygon[0::2], polygon[1::2], size) > OUTSIDE_PX
     ]
-    return faults, run_length_from_polygons(polygons, size)
+    try:
+        return faults, run_length_from_polygons(polygons, size)
+    except InputError as error:
+        return [Fault("polygon-malformed", place, str(error).partition(";")[0])], None
 
 
 def _agreement_faults(

@@ -1,7 +1,8 @@
 """YOLO as Ultralytics and supervision read it: a text file per image, a line per object, and `data.yaml`.
 
 A line is `class x y x y ...`, an outline, or `class x y width height`, a box by its centre; all in shares of the
-image's sides. Classes count from 0. The form has no room for scores, holes, several parts, or crowds.
+image's sides. Classes count from 0. The form has no room for scores, holes, several parts, or crowds, nor for outlines
+and boxes in one data set: Ultralytics would read a box beside an outline as two corners of one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,7 +45,7 @@ class YoloWriter:
             output: The folder, which has to exist.
             categories: In the order of their numbers.
             file_names: Of all images.
-            form: Outlines where there are masks, or none.
+            form: Outlines, of four corners where there is but a box; or none, and all are boxes.
             tolerance_px: How far a simplified outline may stray.
         """
         self.losses = Losses()
@@ -63,8 +64,7 @@ class YoloWriter:
         lines = []
         for label in single_objects(image, self.losses):
             self.losses.add("scores left out", label.score is not None)
-            mask = mask_to_write(label, self._form, self.losses)
-            numbers = _box(label, image.size) if mask is None else self._outline(mask, image.size)
+            numbers = self._shape(label, image.size)
             lines.append(" ".join([str(self._numbers[label.category]), *(f"{number:.7g}" for number in numbers)]))
         folder = self._output / "labels" / _split_name(split)
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,8 +81,8 @@ class YoloWriter:
         folders: dict[str, str] = {
             split: f"images/{split}" for split in ("train", "val", "test") if split in self._splits
         }
+        # No `path`: Ultralytics takes the folder of this file then, and the current one for ".".
         content: dict[str, Any] = {
-            "path": ".",
             "train": "images/train",
             "val": "images/train",
             **folders,
@@ -90,6 +90,18 @@ class YoloWriter:
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (self._output / "data.yaml").write_text(text, encoding="utf-8")
+
+    def _shape(self, label: Label, size: ImageSize) -> list[float]:
+        mask = mask_to_write(label, self._form, self.losses)
+        if mask is not None:
+            return self._outline(mask, size)
+        sides = (size.width, size.height) * 2
+        # A number beyond 1 makes Ultralytics leave the image out.
+        x0, y0, x1, y1 = (min(max(edge / side, 0.0), 1.0) for edge, side in zip(label.box_xyxy, sides, strict=True))
+        if self._form is MaskForm.NONE:
+            return [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
+        self.losses.add("boxes written as outlines")
+        return [x0, y0, x1, y0, x1, y1, x0, y1]
 
     def _outline(self, mask: RunLength, size: ImageSize) -> list[float]:
         parts = centre_polygons_from_mask(mask, self._tolerance_px)
@@ -104,16 +116,6 @@ def _drawn(ring: Ring, size: ImageSize) -> RunLength:
     canvas = np.zeros((size.height, size.width), np.uint8)
     cv2.fillPoly(canvas, [ring.astype(np.int32)], 1)
     return run_length_from_mask(canvas.astype(np.bool_))
-
-
-def _box(label: Label, size: ImageSize) -> list[float]:
-    x0, y0, x1, y1 = label.box_xyxy
-    return [
-        (x0 + x1) / 2 / size.width,
-        (y0 + y1) / 2 / size.height,
-        (x1 - x0) / size.width,
-        (y1 - y0) / size.height,
-    ]
 
 
 def _split_name(split: str) -> str:
