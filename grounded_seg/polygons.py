@@ -15,6 +15,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
+import shapely
 
 from grounded_seg.masks import mask_from_run_length, tight_box_xyxy
 from grounded_seg.records import RunLength
@@ -41,7 +42,7 @@ def edge_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[
         mask: At full image size.
         tolerance_px: How far a simplified polygon may stray; 0 keeps every corner and so the very mask.
     """
-    return [_with_cuts(part, tolerance_px) for part in _edge_parts(mask)]
+    return [_with_cuts(_simplified(part, tolerance_px)) for part in _edge_parts(mask)]
 
 
 def centre_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[Ring]:
@@ -54,7 +55,7 @@ def centre_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> lis
         mask: At full image size.
         tolerance_px: How far a simplified polygon may stray; 0 keeps every corner.
     """
-    rings = [_with_cuts(part, tolerance_px) for part in _centre_parts(mask)]
+    rings = [_with_cuts(_simplified(part, tolerance_px)) for part in _centre_parts(mask)]
     # Readers take two corners for no polygon at all.
     return [np.concatenate([ring, *[ring[:1]] * (3 - len(ring))]) for ring in rings]
 
@@ -158,30 +159,36 @@ def _centre_parts(mask: RunLength) -> list[Part]:
     ]
 
 
-def _with_cuts(part: Part, tolerance_px: float) -> Ring:
+def _with_cuts(part: Part) -> Ring:
     """Make one ring of a part's outline and its holes."""
-    joined = _simplified(part.outline, tolerance_px)
-    holes = [_simplified(hole, tolerance_px) for hole in part.holes]
+    joined = part.outline
     # From left to right, so that what lies to the left of a hole is joined already.
-    for hole in sorted(holes, key=lambda ring: ring[:, 0].min()):
+    for hole in sorted(part.holes, key=lambda ring: ring[:, 0].min()):
         there = int(np.lexsort((hole[:, 1], hole[:, 0]))[0])
         here, meeting = _first_to_the_left(joined, hole[there])
         joined = _spliced(joined, here, meeting, hole, there)
     return joined
 
 
-def _simplified(ring: Ring, tolerance_px: float) -> Ring:
-    """Drop corners by Douglas and Peucker's method, unless too few would be left."""
-    if tolerance_px <= 0:
-        return ring
-    simpler = cv2.approxPolyDP(ring.astype(np.float32)[:, None], tolerance_px, True)[:, 0].astype(np.float64)
-    return simpler if len(simpler) >= 3 else ring
+def _simplified(part: Part, tolerance_px: float) -> Part:
+    """Drop corners by Douglas and Peucker's method, but none that lets outline and holes cross or a ring vanish."""
+    # A ring takes three corners; through centres, a part of one or two pixels has fewer.
+    if tolerance_px <= 0 or len(part.outline) < 3:
+        return part
+    polygon = shapely.simplify(shapely.Polygon(part.outline, part.holes), tolerance_px, preserve_topology=True)
+    # shapely says the first corner again at the end.
+    return Part(_ring_of(polygon.exterior), tuple(_ring_of(hole) for hole in polygon.interiors))
+
+
+def _ring_of(closed: shapely.LinearRing) -> Ring:
+    corners: Ring = shapely.get_coordinates(closed)[:-1]
+    return corners
 
 
 def _first_to_the_left(ring: Ring, corner: npt.NDArray[np.float64]) -> tuple[int, npt.NDArray[np.float64]]:
-    """Go left from a corner until the ring is met: the side's number, and the point on it.
+    """Go left from a hole's corner until the ring around it is met: the side's number, and the point on it.
 
-    Where a simplified ring has moved out of the way, the nearest corner is taken.
+    Where a ring that touched itself was simplified, nothing may be left there: the nearest corner is taken.
     """
     starts, ends = ring, np.roll(ring, -1, axis=0)
     low, high = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])

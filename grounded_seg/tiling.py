@@ -20,8 +20,9 @@ IOU_THRESHOLD = 0.5
 """Two finds of one class that overlap by more than this IoU are one object."""
 CONTAINMENT_THRESHOLD = 0.7
 """So are two of which the smaller lies within the other by more than this share, as the part that a tile shows does."""
-_EDGE_PX = 2.0
-"""A box that comes this near to a tile's inner edge is taken to go on beyond it."""
+_EDGE_PX, _EDGE_SHARE = 2.0, 0.01
+"""A box that comes this near to a tile's inner edge, in pixels or in shares of the side, is taken to go on beyond it: a
+detector's boxes lie on a grid of a thousandth of the side, and are off by several of its steps."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,11 @@ def _on_image(instance: Instance, tile: Tile, size: ImageSize) -> Instance:
 def _is_cut(instance: Instance, tile: Tile, size: ImageSize) -> bool:
     """Tell whether a find, in pixels of its tile, touches an edge of the tile that isn't one of the image."""
     x0, y0, x1, y1 = instance.box_xyxy
+    width, height = tile.right - tile.left, tile.bottom - tile.top
+    near_x, near_y = max(_EDGE_PX, _EDGE_SHARE * width), max(_EDGE_PX, _EDGE_SHARE * height)
     return (
-        (tile.left > 0 and x0 < _EDGE_PX)
-        or (tile.top > 0 and y0 < _EDGE_PX)
-        or (tile.right < size.width and x1 > tile.right - tile.left - _EDGE_PX)
-        or (tile.bottom < size.height and y1 > tile.bottom - tile.top - _EDGE_PX)
+        (tile.left > 0 and x0 < near_x)
+        or (tile.top > 0 and y0 < near_y)
+        or (tile.right < size.width and x1 > width - near_x)
+        or (tile.bottom < size.height and y1 > height - near_y)
     )

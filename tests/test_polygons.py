@@ -98,9 +98,19 @@ def test_joining_parts_loses_no_pixel(mask: npt.NDArray[np.bool_]) -> None:
 @given(MASKS, st.floats(0.1, 3))
 def test_any_tolerance_gives_polygons(mask: npt.NDArray[np.bool_], tolerance_px: float) -> None:
     run_length = run_length_from_mask(mask)
-    for ring in edge_polygons_from_mask(run_length, tolerance_px):
+    traced = (edge_polygons_from_mask, centre_polygons_from_mask)
+    for ring in [ring for trace in traced for ring in trace(run_length, tolerance_px)]:
         assert len(ring) >= 3
         assert ring.min() >= 0
+
+
+def test_a_simpler_hole_does_not_cross_its_outline() -> None:
+    rows, columns = np.mgrid[:120, :160]
+    distance = np.hypot(rows - 60, columns - 80)
+    mask = run_length_from_mask((distance < 50) & (distance >= 48))
+    # A ring two pixels thin, both of whose circles may stray by five.
+    simpler = rasterised(edge_polygons_from_mask(mask, 5), mask.size)
+    assert mask_iou([mask], [simpler])[0, 0] > 0.4
 
 
 def test_simpler_polygons_stay_near() -> None:

@@ -101,6 +101,21 @@ def test_what_only_a_tile_shows_is_found() -> None:
     assert [instance.box_xyxy for instance in found.instances] == [(50, 60, 58, 66)]
 
 
+def test_a_part_at_a_tiles_edge_gives_way_to_the_whole_though_its_box_stops_short_of_the_edge() -> None:
+    # Tiles from 0 to 1000 and from 800 to 1800; the first shows half of the object, surely, the second all of it.
+    shown = iter([None, ((900, 2, 995, 8), 0.9), ((100, 2, 300, 8), 0.5)])
+
+    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+        found = [next(shown) for _ in images]
+        return [
+            SegmentedImage(() if one is None else (Instance(Detection("car", "red car", *one), None, None),))
+            for one in found
+        ]
+
+    [found] = find_on_tiles(find, [picture(1800, 10)], TileSettings(side=1000), RED, DetectSettings())
+    assert [instance.box_xyxy for instance in found.instances] == [(900, 2, 1100, 8)]
+
+
 def test_without_masks_boxes_are_merged() -> None:
     image = picture(100, 40, red=(20, 5, 50, 30))
 

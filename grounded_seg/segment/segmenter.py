@@ -39,8 +39,7 @@ class SamSegmenter:
         self._network = network
         self._settings = settings
         per_chunk = DECODER_BYTES.get(network.device.type, DECODER_BYTES["cpu"])
-        masks_per_box = 3 if settings.multimask else 1
-        self._boxes_per_chunk = max(1, per_chunk // (network.bytes_per_box * masks_per_box))
+        self._boxes_per_chunk = max(1, per_chunk // network.bytes_per_box)
 
     @torch.inference_mode()
     def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
