@@ -119,22 +119,27 @@ def run_images(
     folder.check_free(overwrite=settings.overwrite, resume=settings.resume)
     with Journal(folder.journal) as journal, only_own_limit():
         found = _find_inputs(paths, settings, folder)
-        names = ImageNames(found.root, len(found.file_names), found.sha256)
+        # Absolute, so that runs that were started in different folders can be merged.
+        names = ImageNames(found.root.absolute(), len(found.file_names), found.sha256)
         manifest = Manifest(
             prompts.class_by_prompt, tuple(map(str, paths)), names, settings, None, images_at_once=settings.batch_size
         )
         # A run that was killed before its first line has left nothing to go on with.
         earlier = read_manifest(folder.manifest) if settings.resume and journal.has_lines else None
         tally = Tally() if earlier is None else _taken_up(earlier, manifest, found, journal)
+        n_before = tally.n_images
         run = _Run(prompts, settings, found, folder, journal, tally, watcher)
         manifest = _ask_about_the_rest(run, manifest, earlier, paths, progress)
         journal.sync()
-        with tally.timed("write"), as_output_error():
+        with tally.timed("write"), as_output_error(folder.annotations):
             write_annotations(read_lines(folder.journal), prompts.classes, folder.annotations, prompts.class_by_prompt)
         tally.add_seconds({"total": time.perf_counter() - started})
         report = tally.report()
         seconds = {stage: round(seconds, 3) for stage, seconds in tally.seconds.items()}
-        replace(manifest, counts=tally.counts(), seconds=seconds, exit_code=report.exit_code).write(folder.manifest)
+        manifest = replace(manifest, counts=tally.counts(), seconds=seconds, exit_code=report.exit_code)
+        # That of a run that was finished before tells how long it took.
+        if earlier is None or earlier["exit_code"] is None or tally.n_images > n_before:
+            manifest.write(folder.manifest)
     return report
 
 
@@ -179,19 +184,26 @@ def _ask_about_the_rest(
                 manifest = replace(manifest, images_at_once=earlier["images_at_once"])
             segmenter = None if first is None else _loaded(settings, models)
         if earlier is None:
-            run.folder.make()
-            run.journal.make()
-            run.folder.clear()
-            run.journal.empty()
-        manifest.write(run.folder.manifest)
+            _start_afresh(run)
         run.watcher.started(n_images, n_kept)
         if segmenter is None or first is None:
             return manifest
+        manifest.write(run.folder.manifest)
         asker = BatchAsker(segmenter, run.prompts, manifest.images_at_once)
         read_batches = chain([first], read_batches)
         # Held here, these images would stay in memory to the end.
         del first
         return _process(read_batches, n_kept - start, asker, run, manifest)
+
+
+def _start_afresh(run: _Run) -> None:
+    """Make the folder and lock its journal, then take out what an earlier run left."""
+    run.folder.make()
+    run.journal.make()
+    # In this order, a run that is killed meanwhile has left nothing that resuming would stumble over.
+    run.folder.clear_records()
+    run.journal.empty()
+    run.folder.clear_pictures()
 
 
 def _loaded(settings: RunSettings, models: FoundModels) -> GroundedSegmenter:

@@ -67,7 +67,7 @@ class Journal:
         Raises:
             OutputError: If it can't be written.
         """
-        with as_output_error():
+        with as_output_error(self.path):
             self._opened.truncate(0)
 
     def recovered_lines(self) -> Iterator[JournalLine]:
@@ -77,7 +77,7 @@ class Journal:
             OutputError: If the journal can't be read or changed.
         """
         n_bytes = 0
-        with as_output_error():
+        with as_output_error(self.path):
             with self.path.open("rb") as lines:
                 for text in lines:
                     line = _parsed(text)
@@ -97,7 +97,7 @@ class Journal:
         """
         rest = f"{text_of(line)}\n".encode("ascii")
         file = self._opened
-        with as_output_error():
+        with as_output_error(self.path):
             n_bytes = os.fstat(file.fileno()).st_size
             try:
                 # One call as a rule; the system may take less, as on a disk that is about to be full.
@@ -115,7 +115,7 @@ class Journal:
         Raises:
             OutputError: If it can't.
         """
-        with as_output_error():
+        with as_output_error(self.path):
             os.fsync(self._opened.fileno())
         self._synced = time.monotonic()
 
@@ -126,7 +126,7 @@ class Journal:
         return self._file
 
     def _open(self) -> None:
-        with as_output_error():
+        with as_output_error(self.path):
             # Without Python's buffer, what was written outlives a crash of this process.
             file = FileIO(self.path, "a+")
         try:
@@ -169,7 +169,7 @@ def _parsed(text: bytes) -> JournalLine | None:
         line: JournalLine = json.loads(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and "file_name" in line else None
+    return line if isinstance(line, dict) and line.keys() >= JournalLine.__required_keys__ else None
 
 
 def _lock(file: FileIO) -> None:

@@ -11,6 +11,8 @@ from grounded_seg.loading import FoundModels
 from grounded_seg.run_folder import as_output_error
 from grounded_seg.settings import RunSettings
 
+_WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run anew with --overwrite"
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -33,7 +35,7 @@ class ImageNames:
     """Which images a run is about."""
 
     root: Path
-    """The folder that their names are relative to."""
+    """The folder that their names are relative to, absolute."""
     count: int
     sha256: str
     """Of all names, see `FoundImages.sha256`."""
@@ -84,7 +86,7 @@ def write_json(path: Path, text: str) -> None:
         OutputError: If it can't be written.
     """
     temporary = path.with_name(f".{path.name}.part")
-    with as_output_error():
+    with as_output_error(path):
         try:
             temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
             temporary.replace(path)
@@ -101,11 +103,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}); it says what a run did, and is needed") from error
+        raise InputError(f"{path} can't be read ({error.strerror}); {_WHY_NEEDED}") from error
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); it says what a run did, and is needed") from error
+        raise InputError(f"{path} is damaged ({error}); {_WHY_NEEDED}") from error
     if not isinstance(manifest, dict):
-        raise InputError(f"{path} is no manifest of a run, which is needed here")
+        raise InputError(f"{path} is no manifest of a run; {_WHY_NEEDED}")
     return manifest
 
 

@@ -69,7 +69,7 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
         journal.make()
         try:
             _merge(parts, prefixes, journal, tally)
-            with as_output_error():
+            with as_output_error(folder.annotations):
                 write_annotations(read_lines(folder.journal), parts[0].classes, folder.annotations, prompts)
         except BaseException:
             # Half of a merged run is of no use, and would be taken for a run.

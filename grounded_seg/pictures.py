@@ -24,7 +24,7 @@ def write_pictures(
     Raises:
         OutputError: If they can't be written.
     """
-    with as_output_error():
+    with as_output_error(folder.root):
         if Drawn.OVERLAY in save:
             # For a picture to look at: a JPEG takes a fiftieth of a PNG's time.
             ending = "jpg" if max(image.width, image.height) <= _JPEG_MAX_SIDE_PX else "png"

@@ -25,13 +25,17 @@ _MAX_NAME_BYTES = 255
 
 
 @contextmanager
-def as_output_error() -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into an `OutputError` of one line."""
+def as_output_error(what: Path | str = "the results") -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an `OutputError` of one line.
+
+    Args:
+        what: Is written in the block; for errors that don't name a file, as that of a disk that gets full.
+    """
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"{error.filename or 'the results'} can't be written ({error.strerror or error}); "
+            f"{error.filename or what} can't be written ({error.strerror or error}); "
             "make room or get permission there, or name another folder with --output"
         ) from error
 
@@ -96,8 +100,8 @@ class RunFolder:
         """Refuse a folder that is in use; nothing is changed yet.
 
         Raises:
-            UsageError: If it is no folder; if it holds results, and `overwrite` and `resume` are off; or if what it
-                holds was not written by a run, and would be lost.
+            UsageError: If it is no folder; if it holds results, and `overwrite` and `resume` are off; if what it holds
+                was not written by a run, and would be lost; or if it is to be resumed and the journal is gone.
             OutputError: If the folder can't be looked at.
         """
         if self.root.exists() and not self.root.is_dir():
@@ -114,6 +118,11 @@ class RunFolder:
             raise UsageError(
                 f"{self.root} holds {', '.join(used)} that no run of grounded-seg wrote; "
                 "name another folder with --output"
+            )
+        if resume and self.annotations.exists() and not (self.journal.exists() and self.journal.stat().st_size):
+            raise UsageError(
+                f"{self.annotations} is there, but not {self.journal.name}, which it was made from; start again with "
+                "--overwrite, or name another folder with --output"
             )
 
     @as_output_error()
@@ -138,14 +147,23 @@ class RunFolder:
         self.root.mkdir(parents=True, exist_ok=True)
 
     @as_output_error()
-    def clear(self) -> None:
-        """Take an earlier run's files out, all but the journal; others stay.
+    def clear_records(self) -> None:
+        """Take out an earlier run's manifest and COCO file. What is left can't be resumed any more.
 
         Raises:
             OutputError: If the folder can't be changed.
         """
-        # Without the manifest an earlier run can't be resumed any more.
-        for path in (self.manifest, *(self.root / name for name in _IMAGE_FOLDERS), self.annotations):
+        self.manifest.unlink(missing_ok=True)
+        self.annotations.unlink(missing_ok=True)
+
+    @as_output_error()
+    def clear_pictures(self) -> None:
+        """Take an earlier run's pictures out, which may be many.
+
+        Raises:
+            OutputError: If the folder can't be changed.
+        """
+        for path in (self.root / name for name in _IMAGE_FOLDERS):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -54,6 +54,25 @@ class Stopper(Silent):
             raise self.error
 
 
+class Filler(Silent):
+    """After so many images no file may grow beyond a limit: below our code, a write takes a part and then fails."""
+
+    def __init__(self, limit_bytes: int, n_images: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.n_left = n_images
+
+    def started(self, n_images: int, n_done: int) -> None:
+        self.fill()
+
+    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+        self.n_left -= 1
+        self.fill()
+
+    def fill(self) -> None:
+        if self.n_left == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
 @pytest.fixture
 def photos(paint: Paint) -> Path:
     """Good images, and one among them that can't be read."""
@@ -160,14 +179,55 @@ def test_a_finished_run_is_left_as_it_is_without_loading_a_model(
     detector: ColourDetector, photos: Path, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(photos, settings)
-    before = results_of(settings.output)
+    before, manifest = results_of(settings.output), (settings.output / "run.json").read_bytes()
     monkeypatch.setattr(batch.GroundedSegmenter, "from_settings", None)
     again = run(photos, settings, resume=True)
     assert results_of(settings.output) == before
+    assert (settings.output / "run.json").read_bytes() == manifest
     assert replace(again, seconds=0) == replace(first, seconds=0)
     assert again.exit_code == 1  # one image was skipped
-    counts = json.loads((settings.output / "run.json").read_text())["counts"]
-    assert (counts["done"], counts["empty_masks"]) == (N_IMAGES, None)
+
+
+def test_a_run_that_was_cut_off_before_its_last_file_gets_that(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(N_LINES, KeyboardInterrupt()))
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+    manifest = json.loads((settings.output / "run.json").read_text())
+    assert manifest["exit_code"] == 1
+    assert (manifest["counts"]["done"], manifest["counts"]["empty_masks"]) == (N_IMAGES, None)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_results_without_their_journal_are_not_taken_for_a_killed_run(
+    detector: ColourDetector, photos: Path, settings: RunSettings, is_there: bool
+) -> None:
+    run(photos, settings)
+    (settings.output / "results.jsonl").unlink()
+    if is_there:
+        (settings.output / "results.jsonl").touch()
+    before = results_of(settings.output)
+    with pytest.raises(UsageError, match=r"annotations\.json is there, but not results\.jsonl.*--overwrite"):
+        run(photos, settings, resume=True)
+    assert results_of(settings.output) == before
+
+
+def test_a_run_that_was_killed_while_it_cleared_the_folder_starts_afresh(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(photos, settings, prompts=prompts_from(["blue car"]))
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda _: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, settings, overwrite=True)
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
 
 
 def test_what_stopped_at_a_bad_image_may_go_on_without_it(
@@ -310,22 +370,31 @@ def test_a_full_disk_can_be_gone_on_from(
     assert results_of(settings.output) == whole
 
 
+@pytest.mark.parametrize(
+    ("what", "limit", "after", "n_done"),
+    [("run.json", 1000, 0, [0]), ("results.jsonl", 3000, 0, range(1, N_LINES)), ("annotations.json", 1000, 13, [13])],
+)
 def test_a_system_that_takes_no_more_leaves_whole_lines(
-    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    what: str,
+    limit: int,
+    after: int,
+    n_done: Sequence[int],
 ) -> None:
-    # No file may grow beyond this: below our code, a write takes a part of a line and then fails.
-    limit = len(whole["results.jsonl"]) // 2
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(OutputError, match="File too large"):
-            run(photos, settings)
+        with pytest.raises(OutputError, match=rf"{what} can't be written \(File too large\)"):
+            run(photos, settings, Filler(limit, after))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     journal = (settings.output / "results.jsonl").read_bytes()
     assert whole["results.jsonl"].startswith(journal)
-    assert journal.endswith(b"\n")
-    assert 0 < n_lines(settings.output) < N_LINES
+    assert journal.endswith(b"\n") or not journal
+    assert n_lines(settings.output) in n_done
+    assert not [path for path in settings.output.iterdir() if path.name.endswith(".part")]
     run(photos, settings, resume=True)
     assert results_of(settings.output) == whole
 

@@ -15,7 +15,7 @@ from grounded_seg.cli.options import (
     tile_options,
     tiles_from,
 )
-from grounded_seg.errors import InterruptionError, UsageError
+from grounded_seg.errors import InterruptionError, OutputError, UsageError
 from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings, SegmentSettings
 
 DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
@@ -99,6 +99,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     if resolve(settings.models).is_demo:
         note(DEMO_NOTE)
     given = [given_from(path) for path in paths]
+    folder = RunFolder(settings.output)
     try:
         with RunDisplay(json_lines=json_lines) as display:
             report = run_images(prompts, given, settings, display, progress=display.fetching)
@@ -106,7 +107,10 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
         raise InterruptionError(
             f"interrupted; what was done is kept, and the same command with --resume goes on ({settings.output})"
         ) from interrupt
-    folder = RunFolder(settings.output)
+    except OutputError as problem:
+        if not folder.journal.exists():
+            raise
+        raise OutputError(f"{problem}; what was done is kept, and the same command with --resume goes on") from problem
     display.summarise(report, folder.written())
     if report.n_skipped:
         n_images = report.n_done + report.n_skipped
