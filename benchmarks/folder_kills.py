@@ -3,9 +3,9 @@
     python benchmarks/folder_kills.py [--images 2000] [--kills 20] [--batch-size 2] [--seed 0] [--output kills.json]
 
 The demo preset on rendered scenes. A kill is SIGKILL, to the process of `grounded-seg run --resume`; every fourth
-comes at any time from its start on, the others when the journal has grown by a random number of lines. Both runs have
-to leave the same bytes of `annotations.json` and `results.jsonl`, and the same pictures; every image stands in the
-journal once.
+comes at any time from its start on, the others when the journal has grown by a random number of lines. A kill is in
+mid-journal where the killed process had written lines, but not the last one. Both runs have to leave the same bytes of
+`annotations.json` and `results.jsonl`, and the same pictures; every image stands in the journal once.
 """
 
 import argparse
@@ -40,15 +40,16 @@ def kill_moment(chance: random.Random, number: int, max_lines: int) -> tuple[int
     return chance.randint(1, max(1, max_lines)), chance.uniform(0, 0.1)
 
 
-def kill_once(command: list[str], out: Path, n_images: int, n_new_lines: int, seconds: float) -> int:
-    """Start or resume the run and kill it; gives the lines that are in the journal then."""
-    wanted = min(n_lines(out) + n_new_lines, n_images)
+def kill_once(command: list[str], out: Path, n_images: int, n_new_lines: int, seconds: float) -> tuple[int, int]:
+    """Start or resume the run and kill it; gives the lines that are in the journal before and then."""
+    before = n_lines(out)
+    wanted = min(before + n_new_lines, n_images)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and n_lines(out) < wanted:
             time.sleep(0.005)
         time.sleep(seconds)
         process.kill()
-    return n_lines(out)
+    return before, n_lines(out)
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -76,17 +77,16 @@ def main() -> int:
         subprocess.run([*command, str(whole)], check=True, capture_output=True)
         at_kills = []
         for number in range(chosen.kills):
-            lines = kill_once(
-                [*command, str(cut_off), "--resume"], cut_off, chance, chosen.images, chosen.kills, number
-            )
-            at_kills.append(lines)
-            print(f"kill {number + 1}: {lines} of {chosen.images} lines", flush=True)
+            moment = kill_moment(chance, number, max_lines=2 * chosen.images // chosen.kills)
+            before, lines = kill_once([*command, str(cut_off), "--resume"], cut_off, chosen.images, *moment)
+            at_kills.append((before, lines))
+            print(f"kill {number + 1}: {lines} of {chosen.images} lines, {lines - before} of them new", flush=True)
         subprocess.run([*command, str(cut_off), "--resume"], check=True, capture_output=True)
         names = [json.loads(line)["file_name"] for line in (cut_off / "results.jsonl").read_text().splitlines()]
         figures: dict[str, Any] = {
             "images": chosen.images,
             "kills": chosen.kills,
-            "in_mid_journal": sum(0 < lines < chosen.images for lines in at_kills),
+            "in_mid_journal": sum(before < lines < chosen.images for before, lines in at_kills),
             "each_image_once": names == [f"{index:05}.jpg" for index in range(chosen.images)],
             "same_bytes": hashes(whole) == hashes(cut_off),
         }
