@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 from safetensors.torch import load_file, save_file
+from test_adapters import save_adapter
 from tiny_florence import (
     MAX_POSITIONS,
     N_IMAGE_TOKENS,
     SIDE,
     WIDTH,
+    logits,
     make_image,
     make_network,
     make_processor,
@@ -235,8 +237,9 @@ def broken(folder: Path, target: Path, name: str, text: str | None) -> Path:
         ("tokenizer.json", "{}", "tokenizer.json"),
         ("tokenizer.json", "1", "can't be read as a tokenizer"),
         ("tokenizer.json", '{"model": {"type": "of tomorrow"}}', "can't be read as a tokenizer"),
-        ("model.safetensors", None, "no .safetensors"),
-        ("model.safetensors", "not tensors", "can't be loaded"),
+        ("model.safetensors", None, "has no weights: none of model.safetensors"),
+        ("model.safetensors", "not tensors", "can't be read as weights"),
+        ("generation_config.json", "{", "generation_config.json can't be read"),
         ("processor_config.json", "{}", "image configuration"),
         ("preprocessor_config.json", "[]", "image configuration"),
     ],
@@ -253,6 +256,25 @@ def test_a_tokenizer_without_locations_is_refused(folder: Path, tmp_path: Path) 
     text = (folder / "tokenizer.json").read_text(encoding="utf-8").replace("<loc_7>", "<lok_7>")
     with pytest.raises(WeightsError, match="<loc_7>"):
         load_florence(broken(folder, tmp_path / "lok", "tokenizer.json", text))
+
+
+def test_an_adapter_that_lies_in_the_folder_is_not_looked_at(
+    folder: Path, tmp_path: Path, model: FlorenceModel
+) -> None:
+    shutil.copytree(folder, tmp_path / "both")
+    save_adapter(tmp_path / "both")
+    network = load_florence(tmp_path / "both").network
+    assert network.state_dict().keys() == model.network.state_dict().keys()
+    torch.testing.assert_close(logits(network), logits(model.network), rtol=0, atol=0)
+
+
+def test_missing_rules_of_generation_are_filled_in_and_said(
+    folder: Path, tmp_path: Path, model: FlorenceModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = load_florence(broken(folder, tmp_path / "bare", "generation_config.json", None))
+    assert "no generation_config.json" in caplog.text
+    assert found.rules == model.rules
 
 
 def test_loading_is_silent(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

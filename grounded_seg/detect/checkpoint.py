@@ -4,14 +4,20 @@ import json
 import logging
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from transformers import Florence2ForConditionalGeneration, GenerationConfig
+from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
 from grounded_seg.detect.florence import AnswerRules, FlorenceModel
-from grounded_seg.detect.older_layout import is_older_config, older_generation, read_older_model
+from grounded_seg.detect.older_layout import (
+    NATIVE_WEIGHT_FILES,
+    StoredModel,
+    is_older_config,
+    older_generation,
+    read_older_model,
+    read_tensors,
+)
 from grounded_seg.detect.pixels import load_pixel_settings
 from grounded_seg.detect.vocabulary import Vocabulary, load_vocabulary
 from grounded_seg.errors import WeightsError
@@ -26,10 +32,10 @@ Attention = Literal["sdpa", "eager"]
 def load_florence(folder: Path, *, attention: Attention = "sdpa") -> FlorenceModel:
     """Load a Florence-2 in float32 on the CPU.
 
-    Of a native folder, as transformers' `save_pretrained` writes it, this reads `config.json`, the `.safetensors`,
-    `tokenizer.json`, and where they are there `generation_config.json` and the image configuration. A folder of the
-    first implementation (`microsoft/Florence-2-*`) is rewritten on the way, see `older_layout`. Nothing else in the
-    folder is looked at.
+    Of a native folder, as transformers' `save_pretrained` writes it, this reads `config.json`, `model.safetensors` or
+    the files that its index names, `tokenizer.json`, and where they are there `generation_config.json` and the image
+    configuration. A folder of the first implementation (`microsoft/Florence-2-*`) is rewritten on the way, see
+    `older_layout`. Nothing else in the folder is looked at.
 
     Args:
         folder: In either layout.
@@ -59,35 +65,38 @@ def load_network(
     Raises:
         WeightsError: As `load_florence` does.
     """
-    options: dict[str, Any] = {
-        "dtype": "auto" if dtype is None else dtype,
-        "attn_implementation": attention,
-        # Reported with the missing ones instead of as a page of text.
-        "ignore_mismatched_sizes": True,
-        "output_loading_info": True,
-    }
-    if has_older_layout(folder):
-        older = read_older_model(folder)
-        if dtype is None:
-            # The widest of them, so that no tensor loses bits.
-            options["dtype"] = reduce(torch.promote_types, {tensor.dtype for tensor in older.tensors.values()})
-        source: Path | None = None
-        options |= {"config": older.config, "state_dict": older.tensors}
-    else:
-        _check_native(folder)
-        source = folder
-        options |= {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    stored = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
+    # Without a wish, the widest of the file's formats, so that no tensor loses bits.
+    formats = {tensor.dtype for tensor in stored.tensors.values()} or {torch.float32}
+    dtype = dtype or reduce(torch.promote_types, formats)
     try:
         with quiet_transformers():
-            network, report = Florence2ForConditionalGeneration.from_pretrained(source, **options)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            # Given a folder, transformers would also load an adapter that lies in it, unasked and unchecked.
+            network, report = Florence2ForConditionalGeneration.from_pretrained(
+                None,
+                config=stored.config,
+                state_dict=stored.tensors,
+                dtype=dtype,
+                attn_implementation=attention,
+                # Reported with the missing ones instead of as a page of text.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise WeightsError(f"{folder} can't be loaded as Florence-2 ({first_line(error)})") from error
     check_report(folder, "Florence-2", report)
-    if source is None:
-        network.generation_config, is_given = older_generation(folder)
-        if not is_given:
-            _LOG.warning("%s has no generation_config.json: taking Florence-2's rules of generation.", folder)
+    network.generation_config, is_given = older_generation(folder)
+    if not is_given:
+        _LOG.warning("%s has no generation_config.json: taking Florence-2's rules of generation.", folder)
     return network
+
+
+def _read_native_model(folder: Path) -> StoredModel:
+    try:
+        config = Florence2Config.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{folder / 'config.json'} isn't that of a Florence-2 ({first_line(error)})") from error
+    return StoredModel(config, read_tensors(folder, NATIVE_WEIGHT_FILES))
 
 
 def has_older_layout(folder: Path) -> bool:
@@ -107,11 +116,6 @@ def has_older_layout(folder: Path) -> bool:
     if config.get("model_type") != "florence2":
         raise WeightsError(f"{folder} holds a {config.get('model_type')!r}, not a Florence-2; name another folder")
     return is_older
-
-
-def _check_native(folder: Path) -> None:
-    if not any(folder.glob("*.safetensors")):
-        raise WeightsError(f"{folder} has no .safetensors file; other weight files are not read, they can hold code")
 
 
 def _check_fits(folder: Path, network: Florence2ForConditionalGeneration, vocabulary: Vocabulary) -> None:

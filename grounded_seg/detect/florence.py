@@ -71,7 +71,7 @@ class FlorenceModel:
         Returns:
             (n, n_image_tokens, width) on the model's device: what the text encoder reads of each image.
         """
-        values = pixel_values(images, self.pixels).to(self.network.device, self.network.dtype)
+        values = pixel_values(images, self.pixels, self.network.device).to(self.network.dtype)
         features: torch.Tensor = self.network.get_image_features(values).pooler_output
         return features
 

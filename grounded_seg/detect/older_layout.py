@@ -5,7 +5,7 @@ Only `config.json` and the weights are read here, never the folder's code: `mode
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,6 +29,8 @@ from grounded_seg.weights.strict_loading import first_line, named
 SINGLE_FILE, INDEX_FILE, PICKLE_FILE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 WEIGHT_FILES = (SINGLE_FILE, INDEX_FILE, PICKLE_FILE)
 """Where the weights may lie, in the order of preference."""
+NATIVE_WEIGHT_FILES = WEIGHT_FILES[:2]
+"""The native layout was never stored otherwise."""
 
 GENERATION_DEFAULTS: Mapping[str, Any] = {
     "bos_token_id": 0,
@@ -91,8 +93,8 @@ _MASK_TOKEN_ID = 50264
 
 
 @dataclass(frozen=True, eq=False)
-class OlderModel:
-    """A model of the first implementation, said in transformers' words."""
+class StoredModel:
+    """What a folder holds, in transformers' words."""
 
     config: Florence2Config
     tensors: dict[str, torch.Tensor]
@@ -105,7 +107,7 @@ def is_older_config(config: Mapping[str, Any]) -> bool:
     return "dim_embed" in vision or vision.get("model_type") in ("davit", "florence2_vision")
 
 
-def read_older_model(folder: Path) -> OlderModel:
+def read_older_model(folder: Path) -> StoredModel:
     """Read a folder of the first implementation.
 
     Whether the tensors are all that the configuration asks for is only known once they are on a network.
@@ -119,7 +121,7 @@ def read_older_model(folder: Path) -> OlderModel:
         config = native_config(older)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{folder / 'config.json'} isn't that of a Florence-2 ({first_line(error)})") from error
-    return OlderModel(config, native_tensors(folder, _read_tensors(folder), is_tied=config.tie_word_embeddings))
+    return StoredModel(config, native_tensors(folder, read_tensors(folder), is_tied=config.tie_word_embeddings))
 
 
 def native_config(older: Mapping[str, Any]) -> Florence2Config:
@@ -201,10 +203,19 @@ def older_generation(folder: Path) -> tuple[GenerationConfig, bool]:
         raise WeightsError(f"{folder / 'generation_config.json'} can't be read ({first_line(error)})") from error
 
 
-def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+def read_tensors(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
+    """Read the weights of a folder, of either layout, as they are stored.
+
+    Args:
+        folder: The model's.
+        names: Files to look for; the first that is there is read, and if it is an index, those that it names.
+
+    Raises:
+        WeightsError: If none is there, it can't be read, or it holds something else than tensors.
+    """
+    found = next((name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise WeightsError(f"{folder} has no weights: none of {', '.join(WEIGHT_FILES)} is there")
+        raise WeightsError(f"{folder} has no weights: none of {', '.join(names)} is there")
     path = folder / found
     try:
         if found == INDEX_FILE:
