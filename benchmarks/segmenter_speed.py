@@ -3,14 +3,16 @@
     python benchmarks/segmenter_speed.py [--size vit_b] [--boxes 20] [--image 1280x720] [--output segmenter_speed.json]
 
 Weights are random (their spread scaled so that no layer fades out), times don't depend on them. Both sides run in this
-process, one after the other; the masks of the float32 path are compared with the official ones. Beside each time stands
-what a large matrix product of this machine allows. Post-processing is compared on blob-shaped logits put in at the
-decoder's output of both sides, because random weights give confetti. Peak memory is measured in processes of its own.
+process, one after the other: once to warm up, then the median of three. Masks and scores of the float32 path are held
+against the official ones. Beside the times of the networks stands what a large matrix product of this machine allows.
+Post-processing is compared on blob-shaped logits put in at the decoder's output of both sides, because random weights
+give confetti. Peak memory is measured in processes of its own, also with many boxes on one image.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ import torch
 from pycocotools import mask as coco_mask
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
+from torch.utils.flop_counter import FlopCounterMode
 
 from grounded_seg.masks import mask_from_run_length, run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize
@@ -84,17 +87,25 @@ def blobs(n: int, side: int) -> torch.Tensor:
     )
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device, repeats: int = 3) -> float:
-    """Take the best of a few runs after one to warm up, so that a busy machine disturbs least."""
+def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    """Take the median of three runs after one to warm up."""
     work()
     times = []
-    for _ in range(repeats):
+    for _ in range(3):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-    return min(times)
+    return statistics.median(times)
+
+
+def tflop_of(work: Callable[[], Any]) -> float:
+    """Count the arithmetic of matrix products and convolutions, in TFLOP."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        work()
+    return counter.get_total_flops() / 1e12
 
 
 def tflops(device: torch.device, dtype: torch.dtype) -> float:
@@ -141,22 +152,22 @@ def our_post(network: SamNetwork, logits: torch.Tensor, size: ImageSize) -> list
     ]
 
 
-def run_official(sam: Sam, image: Image, found: list[Detection]) -> list[np.ndarray]:
-    """Run the usual chain from the image to the masks and their encoding."""
+def run_official(sam: Sam, image: Image, found: list[Detection]) -> tuple[list[np.ndarray], list[float]]:
+    """Run the usual chain from the image to the masks and their encoding; give masks and scores."""
     predictor = SamPredictor(sam)
     predictor.set_image(image.pixels)
     boxes = torch.tensor([one.box_xyxy for one in found], device=predictor.device)
     boxes = predictor.transform.apply_boxes_torch(boxes, (image.height, image.width))
-    masks, _, _ = predictor.predict_torch(None, None, boxes=boxes, multimask_output=False)
+    masks, scores, _ = predictor.predict_torch(None, None, boxes=boxes, multimask_output=False)
     arrays = [mask[0].cpu().numpy() for mask in masks]
     for array in arrays:
         coco_mask.encode(np.asfortranarray(array.astype(np.uint8)))
-    return arrays
+    return arrays, scores[:, 0].tolist()
 
 
-def peak_above_model(kind: str, options: argparse.Namespace) -> float:
+def peak_above_model(kind: str, n_boxes: int, options: argparse.Namespace) -> float:
     """Measure in a process of its own how far memory rises above the loaded model, in MB."""
-    command = [sys.executable, __file__, "--peak", kind, "--size", options.size, "--boxes", str(options.boxes)]
+    command = [sys.executable, __file__, "--peak", kind, "--size", options.size, "--boxes", str(n_boxes)]
     command += ["--post-boxes", str(options.post_boxes)]
     command += ["--image", f"{options.image.width}x{options.image.height}", "--device", "cpu"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -206,7 +217,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "device": str(device),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "encoder_tflop": SIZES[options.size][1],
+        "tflop": {"encoder_s": SIZES[options.size][1]},
         "tflops": {},
         "official": {},
         "ours": {},
@@ -216,18 +227,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "encoder_s": seconds_of(lambda: official_embedding(predictor, image), device),
             "decoder_s": seconds_of(lambda: official_logits(predictor, image, found), device),
         }
-        official_masks = run_official(sam, image, found)
+        expected = run_official(sam, image, found)
         logits = blobs(options.post_boxes, sam.prompt_encoder.image_embedding_size[0] * 4).to(device)
         encoded = official_post(sam, logits, POST_SIZE)
-        figures["official"]["post_s"] = seconds_of(lambda: official_post(sam, logits, POST_SIZE), device, repeats=1)
+        figures["official"]["post_s"] = seconds_of(lambda: official_post(sam, logits, POST_SIZE), device)
         for dtype in dict.fromkeys((torch.float32, fast)):
             name = str(dtype).removeprefix("torch.")
             figures["tflops"][name] = tflops(device, dtype)
             network = SamNetwork(build(options.size), device, dtype)
-            figures["ours"][name] = _measure_ours(network, image, found, logits, device)
+            figures["ours"][name], figures["tflop"]["decoder_s"] = _measure_ours(network, image, found, logits, device)
             if dtype is torch.float32:
-                assert our_post(network, logits, POST_SIZE) == [one["counts"] for one in encoded]
-                figures["agreement"] = _agreement(SamSegmenter(network), image, found, official_masks)
+                ours = our_post(network, logits, POST_SIZE)
+                figures["equal_run_lengths"] = sum(
+                    one == other["counts"] for one, other in zip(ours, encoded, strict=True)
+                )
+                figures["agreement"] = _agreement(SamSegmenter(network), image, found, *expected)
     if fast is torch.float32:
         figures["note"] = f"{device} computes bfloat16 and float16 no faster than float32: those lines are left out"
     return figures
@@ -235,7 +249,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _measure_ours(
     network: SamNetwork, image: Image, found: list[Detection], logits: torch.Tensor, device: torch.device
-) -> dict[str, float]:
+) -> tuple[dict[str, float], float]:
+    """Give the seconds of each stage, and the arithmetic of the decoder in TFLOP."""
     [embedding] = network.encode([image])
     frame, size = network.frame(image.size), image.size
     boxes = torch.tensor([one.box_xyxy for one in found]) * torch.tensor(
@@ -243,21 +258,32 @@ def _measure_ours(
     )
     # The segmenter's own chunks.
     chunks = torch.split(boxes.to(device), SamSegmenter(network)._boxes_per_chunk)
-    return {
+
+    def decode() -> list[Any]:
+        return [network.decode(embedding, chunk, multimask=False) for chunk in chunks]
+
+    seconds = {
         "encoder_s": seconds_of(lambda: network.encode([image]), device),
-        "decoder_s": seconds_of(
-            lambda: [network.decode(embedding, chunk, multimask=False) for chunk in chunks], device
-        ),
+        "decoder_s": seconds_of(decode, device),
         "post_s": seconds_of(lambda: our_post(network, logits, POST_SIZE), device),
     }
+    return seconds, tflop_of(decode)
 
 
-def _agreement(segmenter: SamSegmenter, image: Image, found: list[Detection], expected: list[np.ndarray]) -> float:
-    """Compute the share of pixels in which both sides agree; an empty mask is one without pixels."""
+def _agreement(
+    segmenter: SamSegmenter, image: Image, found: list[Detection], masks: list[np.ndarray], scores: list[float]
+) -> dict[str, float]:
+    """Compare with the official masks and scores; an empty mask is one without pixels."""
     [segmented] = segmenter.segment([image], [found])
-    made = {one.detection: mask_from_run_length(one.mask) for one in segmented.instances if one.mask is not None}
-    empty = np.zeros((image.height, image.width), dtype=np.bool_)
-    return float(np.mean([made.get(one, empty) == mask for one, mask in zip(found, expected, strict=True)]))
+    made = {one.detection: one for one in segmented.instances}
+    shares, differences = [], []
+    for detection, mask, score in zip(found, masks, scores, strict=True):
+        one = made.get(detection)
+        ours = np.zeros_like(mask) if one is None or one.mask is None else mask_from_run_length(one.mask)
+        shares.append(float(np.mean(ours == mask)))
+        if one is not None and one.mask_score is not None:
+            differences.append(abs(one.mask_score - min(max(score, 0), 1)))
+    return {"pixels": statistics.mean(shares), "least_of_a_mask": min(shares), "score_difference": max(differences)}
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -268,15 +294,22 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(f"{dtype}: a large matrix product reaches {limit:.3f} TFLOP/s")
         for stage in ("encoder_s", "decoder_s", "post_s"):
             usual = figures["official"][stage]
-            least = figures["encoder_tflop"] and figures["encoder_tflop"] / limit if stage == "encoder_s" else None
-            at_least = f"   arithmetic limit {least:.2f} s" if least else ""
+            tflop = figures["tflop"].get(stage)
+            at_least = f"   {tflop:.3f} TFLOP, at least {tflop / limit:.3f} s" if tflop else ""
             ratio = usual / ours[stage]
             lines.append(
                 f"  {stage[:-2]:8} usual {usual:8.3f} s   ours {ours[stage]:8.3f} s   {ratio:5.1f} x{at_least}"
             )
-    lines.append(f"masks agree with the official ones in {figures['agreement']:.4%} of the pixels (float32)")
+    agreement = figures["agreement"]
+    lines.append(
+        f"float32 masks agree with the official ones in {agreement['pixels']:.4%} of the pixels, in each at least in "
+        f"{agreement['least_of_a_mask']:.4%}; scores to {agreement['score_difference']:.1e}"
+    )
+    lines.append(f"run lengths are equal for {figures['equal_run_lengths']} of {figures['post_boxes']} blobs")
     for name, (usual, ours) in figures.get("peak_mb", {}).items():
         lines.append(f"peak memory, {name}: usual {usual:.0f} MB, ours {ours:.0f} MB, {ours / max(usual, 1):.2f} of it")
+    for n_boxes, ours in figures.get("peak_mb_by_boxes", {}).items():
+        lines.append(f"peak memory of the whole stage, {n_boxes} boxes: ours {ours:.0f} MB")
     return "\n".join([*lines, *([figures["note"]] if "note" in figures else [])])
 
 
@@ -289,7 +322,10 @@ def main() -> None:
     options.add_argument("--image", default="1280x720", help="width x height in pixels")
     options.add_argument("--device", default="cpu")
     options.add_argument(
-        "--no-peak", action="store_true", help="leave the memory out, which loads the model four times"
+        "--many-boxes", type=int, default=1000, help="on one image, for ours alone: is memory bounded?"
+    )
+    options.add_argument(
+        "--no-peak", action="store_true", help="leave the memory out, which loads the model five times"
     )
     options.add_argument("--peak", choices=["ours", "official", "ours-post", "official-post"], help=argparse.SUPPRESS)
     options.add_argument("--output", type=Path, help="write the figures as JSON")
@@ -301,8 +337,12 @@ def main() -> None:
     figures = measure(chosen)
     if not chosen.no_peak:
         figures["peak_mb"] = {
-            name: [peak_above_model(kind, chosen) for kind in (f"official{suffix}", f"ours{suffix}")]
+            name: [peak_above_model(kind, chosen.boxes, chosen) for kind in (f"official{suffix}", f"ours{suffix}")]
             for name, suffix in (("whole stage", ""), ("logits to run lengths", "-post"))
+        }
+        figures["peak_mb_by_boxes"] = {
+            str(chosen.boxes): figures["peak_mb"]["whole stage"][1],
+            str(chosen.many_boxes): peak_above_model("ours", chosen.many_boxes, chosen),
         }
     print(table(figures))
     if chosen.output:

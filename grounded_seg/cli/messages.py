@@ -17,9 +17,10 @@ _QUIET = {
 
 
 def set_up_messages(*, debug: bool) -> None:
-    """Show warnings of this package as one line each; hush the libraries unless `debug` is on."""
+    """Show this package's warnings, on a terminal its notes too, a line each; hush the libraries without `debug`."""
     log = logging.getLogger("grounded_seg")
-    log.setLevel(logging.DEBUG if debug else logging.WARNING)
+    quiet = logging.INFO if sys.stderr.isatty() else logging.WARNING
+    log.setLevel(logging.DEBUG if debug else quiet)
     log.handlers = [_Echo()]
     log.propagate = False
     if debug:
@@ -51,7 +52,7 @@ class _Echo(logging.Handler):
     """Prints a record as one line on stderr, after the traceback that it may bring."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the record with its level in front."""
+        """Print the record with its level in front; plain information is a note."""
         if record.exc_info:
             click.echo(logging.Formatter().formatException(record.exc_info), err=True)
-        _line(record.levelname.lower(), record.getMessage())
+        _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())

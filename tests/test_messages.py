@@ -1,0 +1,46 @@
+"""What of this package's own words reaches stderr."""
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from grounded_seg.cli.messages import set_up_messages
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Undo what is set for the process."""
+    loggers = [logging.getLogger("grounded_seg"), logging.getLogger()]
+    before = [(log, log.level, log.handlers[:], log.propagate) for log in loggers]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.environ", {})
+        yield
+    for log, level, handlers, propagate in before:
+        log.setLevel(level)
+        log.handlers, log.propagate = handlers, propagate
+
+
+@pytest.mark.parametrize(
+    ("on_terminal", "debug", "shown"),
+    [
+        (False, False, ["warning: two lines"]),
+        (True, False, ["note: one", "warning: two lines"]),
+        (False, True, ["debug: none", "note: one", "warning: two lines"]),
+    ],
+)
+def test_notes_are_for_terminals_and_warnings_for_all(
+    on_terminal: bool,
+    debug: bool,
+    shown: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
+    set_up_messages(debug=debug)
+    log = logging.getLogger("grounded_seg.somewhere")
+    log.debug("none")
+    log.info("one")
+    log.warning("two\nlines")
+    assert capsys.readouterr().err.splitlines() == shown
