@@ -6,7 +6,8 @@ from typing import Any
 
 from grounded_seg.coco.dataset import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
-from grounded_seg.coco.predictions import Prediction, read_predictions
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.predictions_reader import read_predictions
 from grounded_seg.coco.scores import Scores, score
 
 Box = tuple[float, float, float, float]

@@ -32,7 +32,8 @@ class FakeVersions:
 
 def found_models(detector_sha256: str = "0" * 64) -> Any:
     """Stand for `loading.FoundModels` of two models without an adapter."""
-    detector, segmenter = SimpleNamespace(sha256=detector_sha256), SimpleNamespace(sha256="1" * 64)
+    detector = SimpleNamespace(name="fake detector", sha256=detector_sha256)
+    segmenter = SimpleNamespace(name="fake segmenter", sha256="1" * 64)
     return SimpleNamespace(
         detector=detector,
         adapter=None,

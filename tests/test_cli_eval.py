@@ -13,6 +13,7 @@ from conftest import Paint
 from fakes import ColourDetector, found_models
 
 from grounded_seg.cli import main
+from grounded_seg.coco import plots
 from grounded_seg.errors import OutputError
 from grounded_seg.evaluation import answers
 
@@ -68,6 +69,7 @@ def test_models_are_asked_and_both_stages_measured(scenes: Path, detector: Colou
     assert report["errors"]["mask_AP_lost_to"]["detector"] == 0
     assert report["errors"]["mask_AP_lost_to"]["segmenter"] == pytest.approx(1 - report["masks"]["AP"])
     assert report["speed"]["images_per_s"] > 0
+    assert set(report["made_with"]) >= {"weights", "device", "dtype", "versions", "detect", "segment"}
     assert "intervals" not in report
 
 
@@ -129,6 +131,7 @@ def test_an_evaluation_goes_on_where_it_was(
         assert grounded_seg(*asked).exit_code == 1
     lines = tmp_path / "kept" / "answers.jsonl"
     lines.write_text(lines.read_text() + '{"image_id": 2, "inst')
+    before = lines.stat().st_ino
     assert "add --resume" in grounded_seg(*asked).stderr
     detector.batch_sizes.clear()
     report = report_of(scenes, "-o", tmp_path / "kept", "--resume")
@@ -137,6 +140,9 @@ def test_an_evaluation_goes_on_where_it_was(
     detector.batch_sizes.clear()
     assert {**report_of(scenes, "-o", tmp_path / "kept", "--resume"), "speed": None} == {**whole, "speed": None}
     assert detector.batch_sizes == []
+    # Written on, never written anew: there is no moment at which answers could be lost.
+    assert lines.stat().st_ino == before
+    assert len(lines.read_text().splitlines()) == 1 + 3
     other = grounded_seg(*asked, "--resume", "--beams", 3)
     assert other.exit_code == 2
     assert "answers to other detect" in other.stderr
@@ -216,6 +222,7 @@ def test_plots_and_the_page_of_the_worst_images(scenes: Path, detector: ColourDe
         (["--images", "nowhere"], 3, "3 of 3 listed images are not in nowhere, such as '1.png'"),
         (["--predictions", "x.json", "--absent", "2"], 2, "--absent"),
         (["--images", ".", "--resume"], 2, "--output"),
+        (["--predictions", "x.json", "-o", "kept"], 2, "they don't go with --predictions"),
         (["--images", ".", "--score-threshold", "2"], 2, "score-threshold"),
     ],
 )
@@ -229,6 +236,31 @@ def test_wrong_requests_are_one_line(scenes: Path, arguments: list[str], code: i
 def test_an_image_of_another_size_is_refused(scenes: Path, detector: ColourDetector) -> None:
     PIL.Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(scenes.parent / "images" / "2.png")
     outcome = grounded_seg("eval", scenes, "--images", scenes.parent / "images")
+    assert outcome.exit_code == 3
+    assert "'2.png' is 40 x 30 px there, but upright it is 30 x 40 px" in outcome.stderr
+
+
+def test_plots_without_matplotlib_are_refused_before_anything_is_asked(
+    scenes: Path, detector: ColourDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "find_spec", lambda _: None)
+    outcome = grounded_seg("eval", scenes, "--images", scenes.parent / "images", "--plots", "plots")
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert "pip install 'grounded-seg[plots]'" in outcome.stderr
+    assert detector.batch_sizes == []
+
+
+def test_the_page_of_a_files_predictions_needs_images_that_fit(scenes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = written(tmp_path / "found.json", [{"image_id": 2, "category_id": 2, "bbox": [1, 1, 5, 5], "score": 0.9}])
+    images = scenes.parent / "images"
+    asked = ("eval", scenes, "--predictions", found, "--images", images, "--plots", tmp_path / "plots")
+    assert grounded_seg(*asked).exit_code == 0
+    page = (tmp_path / "plots" / "worst.html").read_text()
+    assert "The 2 worst of 3 images" in page
+    assert "By F1 at IoU 0.5 of boxes with a score of at least 0.5" in page
+    PIL.Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(images / "2.png")
+    outcome = grounded_seg(*asked)
     assert outcome.exit_code == 3
     assert "'2.png' is 40 x 30 px there, but upright it is 30 x 40 px" in outcome.stderr
 
@@ -257,6 +289,19 @@ def test_two_reports_are_compared(tmp_path: Path) -> None:
     )
     same = grounded_seg("compare", tmp_path / "good.json", tmp_path / "good.json", "--intervals", 20)
     assert "**" not in same.stdout
+
+
+def test_what_is_not_alike_in_two_reports_is_said(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:
+    asked = ("eval", scenes, "--images", scenes.parent / "images")
+    assert grounded_seg(*asked, "--json", tmp_path / "all.json").exit_code == 0
+    some = ("--absent", 1, "--score-threshold", 0.25, "--json", tmp_path / "some.json")
+    assert grounded_seg(*asked, *some).exit_code == 0
+    outcome = grounded_seg("compare", tmp_path / "all.json", tmp_path / "some.json", "--intervals", 2)
+    # Image 1 is asked about red, green and blue, image 2 about red and one more, image 3 about one.
+    assert "all.json is about 9 questions, some.json about 6" in outcome.stdout
+    assert "take scores from 0.5 on in all.json, from 0.25 on in some.json" in outcome.stdout
+    same = grounded_seg("compare", tmp_path / "all.json", tmp_path / "all.json", "--intervals", 2)
+    assert "Not alike" not in same.stdout
 
 
 def test_reports_of_different_data_sets_are_not_compared(tmp_path: Path) -> None:

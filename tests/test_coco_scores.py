@@ -84,7 +84,7 @@ def test_images_are_scored_one_by_one(tmp_path: Path) -> None:
 def test_a_report_comes_back_whole(tmp_path: Path) -> None:
     document = truth((1, 1, HERE), (2, 2, FAR), n_images=3)
     scores = scored(tmp_path, document, results((1, 1, HERE, 0.9), (3, 2, FAR, 0.4)), n_draws=3)
-    report = report_of(scores, {"images_per_s": 2.0}, ("a note",))
+    report = report_of(scores, {"images_per_s": 2.0}, ("a note",), {"predictions": "found.json"})
     saved = read_report(written(tmp_path / "report.json", json.dumps(report, allow_nan=False)))
     assert saved.file_names == ("1.png", "2.png", "3.png")
     assert set(saved.matches) == {"boxes", "masks"}
@@ -98,7 +98,9 @@ def test_a_report_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_the_parts_of_a_report(tmp_path: Path) -> None:
-    report: dict[str, Any] = report_of(scored(tmp_path, truth((1, 1, HERE)), results((1, 1, HERE, 0.9))), None, ())
+    scores = scored(tmp_path, truth((1, 1, HERE)), results((1, 1, HERE, 0.9)))
+    report: dict[str, Any] = report_of(scores, None, (), {"predictions": "found.json"})
+    assert report["made_with"] == {"predictions": "found.json"}
     assert {"boxes", "masks", "presence", "calibration", "errors"} <= set(report)
     assert not {"masks_given_true_boxes", "speed", "intervals"} & set(report)
     assert [report["boxes"][name] is None for name in FIGURES].count(True) == 4

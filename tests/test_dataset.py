@@ -10,7 +10,8 @@ from coco_cases import Box, results, scored, truth, written
 from grounded_seg.coco.dataset import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.metrics import evaluate
-from grounded_seg.coco.predictions import PredictionFile, read_predictions
+from grounded_seg.coco.predictions import PredictionFile
+from grounded_seg.coco.predictions_reader import read_predictions
 from grounded_seg.errors import InputError
 from grounded_seg.masks import area_px
 
@@ -181,6 +182,7 @@ def with_images(*images: dict[str, Any]) -> dict[str, Any]:
         (changed(segmentation={"size": [100, 100], "counts": "zz"}), "annotations[0]: a "),
         (changed(segmentation=[["a", "b"]]), "'a' is no number"),
         (changed(segmentation=7), "neither polygons nor run lengths"),
+        (changed(segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]]), "a polygon reaches far beyond its image of 100 x 100 px"),
         (changed(area="large"), "annotations[0]: 'large' is no number; correct it"),
     ],
 )
@@ -262,8 +264,25 @@ def test_a_journal_is_matched_by_names(tmp_path: Path) -> None:
     assert "1 of 2 images have no results, such as '2.png'" in file.notes[0]
     with pytest.raises(InputError, match=r"results.jsonl:1: this is no line of a run's journal"):
         read_found(tmp_path, "{}", "results.jsonl")
+    with pytest.raises(InputError, match=r"results.jsonl:1: .*its instances are no list of objects"):
+        read_found(tmp_path, '{"file_name": "1.png", "status": "done", "instances": [7]}', "results.jsonl")
     with pytest.raises(InputError, match="isn't among the --prompts"):
         read_found(tmp_path, text, "results.jsonl", class_by_prompt={"other": "car"})
+
+
+def test_a_journal_whose_run_was_killed_is_read_up_to_there(tmp_path: Path) -> None:
+    lines = [{"file_name": f"{number}.png", "status": "done", "instances": []} for number in (1, 2)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    file = read_found(tmp_path, text[:-9], "results.jsonl")
+    assert "the last line is cut off and was left out" in file.notes[0]
+    assert "1 of 2 images have no results, such as '2.png'" in file.notes[1]
+    assert read_found(tmp_path, text[:-1], "results.jsonl").notes == ()
+
+
+def test_a_box_without_mask_is_filled_within_its_image(tmp_path: Path) -> None:
+    document = changed(segmentation=[], bbox=[60, 50, 1e12, 1e12], area=1)
+    masks = [one["segmentation"] for one in read(tmp_path, document).document("segm")["annotations"]]
+    assert area_px(masks[0]) == 40 * 50
 
 
 @pytest.mark.parametrize(
@@ -276,6 +295,10 @@ def test_a_journal_is_matched_by_names(tmp_path: Path) -> None:
         ([7], "[0]: it names no image"),
         (run_file(image_id=99), "annotations[0]: its image_id or category_id isn't listed"),
         (run_file() | {"images": [{"id": 5, "file_name": "other.png"}]}, "is about none of the images of"),
+        (
+            run_file() | {"images": [{"id": 5, "file_name": "a/1.png"}, {"id": 6, "file_name": "b/1.png"}]},
+            "'a/1.png' and 'b/1.png' could both be the data set's '1.png'",
+        ),
         (run_file() | {"images": [{"id": 5}]}, "an image lacks its id or file_name"),
     ],
 )

@@ -87,12 +87,15 @@ def evaluate(
     # These import numpy and rich, which would slow --help down.
     from grounded_seg.cli.counted import counted
     from grounded_seg.cli.eval_tables import show_evaluation
+    from grounded_seg.coco.plots import check_can_plot
     from grounded_seg.evaluation.evaluate import EvaluationSettings
     from grounded_seg.evaluation.evaluate import evaluate as measure
 
+    if plots is not None:
+        check_can_plot()
     settings = EvaluationSettings(
         ground_truth=ground_truth,
-        source=predictions or _ask_settings(images, options),
+        source=_ask_settings(images, options) if predictions is None else _only_scored(predictions, options),
         score_threshold=settings_from(DetectSettings, options).score_threshold,
         prompts=options["prompts"],
         n_absent=options["absent"],
@@ -109,6 +112,13 @@ def evaluate(
     for path in written:
         click.echo(path)
     return 0
+
+
+def _only_scored(predictions: Path, options: dict[str, Any]) -> Path:
+    """Refuse what only goes with asking the models."""
+    if options["output"] is not None or options["resume"]:
+        raise UsageError("--output and --resume keep what the models answer; they don't go with --predictions")
+    return predictions
 
 
 def _ask_settings(images: Path | None, options: dict[str, Any]) -> "AskSettings":
@@ -141,7 +151,7 @@ def _ask_settings(images: Path | None, options: dict[str, Any]) -> "AskSettings"
 def _write_json(evaluation: "Evaluation", path: Path) -> Path:
     from grounded_seg.coco.report import report_of
 
-    report = report_of(evaluation.scores, evaluation.speed, evaluation.notes)
+    report = report_of(evaluation.scores, evaluation.speed, evaluation.notes, evaluation.made_with)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

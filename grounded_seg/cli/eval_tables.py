@@ -9,12 +9,11 @@ from rich.text import Text
 from grounded_seg.cli.console import stdout_console
 from grounded_seg.coco.average_precision import FIGURES
 from grounded_seg.coco.error_types import ErrorKind
-from grounded_seg.coco.scored_shapes import Kind
+from grounded_seg.coco.scored_shapes import KIND_NAMES
 from grounded_seg.coco.scores import PRESENCE_FIGURES, Scores
 from grounded_seg.evaluation.evaluate import Evaluation
 
 _STAGE_TITLES = {"boxes": "boxes", "masks": "masks", "masks_given_true_boxes": "masks given the true boxes"}
-_KINDS: dict[Kind, str] = {"bbox": "boxes", "segm": "masks"}
 _MAX_CLASSES = 100
 """Rows per class; all of them are in the JSON."""
 
@@ -68,7 +67,7 @@ def _presence(scores: Scores) -> Table:
     table = _table(f"presence, score >= {scores.score_threshold:g}", "there", "not there", *PRESENCE_FIGURES, "pmF1")
     values = (presence.IL_FPR, presence.IL_MCC, presence.cgF1, presence.pmF1)
     table.add_row(
-        f"measured on {_KINDS[scores.presence_kind]}",
+        f"measured on {KIND_NAMES[scores.presence_kind]}",
         str(presence.n_positive),
         str(presence.n_negative),
         *map(_shown, values),
@@ -82,7 +81,7 @@ def _presence(scores: Scores) -> Table:
 def _errors(scores: Scores) -> Table:
     """Give a row per kind of error with how often it happens and what it costs."""
     kinds = list(scores.error_summaries)
-    table = _table("error", *(f"{_KINDS[kind]}\n{what}" for kind in kinds for what in ("count", "AP50 cost")))
+    table = _table("error", *(f"{KIND_NAMES[kind]}\n{what}" for kind in kinds for what in ("count", "AP50 cost")))
     for error in ErrorKind:
         costs = [scores.error_summaries[kind].per_kind[error] for kind in kinds]
         table.add_row(error.value, *(text for one in costs for text in (str(one.n), _shown(one.AP50_cost))))
@@ -91,7 +90,7 @@ def _errors(scores: Scores) -> Table:
 
 def _shares(scores: Scores) -> list[str]:
     lines = [
-        f"calibration error of the score, {_KINDS[kind]}: {_shown(one.error)}"
+        f"calibration error of the score, {KIND_NAMES[kind]}: {_shown(one.error)}"
         for kind, one in scores.calibration.items()
     ]
     if scores.loss is not None:

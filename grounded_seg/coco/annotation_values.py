@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from grounded_seg.errors import InputError
-from grounded_seg.masks import run_length_from_coco
+from grounded_seg.masks import run_length_from_coco, run_length_from_polygons
 from grounded_seg.records import ImageSize, RunLength
 
 
@@ -106,8 +106,12 @@ def mask_of(raw: Any, size: ImageSize | None, place: str, notes: Notes) -> RunLe
 
 
 def mask_of_box(box_xywh: tuple[float, float, float, float], size: ImageSize) -> RunLength:
-    """Fill a box: x, y, width, height in pixels."""
-    [filled] = coco_mask.frPyObjects(np.array([box_xywh], dtype=np.float64), size.height, size.width)
+    """Fill the part of a box that is within the image: x, y, width, height in pixels."""
+    x, y, width, height = box_xywh
+    x0, x1 = np.clip([x, x + width], 0, size.width)
+    y0, y1 = np.clip([y, y + height], 0, size.height)
+    within = np.array([[x0, y0, x1 - x0, y1 - y0]], dtype=np.float64)
+    [filled] = coco_mask.frPyObjects(within, size.height, size.width)
     return RunLength(size=size, counts=filled["counts"])
 
 
@@ -131,8 +135,10 @@ def _from_polygons(value: Any, size: ImageSize, place: str, notes: Notes) -> Run
             parts.append(corners)
     if not parts:
         return None
-    merged = coco_mask.merge(coco_mask.frPyObjects(parts, size.height, size.width))
-    return RunLength(size=size, counts=merged["counts"])
+    try:
+        return run_length_from_polygons(parts, size)
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 def _from_text(raw: Any, what: str, place: str, notes: Notes) -> Any:

@@ -1,6 +1,6 @@
 """Two reports on the same data set beside each other: what changed, how sure that is, and on which images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,8 @@ class Comparison:
     second_name: str
     n_images: int
     n_draws: int
+    notes: tuple[str, ...]
+    """What was measured otherwise in one than in the other, a line each."""
     figures: tuple[FigureChange, ...]
     better: tuple[ImageChange, ...]
     """Most improved first."""
@@ -99,6 +101,7 @@ def compare(first: SavedScores, second: SavedScores, n_draws: int = 1000) -> Com
         second_name=second.path.name,
         n_images=n_images,
         n_draws=n_draws,
+        notes=tuple(_unlike(first, second)),
         figures=tuple(changes),
         better=tuple(sorted((one for one in images if one.second > one.first), key=lambda o: o.first - o.second)),
         worse=tuple(sorted((one for one in images if one.second < one.first), key=lambda o: o.second - o.first)),
@@ -111,6 +114,8 @@ def markdown_of(comparison: Comparison) -> str:
         f"Figures of {comparison.first_name} and {comparison.second_name} on {comparison.n_images} images; in brackets "
         f"the 95 % interval of the difference over {comparison.n_draws} paired draws, bold where it leaves out 0.",
     ]
+    for note in comparison.notes:
+        lines += ["", f"**Not alike:** {note}"]
     for part, title in _TITLES.items():
         changes = [one for one in comparison.figures if one.part == part]
         if changes:
@@ -148,6 +153,21 @@ def _check_same_data_set(first: SavedScores, second: SavedScores) -> None:
     if not same:
         raise InputError(
             f"{first.path} and {second.path} were measured on different data sets; run eval on the same file for both"
+        )
+
+
+def _unlike(first: SavedScores, second: SavedScores) -> Iterator[str]:
+    """Say what else differs than the predictions, and which figures that moves."""
+    one, other = first.tallies, second.tallies
+    if not (np.array_equal(one.image, other.image) and np.array_equal(one.category, other.category)):
+        yield (
+            f"{first.path.name} is about {len(one.image)} questions, {second.path.name} about {len(other.image)} (see "
+            "`--absent` of eval); fewer questions leave fewer chances to be wrong, in all figures."
+        )
+    if first.score_threshold != second.score_threshold:
+        yield (
+            f"presence and the images' F1 take scores from {first.score_threshold:g} on in {first.path.name}, from "
+            f"{second.score_threshold:g} on in {second.path.name}."
         )
 
 

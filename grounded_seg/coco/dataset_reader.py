@@ -119,7 +119,7 @@ class _Reader:
             texts[text] = place + 1
             if isinstance(entry.get("id"), str):
                 self._notes.add(f"ids of {key} are text", f"{key}[{place}]")
-        if all(text.isdigit() for text in texts):
+        if all(text.isascii() and text.isdigit() for text in texts):
             return {text: int(text) for text in texts}
         return texts
 

@@ -5,6 +5,7 @@ which keeps global state.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,7 +14,7 @@ import numpy as np
 from grounded_seg.coco.average_precision import RECALL_THRESHOLDS
 from grounded_seg.coco.error_types import ErrorKind
 from grounded_seg.coco.matching import ALL_SIZES, AT_50
-from grounded_seg.coco.scored_shapes import Kind
+from grounded_seg.coco.scored_shapes import KIND_NAMES
 from grounded_seg.coco.scores import Scores, Stage
 from grounded_seg.errors import OutputError, UsageError
 
@@ -27,7 +28,16 @@ _MAX_CURVES = 12
 _MAX_CONFUSED = 30
 """Classes in the confusion picture: with more nothing could be read."""
 _BACKGROUND = "nothing"
-_STAGE_NAMES: dict[Kind, str] = {"bbox": "boxes", "segm": "masks"}
+
+
+def check_can_plot() -> None:
+    """Look for matplotlib, before anything is measured that is to be drawn.
+
+    Raises:
+        UsageError: If it isn't installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plots needs matplotlib; install it with `pip install 'grounded-seg[plots]'`")
 
 
 def write_plots(scores: Scores, folder: Path) -> list[Path]:
@@ -44,8 +54,9 @@ def write_plots(scores: Scores, folder: Path) -> list[Path]:
         UsageError: If matplotlib isn't installed.
         OutputError: If a file can't be written.
     """
+    check_can_plot()
     return [
-        _written(folder / f"{name}-{_STAGE_NAMES[stage.kind]}.png", draw, scores, stage)
+        _written(folder / f"{name}-{KIND_NAMES[stage.kind]}.png", draw, scores, stage)
         for stage in (scores.boxes, scores.masks)
         if stage is not None
         for name, draw in _PICTURES.items()
@@ -53,10 +64,8 @@ def write_plots(scores: Scores, folder: Path) -> list[Path]:
 
 
 def _written(path: Path, draw: _Draw, scores: Scores, stage: Stage) -> Path:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("--plots needs matplotlib; install it with `pip install 'grounded-seg[plots]'`") from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 5.5), layout="constrained")
     draw(figure.add_subplot(), scores, stage)
     try:
@@ -80,7 +89,7 @@ def _precision_recall(axes: "Axes", _: Scores, stage: Stage) -> None:
         axes.plot(RECALL_THRESHOLDS, mean, color="black", linewidth=2.5, label=f"all classes {mean.mean():.2f}")
         axes.legend(title="AP50", fontsize="small")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.set_title(f"Precision and recall at IoU 0.5: {_STAGE_NAMES[stage.kind]}")
+    axes.set_title(f"Precision and recall at IoU 0.5: {KIND_NAMES[stage.kind]}")
 
 
 def _score_histogram(axes: "Axes", _: Scores, stage: Stage) -> None:
@@ -96,7 +105,7 @@ def _score_histogram(axes: "Axes", _: Scores, stage: Stage) -> None:
         axes.set_yscale("log")
     axes.legend()
     axes.set(xlabel="score", ylabel="predictions")
-    axes.set_title(f"Scores of right and wrong predictions at IoU 0.5: {_STAGE_NAMES[stage.kind]}")
+    axes.set_title(f"Scores of right and wrong predictions at IoU 0.5: {KIND_NAMES[stage.kind]}")
 
 
 def _reliability(axes: "Axes", scores: Scores, stage: Stage) -> None:
@@ -105,14 +114,17 @@ def _reliability(axes: "Axes", scores: Scores, stage: Stage) -> None:
     filled = [one for one in calibration.bins if one.n]
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="a score means what it says")
     heights = [one.share_right or 0.0 for one in filled]
-    axes.bar([(one.low + one.high) / 2 for one in filled], heights, width=0.09, alpha=0.6)
-    axes.plot([one.mean_score or 0.0 for one in filled], heights, "o", color="black", label="mean score of a bin")
-    for one, height in zip(filled, heights, strict=True):
-        axes.annotate(str(one.n), ((one.low + one.high) / 2, height), ha="center", va="bottom", fontsize="small")
+    middles = [(one.low + one.high) / 2 for one in filled]
+    axes.bar(middles, heights, width=0.09, alpha=0.6, label="share that is right, of so many predictions")
+    axes.plot([one.mean_score or 0.0 for one in filled], heights, "o", color="black", label="mean score")
+    for one, middle, height in zip(filled, middles, heights, strict=True):
+        above = (0, 6)
+        axes.annotate(str(one.n), (middle, height), above, textcoords="offset points", ha="center", fontsize="small")
     error = "-" if calibration.error is None else f"{calibration.error:.3f}"
-    axes.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.08))
-    axes.set_title(f"Reliability: expected calibration error {error}")
-    axes.legend(loc="upper left")
+    axes.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.12))
+    axes.set_title(f"Reliability of {KIND_NAMES[stage.kind]} at IoU 0.5: expected calibration error {error}")
+    # Bars may stand anywhere: below the picture nothing is hidden.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize="small", ncols=3)
 
 
 def _confusion(axes: "Axes", scores: Scores, stage: Stage) -> None:
@@ -146,7 +158,7 @@ def _confusion(axes: "Axes", scores: Scores, stage: Stage) -> None:
             ink = "white" if shares[row, column] > 0.6 else "black"
             axes.text(column, row, str(count), ha="center", va="center", fontsize=size, color=ink)
     axes.set(xlabel=f"predicted, score at least {scores.score_threshold:g}", ylabel="true")
-    axes.set_title(f"What is taken for what at IoU 0.5: {_STAGE_NAMES[stage.kind]}")
+    axes.set_title(f"What is taken for what at IoU 0.5: {KIND_NAMES[stage.kind]}")
 
 
 _PICTURES: dict[str, _Draw] = {

@@ -19,14 +19,13 @@ from grounded_seg.coco.average_precision import FIGURES
 from grounded_seg.coco.json_file import read_json
 from grounded_seg.coco.matching import Matches
 from grounded_seg.coco.presence import PresenceTallies
-from grounded_seg.coco.scored_shapes import Index
+from grounded_seg.coco.scored_shapes import KIND_NAMES, Index
 from grounded_seg.coco.scores import Scores, Stage
 from grounded_seg.errors import InputError
 
 _BITS = ("matched", "ignored", "truth_counts")
 """Boolean arrays of a match, stored eight to a byte."""
 _COLUMNS = ("answer", "image", "category", "score", "rank", "truth", "truth_image", "truth_category")
-_KIND_NAMES = {"bbox": "boxes", "segm": "masks"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +41,20 @@ class SavedScores:
     score_threshold: float
 
 
-def report_of(scores: Scores, speed: Mapping[str, float] | None, notes: tuple[str, ...]) -> dict[str, Any]:
+def report_of(
+    scores: Scores, speed: Mapping[str, float] | None, notes: tuple[str, ...], made_with: Mapping[str, Any]
+) -> dict[str, Any]:
     """Put scores into the form of `eval --json`; parts that weren't measured are left out.
 
     Args:
         scores: What was measured.
         speed: Seconds per stage and image, and images per second; None for predictions from a file.
         notes: What there is to say about how the data were read.
+        made_with: Where the predictions come from, in JSON.
     """
     report: dict[str, Any] = {name: _stage_report(stage) for name, stage in scores.stages().items()}
     report["presence"] = {
-        "measured_on": _KIND_NAMES[scores.presence_kind],
+        "measured_on": KIND_NAMES[scores.presence_kind],
         "score_threshold": scores.score_threshold,
         **asdict(scores.presence),
         "per_class": [
@@ -60,8 +62,8 @@ def report_of(scores: Scores, speed: Mapping[str, float] | None, notes: tuple[st
             for name, summary in zip(scores.index.names, scores.presence_per_class, strict=True)
         ],
     }
-    report["calibration"] = {_KIND_NAMES[kind]: asdict(one) for kind, one in scores.calibration.items()}
-    report["errors"] = {_KIND_NAMES[kind]: asdict(one) for kind, one in scores.error_summaries.items()}
+    report["calibration"] = {KIND_NAMES[kind]: asdict(one) for kind, one in scores.calibration.items()}
+    report["errors"] = {KIND_NAMES[kind]: asdict(one) for kind, one in scores.error_summaries.items()}
     if scores.loss is not None:
         report["errors"]["mask_AP_lost_to"] = asdict(scores.loss)
     if scores.missed_masks is not None:
@@ -71,6 +73,7 @@ def report_of(scores: Scores, speed: Mapping[str, float] | None, notes: tuple[st
     if scores.intervals:
         report["intervals"] = scores.intervals
     report["notes"] = list(notes)
+    report["made_with"] = dict(made_with)
     report["data_set"] = {
         "file": scores.data_set.path.name,
         "n_objects": len(scores.data_set.objects),

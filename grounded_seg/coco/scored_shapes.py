@@ -18,6 +18,9 @@ from grounded_seg.records import ImageSize, RunLength
 Kind = Literal["bbox", "segm"]
 """What is compared: boxes, or masks."""
 
+KIND_NAMES: Mapping[Kind, str] = {"bbox": "boxes", "segm": "masks"}
+"""As reports, tables and plots call them."""
+
 CocoShape: TypeAlias = list[float] | dict[str, Any]
 """x, y, width, height in pixels; or a compressed run-length mask. Both as pycocotools' `iou` takes them."""
 

@@ -5,6 +5,7 @@ true boxes, and the seconds of each stage.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -47,11 +48,14 @@ class AskSettings:
             raise UsageError("--resume goes on with the answers of a folder; name it with --output")
 
 
-def _header(questions: Questions, settings: AskSettings, models: FoundModels) -> dict[str, Any]:
-    """Everything that the answers depend on, in JSON; weights by their hash, as they may have moved."""
+def asked_with(settings: AskSettings, models: FoundModels) -> dict[str, Any]:
+    """Say in JSON what the models are, where they run and how they are asked; for the answers' file and the report."""
     weights = {part: getattr(models, part) for part in ("detector", "adapter", "segmenter")}
     fixed = {
-        "weights": {part: None if located is None else located.sha256 for part, located in weights.items()},
+        "weights": {
+            part: None if located is None else {"name": located.name, "sha256": located.sha256}
+            for part, located in weights.items()
+        },
         "device": models.device,
         "dtype": models.dtype,
         "threads": models.threads,
@@ -61,6 +65,16 @@ def _header(questions: Questions, settings: AskSettings, models: FoundModels) ->
         "tiles": None if settings.tiles is None else asdict(settings.tiles),
         "boxes_only": settings.boxes_only,
         "batch_size": settings.batch_size,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(fixed))
+    return plain
+
+
+def _header(questions: Questions, settings: AskSettings, models: FoundModels) -> dict[str, Any]:
+    """Everything that the answers depend on; weights by their hash, as they may have moved."""
+    fixed = asked_with(settings, models)
+    fixed["weights"] = {part: located and located["sha256"] for part, located in fixed["weights"].items()}
+    fixed |= {
         "images": {str(image.id): image.file_name for image in questions.data_set.images},
         "prompts": {str(image): asked.class_by_prompt for image, asked in questions.by_image.items()},
         "boxes": [(one.image_id, one.category_id, one.bbox_xywh) for one in questions.data_set.objects],
@@ -80,8 +94,10 @@ def kept_lines(questions: Questions, settings: AskSettings, models: FoundModels)
     if settings.output is None:
         return []
     path, header = settings.output / LINES_NAME, _header(questions, settings, models)
+    text = _text_of(path)
     # A line that was cut off by a kill is asked again.
-    complete = [line for line in _text_of(path).splitlines(keepends=True) if line.endswith("\n")]
+    whole = text[: text.rfind("\n") + 1]
+    complete = whole.splitlines()
     try:
         first, lines = json.loads(complete[0]) if complete else header, [json.loads(line) for line in complete[1:]]
     except ValueError as error:
@@ -93,7 +109,11 @@ def kept_lines(questions: Questions, settings: AskSettings, models: FoundModels)
         raise UsageError(f"{path} holds answers to other {', '.join(changed)}; name another --output")
     with as_output_error():
         settings.output.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join([json.dumps(header) + "\n", *complete[1:]]), encoding="utf-8")
+        if not lines:
+            path.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        elif whole != text:
+            # The rest stays as it is: a file written anew could be lost in a crash, with all its answers.
+            os.truncate(path, len(whole.encode()))
     return lines
 
 

@@ -1,10 +1,9 @@
 """Run the pipeline on a data set: what it finds, what it makes of the true boxes, and how long that takes."""
 
-import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from grounded_seg.boxes import areas_px, array_from_boxes, clip
@@ -13,10 +12,9 @@ from grounded_seg.coco.export import annotation_from_instance
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.errors import InputError
-from grounded_seg.evaluation.answer_file import AskSettings, keep, kept_lines
+from grounded_seg.evaluation.answer_file import AskSettings, asked_with, keep, kept_lines
+from grounded_seg.evaluation.listed_images import check_all_there, read_listed
 from grounded_seg.evaluation.questions import Questions
-from grounded_seg.images import read_image
 from grounded_seg.loading import FoundModels, find_models
 from grounded_seg.masks import run_length_from_coco
 from grounded_seg.pipeline import GroundedSegmenter
@@ -36,6 +34,8 @@ class Answers:
     """None where masks weren't asked for, or the data set has none."""
     speed: Mapping[str, float]
     """Images per second, and seconds per image of each stage, without loading the models."""
+    made_with: Mapping[str, Any]
+    """Weights, settings, device and versions, in JSON."""
 
 
 def answers_for(questions: Questions, settings: AskSettings, progress: Progress) -> Answers:
@@ -47,7 +47,7 @@ def answers_for(questions: Questions, settings: AskSettings, progress: Progress)
         WeightsError, DeviceError: As for `GroundedSegmenter.from_preset`.
         OutputError: If the answers can't be kept.
     """
-    _check_images(questions.data_set, settings.images)
+    check_all_there(questions.data_set, settings.images)
     models = find_models(settings.models, boxes_only=settings.boxes_only)
     lines = kept_lines(questions, settings, models)
     done = {line["image_id"] for line in lines}
@@ -57,16 +57,13 @@ def answers_for(questions: Questions, settings: AskSettings, progress: Progress)
             lines.append(line)
             keep(line, settings)
             progress(len(lines), len(questions.data_set.images))
-    return _answers_from(lines, questions, with_true_boxes=_asks_true_boxes(questions.data_set, settings))
-
-
-def _check_images(data_set: DataSet, folder: Path) -> None:
-    missing = [image.file_name for image in data_set.images if not os.path.isfile(folder / image.file_name)]
-    if missing:
-        raise InputError(
-            f"{data_set.path}: {len(missing)} of {len(data_set.images)} listed images are not in {folder}, such as "
-            f"{missing[0]!r}; name their folder with --images, or take them out of the file"
-        )
+    predictions, given = _predictions(lines, questions)
+    return Answers(
+        predictions=predictions,
+        given_true_boxes=given if _asks_true_boxes(questions.data_set, settings) else None,
+        speed=_speed([line["seconds"] for line in lines]),
+        made_with=asked_with(settings, models),
+    )
 
 
 def _asks_true_boxes(data_set: DataSet, settings: AskSettings) -> bool:
@@ -89,22 +86,12 @@ def _new_lines(
         if all(image.id in done for image in batch):
             continue
         started = time.perf_counter()
-        pixels = [_read(image, questions.data_set, settings.images) for image in batch]
+        pixels = [read_listed(image, questions.data_set, settings.images) for image in batch]
         read_s = (time.perf_counter() - started) / len(batch)
         for image, line in zip(batch, _ask(batch, pixels, segmenter, questions, settings), strict=True):
             line["seconds"]["read"] = read_s
             if image.id not in done:
                 yield line
-
-
-def _read(image: DataSetImage, data_set: DataSet, folder: Path) -> Image:
-    decoded = read_image(folder / image.file_name)
-    if image.size is not None and decoded.size != image.size:
-        raise InputError(
-            f"{data_set.path}: {image.file_name!r} is {image.size.width} x {image.size.height} px there, but upright "
-            f"it is {decoded.width} x {decoded.height} px; name the data set's own images with --images"
-        )
-    return decoded
 
 
 def _ask(
@@ -159,25 +146,23 @@ def _true_boxes(image: DataSetImage, pixels: Image, data_set: DataSet) -> list[D
     ]
 
 
-def _answers_from(lines: Iterable[Mapping[str, Any]], questions: Questions, *, with_true_boxes: bool) -> Answers:
+def _predictions(
+    lines: Iterable[Mapping[str, Any]], questions: Questions
+) -> tuple[tuple[Prediction, ...], tuple[Prediction, ...]]:
+    """Take what was found, and what was made of the true boxes, by image."""
     id_by_name = {name: class_id for class_id, name in questions.data_set.classes.items()}
     class_by_prompt = questions.prompts.class_by_prompt
-    predictions, given = [], []
-    seconds: dict[str, float] = {}
-    n_images = 0
+    found, given = [], []
     for line in sorted(lines, key=lambda one: int(one["image_id"])):
-        n_images += 1
         for one in line["instances"]:
             category_id = id_by_name[class_by_prompt[one["attributes"]["prompt"]]]
-            predictions.append(_prediction(line["image_id"], category_id, one, one["score"]))
+            found.append(_prediction(line["image_id"], category_id, one, one["score"]))
         for one in line["given_true_boxes"] or ():
             # All boxes are true: what ranks these masks is the segmenter's own score.
             score = one["attributes"]["mask_score"]
             category_id = id_by_name[one["attributes"]["prompt"]]
             given.append(_prediction(line["image_id"], category_id, one, 1.0 if score is None else score))
-        for stage, share in line["seconds"].items():
-            seconds[stage] = seconds.get(stage, 0.0) + share
-    return Answers(tuple(predictions), tuple(given) if with_true_boxes else None, _speed(seconds, n_images))
+    return tuple(found), tuple(given)
 
 
 def _prediction(image_id: int, category_id: int, annotation: Mapping[str, Any], score: float) -> Prediction:
@@ -193,7 +178,12 @@ def _prediction(image_id: int, category_id: int, annotation: Mapping[str, Any], 
     )
 
 
-def _speed(seconds: Mapping[str, float], n_images: int) -> dict[str, float]:
+def _speed(seconds_of_images: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average the stages; the true boxes are asked beside the chain, and don't slow it down."""
+    seconds: Counter[str] = Counter()
+    for stages in seconds_of_images:
+        seconds.update(stages)
+    n_images = len(seconds_of_images)
     per_image = {f"{stage}_s_per_image": total / n_images for stage, total in seconds.items()}
     chain_s = sum(total for stage, total in seconds.items() if stage != "true_boxes")
     return {"images_per_s": n_images / chain_s, **per_image} if chain_s else per_image

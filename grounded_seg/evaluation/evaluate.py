@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from grounded_seg.coco.dataset import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.json_file import read_json
-from grounded_seg.coco.predictions import Prediction, read_predictions
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.predictions_reader import read_predictions
 from grounded_seg.coco.scores import Scores, score
 from grounded_seg.detect.prompts import PromptSet, read_classes
 from grounded_seg.errors import InputError, UsageError
@@ -50,6 +52,8 @@ class Evaluation:
     predictions: tuple[Prediction, ...]
     speed: Mapping[str, float] | None
     """None for predictions from a file."""
+    made_with: Mapping[str, Any]
+    """Where the predictions come from, in JSON: weights and settings, or the file's name."""
     notes: tuple[str, ...]
     """What there is to say about how the files were read, a line each."""
 
@@ -82,7 +86,8 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         boxes_only=settings.boxes_only,
         n_draws=settings.n_draws,
     )
-    return Evaluation(scores, answers.predictions, answers.speed, (*data_set.notes, *questions.notes))
+    notes = (*data_set.notes, *questions.notes)
+    return Evaluation(scores, answers.predictions, answers.speed, answers.made_with, notes)
 
 
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
@@ -110,7 +115,7 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         boxes_only=settings.boxes_only,
         n_draws=settings.n_draws,
     )
-    return Evaluation(scores, file.predictions, None, tuple(notes))
+    return Evaluation(scores, file.predictions, None, {"predictions": path.name}, tuple(notes))
 
 
 def _prompts_of_run(path: Path) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from grounded_seg.coco.image_scores import image_scores
 from grounded_seg.coco.matching import ALL_SIZES
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.scored_shapes import KIND_NAMES
 from grounded_seg.coco.scores import Scores, Stage
-from grounded_seg.images import read_image
+from grounded_seg.evaluation.listed_images import read_listed
 from grounded_seg.masks import area_px
 from grounded_seg.overlay import draw, save_overlay
 from grounded_seg.records import Detection, Image, ImageResult, Instance, RunLength
@@ -48,7 +50,7 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
         The page.
 
     Raises:
-        ImageError: If an image can't be read.
+        InputError: If an image is missing, can't be read, or isn't of the size that the data set says.
         OutputError: If a file can't be written.
     """
     stage = scores.masks or scores.boxes
@@ -59,7 +61,7 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
     sections = []
     for number, place in enumerate(order, start=1):
         image = scores.data_set.images[place]
-        pixels = read_image(images / image.file_name)
+        pixels = read_listed(image, scores.data_set, images)
         seen = [one for one in predictions if one.image_id == image.id and one.score >= scores.score_threshold]
         names = [f"worst/{number:03}-truth.jpg", f"worst/{number:03}-predicted.jpg"]
         with as_output_error():
@@ -71,7 +73,11 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
         )
         sections.append(_section(title, _faults(scores, stage, place), names))
     page = folder / PAGE_NAME
-    intro = f"<h1>The {len(order)} worst of {len(scores.data_set.images)} images</h1>\n"
+    intro = (
+        f"<h1>The {len(order)} worst of {len(scores.data_set.images)} images</h1>\n"
+        f"<p>By F1 at IoU 0.5 of {KIND_NAMES[stage.kind]} with a score of at least {scores.score_threshold:g}; images "
+        "without a fault are not shown. Errors are named with the class that was predicted, or missed.</p>\n"
+    )
     with as_output_error():
         folder.mkdir(parents=True, exist_ok=True)
         page.write_text(_HEAD + intro + "".join(sections) + "</body></html>\n", encoding="utf-8")
@@ -102,7 +108,9 @@ def _faults(scores: Scores, stage: Stage, place: int) -> str:
 
 
 def _drawn(image: Image, data_set: DataSet, instances: Iterable[Instance]) -> npt.NDArray[np.uint8]:
-    result = ImageResult(path=image.path, size=image.size, instances=tuple(instances))
+    # Where the data set doesn't say how large its images are, predicted masks may be of any size.
+    fitting = [one if one.mask is None or one.mask.size == image.size else replace(one, mask=None) for one in instances]
+    result = ImageResult(path=image.path, size=image.size, instances=tuple(fitting))
     return draw(image, result, tuple(data_set.classes.values()))
 
 
