@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from older_florence import REFERENCE, older_folder, outputs
+from older_florence import REFERENCE, older_folder, older_name, outputs
 from safetensors.torch import load_file, save_file
 from tiny_florence import make_network, make_tokenizer
+from transformers import Florence2ForConditionalGeneration
 
 from grounded_seg.detect.checkpoint import load_florence, load_network
 from grounded_seg.detect.vocabulary import OWN_TOKENS, load_vocabulary
@@ -69,6 +70,18 @@ def test_the_same_numbers_come_out_whatever_the_widths(folder: Path) -> None:
         torch.testing.assert_close(network.state_dict()[name], tensor, rtol=0, atol=0)
     assert network.config.vision_config.embed_dim == [8, 16, 16, 32]
     assert network.config.text_config.encoder_ffn_dim == 64
+
+
+def test_every_tensor_of_a_deeper_model_has_its_home() -> None:
+    config = make_network().config
+    config.vision_config.depths = (2, 1, 11, 3)
+    config.text_config.encoder_layers, config.text_config.decoder_layers = 12, 11
+    with torch.device("meta"):
+        names = Florence2ForConditionalGeneration(config).state_dict().keys()
+    assert "model.vision_tower.blocks.2.10.channel_block.ffn.fc1.weight" in names
+    tied = {native for older in TIED_TENSORS if (native := native_tensor(older))}
+    for name in names:
+        assert native_tensor(older_name(name)) == name or name in tied
 
 
 def test_a_whole_model_comes_out_of_an_older_folder(folder: Path) -> None:
