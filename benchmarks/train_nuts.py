@@ -2,8 +2,9 @@
 
     python benchmarks/train_nuts.py FOLDER [--data ../shared/data/nuts] [--output train_nuts.json]
 
-The demo's small model learns ten photographs by heart, with full tuning: what is measured is that learning works, not
-that it generalises. The same ten are train, valid and test; 18 photographs in all, the others stay unused.
+First all 18 photographs, split by seed: a few steps of an adapter, and `run` and `eval` with it, to see that the loop
+closes. Then the demo's small model learns ten photographs by heart, with full tuning: what is measured is that learning
+works, not that it generalises. The same ten are train, valid and test.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 N_IMAGES = 10
+PROMPTS = "date; fig; hazelnut"
+TOOL = (sys.executable, "-m", "grounded_seg.cli")
 
 
 def main() -> None:
@@ -27,15 +30,15 @@ def main() -> None:
     options.add_argument("--lr", default="1e-3")
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
+    close_the_loop(chosen.data, chosen.folder / "adapter-run")
     scenes = chosen.folder / "photos"
     write_splits(chosen.data, scenes)
     run = chosen.folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     started = time.monotonic()
-    tool = [sys.executable, "-m", "grounded_seg.cli"]
     subprocess.run(
         [
-            *(*tool, "train", str(scenes), "-o", str(run), "--preset", "demo", "--method", "full"),
+            *(*TOOL, "train", str(scenes), "-o", str(run), "--preset", "demo", "--method", "full"),
             *("--parts", "language,vision,projector,head", "--epochs", str(chosen.epochs), "--lr", chosen.lr),
             *("--batch-size", "30", "--no-augment", "--location-spread", "1", "--warmup-steps", "20"),
             *("--weight-decay", "0", "--eval-images", "2", "--keep", "1", "--best-metric", "loss"),
@@ -43,20 +46,31 @@ def main() -> None:
         check=True,
     )
     minutes = (time.monotonic() - started) / 60
-    prompts = "date; fig; hazelnut"
-    models = ["--preset", "demo", "--detector", str(run / "model"), "--adapter", "none"]
-    found = chosen.folder / "found"
-    subprocess.run([*tool, "run", prompts, str(scenes / "test"), "-o", str(found), "--overwrite", *models], check=True)
-    report = chosen.folder / "eval.json"
-    subprocess.run(
-        [*tool, "eval", str(run / "test.json"), "--images", str(scenes / "test"), "--json", str(report), *models],
-        check=True,
-    )
-    boxes = json.loads(report.read_text())["boxes"]
+    boxes = run_and_eval(run, scenes / "test", "--detector", str(run), "--adapter", "none")
     figures = {"minutes": minutes, "AP50": boxes["AP50"], "AP": boxes["AP"], "images": N_IMAGES}
     print(f"train AP50 {boxes['AP50']:.3f}, AP {boxes['AP']:.3f} on {N_IMAGES} photographs after {minutes:.1f} minutes")
     if chosen.output:
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def close_the_loop(data: Path, run: Path) -> None:
+    """Train an adapter on the COCO file as it is, and use it."""
+    shutil.rmtree(run, ignore_errors=True)
+    what = ["train", str(data / "trainval.json"), "-o", str(run), "--preset", "demo", "--recipe", "quick"]
+    subprocess.run([*TOOL, *what, "--max-steps", "10"], check=True)
+    boxes = run_and_eval(run, data / "images", "--adapter", str(run))
+    print(f"an adapter of 10 steps: AP {boxes['AP']:.3f} on the photographs of the test split")
+
+
+def run_and_eval(run: Path, images: Path, *models: str) -> dict[str, Any]:
+    """Look for the classes on all images, and score the test split; the figures of the boxes."""
+    options = ["--preset", "demo", *models]
+    found, report = run.with_name(f"{run.name}-found"), run.with_name(f"{run.name}-eval.json")
+    subprocess.run([*TOOL, "run", PROMPTS, str(images), "-o", str(found), "--overwrite", *options], check=True)
+    scored = ["eval", str(run / "test.json"), "--images", str(images), "--json", str(report)]
+    subprocess.run([*TOOL, *scored, *options], check=True)
+    boxes: dict[str, Any] = json.loads(report.read_text())["boxes"]
+    return boxes
 
 
 def write_splits(data: Path, folder: Path) -> None:

@@ -57,7 +57,8 @@ def test_the_whole_loop(base: Path, tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     manifest = json.loads((found / "run.json").read_text())
     assert manifest["models"]["adapter"]["name"] == str(run / "adapter")
-    scored = invoke("eval", run / "test.json", "--images", data, "--detector", base, *models)
+    # The folder of the training means the adapter in it.
+    scored = invoke("eval", run / "test.json", "--images", data, "--detector", base, "--adapter", run, *models[2:])
     assert scored.exit_code == 0, scored.output
     other = save_tiny_florence(tmp_path / "other", seed=1)
     refused = invoke("run", "red", data, "-o", tmp_path / "x", "--detector", other, *models)
@@ -77,6 +78,17 @@ def test_a_dry_run_trains_nothing(base: Path, tmp_path: Path) -> None:
     assert "reaches out of the image" in looked.stderr
     assert {path.name for path in run.iterdir()} == {"examples"}
     assert list((run / "examples").glob("*.jpg"))
+
+
+def test_what_is_left_out_is_told(base: Path, tmp_path: Path) -> None:
+    document = coco_document()
+    document["annotations"][3]["bbox"] = [30, 0, 20, 10]
+    path = write_coco(tmp_path / "data", document)
+    trained = invoke("train", path.parent, *options(base, tmp_path / "run"), "--max-steps", "1", "--no-report")
+    assert trained.exit_code == 0, trained.output
+    [line] = trained.stderr.splitlines()
+    assert line.startswith(f"warning: left out: {path}:")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["left_out"] == [line.partition("out: ")[2]]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +127,15 @@ def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_p
         (True, True, 2),
         (True, False, 7),
     ]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_data_set_without_anything_to_learn_is_exit_3(base: Path, tmp_path: Path, more: list[str]) -> None:
+    data = write_coco(tmp_path / "data", {**coco_document(), "annotations": []}).parent
+    result = invoke("train", data, *options(base, tmp_path / "run"), *more)
+    assert result.exit_code == 3
+    assert "has neither objects nor texts to train on" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_data_set_is_exit_3(base: Path, tmp_path: Path) -> None:

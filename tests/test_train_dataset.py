@@ -148,6 +148,38 @@ def test_texts_are_asked_as_given(tmp_path: Path) -> None:
     }
 
 
+def test_rows_about_the_boxes_of_one_image_are_one_example(tmp_path: Path) -> None:
+    """Else the first row would deny the green box, and the second the red ones."""
+    rows = [*ROWS, od_row("a.png", "green<loc_0><loc_0><loc_99><loc_99>"), ROWS[0], od_row("a.png", "x", "<CAPTION>")]
+    write_jsonl(tmp_path, rows)
+    found = [row for split in read(tmp_path).splits.values() for row in split.examples if row.image.name == "a.png"]
+    boxed, text = found
+    assert isinstance(boxed, BoxExample)
+    assert isinstance(text, TextExample)
+    assert [box.label for box in boxed.boxes] == ["red", "red", "green"]
+
+
+def test_an_image_that_coco_lists_twice_is_one_example(tmp_path: Path) -> None:
+    document = coco_document()
+    document["images"].append({**document["images"][0], "id": 77})
+    document["annotations"][2]["image_id"] = 77
+    document["annotations"][3] |= {"image_id": 77, "iscrowd": 1}
+    write_coco(tmp_path, document)
+    [row] = [row for split in read(tmp_path).splits.values() for row in split.examples if row.image.name == "a.png"]
+    assert isinstance(row, BoxExample)
+    assert [box.label for box in row.boxes] == ["green"]
+    assert row.unsure == {"red"}
+
+
+def test_lines_end_where_json_says(tmp_path: Path) -> None:
+    caption = json.dumps(od_row("a.png", "one\u2028two\u0085three", "<CAPTION>"), ensure_ascii=False)
+    path = write_jsonl(tmp_path, [caption, *ROWS, "{"])
+    data = read(tmp_path)
+    assert [fault.place for fault in data.faults] == [f"{path}:8"]
+    [text] = [row for split in data.splits.values() for row in split.examples if isinstance(row, TextExample)]
+    assert text.answer == "one\u2028two\u0085three"
+
+
 @pytest.mark.parametrize(
     ("row", "what"),
     [
@@ -164,6 +196,9 @@ def test_texts_are_asked_as_given(tmp_path: Path) -> None:
         (od_row("a.png", "red"), "location tokens behind it"),
         (od_row("a.png", "text", "<CAPTION>more"), "takes no text"),
         (od_row("a.png", "<loc_2000>", "<OCR>"), "no token <loc_2000>"),
+        (od_row("a.png", "red<loc_1><loc_2>", "<CAPTION_TO_PHRASE_GROUNDING>red"), "2 location tokens"),
+        (od_row("a.png", "<loc_9><loc_2><loc_3><loc_4>", "<REGION_PROPOSAL>"), "wrong order"),
+        (od_row("a.png", "STOP" + "<loc_1>" * 7, "<OCR_WITH_REGION>"), "aren't eight a text"),
     ],
 )
 def test_a_broken_row_is_left_out_and_named(tmp_path: Path, row: Any, what: str) -> None:
@@ -275,6 +310,26 @@ def test_a_broken_yolo_line_is_named(tmp_path: Path, line: str, what: str) -> No
     [fault] = read(tmp_path).faults
     assert fault.place == f"{labels / 'a.txt'}:2"
     assert what in fault.what
+
+
+def test_yolo_labels_without_an_image_are_named(tmp_path: Path) -> None:
+    labels = write_yolo(tmp_path)
+    (labels / "gone.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (labels / "classes.txt").write_text("red\ngreen\n")
+    [fault] = read(tmp_path).faults
+    assert str(fault) == f"{labels / 'gone.txt'}:1: there is no image of this name; add it or take the file out"
+
+
+def test_yolo_may_name_several_folders(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    more = tmp_path / "images" / "more"
+    more.mkdir()
+    (tmp_path / "images" / "train" / "a.png").rename(more / "a.png")
+    (tmp_path / "labels" / "train" / "a.txt").unlink()
+    (tmp_path / "data.yaml").write_text("train: [images/train, images/more]\nnames: [red, green]\n")
+    rows = [row for split in read(tmp_path).splits.values() for row in split.examples]
+    assert {row.image.name for row in rows} == set(IMAGES)
+    assert read(tmp_path).faults == ()
 
 
 def test_grey_transparent_and_sideways_images_are_read_upright(tmp_path: Path) -> None:

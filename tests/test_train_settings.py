@@ -42,6 +42,12 @@ def test_the_caption_recipe_is_what_it_says() -> None:
     assert (settings.split[1], settings.seed) == (5, 42)
 
 
+def test_the_quick_recipe_is_what_it_says() -> None:
+    settings = settings_from("quick", None, PLACES)
+    assert (settings.rank, settings.alpha, settings.dropout) == (16, 32.0, 0.0)
+    assert (settings.lr, settings.epochs, settings.batch_size) == (1e-3, 3, 16)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_a_whole_set_of_settings(name: str) -> None:
     assert settings_from(name, None, PLACES).recipe == name
@@ -114,6 +120,8 @@ def test_what_does_not_go_together_is_refused(more: dict[str, Any], what: str) -
         ("a.toml", "a = ", "correct it"),
         ("a.json", "{", "correct it"),
         ("a.yaml", "recipe: cake", "no recipe 'cake'"),
+        ("a.yaml", "recipe: [card]", "no recipe"),
+        ("a.yaml", "lr: .inf", "lr is inf: a finite number"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_one_line(tmp_path: Path, name: str, text: str, what: str) -> None:

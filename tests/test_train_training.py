@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from older_florence import older_folder
 from peft import PeftModel
 from tiny_florence import make_network, save_tiny_florence
 from torch.nn import functional
@@ -15,16 +16,22 @@ from train_cases import coco_document, od_row, paint_images, tiny_settings, writ
 
 from grounded_seg.detect.adapters import attach_adapter, merge_adapter
 from grounded_seg.detect.checkpoint import load_florence
+from grounded_seg.detect.detector import load_detector
+from grounded_seg.detect.pixels import pixel_values, squeezed
 from grounded_seg.errors import InputError, UsageError
+from grounded_seg.images import read_image
 from grounded_seg.records import ImageSize
+from grounded_seg.settings import DetectSettings
 from grounded_seg.train import TrainSettings, evaluate, train
+from grounded_seg.train.base import locate_base
 from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.lora import make_trainable
 from grounded_seg.train.questions import class_question
 from grounded_seg.train.records import BoxExample
 from grounded_seg.train.row_lengths import without_long_rows
 from grounded_seg.train.samples import AnswerWriter, Collator, ImageStore, Sample
-from grounded_seg.train.settings import Logger, Method, Part
+from grounded_seg.train.settings import Logger, Method, Part, PromptForm
+from grounded_seg.weights.locate import LocatedWeights
 
 STEPS = 5
 
@@ -52,8 +59,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(base: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainSettings:
-    """A finished training with checkpoints at every second step."""
-    settings = tiny_settings(dataset, tmp_path_factory.mktemp("trained") / "run", base, save_steps=2, dropout=0.1)
+    """A finished training of two epochs with two steps each, and a checkpoint at every step."""
+    settings = tiny_settings(dataset, tmp_path_factory.mktemp("trained") / "run", base, save_steps=1, dropout=0.1)
     train(settings)
     return settings
 
@@ -71,8 +78,10 @@ def test_the_first_losses_are_the_stored_ones(steady: Path, dataset: Path, tmp_p
 
 
 def test_a_run_that_goes_on_has_the_same_losses(trained: TrainSettings, tmp_path: Path) -> None:
+    """From the end of an epoch, from the middle of one, and where only the report was missing."""
     whole = losses(trained.output)
-    for step in (2, 4):
+    assert len(whole) == 4
+    for step in (2, 3, 4):
         run = tmp_path / f"from-{step}"
         shutil.copytree(trained.output, run)
         # As a kill leaves it: later lines are written, later checkpoints cut off or not there.
@@ -109,7 +118,12 @@ def test_the_folder_holds_all_it_should(trained: TrainSettings) -> None:
     assert record["classes"] == ["red", "green"]
     assert record["prompt_form"] == "class"
     assert record["base"]["sha256"] == manifest["base"]["sha256"]
-    assert len(list((trained.output / "checkpoints").iterdir())) <= trained.keep
+    # The last ones are kept, as many as asked.
+    assert {path.name for path in (trained.output / "checkpoints").iterdir()} == {
+        "checkpoint-2",
+        "checkpoint-3",
+        "checkpoint-4",
+    }
     # No base weights beside the adapter's.
     assert not [path for path in trained.output.rglob("*.safetensors") if path.name != "adapter_model.safetensors"]
 
@@ -202,6 +216,7 @@ def test_full_tuning_leaves_a_model_that_loads(base: Path, dataset: Path, tmp_pa
     tuned, bare = load_florence(report.result), load_florence(base)
     assert report.result == tmp_path / "run" / "model"
     assert tuned.rules == bare.rules
+    assert bare.network.config._attn_implementation == "sdpa"
     assert not torch.equal(tuned.network.lm_head.weight, bare.network.lm_head.weight)
     evaluate(settings, report.result)
 
@@ -219,7 +234,53 @@ def test_texts_are_trained_and_measured(base: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_metric_is_named(base: Path, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no figure 'mAP'.*only .*loss"):
-        train(tiny_settings(dataset, tmp_path / "run", base, max_steps=1, best_metric="mAP"))
+        train(tiny_settings(dataset, tmp_path / "run", base, best_metric="mAP"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_report_lacks_is_named_before_the_training(base: Path, dataset: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known.json"
+    known.write_text(json.dumps(coco_document()))
+    with pytest.raises(InputError, match=r"known\.json: its image 'a\.png' isn't in"):
+        train(tiny_settings(dataset, tmp_path / "run", base, retention=known, report=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_classes_at_once_are_drawn_side_by_side(base: Path, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = tiny_settings(dataset, run, base, max_steps=1, prompt_form=PromptForm.OD, report=True, retention=None)
+    train(settings)
+    assert "![truth](report/001-truth.jpg)" in (run / "report.md").read_text()
+    assert (run / "report" / "001-base.jpg").is_file()
+    assert "AP50" in json.loads((run / "run.json").read_text())["test"]
+
+
+@pytest.mark.parametrize("method", Method)
+def test_images_are_squeezed_for_a_run_as_they_were_for_training(
+    base: Path, dataset: Path, tmp_path: Path, method: Method
+) -> None:
+    settings = tiny_settings(dataset, tmp_path / "run", base, max_steps=1, image_size=20, method=method)
+    report = train(settings)
+    where = locate_base(settings)
+    tuned = LocatedWeights(report.result, "tuned", None, "")
+    adapter = tuned if method is Method.LORA else None
+    detector = load_detector(
+        where if adapter else tuned, adapter, DetectSettings(), device=torch.device("cpu"), dtype=torch.float32
+    )
+    image = read_image(dataset / "a.png")
+    bare = load_florence(base).pixels
+    assert torch.equal(pixel_values([image], detector.model.pixels), pixel_values([squeezed(image, 20)], bare))
+    assert not torch.equal(pixel_values([image], detector.model.pixels), pixel_values([image], bare))
+
+
+def test_a_base_in_the_older_layout_gives_a_native_model(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "older").mkdir()
+    older = older_folder(tmp_path / "older")
+    settings = tiny_settings(dataset, tmp_path / "run", older, max_steps=1, method=Method.FULL)
+    report = train(settings)
+    tuned, bare = load_florence(report.result), load_florence(older)
+    assert (tuned.rules, tuned.pixels) == (bare.rules, bare.pixels)
+    assert tuned.vocabulary.encode("a<loc_7>") == bare.vocabulary.encode("a<loc_7>")
 
 
 def test_a_question_longer_than_the_model_takes_is_left_out(base: Path, tmp_path: Path) -> None:
@@ -246,8 +307,12 @@ def test_a_logger_that_is_not_installed_is_named(base: Path, dataset: Path, tmp_
 
 
 def test_patience_ends_a_training_that_gets_no_better(base: Path, dataset: Path, tmp_path: Path) -> None:
-    report = train(tiny_settings(dataset, tmp_path / "run", base, epochs=6, patience=1, lr=1e-9))
+    settings = tiny_settings(dataset, tmp_path / "run", base, epochs=6, patience=1, lr=1e-9)
+    report = train(settings)
     assert report.n_steps < 6 * 2
+    found = losses(tmp_path / "run")
+    assert train(settings, resume=True).n_steps == report.n_steps
+    assert losses(tmp_path / "run") == found
 
 
 def test_an_answer_longer_than_the_model_can_say_is_left_out(base: Path, tmp_path: Path) -> None:

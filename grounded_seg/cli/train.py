@@ -15,13 +15,13 @@ from grounded_seg.cli.options import EnumChoice
 from grounded_seg.cli.run import DEMO_NOTE
 from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train.recipes import RECIPES, settings_from
+from grounded_seg.train.records import fault_lines
 from grounded_seg.train.settings import Method, OptimizerName, PromptForm, Quantization, Schedule, TrainSettings
 
 if TYPE_CHECKING:
     from grounded_seg.train.dry_run import DryRun
     from grounded_seg.train.training import TrainReport
 
-_N_FAULTS_SHOWN = 20
 _COLUMN = 12
 """Width of a column of the table."""
 
@@ -166,7 +166,6 @@ class _Table:
 
 
 def _show_report(report: "TrainReport") -> None:
-    _note_faults([str(fault) for fault in report.faults])
     figures = ", ".join(f"{name} {value:.4g}" for name, value in report.figures.items())
     click.echo(
         f"\n{report.n_steps} steps, {report.n_trained:,} trained numbers, {report.seconds:.0f} s; best: {figures}"
@@ -179,7 +178,8 @@ def _show_report(report: "TrainReport") -> None:
 def _show_dry_run(found: "DryRun") -> None:
     for line in found.notes:
         note(line)
-    _note_faults([str(fault) for fault in found.faults])
+    for line in fault_lines(found.faults):
+        note(line)
     for name, split in found.splits.items():
         boxes = ", ".join(f"{label} {n}" for label, n in split.boxes.items()) or "none"
         click.echo(
@@ -193,10 +193,3 @@ def _show_dry_run(found: "DryRun") -> None:
         click.echo(f"\n{question.example.image.name}: {question.text}\n  {question.answer or '(nothing)'}")
     for path in found.pictures:
         click.echo(path)
-
-
-def _note_faults(faults: list[str]) -> None:
-    for line in faults[:_N_FAULTS_SHOWN]:
-        note(f"left out: {line}")
-    if len(faults) > _N_FAULTS_SHOWN:
-        note(f"and {len(faults) - _N_FAULTS_SHOWN} more rows were left out; run.json lists them")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -47,10 +48,18 @@ class AdapterBase:
     """Of the weights, see `weights.hashes.sha256_of_weights`: what decides."""
 
 
-def write_adapter_base(adapter: Path, base: LocatedWeights) -> None:
-    """Record beside an adapter which base it was trained on, for `check_adapter_base`."""
+def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, Any] | None = None) -> None:
+    """Record beside tuned weights which base they were trained on, for `check_adapter_base`.
+
+    Args:
+        adapter: The folder.
+        base: What was trained on.
+        facts: What else is to be known: `image_size` is read by `trained_image_size`, the rest is for people.
+    """
     record = AdapterBase(id=base.name, revision=base.revision, sha256=base.sha256)
-    (adapter / BASE_RECORD).write_text(json.dumps({"base": asdict(record)}, indent=2) + "\n", encoding="utf-8")
+    content = {"base": asdict(record), **(facts or {})}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (adapter / BASE_RECORD).write_text(text, encoding="utf-8")
 
 
 def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: bool = False) -> None:
@@ -81,6 +90,22 @@ def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: b
             f"{mismatch}; give that base with --detector, or --allow-base-mismatch to try it all the same"
         )
     _LOG.warning("Going on although %s.", mismatch)
+
+
+def trained_image_size(folder: Path) -> int | None:
+    """Read from our record beside tuned weights which square their images were squeezed to, in pixels; None for none.
+
+    Raises:
+        WeightsError: If the record is damaged.
+    """
+    path = folder / BASE_RECORD
+    if not path.is_file():
+        return None
+    try:
+        side = json.loads(path.read_text(encoding="utf-8")).get("image_size")
+        return None if side is None else int(side)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is damaged ({error!r}); copy it from where the weights were trained") from error
 
 
 def attach_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> PeftModel:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,13 @@ from peft import PeftModel
 
 from grounded_seg.boxes import array_from_boxes, kept_after_suppression
 from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
-from grounded_seg.detect.adapters import attach_adapters, check_adapter_base, merge_adapter, switched_to
+from grounded_seg.detect.adapters import (
+    attach_adapters,
+    check_adapter_base,
+    merge_adapter,
+    switched_to,
+    trained_image_size,
+)
 from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.florence import MAX_NEW_TOKENS, FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.parse import box_from_shape, parse_tokens
@@ -190,6 +197,9 @@ def load_detector(
         check_adapter_base(one.path, weights, allow_mismatch=allow_base_mismatch)
     if adapter is not None:
         model.network = merge_adapter(model.network, adapter.path)
+    # What was tuned on squeezed images has to see such images.
+    side = trained_image_size(weights.path if adapter is None else adapter.path)
+    model.pixels = replace(model.pixels, squeezed_to=side)
     beside = attach_adapters(model.network, {name: one.path for name, one in adapters.items()}) if adapters else None
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.network.to(device=device, dtype=dtype)

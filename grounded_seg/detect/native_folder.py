@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import BartTokenizer, CLIPImageProcessor, Florence2ForConditionalGeneration, Florence2Processor
 
-from grounded_seg.detect.adapters import CONFIG_FILE, TENSORS_FILE, merge_adapter, read_adapter
+from grounded_seg.detect.adapters import BASE_RECORD, CONFIG_FILE, TENSORS_FILE, merge_adapter, read_adapter
 from grounded_seg.detect.checkpoint import has_older_layout, load_network
 from grounded_seg.detect.fillers import GROUNDING_FILLERS
 from grounded_seg.detect.older_adapter import is_older_adapter
+from grounded_seg.detect.older_layout import older_generation
 from grounded_seg.detect.pixels import PixelSettings, load_pixel_settings
 from grounded_seg.detect.vocabulary import TOKENIZER_FILE, load_tokenizer
 from grounded_seg.errors import OutputError, UsageError, WeightsError
@@ -28,6 +29,7 @@ _PROCESSOR_FILES = (
     *("vocab.json", "merges.txt", "preprocessor_config.json", "processor_config.json", "chat_template.jinja"),
 )
 """What transformers' processor is read from, beside the weights and their configuration."""
+_GENERATION_FILE = "generation_config.json"
 _PARSES = (
     *("pure_text", "ocr", "phrase_grounding", "bboxes", "polygons", "description_with_bboxes"),
     *("description_with_polygons", "description_with_bboxes_or_polygons"),
@@ -90,13 +92,34 @@ def merge_model(base: Path, adapter: Path, destination: Path) -> None:
     """
     with new_folder(destination) as folder:
         network = merge_adapter(load_network(base, dtype=torch.float32), adapter)
-        if has_older_layout(base):
-            _write_processor(network, base, folder)
-        else:
-            for name in _PROCESSOR_FILES:
-                if (base / name).is_file():
-                    shutil.copyfile(base / name, folder / name)
-        _save_network(network, folder)
+        if (adapter / BASE_RECORD).is_file():
+            # It says how the images were prepared.
+            shutil.copyfile(adapter / BASE_RECORD, folder / BASE_RECORD)
+        save_with_processor(network, base, folder)
+
+
+def save_with_processor(network: Florence2ForConditionalGeneration, base: Path, folder: Path) -> None:
+    """Write changed weights as a native folder, with all that isn't weights as their base has it.
+
+    Args:
+        network: Loaded from `base`.
+        base: A Florence-2 in either layout: its tokenizer, image configuration and rules of generation are taken.
+        folder: Has to be there.
+
+    Raises:
+        WeightsError: If the base's tokenizer or rules are damaged.
+        OSError: If it can't be written.
+    """
+    is_older = has_older_layout(base)
+    if is_older:
+        _write_processor(network, base, folder)
+    _save_network(network, folder)
+    if is_older:
+        older_generation(base)[0].save_pretrained(folder)
+        return
+    for name in (*_PROCESSOR_FILES, _GENERATION_FILE):
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Tuning of the detector: a data set goes in, an adapter that `run` loads comes out, with a report.
 
 Straight forward: `dataset` (`jsonl_rows`, `coco_rows`, `yolo_rows`, `checks`) -> `questions` -> `samples` (`augment`)
--> `trainer` (`lora`, `loss`, `schedules`, `validation`, `callbacks`) -> `saved` -> `comparison` -> `report`; `training`
-puts them together.
+-> `trainer` (`lora`, `loss`, `schedules`, `validation`, `callbacks`) -> `saved` -> `comparison` -> `report`
+(`side_by_side`); `prepared` puts all up to `saved` together, `training` all of it.
 """
 
 from typing import TYPE_CHECKING

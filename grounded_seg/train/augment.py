@@ -20,7 +20,8 @@ _COLOUR_WORDS = frozenset(
     re.findall(
         r"\w+",
         """red orange yellow green blue purple violet pink brown black white gray grey beige cyan magenta turquoise gold
-        golden silver ripe unripe dark bright pale""",
+        golden silver bronze copper teal navy maroon crimson scarlet amber ivory lilac lime olive tan blond blonde ripe
+        unripe dark bright pale coloured colored colourful colorful""",
     )
 )
 _FLIP_SHARE = 0.5

@@ -34,6 +34,8 @@ def load_base(base: LocatedWeights, settings: TrainSettings, device: torch.devic
         WeightsError: If the weights are damaged or another model's.
     """
     florence = load_florence(base.path)
+    # peft looks there whether the vocabulary was changed; without a name it would ask the hub, whenever it saves.
+    florence.network.name_or_path = str(base.path)
     if settings.quantization is Quantization.NONE:
         return florence
     if device.type != "cuda" or not is_bitsandbytes_available():

@@ -43,18 +43,9 @@ class Rhythm(TrainerCallback):  # type: ignore[misc]
         control.should_evaluate = control.should_save = True
 
     def on_evaluate(self, _args: object, _state: object, control: TrainerControl, **_: Any) -> None:
-        """Stop where nothing gets better any more.
-
-        Raises:
-            UsageError: If the figure by which that is told isn't among those of this data set.
-        """
-        if not self._validation.generates:
-            return
-        if self._log.best(self._best_metric) is None:
-            known = sorted(name.removeprefix("valid_") for name in self._log.rows[-1] if name.startswith("valid_"))
-            raise UsageError(f"there is no figure {self._best_metric!r} to choose the best by, only {', '.join(known)}")
+        """Stop where nothing gets better any more."""
         patience = self._settings.patience
-        if patience is not None:
+        if patience is not None and self._validation.generates:
             control.should_training_stop = self._log.epochs_since_best(self._best_metric) >= patience
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.schema import xywh_from_xyxy
+from grounded_seg.errors import InputError
 from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
 from grounded_seg.evaluation.evaluate import evaluate as measure
@@ -47,6 +49,24 @@ def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool,
     source = AskSettings(images=images, models=models, boxes_only=boxes_only)
     threshold = DetectSettings().score_threshold
     return measure(EvaluationSettings(file, source, score_threshold=threshold, boxes_only=boxes_only), progress)
+
+
+def check_measurable(file: Path) -> None:
+    """See now, not after the training, whether a COCO file can be read and has its images.
+
+    Raises:
+        InputError: If it can't, or hasn't.
+    """
+    folder = images_of(file)
+    missing = [one.file_name for one in read_data_set(file).images if not (folder / one.file_name).is_file()]
+    if missing:
+        raise InputError(f"{file}: its image {missing[0]!r} isn't in {folder}; put it there or take its entry out")
+
+
+def images_of(file: Path) -> Path:
+    """Give the folder of a COCO file's images: `images` beside it, or the one that it lies in."""
+    beside = file.parent / "images"
+    return beside if beside.is_dir() else file.parent
 
 
 def write_test_file(examples: Sequence[BoxExample], classes: Sequence[str], folder: TrainFolder) -> tuple[Path, Path]:

@@ -1,6 +1,7 @@
 """Find out what form a data set has, read it, and split it where it isn't split."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ def read_training_data(path: Path, split: tuple[int, int, int], seed: int, *, st
             used and `strict` is on; names file and line.
     """
     splits, classes, notes = _read(path)
+    splits = {name: SplitData(_joined(one.examples), one.faults) for name, one in splits.items()}
     faults = [fault for one in splits.values() for fault in one.faults]
     if strict and faults:
         more = f" (and {len(faults) - 1} more; without --strict they are left out)" if len(faults) > 1 else ""
@@ -70,6 +72,23 @@ def _read(path: Path) -> tuple[dict[str, SplitData], list[str], list[str]]:
         f"{path} holds no data set; put {JSONL_NAME}, {COCO_NAME} or data.yaml there, or in its folders train, valid "
         "and test"
     )
+
+
+def _joined(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """Make one example of all rows about the boxes of an image: one alone would deny what another one lists."""
+    joined: dict[Path, BoxExample] = {}
+    texts: list[Example] = []
+    for row in rows:
+        if not isinstance(row, BoxExample):
+            texts.append(row)
+            continue
+        first = joined.get(row.image)
+        if first is not None:
+            unsure = first.unsure | row.unsure
+            boxes = (*first.boxes, *(box for box in row.boxes if box not in first.boxes))
+            row = replace(first, boxes=tuple(box for box in boxes if box.label not in unsure), unsure=unsure)
+        joined[row.image] = row
+    return (*joined.values(), *texts)
 
 
 def _annotation_file(folder: Path) -> Path | None:

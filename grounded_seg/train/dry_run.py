@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.parse import parse_answer
-from grounded_seg.detect.vocabulary import Vocabulary, load_vocabulary
+from grounded_seg.detect.vocabulary import Vocabulary
 from grounded_seg.images import read_image
 from grounded_seg.overlay import draw, save_overlay
 from grounded_seg.records import ImageResult, Instance
 from grounded_seg.run_folder import as_output_error
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.dataset import read_training_data
-from grounded_seg.train.questions import QuestionPlan
+from grounded_seg.train.questions import training_plan
 from grounded_seg.train.records import BoxExample, Fault, Question, SplitData
+from grounded_seg.train.row_lengths import without_long_rows
 from grounded_seg.train.settings import TrainSettings
 
 _N_DRAWN = 3
@@ -52,15 +54,15 @@ class DryRun:
 
 
 def dry_run(settings: TrainSettings) -> DryRun:
-    """Read the data set and the base's tokenizer, and draw three examples to `output/examples`.
+    """Read the data set and the base, and draw three examples to `output/examples`.
 
     Raises:
         InputError, WeightsError, OutputError: As for `train`.
     """
     data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
-    vocabulary = load_vocabulary(locate_base(settings).path)
-    prompts = tuple(dict.fromkeys((*data.classes, *settings.negatives)))
-    plan = QuestionPlan(data.train.examples, prompts, settings.prompt_form, settings.negative_ratio, settings.seed)
+    florence = load_florence(locate_base(settings).path)
+    data, vocabulary = without_long_rows(data, florence, settings), florence.vocabulary
+    plan = training_plan(data, settings)
     questions = plan.epoch(0)
     with_answer = [one for one in questions if one.answer]
     chosen = tuple((with_answer or questions)[:_N_DRAWN])

@@ -157,7 +157,9 @@ class MetricsLog:
             if not writes:
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+            part = path.with_suffix(".part")
+            part.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+            part.replace(path)
 
     def add(self, row: Row) -> None:
         """Write a line.

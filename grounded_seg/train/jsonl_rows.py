@@ -13,7 +13,7 @@ import numpy as np
 
 from grounded_seg.coco.json_file import read_text
 from grounded_seg.detect.location_tokens import N_BINS, boxes_from_bins
-from grounded_seg.detect.tasks import TASKS, find_task
+from grounded_seg.detect.tasks import TASKS, Task, TaskOutput, find_task
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
 from grounded_seg.train.checks import UnusableRowError, checked_size, image_beside
@@ -32,7 +32,8 @@ def read_jsonl(path: Path) -> SplitData:
     """
     examples: list[Example] = []
     faults: list[Fault] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # Not `splitlines`: texts may hold other characters that it takes for the end of a line.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
@@ -83,13 +84,28 @@ def _example(line: str, folder: Path, place: str) -> Example:
         raise UnusableRowError("its image or its prefix is empty; fill it in")
     path = image_beside(folder, name)
     size = checked_size(path)
-    question, is_detection = _question(prefix)
-    if is_detection:
+    question, task = _question(prefix)
+    if task is not None and task.name == "OD":
         return BoxExample(path, size, boxes_from_answer(suffix, size), place)
-    # Boxes within texts are learnt as they stand, but not with tokens that don't exist.
     for text in (prefix, suffix):
         _bins(text)
+    if task is not None:
+        _check_shapes(task.gives, suffix.strip(), size)
     return TextExample(path, size, question, suffix.strip(), place)
+
+
+def _check_shapes(gives: TaskOutput, answer: str, size: ImageSize) -> None:
+    """Refuse boxes and quads that can't be; otherwise such an answer is learnt as it stands."""
+    is_labelled = gives in (TaskOutput.LABELLED_BOXES, TaskOutput.PHRASE_BOXES)
+    if is_labelled or (gives is TaskOutput.BOXES_OR_POLYGONS and "<poly>" not in answer):
+        boxes_from_answer(answer, size)
+    elif gives is TaskOutput.BOXES and answer:
+        boxes_from_answer(f"region{answer}", size)
+    elif gives is TaskOutput.QUADS:
+        for match in _GROUP.finditer(answer):
+            n_tokens = len(_bins(match["bins"]))
+            if n_tokens % 8:
+                raise UnusableRowError(f"{match['label']!r} has {n_tokens} location tokens, which aren't eight a text")
 
 
 def _text(row: object, key: str) -> str:
@@ -99,14 +115,14 @@ def _text(row: object, key: str) -> str:
     return text
 
 
-def _question(prefix: str) -> tuple[str, bool]:
-    """Give the words to ask, and whether the answer is a detection's."""
+def _question(prefix: str) -> tuple[str, Task | None]:
+    """Give the words to ask, and the task where it is one."""
     match = _TASK_TOKEN.fullmatch(prefix)
     if match is None or match["name"] not in TASKS:
-        return prefix.strip(), False
+        return prefix.strip(), None
     task = find_task(match["name"])
     try:
-        return task.question(match["text"]), task.name == "OD"
+        return task.question(match["text"]), task
     except UsageError as error:
         raise UnusableRowError(f"its prefix makes no sense: {error}") from error
 

@@ -13,7 +13,7 @@ from grounded_seg.train.answers import answered
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.metrics import Answered, figures_of
-from grounded_seg.train.questions import all_questions
+from grounded_seg.train.questions import all_prompts, all_questions
 from grounded_seg.train.records import Question
 from grounded_seg.train.samples import ImageStore
 from grounded_seg.train.settings import Method, TrainSettings
@@ -43,7 +43,7 @@ def evaluate(
     examples = data.splits[split].examples
     if not examples:
         raise InputError(f"{settings.dataset} has no rows in its split {split}; name another one")
-    questions = all_questions(examples, (*data.classes, *settings.negatives), settings.prompt_form)
+    questions = all_questions(examples, all_prompts(data, settings), settings.prompt_form)
     return figures_of(ask(settings, result, questions), settings.metrics)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 from grounded_seg.boxes import array_from_boxes
 from grounded_seg.detect.location_tokens import bins_from_boxes, text_from_bins
 from grounded_seg.detect.tasks import TASKS
+from grounded_seg.errors import InputError
 from grounded_seg.records import ImageSize
-from grounded_seg.train.records import BoxExample, Example, LabelledBox, Question
-from grounded_seg.train.settings import PromptForm
+from grounded_seg.train.records import BoxExample, Example, LabelledBox, Question, SplitData, TrainingData
+from grounded_seg.train.settings import PromptForm, TrainSettings
 
 _CLASS_TASK = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
 _OD_QUESTION = TASKS["OD"].question()
@@ -135,6 +136,34 @@ class QuestionPlan:
             example, absent = self._absent[place]
             questions.append(class_question(example, absent[number - int(ends[place])]))
         return questions
+
+
+def training_plan(data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
+    """Plan the questions of a data set's training split.
+
+    Args:
+        data: What was read.
+        settings: Form of the questions, negatives and seed.
+        group: As for `QuestionPlan`.
+
+    Raises:
+        InputError: If there is nothing to ask.
+    """
+    plan = split_plan(data.train, data, settings, group)
+    if not len(plan):
+        raise InputError(f"{settings.dataset} has neither objects nor texts to train on; annotate some of its images")
+    return plan
+
+
+def split_plan(split: SplitData, data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
+    """Plan the questions of any split of a data set, maybe none; arguments as for `training_plan`."""
+    prompts = all_prompts(data, settings)
+    return QuestionPlan(split.examples, prompts, settings.prompt_form, settings.negative_ratio, settings.seed, group)
+
+
+def all_prompts(data: TrainingData, settings: TrainSettings) -> tuple[str, ...]:
+    """Give the classes, and what else is asked for as absent, each once."""
+    return tuple(dict.fromkeys((*data.classes, *settings.negatives)))
 
 
 def _absent_from(example: BoxExample, prompts: Sequence[str]) -> tuple[str, ...]:

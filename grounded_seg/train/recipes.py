@@ -1,6 +1,7 @@
 """Settings by name, and from files: the recipe first, then the file, then what was given by hand."""
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -90,7 +91,7 @@ def settings_from(recipe: str | None, file: Path | None, given: Mapping[str, Any
     """
     from_file = {} if file is None else _read(file)
     name = recipe or from_file.get("recipe") or ""
-    if name and name not in RECIPES:
+    if name and (not isinstance(name, str) or name not in RECIPES):
         raise UsageError(f"there is no recipe {name!r}, choose one of {', '.join(RECIPES)}")
     merged = {**RECIPES.get(name, {}), **from_file, **given, "recipe": name}
     values, problems = {}, []
@@ -170,7 +171,9 @@ def _plain(value: Any, kind: Any) -> Any:
         return int(value)
     if wanted is float:
         # YAML reads 1e-4 as text.
-        return float(value)
+        if not math.isfinite(number := float(value)):
+            raise ValueError("a finite number is expected")
+        return number
     return wanted(value)
 
 

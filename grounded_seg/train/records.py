@@ -1,10 +1,13 @@
 """What a data set becomes: images with boxes, and questions with their answers as text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
+
+_N_FAULTS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,14 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}"
+
+
+def fault_lines(faults: Sequence[Fault]) -> list[str]:
+    """Give a line for each of the first faults, and one for the others."""
+    lines = [f"left out: {fault}" for fault in faults[:_N_FAULTS_SHOWN]]
+    if len(faults) > _N_FAULTS_SHOWN:
+        lines.append(f"and {len(faults) - _N_FAULTS_SHOWN} more rows were left out")
+    return lines
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,27 @@
 """`report.md`: base against tuned on the test split, what is left of older knowledge, and answers side by side."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.dataset import DataSet
-from grounded_seg.coco.predictions import Prediction
-from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.coco.scores import Scores
-from grounded_seg.images import read_image
-from grounded_seg.overlay import draw, save_overlay
-from grounded_seg.records import Detection, ImageResult, Instance
 from grounded_seg.run_folder import as_output_error
-from grounded_seg.settings import DetectSettings
-from grounded_seg.train.comparison import Pair, Progress, pair_on, write_test_file
+from grounded_seg.train.comparison import Pair, Progress, images_of, pair_on, write_test_file
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measuring import ask
 from grounded_seg.train.metrics import Answered, figures_of
 from grounded_seg.train.questions import all_questions
-from grounded_seg.train.records import BoxExample, Example, TrainingData
+from grounded_seg.train.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.settings import PromptForm, TrainSettings
+from grounded_seg.train.side_by_side import picture_rows, shown_of_answers, shown_of_pair
 
 _N_ROWS = 20
 """Images, or texts, that are shown side by side."""
 _KNOWN_AP = 0.1
 """A class that the base finds at least so well is one that it knew."""
-_PICTURES = "report"
+_FIGURES = ("figure", "base", "tuned", "change")
+_SIDES = ("image", "truth", "base", "tuned")
 
 
 def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> dict[str, Any]:
@@ -58,16 +54,21 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         figures["per_class"] = {name: {"base": base, "tuned": tuned} for name, base, tuned in _class_rows(pair)}
     others = [one for one in data.test.examples if not (as_run and isinstance(one, BoxExample))]
     if others:
-        parts += _answers_part(others, data, settings, folder)
+        answers, compared = _answers_part(others, data, settings, folder)
+        parts += answers
+        figures |= compared
     if settings.retention is not None:
-        pair = pair_on(settings.retention, _images_of(settings.retention), settings, progress)
-        parts += ["## Retention", _retention_text(settings.retention), _class_table(pair)]
+        pair = pair_on(settings.retention, images_of(settings.retention), settings, progress)
+        known = f"What is left on {settings.retention.name}, a data set of what the base knew:"
+        parts += ["## Retention", known, _class_table(pair)]
+        figures["retention"] = {name: {"base": base, "tuned": tuned} for name, base, tuned in _class_rows(pair)}
     with as_output_error():
         folder.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return figures
 
 
 def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
+    classes = tuple(pair.base.scores.data_set.classes.values())
     known = [name for name, base, _ in _class_rows(pair) if base is not None and base >= _KNOWN_AP]
     text = f"The base knew {', '.join(known)}." if known else "The base knew none of the classes."
     return [
@@ -78,13 +79,13 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
         f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} on.",
         _class_table(pair),
         "### Images",
-        *_image_rows(pair, images, folder),
+        _table(_SIDES, picture_rows(islice(shown_of_pair(pair, images), _N_ROWS), classes, folder.root)),
     ]
 
 
 def _figure_table(pair: Pair) -> str:
     rows = [(name, *_change(base, tuned)) for name, base, tuned in _figure_rows(pair)]
-    return _table(("figure", "base", "tuned", "change"), rows)
+    return _table(_FIGURES, rows)
 
 
 def _figure_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
@@ -123,77 +124,27 @@ def _change(base: float | None, tuned: float | None) -> tuple[str, str, str]:
     return _shown(base), _shown(tuned), change
 
 
-def _image_rows(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
-    """Draw the truth and both answers of the first images."""
-    data_set, rows = pair.base.scores.data_set, []
-    for image in data_set.images[:_N_ROWS]:
-        pixels = read_image(images / image.file_name)
-        pictures = []
-        for name, instances in (
-            ("truth", _truths(data_set, image.id)),
-            ("base", _found(data_set, pair.base.predictions, image.id)),
-            ("tuned", _found(data_set, pair.tuned.predictions, image.id)),
-        ):
-            relative = f"{_PICTURES}/{image.id:03}-{name}.jpg"
-            result = ImageResult(path=pixels.path, size=pixels.size, instances=tuple(instances))
-            with as_output_error():
-                save_overlay(folder.root / relative, draw(pixels, result, tuple(data_set.classes.values())))
-            pictures.append(f"![{name}]({relative})")
-        rows.append((image.file_name, *pictures))
-    return [_table(("image", "truth", "base", "tuned"), rows)]
-
-
-def _truths(data_set: DataSet, image_id: int) -> list[Instance]:
-    return [
-        _instance(data_set.classes[one.category_id], one.bbox_xywh, 1.0)
-        for one in data_set.objects_by_image.get(image_id, ())
-        if not one.is_crowd
-    ]
-
-
-def _found(data_set: DataSet, predictions: Sequence[Prediction], image_id: int) -> list[Instance]:
-    threshold = DetectSettings().score_threshold
-    return [
-        _instance(data_set.classes[one.category_id], one.box_xywh, one.score)
-        for one in predictions
-        if one.image_id == image_id and one.score >= threshold
-    ]
-
-
-def _instance(name: str, box_xywh: tuple[float, float, float, float], score: float) -> Instance:
-    detection = Detection(label=name, prompt=name, box_xyxy=xyxy_from_xywh(box_xywh), score=score)
-    return Instance(detection, mask=None, mask_score=None)
-
-
 def _answers_part(
     examples: Sequence[Example], data: TrainingData, settings: TrainSettings, folder: TrainFolder
-) -> list[str]:
-    """Compare answers to questions that `run` doesn't ask, as texts."""
+) -> tuple[list[str], dict[str, Any]]:
+    """Compare answers to questions that `run` doesn't ask: as pictures where they are boxes, else as texts."""
     questions = all_questions(examples, data.classes, settings.prompt_form)
     before, after = (ask(settings, result, questions) for result in (None, folder.result(settings.method)))
-    figures = [figures_of(side, settings.metrics) for side in (before, after)]
-    rows = [(name, *_change(figures[0].get(name), figures[1].get(name))) for name in figures[1]]
-    return [
-        "## Answers",
-        _table(("figure", "base", "tuned", "change"), rows),
-        _table(
-            ("image", "question", "truth", "base", "tuned"),
-            [_answer_row(old, new) for old, new in list(zip(before, after, strict=True))[:_N_ROWS]],
-        ),
-    ]
+    base, tuned = (figures_of(side, settings.metrics) for side in (before, after))
+    parts = ["## Answers", _table(_FIGURES, [(name, *_change(base.get(name), tuned.get(name))) for name in tuned])]
+    shown = islice(shown_of_answers(before, after), _N_ROWS)
+    if pictures := picture_rows(shown, data.classes, folder.root):
+        parts.append(_table(_SIDES, pictures))
+    sides = zip(before, after, strict=True)
+    texts = [_answer_row(old, new) for old, new in sides if isinstance(old.question.example, TextExample)]
+    if texts:
+        parts.append(_table(("image", "question", "truth", "base", "tuned"), texts[:_N_ROWS]))
+    return parts, {name: {"base": base.get(name), "tuned": tuned[name]} for name in tuned}
 
 
 def _answer_row(base: Answered, tuned: Answered) -> tuple[str, ...]:
     question = base.question
     return question.example.image.name, question.text, question.answer, base.text, tuned.text
-
-
-def _images_of(file: Path) -> Path:
-    return file.parent / "images" if (file.parent / "images").is_dir() else file.parent
-
-
-def _retention_text(file: Path) -> str:
-    return f"What is left on {file.name}, a data set of what the base knew:"
 
 
 def _base_name(settings: TrainSettings) -> str:

@@ -2,16 +2,15 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import PIL.Image
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from grounded_seg.detect.florence import FlorenceModel
-from grounded_seg.detect.pixels import PixelSettings, pixel_values
+from grounded_seg.detect.pixels import PixelSettings, pixel_values, squeezed
 from grounded_seg.detect.vocabulary import Vocabulary
 from grounded_seg.images import read_image
 from grounded_seg.records import Image
@@ -60,14 +59,6 @@ class ImageStore:
         while self._n_bytes > self._max_bytes and len(self._kept) > 1:
             self._n_bytes -= self._kept.popitem(last=False)[1].pixels.nbytes
         return image
-
-
-def squeezed(image: Image, side: int | None) -> Image:
-    """Squeeze an image to a square of this side, whatever its aspect; None leaves it as it is."""
-    if side is None:
-        return image
-    small = PIL.Image.fromarray(image.pixels).resize((side, side), PIL.Image.Resampling.BICUBIC)
-    return replace(image, pixels=np.asarray(small))
 
 
 class AnswerWriter:

@@ -2,17 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.adapters import BASE_RECORD, write_adapter_base
+from grounded_seg.detect.adapters import CONFIG_FILE, write_adapter_base
+from grounded_seg.detect.native_folder import save_with_processor
+from grounded_seg.errors import OutputError
 from grounded_seg.run_folder import as_output_error
-from grounded_seg.train.settings import Method, TrainSettings
+from grounded_seg.train.settings import Method, PromptForm, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights
 
 _CARD_NAME = "README.md"
@@ -36,7 +40,20 @@ class Origin:
         }
 
 
-@as_output_error()
+@contextmanager
+def weights_as_output_error() -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an `OutputError`, whichever library meets it first."""
+    try:
+        with as_output_error():
+            yield
+    except (SafetensorError, RuntimeError) as error:
+        # torch's own writer has no error class of its own.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise OutputError(f"weights can't be written ({error}); make room, or name another folder with -o") from error
+
+
+@weights_as_output_error()
 def save_trained(
     model: PeftModel | Florence2ForConditionalGeneration, folder: Path, origin: Origin, figures: Mapping[str, float]
 ) -> None:
@@ -53,18 +70,13 @@ def save_trained(
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    if origin.settings.method is Method.LORA:
-        _name_base(part / "adapter_config.json", origin.base)
-        write_adapter_base(part, origin.base)
-        record = part / BASE_RECORD
-        content = json.loads(record.read_text(encoding="utf-8")) | origin.facts(figures)
-        record.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.mkdir(parents=True)
+    if isinstance(model, PeftModel):
+        model.save_pretrained(part)
+        _name_base(part / CONFIG_FILE, origin.base)
     else:
-        # Tokenizer, image configuration and generation rules are the base's.
-        for path in sorted(origin.base.path.iterdir()):
-            if path.suffix in (".json", ".txt") and path.name not in ("config.json", "model.safetensors.index.json"):
-                shutil.copyfile(path, part / path.name)
+        save_with_processor(model, origin.base.path, part)
+    write_adapter_base(part, origin.base, origin.facts(figures))
     (part / _CARD_NAME).write_text(_card(origin, figures), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
@@ -82,7 +94,9 @@ def _card(origin: Origin, figures: Mapping[str, float]) -> str:
     is_lora = settings.method is Method.LORA
     method = f"a LoRA adapter of rank {settings.rank}, alpha {settings.alpha:g}" if is_lora else "full tuning"
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
-    asks = "one class each, as `grounded-seg run` asks" if settings.prompt_form == "class" else "all classes at once"
+    as_run = settings.prompt_form is PromptForm.CLASS and bool(origin.classes)
+    asks = "one class each, as `grounded-seg run` asks" if as_run else "all classes at once, or as the data set asks"
+    command = "run PROMPT PATH" if as_run else "ask TASK IMAGE"
     use = "--adapter" if is_lora else "--adapter none --detector"
     return f"""---
 base_model: {base.name}
@@ -98,7 +112,7 @@ Trained by grounded-seg with {method}, on {", ".join(sorted(settings.parts))}.
 - Classes: {", ".join(origin.classes) or "none, answers are text"}
 - Questions: {asks}
 
-Use it with `grounded-seg run PROMPT PATH {use} FOLDER`.
+Use it with `grounded-seg {command} {use} FOLDER`.
 
 | figure of the validation | value |
 |---|---|

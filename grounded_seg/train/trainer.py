@@ -19,6 +19,7 @@ from grounded_seg.detect.florence import FlorenceModel
 from grounded_seg.train.lora import trains_vision
 from grounded_seg.train.loss import AnswerLoss
 from grounded_seg.train.samples import IGNORED, Collator, QuestionDataset
+from grounded_seg.train.saved import weights_as_output_error
 from grounded_seg.train.schedules import make_optimizer, make_schedule
 from grounded_seg.train.settings import TrainSettings
 from grounded_seg.train.validation import Validation
@@ -103,6 +104,11 @@ class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self.log(row)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
         return row
+
+    @weights_as_output_error()
+    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+        """Save what a resumed training goes on from."""
+        super()._save_checkpoint(*args, **options)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer of the settings."""

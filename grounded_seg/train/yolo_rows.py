@@ -17,6 +17,8 @@ from grounded_seg.train.records import BoxExample, Fault, LabelledBox, SplitData
 
 _DECIMALS = 2
 """Of a pixel, that shares with six digits still tell."""
+_CLASSES_FILE = "classes.txt"
+"""Some tools put the names of the classes among the labels."""
 _SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
 
 
@@ -37,7 +39,12 @@ def read_yolo(path: Path) -> tuple[dict[str, SplitData], tuple[str, ...]]:
     for split, keys in _SPLIT_KEYS.items():
         entry = next((document[key] for key in keys if document.get(key)), None)
         if entry is not None:
-            splits[split] = _read_split(_folder(path, document, str(entry)), names)
+            folders = [_folder(path, document, str(one)) for one in (entry if isinstance(entry, list) else [entry])]
+            parts = [_read_split(folder, names) for folder in folders]
+            splits[split] = SplitData(
+                tuple(row for part in parts for row in part.examples),
+                tuple(row for part in parts for row in part.faults),
+            )
     if not splits:
         raise InputError(f"{path} names no train, val or test images; add them")
     return splits, tuple(names.values())
@@ -62,8 +69,8 @@ def _folder(path: Path, document: dict[str, Any], entry: str) -> Path:
 
 
 def _read_split(folder: Path, names: dict[int, str]) -> SplitData:
-    examples, faults = [], []
     found = find_images([folder])
+    examples, faults = [], _without_image(folder, {_label_file(found.path(name)) for name in found.file_names})
     for file_name in found.file_names:
         image = found.path(file_name)
         labels = _label_file(image)
@@ -83,6 +90,18 @@ def _read_split(folder: Path, names: dict[int, str]) -> SplitData:
         else:
             examples.append(BoxExample(image, size, boxes, str(labels if labels.is_file() else image)))
     return SplitData(tuple(examples), tuple(faults))
+
+
+def _without_image(folder: Path, known: set[Path]) -> list[Fault]:
+    """Name the label files that no image belongs to; among the images themselves, other texts may lie."""
+    labels = _label_file(folder / "any.jpg").parent
+    if labels == folder:
+        return []
+    return [
+        Fault(f"{path}:1", "there is no image of this name; add it or take the file out")
+        for path in sorted(labels.rglob("*.txt"))
+        if path not in known and path.name != _CLASSES_FILE
+    ]
 
 
 def _label_file(image: Path) -> Path:

@@ -13,6 +13,8 @@ from grounded_seg.weights.presets import Preset, SegmenterFile, preset_by_name, 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DEFAULT_REVISION = "main"
 _NO_ADAPTER = "none"
+_PARTS_OF_A_TRAINING = {"--adapter": "adapter", "--detector": "model"}
+"""What `grounded-seg train` leaves in its folder, which may be named instead."""
 _WEIGHT_FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 """A name that ends so means a file, though it could be a hub id."""
 
@@ -132,7 +134,7 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
 
 
 def named_source(given: str, option: str) -> LocalSource | HubSource:
-    """Tell a folder from a hub id; what is on this disk comes first.
+    """Tell a folder from a hub id; what is on this disk comes first. The folder of a training means what it trained.
 
     Raises:
         WeightsError: If it is neither; `option` says which argument that was.
@@ -140,7 +142,9 @@ def named_source(given: str, option: str) -> LocalSource | HubSource:
     # An empty name would be the working folder.
     path = _on_disk(given)
     if given and os.path.isdir(path):
-        return LocalSource(path=path, name=given)
+        part = path / _PARTS_OF_A_TRAINING.get(option, "")
+        is_training = (path / "metrics.jsonl").is_file() and part.is_dir()
+        return LocalSource(path=part if is_training else path, name=given)
     if os.path.exists(path) or not _HUB_ID.fullmatch(given):
         raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as a hub id (owner/name).")
     return HubSource(repo_id=given, revision=_DEFAULT_REVISION)
