@@ -26,6 +26,7 @@ LIMIT_MB = 300
 FORMATS = {
     "coco": ["--to", "coco"],
     "coco polygons": ["--to", "coco", "--seg", "polygon"],
+    "fiftyone": ["--to", "fiftyone"],
     "yolo": ["--to", "yolo"],
     "voc": ["--to", "voc"],
     "labelme": ["--to", "labelme"],

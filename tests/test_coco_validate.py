@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grounded_seg.coco.faults import Severity
-from grounded_seg.coco.repair import repair_file
+from grounded_seg.coco.repair import repair_document, repair_file
+from grounded_seg.coco.repair_shapes import Repairs
 from grounded_seg.coco.validate import validate_document, validate_file
 from grounded_seg.errors import InputError
 from grounded_seg.masks import coco_from_run_length, run_length_from_mask
@@ -93,6 +97,7 @@ FAULTS: list[tuple[str, str, Callable[[Any], None]]] = [
     ("file-name-missing", "images[0]", setting("images", 0, file_name=None)),
     ("file-name-not-relative", "images[1].file_name", setting("images", 1, file_name="C:\\photos\\b.jpg")),
     ("file-name-not-relative", "images[1].file_name", setting("images", 1, file_name="/photos/../b.jpg")),
+    ("file-name-not-relative", "images[1].file_name", setting("images", 1, file_name="b\0.jpg")),
     ("duplicate-file-name", "images[1].file_name", setting("images", 1, file_name="a.jpg")),
     ("same-base-name", "images[1].file_name", setting("images", 1, file_name="sub/a.jpg")),
     ("size-missing", "images[1]", setting("images", 1, width=None, height=None)),
@@ -129,6 +134,7 @@ FAULTS: list[tuple[str, str, Callable[[Any], None]]] = [
     ("rle-damaged", "annotations[1].segmentation", setting("annotations", 1, segmentation={**RLE, "counts": "zz~"})),
     ("mask-empty", "annotations[1].segmentation", setting("annotations", 1, segmentation={**RLE, "counts": [200]})),
     ("area-malformed", "annotations[0].area", setting("annotations", 0, area=None)),
+    ("area-malformed", "annotations[2].area", setting("annotations", 2, area=10**29)),
     ("area-off", "annotations[0].area", setting("annotations", 0, area=200)),
     ("iscrowd-wrong", "annotations[2].iscrowd", setting("annotations", 2, iscrowd=None)),
     ("crowd-with-polygons", "annotations[0].iscrowd", setting("annotations", 0, iscrowd=1)),
@@ -184,6 +190,22 @@ def test_a_fault_of_the_text_is_found_and_repaired(tmp_path: Path, name: str, ru
     assert repair_file(BROKEN / name, tmp_path / "fixed.json")
     assert errors(validate_file(tmp_path / "fixed.json")) == []
     assert len(json.loads((tmp_path / "fixed.json").read_text())["annotations"]) == 1
+
+
+ODD_VALUES = [
+    *(None, True, -1, 0, 2, 1.5, 1e300, math.inf, 10**30, "", "2", "x", "..", "[1, 2, 3, 4]", {}, [], [[]], [None]),
+    *([1, 2, 3, 4], [1e300, 2, 3, 4], [[2, 3, 6, 3, 6]], [[0, 0, 1e30, 0, 6, 8]], [[[2, 3]]]),
+    *({"size": [10, 20]}, {"size": [10, 20], "counts": [-1, 201]}, {"size": [10**9, 10**9], "counts": [10**18]}),
+]
+
+
+@given(st.sampled_from(["images", "categories", "annotations"]), st.integers(0, 1), st.data())
+def test_no_odd_value_stops_the_check_or_is_left_in_the_copy(section: str, place: int, data: st.DataObject) -> None:
+    document = good()
+    key = data.draw(st.sampled_from(sorted(document[section][place])))
+    document[section][place][key] = data.draw(st.sampled_from(ODD_VALUES))
+    validate_document(document)
+    assert errors(validate_document(repair_document(document, Repairs()))) == []
 
 
 def test_what_is_cut_off_is_found_but_not_repaired(tmp_path: Path) -> None:

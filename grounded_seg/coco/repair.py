@@ -138,7 +138,8 @@ def _mend_image(
         return False
     if not has_portable_name(image):
         path = PureWindowsPath(name) if "\\" in name or PureWindowsPath(name).drive else PurePosixPath(name)
-        parts = [part for part in path.parts if part not in (path.anchor, "..")]
+        kept = (part.replace("\0", "") for part in path.parts if part not in (path.anchor, ".."))
+        parts = [part for part in kept if part]
         if not parts:
             repairs.add(place, f"left out with its annotations, its file_name {name!r} names no file")
             return False

@@ -67,7 +67,9 @@ def has_portable_name(record: Mapping[str, Any]) -> bool:
     """Tell whether an image's name is a path that every system reads alike, below the folder of the images."""
     name = str(record.get("file_name", ""))
     windows = PureWindowsPath(name)
-    return not (PurePosixPath(name).is_absolute() or windows.anchor or "\\" in name or ".." in windows.parts)
+    return not (
+        PurePosixPath(name).is_absolute() or windows.anchor or ".." in windows.parts or {"\\", "\0"} & set(name)
+    )
 
 
 def _section_faults(document: Mapping[str, Any]) -> Iterator[Fault]:

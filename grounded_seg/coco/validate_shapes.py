@@ -9,6 +9,7 @@ from grounded_seg.errors import InputError
 from grounded_seg.masks import area_px, run_length_from_coco, run_length_from_polygons, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
+_BEYOND_64_BITS = 2**63
 OUTSIDE_PX = 1.0
 """How far a shape may lie outside its image: people's tools round."""
 
@@ -41,15 +42,13 @@ def shape_faults(place: str, annotation: Mapping[str, Any], size: ImageSize | No
 
 
 def numbers(value: Any) -> list[float] | None:
-    """Give a list of finite numbers, or None for anything else; text is none."""
+    """Give a list of finite numbers, or None for anything else; text is none, nor is what 64 bits don't hold."""
     if not isinstance(value, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in value):
         return None
-    try:
-        read = [float(one) for one in value]
-    except OverflowError:
-        # Whole numbers have no end in JSON.
+    # Whole numbers have no end in JSON and in Python.
+    if any(isinstance(one, int) and abs(one) >= _BEYOND_64_BITS for one in value):
         return None
-    return read if all(map(math.isfinite, read)) else None
+    return [float(one) for one in value] if all(map(math.isfinite, value)) else None
 
 
 def _box_faults(place: str, raw: Any, box: list[float] | None, size: ImageSize | None) -> Iterator[Fault]:
