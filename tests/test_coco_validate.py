@@ -192,7 +192,7 @@ def test_a_fault_of_the_text_is_found_and_repaired(tmp_path: Path, name: str, ru
     assert len(json.loads((tmp_path / "fixed.json").read_text())["annotations"]) == 1
 
 
-ODD_VALUES = [
+ODD_VALUES: list[Any] = [
     *(None, True, -1, 0, 2, 1.5, 1e300, math.inf, 10**30, "", "2", "x", "..", "[1, 2, 3, 4]", {}, [], [[]], [None]),
     *([1, 2, 3, 4], [1e300, 2, 3, 4], [[2, 3, 6, 3, 6]], [[0, 0, 1e30, 0, 6, 8]], [[[2, 3]]]),
     *({"size": [10, 20]}, {"size": [10, 20], "counts": [-1, 201]}, {"size": [10**9, 10**9], "counts": [10**18]}),
