@@ -65,7 +65,6 @@ def test_the_tokenizer_has_florences_special_tokens(tokenizer: Tokenizer) -> Non
         assert tokenizer.token_to_id(token) is not None, token
 
 
-@pytest.mark.xfail(reason="the weights were trained with the 887 merges that a first, smaller corpus gave")
 def test_the_tokenizer_has_enough_merges(tokenizer: Tokenizer) -> None:
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     assert 1000 <= len(merges) <= 2000
@@ -106,14 +105,13 @@ def test_it_leaves_alone_what_is_not_there(demo: GroundedSegmenter, scenes: list
 
 
 def test_cars_need_the_adapter(demo: GroundedSegmenter) -> None:
-    """Asked by colour; "car" alone is found too, but scored below the threshold by the adapter as it is."""
     bare = GroundedSegmenter.from_preset("demo", adapter="none", boxes_only=True, device="cpu")
     tuned_finds, bare_finds = [], []
     for scene in (render_scene(Split.VALID, index, 320) for index in range(30)):
         car = next((o for o in scene.objects if o.kind == "car"), None)
         if car is not None:
-            tuned_finds.append(bool(demo(as_image(scene), [f"{car.colour} car"]).instances))
-            bare_finds.append(bool(bare(as_image(scene), [f"{car.colour} car"]).instances))
+            tuned_finds.append(bool(demo(as_image(scene), ["car"]).instances))
+            bare_finds.append(bool(bare(as_image(scene), ["car"]).instances))
     assert len(tuned_finds) > 5
     assert np.mean(tuned_finds) > 0.6
     assert np.mean(bare_finds) < 0.2
