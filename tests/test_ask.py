@@ -179,6 +179,13 @@ def test_the_command_line_asks(folder: Path, photo: Path, tmp_path: Path) -> Non
     assert text.stdout.strip() == (said or "nothing found")
 
 
+def test_an_answer_that_can_not_be_written_is_told_all_the_same(folder: Path, photo: Path) -> None:
+    result = grounded_ask(folder, "REFERRING_EXPRESSION_SEGMENTATION", "dog", photo, "--json", "-o", photo)
+    assert result.exit_code != 0
+    assert json.loads(result.stdout)["polygons"]
+    assert result.stderr.splitlines()[-1].endswith("name another folder")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

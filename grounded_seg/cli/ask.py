@@ -84,12 +84,13 @@ def ask(
 
     answer = ask_model(detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=max_new_tokens)
     content = answer_as_json(found, asked, picture, answer)
-    if output is not None:
-        _write(output, image.stem, content, picture, answer)
+    # The answer is told first: it took long, and isn't lost where the folder can't be written.
     if as_json:
         click.echo(json.dumps(content))
     else:
         _print(answer)
+    if output is not None:
+        _write(output, image.stem, content, picture, answer)
 
 
 def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answer: "Answer") -> None:
@@ -103,7 +104,8 @@ def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answe
         if answer.boxes or answer.polygons or answer.quads:
             save_overlay(folder / f"{name}.png", draw_answer(picture, answer))
     except OSError as error:
-        raise OutputError(f"{folder}: the answer can't be written ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise OutputError(f"{folder}: the answer can't be written ({reason}); name another folder") from error
 
 
 def _print(answer: "Answer") -> None:
