@@ -14,6 +14,7 @@ from grounded_seg.coco.read import CocoReader
 from grounded_seg.coco.rewrite import CocoWriter
 from grounded_seg.coco.validate import has_portable_name
 from grounded_seg.errors import InputError, UsageError
+from grounded_seg.export_settings import ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.formats.cvat import CvatLabels
 from grounded_seg.formats.fiftyone import image_for_fiftyone
 from grounded_seg.formats.labelme import LabelmeWriter
@@ -23,7 +24,6 @@ from grounded_seg.formats.voc import VocWriter
 from grounded_seg.formats.yolo import YoloWriter
 from grounded_seg.labels import LabelledImage, LabelWriter, Losses
 from grounded_seg.run_folder import RunFolder, as_output_error
-from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 
 SPLITS = ("train", "valid", "test")
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
 # From the bottom up. Parts of one layer don't import each other, unless SIBLINGS_ALLOWED names the pair.
 LAYERS = (
     {"errors", "records"},
-    {"settings"},
+    {"settings", "export_settings"},
     {"boxes", "masks", "polygons", "labels", "images", "inputs", "reading", "runtime", "compiled"},
     {"weights", "scenes"},
     {"detect", "segment", "coco", "formats", "overlay"},

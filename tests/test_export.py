@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from grounded_seg.cli import main
 from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.export import export_labels, split_names
+from grounded_seg.export_settings import MASK_FORMS, ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.formats.labelstudio import brush_from_run_length
 from grounded_seg.formats.names import unique_names
 from grounded_seg.labels import Losses
 from grounded_seg.masks import coco_from_run_length, mask_from_run_length, run_length_from_coco, run_length_from_mask
 from grounded_seg.records import RunLength
-from grounded_seg.settings import MASK_FORMS, ExportSettings, LabelFormat, MaskForm, Pictures
 
 RING = np.zeros((10, 20), np.bool_)
 RING[2:7, 4:12] = True

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent / "interop"))
 from read_back import Check, Outcome, compare, compare_joined
 from reader_output import runs
 
+from grounded_seg.export_settings import LabelFormat, MaskForm
 from grounded_seg.formats.yolo import JOINED
 from grounded_seg.labels import Losses
 from grounded_seg.masks import coco_from_run_length, mask_from_run_length, run_length_from_coco, run_length_from_mask
-from grounded_seg.settings import LabelFormat, MaskForm
 
 CHECK = Check("tool", LabelFormat.COCO, MaskForm.RLE, 0.98, has_scores=True)
 MASK = np.zeros((20, 30), np.bool_)

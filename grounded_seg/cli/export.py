@@ -8,7 +8,7 @@ import click
 from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import EnumChoice
 from grounded_seg.errors import UsageError
-from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+from grounded_seg.export_settings import ExportSettings, LabelFormat, MaskForm, Pictures
 
 
 @click.command()

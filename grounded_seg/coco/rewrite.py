@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from grounded_seg.export_settings import MaskForm
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import coco_from_run_length, mask_iou, run_length_from_polygons
 from grounded_seg.polygons import edge_polygons_from_mask
 from grounded_seg.records import RunLength
-from grounded_seg.settings import MaskForm
 
 _PIXEL_DECIMALS = 3
 

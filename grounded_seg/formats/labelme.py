@@ -13,13 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from grounded_seg.export_settings import MaskForm
 from grounded_seg.formats.names import unique_names
 from grounded_seg.formats.objects import mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_from_run_length, tight_box_xyxy
 from grounded_seg.polygons import centre_polygons_from_mask
 from grounded_seg.records import RunLength
-from grounded_seg.settings import MaskForm
 
 _VERSION = "5.5.0"
 """Of LabelMe, the form's."""

@@ -14,12 +14,12 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
+from grounded_seg.export_settings import MaskForm
 from grounded_seg.formats.objects import mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_from_run_length
 from grounded_seg.polygons import edge_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
-from grounded_seg.settings import MaskForm
 
 _LOCAL_FILES = "/data/local-files/?d="
 """How Label Studio addresses files below its document root."""

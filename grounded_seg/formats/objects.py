@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from grounded_seg.export_settings import MaskForm
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import area_px
 from grounded_seg.records import RunLength
-from grounded_seg.settings import MaskForm
 
 
 def single_objects(image: LabelledImage, losses: Losses) -> Iterator[Label]:

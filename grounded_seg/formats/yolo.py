@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import yaml
 
+from grounded_seg.export_settings import MaskForm
 from grounded_seg.formats.names import unique_names
 from grounded_seg.formats.objects import mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_iou, run_length_from_mask
 from grounded_seg.polygons import Ring, centre_polygons_from_mask, joined_parts
 from grounded_seg.records import ImageSize, RunLength
-from grounded_seg.settings import MaskForm
 
 _IN_PIXEL = 0.25
 """Where in its pixel a corner is written: Ultralytics cuts the fraction off, supervision rounds, both find it so."""

@@ -25,6 +25,7 @@ import PIL.Image
 
 from grounded_seg.coco.read import CocoReader
 from grounded_seg.export import export_labels
+from grounded_seg.export_settings import ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.formats.yolo import JOINED
 from grounded_seg.labels import Label, Losses
 from grounded_seg.masks import (
@@ -40,7 +41,6 @@ from grounded_seg.masks import (
 from grounded_seg.polygons import centre_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
 from grounded_seg.scenes.render import Split, render_scene
-from grounded_seg.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
