@@ -17,7 +17,7 @@ from grounded_seg.coco.faults import Severity
 from grounded_seg.coco.repair import repair_document, repair_file
 from grounded_seg.coco.repair_shapes import Repairs
 from grounded_seg.coco.validate import validate_document, validate_file
-from grounded_seg.errors import InputError
+from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.masks import coco_from_run_length, run_length_from_mask
 
 BROKEN = Path(__file__).parent / "data" / "broken_coco"
@@ -213,6 +213,16 @@ def test_what_is_cut_off_is_found_but_not_repaired(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut off or no JSON"):
         repair_file(BROKEN / "cut_off.json", tmp_path / "fixed.json")
     assert not (tmp_path / "fixed.json").exists()
+
+
+def test_a_copy_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(good()))
+    with pytest.raises(UsageError, match="would replace"):
+        repair_file(path, tmp_path / "." / "file.json")
+    with pytest.raises(OutputError, match=r"fixed.json can't be written \(No such file or directory\)"):
+        repair_file(path, tmp_path / "missing" / "fixed.json")
+    assert json.loads(path.read_text()) == good()
 
 
 def test_a_list_of_results_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from grounded_seg.coco.parse_text import parse_file
 from grounded_seg.coco.repair_shapes import Repairs, number_from, repair_shape
 from grounded_seg.coco.validate import has_portable_name, is_id, is_reference, size_of
-from grounded_seg.errors import ImageError, InputError
+from grounded_seg.errors import ImageError, InputError, OutputError, UsageError
 from grounded_seg.images import upright_size
 from grounded_seg.records import ImageSize
 
@@ -29,8 +29,12 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
         images: The folder that the file names are relative to, which tells sizes that the file lacks.
 
     Raises:
+        UsageError: If the copy would replace the file.
         InputError: If there is nothing to repair: no JSON at all, or no list of images.
+        OutputError: If the copy can't be written.
     """
+    if path.resolve() == destination.resolve():
+        raise UsageError(f"the repaired copy would replace {path}; name another file with --fix")
     document, faults = parse_file(path)
     if not isinstance(document, Mapping):
         what = "a list, as of results" if isinstance(document, list) else "cut off or no JSON"
@@ -43,7 +47,13 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
     for key, value in repaired.items():
         rows = ",\n".join(json.dumps(row) for row in value) if isinstance(value, list) else ""
         lines.append(f"{json.dumps(key)}: " + (f"[\n{rows}\n]" if rows else json.dumps(value)))
-    destination.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="ascii")
+    try:
+        destination.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="ascii")
+    except OSError as error:
+        raise OutputError(
+            f"{destination} can't be written ({error.strerror}); make room or get permission there, or name another "
+            "file with --fix"
+        ) from error
     return repairs.lines
 
 
