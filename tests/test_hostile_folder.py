@@ -1,5 +1,6 @@
 """Folders as they come: every kind of broken file, and names that nobody thought of."""
 
+import errno
 import io
 import json
 import os
@@ -150,3 +151,25 @@ def test_a_list_is_a_path(detector: ColourDetector, photos: Path, paint: Paint, 
     lines = [json.loads(text) for text in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [(line["file_name"], line["status"]) for line in lines] == [("00.png", "done"), ("gone.png", "skipped")]
     assert json.loads((tmp_path / "out" / "run.json").read_text())["paths"] == [f"@{tmp_path / 'list.txt'}"]
+
+
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(
+    detector: ColourDetector, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("grounded_seg.pictures.save_overlay", full)
+        code, out, err = run(photos, tmp_path / "out")
+    assert (code, out) == (1, "")
+    [line] = err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'out'} can't be written (No space left on device)")
+    assert "--resume goes on" in line
+    code, out, err = run(photos, tmp_path / "out", "--resume")
+    assert (code, err) == (0, "")
+    assert "1 found in 1 image" in out
+    # Again there is nothing new to show in a table.
+    code, again, _ = run(photos, tmp_path / "out", "--resume")
+    assert code == 0
+    assert again.strip().startswith("1 found in 1 image")

@@ -114,7 +114,9 @@ class RunDisplay:
         for row in self._rows:
             # As plain text: a file's name may hold what rich would take for markup.
             table.add_row(*map(Text, row))
-        console.print(table)
+        # There are none where a finished run was resumed, or all images were skipped.
+        if self._rows:
+            console.print(table)
         if self._n_rows_left_out:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
         if report.n_skipped > len(self._skipped):

@@ -1,5 +1,6 @@
 """`grounded-seg run`: a sentence and images in; boxes, masks and COCO annotations out."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
             f"interrupted; what was done is kept, and the same command with --resume goes on ({settings.output})"
         ) from interrupt
     except OutputError as problem:
-        if not folder.journal.exists():
+        # Not `Path.exists`, which raises for a name that no file can have.
+        if not os.path.exists(folder.journal):
             raise
         raise OutputError(f"{problem}; what was done is kept, and the same command with --resume goes on") from problem
     display.summarise(report, folder.written())
