@@ -1,5 +1,6 @@
 """Options of an export as frozen records: what is taken from which file, and in which form it is written."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -83,7 +84,7 @@ class ExportSettings:
         """Refuse values out of range, and forms that the format has no room for."""
         if not 0 <= self.min_score <= 1:
             raise UsageError(f"min-score is {self.min_score}, it has to be from 0 to 1")
-        if self.tolerance_px < 0:
+        if not 0 <= self.tolerance_px < math.inf:
             raise UsageError(f"tolerance is {self.tolerance_px}, it has to be 0 or more pixels")
         if self.split and (len(self.split) not in (2, 3) or min(self.split) < 0 or sum(self.split) <= 0):
             raise UsageError(

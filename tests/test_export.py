@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -168,6 +169,7 @@ def test_labelme_polygons_of_one_object_are_a_group(source: Path) -> None:
     shapes = read_json(output / "sub/a.json")["shapes"]
     assert [shape["group_id"] for shape in shapes] == [1, 1]
     assert losses.counts["masks in several polygons with a common group_id"] == 1
+    assert (losses.n_masks, losses.iou_least) == (2, 1.0)
 
 
 def unpacked(brush: bytes) -> npt.NDArray[np.uint8]:
@@ -213,6 +215,14 @@ def test_labelstudio_polygons(source: Path) -> None:
     regions = read_json(output / "tasks.json")[1]["predictions"][0]["result"]
     assert [sorted(region["value"]["points"])[0] for region in regions] == [[5.0, 10.0], [5.0, 60.0]]
     assert losses.counts["masks in several regions, one for each part"] == 1
+    assert (losses.n_masks, losses.iou_least) == (2, 1.0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, forms in MASK_FORMS.items() if MaskForm.POLYGON in forms])
+def test_what_a_tolerance_costs_is_told(source: Path, kind: LabelFormat) -> None:
+    _, losses = exported(source, kind, form=MaskForm.POLYGON, tolerance_px=2.0)
+    assert losses.n_masks == 2
+    assert 0.3 < losses.iou_least < 1
 
 
 def test_cvat_brings_its_labels(source: Path) -> None:
@@ -297,6 +307,7 @@ def test_names_that_meet_get_numbers() -> None:
     [
         ({"form": MaskForm.RLE}, "seg rle is not for yolo; it takes polygon, none"),
         ({"min_score": 2.0}, "min-score"),
+        ({"tolerance_px": math.nan}, "tolerance is nan"),
         ({"split": (1,)}, "split"),
         ({"classes": ("dog",)}, "no class dog; it has Vögel, car"),
         ({"pictures": Pictures.COPY}, "--images"),

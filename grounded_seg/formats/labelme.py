@@ -15,9 +15,9 @@ import numpy as np
 
 from grounded_seg.export_settings import MaskForm
 from grounded_seg.formats.names import unique_names
-from grounded_seg.formats.objects import mask_to_write, single_objects
+from grounded_seg.formats.objects import drawn_mask, mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
-from grounded_seg.masks import mask_from_run_length, tight_box_xyxy
+from grounded_seg.masks import mask_from_run_length, mask_iou, tight_box_xyxy
 from grounded_seg.polygons import centre_polygons_from_mask
 from grounded_seg.records import RunLength
 
@@ -90,6 +90,7 @@ class LabelmeWriter:
         # LabelMe draws a polygon's outline along with its inside.
         rings = centre_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add("masks in several polygons with a common group_id", len(rings) > 1)
+        self.losses.add_round_trip(float(mask_iou([mask], [drawn_mask(rings, mask.size)])[0, 0]))
         return [{"shape_type": "polygon", "points": ring.tolist()} for ring in rings]
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from grounded_seg.export_settings import MaskForm
 from grounded_seg.formats.objects import mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
-from grounded_seg.masks import mask_from_run_length
+from grounded_seg.masks import mask_from_run_length, mask_iou, run_length_from_polygons
 from grounded_seg.polygons import edge_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
 
@@ -101,6 +101,8 @@ class LabelStudioWriter:
             return [("brush", {"format": "rle", "rle": list(brush_from_run_length(mask))})]
         rings = edge_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add("masks in several regions, one for each part", len(rings) > 1)
+        read_back = run_length_from_polygons([ring.ravel().tolist() for ring in rings], size)
+        self.losses.add_round_trip(float(mask_iou([mask], [read_back])[0, 0]))
         return [("polygon", {"points": _per_cent(ring, size), "closed": True}) for ring in rings]
 
 

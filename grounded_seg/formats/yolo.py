@@ -9,16 +9,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 
 from grounded_seg.export_settings import MaskForm
 from grounded_seg.formats.names import unique_names
-from grounded_seg.formats.objects import mask_to_write, single_objects
+from grounded_seg.formats.objects import drawn_mask, mask_to_write, single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
-from grounded_seg.masks import mask_iou, run_length_from_mask
-from grounded_seg.polygons import Ring, centre_polygons_from_mask, joined_parts
+from grounded_seg.masks import mask_iou
+from grounded_seg.polygons import centre_polygons_from_mask, joined_parts
 from grounded_seg.records import ImageSize, RunLength
 
 _IN_PIXEL = 0.25
@@ -107,15 +106,8 @@ class YoloWriter:
         parts = centre_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add(JOINED, len(parts) > 1)
         ring = np.floor(joined_parts(parts))
-        self.losses.add_round_trip(float(mask_iou([mask], [_drawn(ring, size)])[0, 0]))
+        self.losses.add_round_trip(float(mask_iou([mask], [drawn_mask([ring], size)])[0, 0]))
         return list(((ring + _IN_PIXEL) / (size.width, size.height)).ravel().tolist())
-
-
-def _drawn(ring: Ring, size: ImageSize) -> RunLength:
-    """Fill an outline of pixels as YOLO's readers do."""
-    canvas = np.zeros((size.height, size.width), np.uint8)
-    cv2.fillPoly(canvas, [ring.astype(np.int32)], 1)
-    return run_length_from_mask(canvas.astype(np.bool_))
 
 
 def _split_name(split: str) -> str:
