@@ -15,7 +15,6 @@ from grounded_seg.cli.options import EnumChoice
 from grounded_seg.cli.run import DEMO_NOTE
 from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train.recipes import RECIPES, settings_from
-from grounded_seg.train.records import fault_lines
 from grounded_seg.train.settings import Method, OptimizerName, PromptForm, Quantization, Schedule, TrainSettings
 
 if TYPE_CHECKING:
@@ -176,6 +175,9 @@ def _show_report(report: "TrainReport") -> None:
 
 
 def _show_dry_run(found: "DryRun") -> None:
+    # This imports numpy, which would slow --help down.
+    from grounded_seg.train.records import fault_lines
+
     for line in found.notes:
         note(line)
     for line in fault_lines(found.faults):
