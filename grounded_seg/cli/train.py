@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from grounded_seg.train.dry_run import DryRun
     from grounded_seg.train.training import TrainReport
 
-_COLUMN = 12
+_COLUMN = 15
 """Width of a column of the table."""
 
 
@@ -159,7 +159,9 @@ class _Table:
         self._losses = []
         if tuple(shown) != self._columns:
             self._columns = tuple(shown)
-            click.echo("".join(name.removeprefix("valid_absent_").rjust(_COLUMN) for name in shown))
+            # Only the loss is measured on both splits.
+            titles = (name if name == "valid_loss" else name.removeprefix("valid_") for name in shown)
+            click.echo("".join(title.rjust(_COLUMN) for title in titles))
         cells = [str(row["step"]), *(f"{value:.4g}" for name, value in shown.items() if name != "step")]
         click.echo("".join(cell.rjust(_COLUMN) for cell in cells))
 
