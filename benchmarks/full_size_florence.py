@@ -34,6 +34,8 @@ SIZES = {
     },
 }
 """base and large as published; tiny to try a benchmark out."""
+_LOCATION_NORM = 3.0
+"""Length of a location's row among the words, whose own is about 1.5."""
 TFLOP = {"tiny": (0.004, 0.001), "base": (0.38, 0.06), "large": (1.49, 0.20)}
 """Arithmetic of one image and one question: the vision tower's, the text encoder's."""
 
@@ -88,9 +90,14 @@ def full_size_model(size: str, tokenizer: Path, seed: int = 0) -> FlorenceModel:
     for name, parameter in network.named_parameters():
         if parameter.dim() > 1:
             scale = 4.0 if "embed_positions" in name else 1.5 * parameter[0].numel() ** -0.5
+            # What comes from the image is the same at each step: too much of it, and each step says the same.
+            if "decoder" in name and "encoder_attn.out_proj" in name:
+                scale *= 0.25
             parameter.normal_(0.0, scale, generator=generator)
     words = network.get_input_embeddings().weight
-    words[list(vocabulary.location_ids)] *= 2.0
+    # All of one length, or the longest of them would be said over and over: no box of it would have an area.
+    locations = list(vocabulary.location_ids)
+    words[locations] = _LOCATION_NORM * torch.nn.functional.normalize(words[locations], dim=1)
     words[vocabulary.eos_id] = 0.0
     # As published; `FlorenceModel` asks with rules of its own.
     network.generation_config = GenerationConfig(**GENERATION_DEFAULTS)
