@@ -1,7 +1,6 @@
 """The demo's bare base learns a kind that it doesn't know: the loop of `benchmarks/train_unknown_kind.py`, small."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,25 +13,35 @@ from grounded_seg.train.settings import Part
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
+def only_cars(path: Path) -> None:
+    """Leave one class in a COCO file, and the images that show it."""
+    document = json.loads(path.read_text())
+    [car] = [one for one in document["categories"] if one["name"] == "car"]
+    annotations = [one for one in document["annotations"] if one["category_id"] == car["id"]]
+    shown = {one["image_id"] for one in annotations}
+    images = [one for one in document["images"] if one["id"] in shown]
+    path.write_text(json.dumps({"categories": [car], "images": images, "annotations": annotations}))
+
+
 @pytest.mark.slow
 def test_cars_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from train_unknown_kind import render
 
-    for name, n_scenes in (("train", 24), ("valid", 2), ("test", 1)):
+    for name, n_scenes in (("train", 48), ("valid", 8), ("test", 8)):
         render(tmp_path / "scenes" / name, Split[name.upper()], n_scenes, smallest=0.2)
+        only_cars(tmp_path / "scenes" / name / "_annotations.coco.json")
     settings = TrainSettings(
         dataset=tmp_path / "scenes",
         output=tmp_path / "run",
         models=ModelSettings("demo", device="cpu"),
         parts=frozenset({Part.LANGUAGE, Part.VISION, Part.PROJECTOR}),
-        batch_size=32,
+        batch_size=8,
         epochs=20,
         lr=2e-3,
         dropout=0.0,
         augment=False,
-        eval_images=1,
-        best_metric="loss",
+        eval_images=2,
         report=False,
     )
     report = train(settings)
@@ -40,5 +49,5 @@ def test_cars_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     rows = [json.loads(line) for line in report.folder.metrics.read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-    assert after["AP50"] > before["AP50"]
-    assert "train_unknown_kind" in sys.modules
+    assert before["AP50"] < 0.1
+    assert after["AP50"] > 0.5

@@ -8,7 +8,7 @@ from segment_anything.modeling import Sam
 
 from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.records import Image, ImageSize
-from grounded_seg.segment.attention import use_lengthened_attention
+from grounded_seg.segment.attention import use_fast_attention
 from grounded_seg.segment.decoder import BoxDecoder
 from grounded_seg.segment.frame import resized_pixels, resized_size
 from grounded_seg.segment.upsampling import Axis, axis_through_square
@@ -35,7 +35,7 @@ class SamNetwork:
         """
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
-        use_lengthened_attention(sam.image_encoder)
+        use_fast_attention(sam.image_encoder)
         if compiled:
             compile_encoder(sam.image_encoder)
         self._compiling = compile_failure_as_device_error if compiled else nullcontext

@@ -19,7 +19,7 @@ from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProc
 from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
-from grounded_seg.segment.attention import lengthened_attention, relative_positions
+from grounded_seg.segment.attention import grid_attention, relative_positions
 from grounded_seg.segment.frame import resized_pixels, resized_size
 from grounded_seg.segment.upsampling import Axis, axis_straight, axis_through_square
 from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
@@ -201,5 +201,5 @@ def _attend(attention: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torc
     heads = qkv.reshape(batch, height * width, 3, attention.num_attention_heads, -1).permute(2, 0, 3, 1, 4)
     rows = relative_positions(attention.rel_pos_h, height)
     columns = relative_positions(attention.rel_pos_w, width)
-    attended = lengthened_attention(heads, rows, columns, (height, width))
+    attended = grid_attention(heads, rows, columns, (height, width))
     return attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1)), None
