@@ -40,7 +40,7 @@ def main() -> None:
         [
             *(*TOOL, "train", str(scenes), "-o", str(run), "--preset", "demo", "--method", "full"),
             *("--parts", "language,vision,projector,head", "--epochs", str(chosen.epochs), "--lr", chosen.lr),
-            *("--batch-size", "30", "--no-augment", "--location-spread", "1", "--warmup-steps", "20"),
+            *("--batch-size", "8", "--no-augment", "--location-spread", "1", "--warmup-steps", "20"),
             *("--weight-decay", "0", "--eval-images", "2", "--keep", "1", "--best-metric", "loss"),
         ],
         check=True,
