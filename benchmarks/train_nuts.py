@@ -26,7 +26,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("folder", type=Path)
     options.add_argument("--data", type=Path, default=Path("../shared/data/nuts"))
-    options.add_argument("--epochs", type=int, default=150)
+    options.add_argument("--epochs", type=int, default=400)
     options.add_argument("--lr", default="1e-3")
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
         [
             *(*TOOL, "train", str(scenes), "-o", str(run), "--preset", "demo", "--method", "full"),
             *("--parts", "language,vision,projector,head", "--epochs", str(chosen.epochs), "--lr", chosen.lr),
-            *("--batch-size", "8", "--no-augment", "--location-spread", "1", "--warmup-steps", "20"),
+            *("--batch-size", "30", "--no-augment", "--location-spread", "1", "--warmup-steps", "20"),
             *("--weight-decay", "0", "--eval-images", "2", "--keep", "1", "--best-metric", "loss"),
         ],
         check=True,

@@ -69,7 +69,7 @@ def main() -> None:
     options.add_argument("--train", type=int, default=1200, help="scenes to learn from")
     options.add_argument("--test", type=int, default=150, help="scenes to measure on")
     options.add_argument("--smallest", type=float, default=0.2, help="smallest object, as a share of the side")
-    options.add_argument("--epochs", type=int, default=8)
+    options.add_argument("--epochs", type=int, default=4)
     options.add_argument("--without-negatives", action="store_true", help="train a second time, without them")
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
