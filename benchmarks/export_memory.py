@@ -9,19 +9,15 @@ and exports it to every format in a process of its own. Memory is the process's 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from grounded_seg.masks import area_px, coco_from_run_length, run_length_from_mask, tight_box_xyxy
+from ellipses import HEIGHT, WIDTH, ellipses
+from own_process import run_command_line
 
 PER_IMAGE = 10
-WIDTH, HEIGHT = 640, 480
 LIMIT_MB = 300
 FORMATS = {
     "coco": ["--to", "coco"],
@@ -34,36 +30,11 @@ FORMATS = {
     "cvat": ["--to", "cvat"],
     "masks": ["--to", "masks"],
 }
-# The peak that Linux keeps for a process, in kB.
-MEASURED = (
-    "import resource, sys\n"
-    "from grounded_seg.cli import main\n"
-    "try:\n"
-    "    main(sys.argv[1:])\n"
-    "finally:\n"
-    "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
-)
-
-
-def shapes() -> list[dict[str, Any]]:
-    """Make a few masks, which all instances share: what counts is how many there are."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    made = []
-    for _ in range(50):
-        radius_x, radius_y = rng.uniform(10, 120, 2)
-        x, y = rng.uniform(130, WIDTH - 130), rng.uniform(130, HEIGHT - 130)
-        inside = ((columns - x) / radius_x) ** 2 + ((rows - y) / radius_y) ** 2 < 1
-        mask = run_length_from_mask(inside)
-        x0, y0, x1, y1 = tight_box_xyxy(mask)
-        box = [x0, y0, x1 - x0, y1 - y0]
-        made.append({"bbox": box, "area": area_px(mask), "segmentation": coco_from_run_length(mask), "iscrowd": 0})
-    return made
 
 
 def write_source(path: Path, n_instances: int) -> None:
     """Write the file to export, line by line."""
-    made = shapes()
+    made = ellipses()
     n_images = -(-n_instances // PER_IMAGE)
     with path.open("w") as file:
         file.write('{"info": {}, "licenses": [], "categories": [{"id": 1, "name": "car"}],\n"images": [')
@@ -81,11 +52,8 @@ def write_source(path: Path, n_instances: int) -> None:
 
 def measure(source: Path, output: Path, options: list[str]) -> dict[str, float]:
     """Export once, and give the seconds and the peak memory in MB."""
-    start = time.perf_counter()
-    command = [sys.executable, "-c", MEASURED, "export", str(source), "-o", str(output), *options]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    peak_kb = int(done.stderr.rpartition("peak ")[2])
-    return {"seconds": round(time.perf_counter() - start, 1), "peak_mb": round(peak_kb / 1024, 1)}
+    seconds, peak_mb = run_command_line("export", str(source), "-o", str(output), *options)
+    return {"seconds": round(seconds, 1), "peak_mb": round(peak_mb, 1)}
 
 
 def main() -> int:

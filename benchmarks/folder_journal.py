@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ellipses import HEIGHT, WIDTH, ellipses
 
 from grounded_seg.coco.export import document_from_lines, write_annotations
 from grounded_seg.journal import read_lines, text_of
-from grounded_seg.masks import area_px, coco_from_run_length, run_length_from_mask, tight_box_xyxy
 
-WIDTH, HEIGHT = 640, 480
 LIMIT_MB, LIMIT_RATIO = 300, 2.0
 N_REPEATS = 3
 BUILD = (
@@ -53,25 +52,12 @@ MEASURED = (
 def instances() -> list[dict[str, Any]]:
     """Make a few instances, which all lines share: what counts is how many there are."""
     rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     made = []
-    for _ in range(50):
-        radius_x, radius_y = rng.uniform(10, 120, 2)
-        x, y = rng.uniform(130, WIDTH - 130), rng.uniform(130, HEIGHT - 130)
-        mask = run_length_from_mask(((columns - x) / radius_x) ** 2 + ((rows - y) / radius_y) ** 2 < 1)
-        x0, y0, x1, y1 = tight_box_xyxy(mask)
+    for shape in ellipses():
         score = round(float(rng.uniform()), 6)
-        made.append(
-            {
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": area_px(mask),
-                "segmentation": coco_from_run_length(mask),
-                "iscrowd": 0,
-                "score": score,
-                "detector_bbox": [round(value, 3) for value in rng.uniform(0, 400, 4).tolist()],
-                "attributes": {"label": "car", "prompt": "red car", "detector_score": score, "mask_score": score},
-            }
-        )
+        box = [round(value, 3) for value in rng.uniform(0, 400, 4).tolist()]
+        attributes = {"label": "car", "prompt": "red car", "detector_score": score, "mask_score": score}
+        made.append({**shape, "score": score, "detector_bbox": box, "attributes": attributes})
     return made
 
 

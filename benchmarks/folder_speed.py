@@ -18,21 +18,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from own_process import run_command_line
 from PIL import Image
 
 from grounded_seg.scenes import Split, render_scene
 
 LIMIT_RATIO, LIMIT_GROWTH = 1.15, 1.10
 PROMPT = "red car; ball"
-# The peak that Linux keeps for a process, in kB.
-MEASURED = (
-    "import resource, sys\n"
-    "from grounded_seg.cli import main\n"
-    "try:\n"
-    "    main(sys.argv[1:])\n"
-    "finally:\n"
-    "    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
-)
 ALONE = (
     "import sys\n"
     "from pathlib import Path\n"
@@ -54,8 +46,7 @@ def measure(photos: Path, out: Path, batch_size: int) -> dict[str, Any]:
     """Run once, and give the seconds of each part and the peak memory in MB."""
     n_images = len(list(photos.iterdir()))
     options = ["--preset", "demo", "--batch-size", str(batch_size)]
-    command = [sys.executable, "-c", MEASURED, "run", PROMPT, str(photos), "-o", str(out), *options]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    _, peak_mb = run_command_line("run", PROMPT, str(photos), "-o", str(out), *options)
     manifest = json.loads((out / "run.json").read_text())
     n_lines = len((out / "results.jsonl").read_text().splitlines())
     coco = json.loads((out / "annotations.json").read_text())
@@ -69,7 +60,7 @@ def measure(photos: Path, out: Path, batch_size: int) -> dict[str, Any]:
         "wall_s": round(wall_s, 2),
         "images_per_s": round(n_images / wall_s, 2),
         "ratio": round(wall_s / compute_s, 3),
-        "peak_mb": round(int(done.stderr.rpartition("peak ")[2]) / 1024, 1),
+        "peak_mb": round(peak_mb, 1),
     }
 
 
