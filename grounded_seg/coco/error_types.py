@@ -67,7 +67,7 @@ class ErrorSummary:
     AP50: float | None
     per_kind: Mapping[ErrorKind, ErrorCost]
     AP50_all_mended: float | None
-    """1, unless every object is ignored."""
+    """1; None without ground truth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +131,23 @@ def error_summary(errors: Errors, matches: Matches) -> ErrorSummary:
     per_kind = {}
     for kind in ErrorKind:
         n = int(errors.is_missed.sum()) if kind is ErrorKind.MISSED else errors.kind.count(kind)
-        after = _average_precision(_mended(errors, matches, frozenset({kind})))
-        # Mending can empty a class of objects, or change which predictions stand in the curve's steps: never a gain.
-        cost = None if before is None else max(0.0, (before if after is None else after) - before)
+        cost = None
+        if before is not None:
+            # Mending can change which predictions stand in the curve's steps: that is never a gain.
+            cost = max(0.0, _after_mending(errors, matches, frozenset({kind})) - before)
         per_kind[kind] = ErrorCost(n, cost)
-    everything = _average_precision(_mended(errors, matches, frozenset(ErrorKind)))
+    everything = None if before is None else _after_mending(errors, matches, frozenset(ErrorKind))
     return ErrorSummary(AP50=before, per_kind=per_kind, AP50_all_mended=everything)
+
+
+def _after_mending(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> float:
+    """AP50 without these kinds of error, where there is ground truth.
+
+    An object that was missed is taken out of the truth, as TIDE does it. With none left, all were missed, and now none
+    is: 1.
+    """
+    after = _average_precision(_mended(errors, matches, kinds))
+    return 1.0 if after is None else after
 
 
 def _mended(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> _Judged:
