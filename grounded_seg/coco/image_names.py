@@ -1,18 +1,22 @@
 """Which image of a data set is meant by the file names that somebody's predictions have."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 from grounded_seg.coco.dataset import DataSetImage
+
+_Parts: TypeAlias = tuple[str, ...]
 
 
 def images_by_name(file_names: Iterable[str], images: Sequence[DataSetImage]) -> dict[str, DataSetImage]:
     """Find the image of each name; names that lead to none are left out.
 
     Names that the data set has are taken as they are. A run on a sub-folder has shorter ones, a run on a parent folder
-    longer ones: there the last part decides, if only one image of the data set has it and no name fits that one better.
-    `val/1.png` finds `1.png`, and `1.png` finds `val/1.png`.
+    longer ones: there as many of the last parts decide as a name and any image have in common, if only one image has
+    them and no other name fits that one better. `val/1.png` finds `1.png`, `1.png` finds `val/1.png`, and
+    `val/a/1.png` finds `a/1.png` beside `b/1.png`.
 
     Args:
         file_names: As the predictions have them, with forward slashes.
@@ -23,24 +27,49 @@ def images_by_name(file_names: Iterable[str], images: Sequence[DataSetImage]) ->
     """
     n_listed = Counter(image.file_name for image in images)
     by_name = {image.file_name: image for image in images}
-    n_of_last_part = Counter(map(_last_part, by_name))
-    by_last_part = {_last_part(name): image for name, image in by_name.items() if n_of_last_part[_last_part(name)] == 1}
+    by_ending = _by_ending(by_name)
+    found: dict[str, DataSetImage] = {}
+    best: dict[str, tuple[float, str]] = {}
     wanted = set(file_names)
-    found = {name: by_name[name] for name in sorted(wanted) if name in by_name}
-    for name in found:
-        if n_listed[name] > 1:
-            raise ValueError(f"the data set lists {name!r} {n_listed[name]} times, and which one is meant isn't known")
-    name_of = {image.id: name for name, image in found.items()}
-    for name in sorted(wanted - set(found)):
-        image = by_last_part.get(_last_part(name))
-        if image is None or image.file_name in found:
+    # Whole names first, then by how much they have in common: what comes later fits worse, or just as well.
+    fits = [(*_fit(name, by_name, by_ending), name) for name in sorted(wanted)]
+    for n_parts, image, name in sorted(fits, key=lambda fit: -fit[0]):
+        if image is None:
             continue
-        other = name_of.setdefault(image.id, name)
-        if other != name:
+        if n_listed[image.file_name] > 1:
+            raise ValueError(
+                f"the data set lists {image.file_name!r} {n_listed[image.file_name]} times, and which one is meant "
+                "isn't known"
+            )
+        n_best, other = best.setdefault(image.file_name, (n_parts, name))
+        if other == name:
+            found[name] = image
+        elif n_best == n_parts:
             raise ValueError(f"{other!r} and {name!r} could both be the data set's {image.file_name!r}")
-        found[name] = image
     return found
 
 
-def _last_part(file_name: str) -> str:
-    return PurePosixPath(file_name).name
+def _by_ending(by_name: Mapping[str, DataSetImage]) -> dict[_Parts, DataSetImage | None]:
+    """Give the image of each ending of a listed name; None for endings that several share."""
+    by_ending: dict[_Parts, DataSetImage | None] = {}
+    for name, image in by_name.items():
+        for ending in _endings(name):
+            by_ending[ending] = None if ending in by_ending else image
+    return by_ending
+
+
+def _fit(
+    name: str, by_name: Mapping[str, DataSetImage], by_ending: Mapping[_Parts, DataSetImage | None]
+) -> tuple[float, DataSetImage | None]:
+    """Give the image that fits a name best and how many last parts they have in common; infinitely many if all."""
+    if name in by_name:
+        return float("inf"), by_name[name]
+    # The longest ending that any image has: shorter ones fit that image too, and perhaps others.
+    ending = next((one for one in _endings(name) if one in by_ending), ())
+    return len(ending), by_ending.get(ending)
+
+
+def _endings(name: str) -> list[_Parts]:
+    """List the last parts of a name, all of them first."""
+    parts = PurePosixPath(name).parts
+    return [parts[start:] for start in range(len(parts))]
