@@ -58,12 +58,19 @@ def test_a_good_file_has_no_notes(tmp_path: Path) -> None:
         (changed(area=None), "objects without an area were measured (once, first in annotations[0])"),
         (changed(image_id="1", category_id=1.0), ""),
         (changed(bbox=None), "objects without a bbox got their mask's"),
+        (changed(iscrowd=False), "iscrowd written as true or false was read as 1 or 0 (once, first in annotations[0])"),
     ],
 )
 def test_odd_forms_of_an_object_are_read_and_said(tmp_path: Path, document: Any, note: str) -> None:
     data_set = read(tmp_path, document)
     assert data_set.objects == read(tmp_path, truth((1, 1, HERE), (1, 2, FAR))).objects
     assert (note in "; ".join(data_set.notes)) if note else (data_set.notes == ())
+
+
+def test_a_crowd_may_be_said_with_true(tmp_path: Path) -> None:
+    data_set = read(tmp_path, changed(iscrowd=True))
+    assert [one.is_crowd for one in data_set.objects] == [True, False]
+    assert data_set.notes == ("iscrowd written as true or false was read as 1 or 0 (once, first in annotations[0])",)
 
 
 def without(key: str) -> dict[str, Any]:
@@ -183,7 +190,8 @@ def with_images(*images: dict[str, Any]) -> dict[str, Any]:
         (changed(segmentation=[["a", "b"]]), "'a' is no number"),
         (changed(segmentation=7), "neither polygons nor run lengths"),
         (changed(segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]]), "a polygon reaches far beyond its image of 100 x 100 px"),
-        (changed(area="large"), "annotations[0]: 'large' is no number; correct it"),
+        (changed(area="large"), "annotations[0]: area 'large' is no number; correct it"),
+        (changed(iscrowd="so"), "annotations[0]: iscrowd 'so' is no number; correct it"),
     ],
 )
 def test_what_cannot_be_known_is_refused_by_place(tmp_path: Path, document: Any, says: str) -> None:

@@ -149,8 +149,8 @@ class _Reader:
         try:
             mask = mask_of(raw.get("segmentation"), image.size, f"{place}.segmentation", self._notes)
             box = box_xywh(raw.get("bbox"), f"{place}.bbox", self._notes)
-            area = None if raw.get("area") is None else number(raw["area"])
-            is_crowd = bool(number(raw.get("iscrowd") or 0))
+            area = None if raw.get("area") is None else self._number(raw, "area")
+            is_crowd = self._is_crowd(raw, place)
         except ValueError as error:
             raise self._error(place, str(error), "correct it or take the annotation out") from error
         if box is None:
@@ -165,6 +165,19 @@ class _Reader:
         if "iscrowd" not in raw:
             self._notes.add("objects without iscrowd were taken as single ones", place)
         return DataSetObject(image.id, category_id, (box[0], box[1], box[2], box[3]), mask, area, is_crowd)
+
+    def _is_crowd(self, raw: Mapping[str, Any], place: str) -> bool:
+        if isinstance(raw.get("iscrowd"), bool):
+            self._notes.add("iscrowd written as true or false was read as 1 or 0", place)
+            return bool(raw["iscrowd"])
+        return bool(self._number(raw, "iscrowd")) if raw.get("iscrowd") else False
+
+    @staticmethod
+    def _number(raw: Mapping[str, Any], key: str) -> float:
+        try:
+            return number(raw[key])
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from error
 
     def _reference(self, raw: Mapping[str, Any], key: str, known: Mapping[str, int], place: str, listed: str) -> int:
         try:
