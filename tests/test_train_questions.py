@@ -172,6 +172,12 @@ def test_colours_change_pixels_and_no_boxes() -> None:
         (["car", "Red car"], True, False),
         (["right, ripe tomato"], False, False),
         (["bright-eyed bird", "cleft"], True, False),
+        (["left_shoe"], False, True),
+        (["shoe_right2"], False, True),
+        (["red_car"], True, False),
+        (["leftShoe"], False, True),
+        (["RedCar", "RGBLeft"], False, False),
+        (["bred_dog", "Cleft", "infraRedder"], True, True),
     ],
 )
 def test_what_labels_speak_of_is_left_alone(classes: list[str], flips: bool, colours: bool) -> None:

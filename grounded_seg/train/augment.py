@@ -24,6 +24,9 @@ _COLOUR_WORDS = frozenset(
         unripe dark bright pale coloured colored colourful colorful""",
     )
 )
+_WITHIN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where `leftShoe` and `RGBRed` fall into words."""
+_WORD = re.compile(r"[^\W\d_]+")
 _FLIP_SHARE = 0.5
 _COLOUR_REACH = 0.2
 """How far brightness, contrast and saturation go up or down."""
@@ -64,8 +67,8 @@ class Augmentation:
 
 
 def augmentation_for(classes: Iterable[str]) -> Augmentation:
-    """Choose the changes that no class's meaning depends on, going by its words: "left shoe", "ripe tomato"."""
-    words = {word for name in classes for word in re.findall(r"\w+", name.casefold())}
+    """Choose the changes that no class depends on, going by its words: "left shoe", "ripe_tomato", "redCar"."""
+    words = {word.casefold() for name in classes for word in _WORD.findall(_WITHIN_WORDS.sub(" ", name))}
     return Augmentation(flips=not words & _SIDE_WORDS, colours=not words & _COLOUR_WORDS)
 
 

@@ -134,7 +134,7 @@ class PreparedTraining:
         if checkpoint is not None and self._is_patient_no_more(log):
             return log
         images, writer = ImageStore(settings.image_size), AnswerWriter(self._florence)
-        augmentation = augmentation_for(self._data.classes) if settings.augment else None
+        augmentation = augmentation_for(all_prompts(self._data, settings)) if settings.augment else None
         validation = Validation(
             self._fixed(QuestionDataset(self._valid_plan, writer, images, None, settings.seed)),
             self._asked,
