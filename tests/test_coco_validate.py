@@ -290,6 +290,68 @@ def test_references_follow_their_images_and_classes(tmp_path: Path) -> None:
     assert "categories[2]: made one with the earlier 'car'" in repairs
 
 
+def repaired(document: Any) -> tuple[Any, list[str]]:
+    repairs = Repairs()
+    fixed = repair_document(document, repairs)
+    assert errors(validate_document(fixed)) == []
+    return fixed, repairs.lines
+
+
+def test_records_of_one_image_are_made_one() -> None:
+    document = good()
+    document["images"][1]["file_name"] = "a.jpg"
+    fixed, repairs = repaired(document)
+    assert [image["id"] for image in fixed["images"]] == [1]
+    assert [one["image_id"] for one in fixed["annotations"]] == [1, 1, 1]
+    assert "images[1]: made one with the earlier 'a.jpg'" in repairs
+
+
+@pytest.mark.parametrize("change", [{"file_name": "a.jpg", "width": 40, "height": 30}, {"file_name": "../a.jpg"}])
+def test_another_image_of_the_same_name_is_left_out_with_its_annotations(change: dict[str, Any]) -> None:
+    document = good()
+    document["annotations"][1]["segmentation"] = []
+    document["images"][1].update(change)
+    document["images"].append({"id": 2, "file_name": "c.jpg", "width": 20, "height": 10})
+    fixed, repairs = repaired(document)
+    assert [(image["id"], image["file_name"], image["width"]) for image in fixed["images"]] == [
+        (1, "a.jpg", 20),
+        (3, "c.jpg", 20),
+    ]
+    assert [(one["id"], one["image_id"]) for one in fixed["annotations"]] == [(1, 1)]
+    assert "images[1]: left out with its annotations; images[0] is another 'a.jpg'" in repairs
+    assert "images[2]: id 2 became 3, the annotations of 2 stay with images[1]" in repairs
+    assert "annotations[1]: left out, its image_id 2 is none of those kept" in repairs
+    assert "annotations[2]: left out, its image_id 2 is none of those kept" in repairs
+
+
+def test_another_image_of_the_same_name_and_id_takes_no_annotation_along() -> None:
+    document = good()
+    document["images"].append({"id": 1, "file_name": "a.jpg", "width": 40, "height": 30})
+    fixed, repairs = repaired(document)
+    assert len(fixed["annotations"]) == 3
+    assert repairs == ["images[2]: left out and the annotations of 1 stay with images[0]; images[0] is another 'a.jpg'"]
+
+
+def test_polygons_that_are_dropped_are_counted() -> None:
+    document = good()
+    square = [2, 3, 6, 3, 6, 8, 2, 8]
+    document["annotations"][0]["segmentation"] = [square, [2, 3, 6, 3], [30, 3, 36, 3, 36, 8]]
+    fixed, repairs = repaired(document)
+    assert fixed["annotations"][0]["segmentation"] == [square]
+    dropped = "annotations[0].segmentation: 2 of 3 polygons dropped, damaged or outside the image"
+    assert repairs == [dropped]
+    document["annotations"][0]["segmentation"] = [[2, -3, *square[2:]], [2, 3, 6, 3], [30, 3, 36, 3, 36, 8]]
+    assert f"{dropped}; the others mended" in repaired(document)[1]
+
+
+def test_corners_outside_the_image_are_moved() -> None:
+    document = good()
+    document["annotations"][0]["segmentation"] = [[-3, 3, 6, 3, 6, 8, -3, 8]]
+    fixed, repairs = repaired(document)
+    assert fixed["annotations"][0]["segmentation"] == [[0, 3, 6, 3, 6, 8, 0, 8]]
+    assert "annotations[0].segmentation: mended" in repairs
+
+
 def test_swapped_sides_of_a_mask_are_turned_back(tmp_path: Path) -> None:
     document = good()
     document["annotations"][1]["segmentation"] = {**RLE, "size": [20, 10]}

@@ -6,13 +6,13 @@ What can't be mended is left out: an image of unknown size, an annotation withou
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from grounded_seg.coco.parse_text import parse_file
+from grounded_seg.coco.repair_ids import Identity, identity_of, number_annotations, numbered, repoint
 from grounded_seg.coco.repair_shapes import Repairs, number_from, repair_shape
-from grounded_seg.coco.validate import has_portable_name, is_id, is_reference, size_of
+from grounded_seg.coco.validate import has_portable_name, is_id, size_of
 from grounded_seg.errors import ImageError, InputError, OutputError, UsageError
 from grounded_seg.images import upright_size
 from grounded_seg.records import ImageSize
@@ -62,40 +62,30 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
     clean: Record = _without_nan(document, "$", repairs)
     sections = {name: _records(clean, name, repairs) for name in ("images", "categories", "annotations")}
     hints = _size_hints(sections["annotations"])
-    named = [item for item in sections["images"] if _mend_image(*item, hints, images, repairs)]
-    image_ids, kept_images = _numbered(named, "file_name", repairs)
+    as_named = {place: str(image.get("file_name")).replace("\\", "/") for place, image in sections["images"]}
+    mended = [item for item in sections["images"] if _mend_image(*item, hints, images, repairs)]
+    # A path that lost its start or a size that differs may be another image's.
+    pictures = {place: (as_named[place], size_of(image)) for place, image in mended}
+    image_ids, kept_images = numbered(mended, "file_name", pictures, repairs)
     if not sections["categories"]:
         sections["categories"] = _categories_used(sections["annotations"], repairs)
     for place, category in sections["categories"]:
         if not isinstance(category.get("name"), str) or not category["name"].strip():
             category["name"] = f"category {category.get('id')}"
             repairs.add(place, f"it got the name {category['name']!r}")
-    category_ids, categories = _numbered(sections["categories"], "name", repairs)
+    classes = {place: category["name"] for place, category in sections["categories"]}
+    category_ids, categories = numbered(sections["categories"], "name", classes, repairs)
     sizes = {image["id"]: ImageSize(image["width"], image["height"]) for image in kept_images}
     annotations = []
     for place, annotation in sections["annotations"]:
-        if _point(annotation, "image_id", image_ids, place, repairs) and _point(
+        if repoint(annotation, "image_id", image_ids, place, repairs) and repoint(
             annotation, "category_id", category_ids, place, repairs
         ):
             _mend_values(place, annotation, repairs)
             if repair_shape(place, annotation, sizes[annotation["image_id"]], repairs):
                 annotations.append(annotation)
-    _number_annotations(annotations, repairs)
+    number_annotations(annotations, repairs)
     return {**clean, "categories": categories, "images": kept_images, "annotations": annotations}
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """An id by what it means: 7, 7.0 and "7" are one."""
-
-    text: str
-
-
-def _identity(value: Any) -> _Identity | None:
-    if not is_reference(value):
-        return None
-    number = number_from(value)
-    return _Identity(str(int(number)) if number is not None and number.is_integer() else str(value).strip())
 
 
 def _without_nan(value: Any, place: str, repairs: Repairs) -> Any:
@@ -127,10 +117,10 @@ def _records(document: Mapping[str, Any], name: str, repairs: Repairs) -> list[t
     return records
 
 
-def _size_hints(annotations: list[tuple[str, Record]]) -> dict[_Identity | None, list[Any]]:
+def _size_hints(annotations: list[tuple[str, Record]]) -> dict[Identity | None, list[Any]]:
     """Collect what run-length masks say of their images' sizes: height and width."""
     return {
-        _identity(annotation.get("image_id")): annotation["segmentation"]["size"]
+        identity_of(annotation.get("image_id")): annotation["segmentation"]["size"]
         for _, annotation in annotations
         if isinstance(annotation.get("segmentation"), dict)
         and isinstance(annotation["segmentation"].get("size"), list)
@@ -139,7 +129,7 @@ def _size_hints(annotations: list[tuple[str, Record]]) -> dict[_Identity | None,
 
 
 def _mend_image(
-    place: str, image: Record, hints: Mapping[_Identity | None, list[Any]], folder: Path | None, repairs: Repairs
+    place: str, image: Record, hints: Mapping[Identity | None, list[Any]], folder: Path | None, repairs: Repairs
 ) -> bool:
     """Mend an image's name and size; False if it has to be left out."""
     name = image.get("file_name")
@@ -158,7 +148,7 @@ def _mend_image(
     if size_of(image) is not None:
         return True
     sides = [number_from(image.get("width")), number_from(image.get("height"))]
-    hint = hints.get(_identity(image.get("id")))
+    hint = hints.get(identity_of(image.get("id")))
     if None in sides and folder is not None:
         try:
             size = upright_size(folder / image["file_name"])
@@ -175,60 +165,11 @@ def _mend_image(
     return True
 
 
-def _numbered(
-    records: list[tuple[str, Record]], name_key: str, repairs: Repairs
-) -> tuple[dict[_Identity, int], list[Record]]:
-    """Give each record an id of its own, and make one of those of the same name.
-
-    Returns:
-        The new id for each old one, and the records.
-    """
-    keep = all(is_id(record.get("id")) for _, record in records)
-    next_free = max((record["id"] for _, record in records), default=0) + 1 if keep else 1
-    new_ids: dict[_Identity, int] = {}
-    by_name: dict[str, int] = {}
-    kept = []
-    for place, record in records:
-        identity = _identity(record.get("id"))
-        name = record[name_key]
-        is_new = identity is None or identity not in new_ids
-        if name in by_name:
-            if identity is not None:
-                new_ids.setdefault(identity, by_name[name])
-            repairs.add(place, f"made one with the earlier {name!r}")
-            continue
-        old = record.get("id")
-        if not keep or not is_new:
-            record["id"] = next_free
-            next_free += 1
-        if record["id"] != old or type(record["id"]) is not type(old):
-            repairs.add(place, f"id {old!r} became {record['id']}")
-        by_name[name] = record["id"]
-        if identity is not None:
-            # Of two records with one id, the annotations stay with the first.
-            new_ids.setdefault(identity, record["id"])
-        kept.append(record)
-    return new_ids, kept
-
-
 def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) -> list[tuple[str, Record]]:
     named = [annotation.get("category_id") for _, annotation in annotations]
     used: set[int] = {number for number in named if is_id(number)}
     repairs.add("categories", f"made {len(used)} of the ids that annotations name")
     return [("categories", {"id": number, "name": f"category {number}"}) for number in sorted(used)]
-
-
-def _point(annotation: Record, key: str, new_ids: Mapping[_Identity, int], place: str, repairs: Repairs) -> bool:
-    """Follow a reference to its new id; False if it leads nowhere."""
-    old = annotation.get(key)
-    identity = _identity(old)
-    if identity is None or identity not in new_ids:
-        repairs.add(place, f"left out, its {key} {old!r} is not listed")
-        return False
-    annotation[key] = new_ids[identity]
-    if annotation[key] != old or type(annotation[key]) is not type(old):
-        repairs.add(place, f"{key} {old!r} became {annotation[key]}")
-    return True
 
 
 def _mend_values(place: str, annotation: Record, repairs: Repairs) -> None:
@@ -245,12 +186,3 @@ def _mend_values(place: str, annotation: Record, repairs: Repairs) -> None:
         elif isinstance(old, str):
             annotation["score"] = score
             repairs.add(place, f"score {old!r} became a number")
-
-
-def _number_annotations(annotations: list[Record], repairs: Repairs) -> None:
-    numbers = [annotation.get("id") for annotation in annotations]
-    if all(is_id(number) for number in numbers) and len(set(numbers)) == len(numbers):
-        return
-    repairs.add("annotations", "numbered anew from 1")
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number

@@ -78,19 +78,27 @@ def _mended_mask(place: str, annotation: dict[str, Any], size: ImageSize, repair
     old = annotation.get("segmentation")
     mended: Any = []
     mask: RunLength | None = None
+    n_dropped = 0
     try:
         if isinstance(old, dict):
             mended = {**old, "size": [size.height, size.width]} if _is_swapped(old, size) else old
             mask = run_length_from_coco(mended)
         elif isinstance(old, list) and old:
-            mended = _mended_polygons(old, size)
+            mended, n_dropped = _mended_polygons(old, size)
             mask = run_length_from_polygons(mended, size) if mended else None
     except InputError:
         mask = None
     if mask is None or mask.size != size or area_px(mask) == 0:
         mended, mask = [], None
     if mended != old:
-        repairs.add(f"{place}.segmentation", "mended" if mask else "taken out, it was damaged or missing")
+        if mask is None:
+            what = "taken out, it was damaged or missing"
+        elif n_dropped:
+            what = f"{n_dropped} of {n_dropped + len(mended)} polygons dropped, damaged or outside the image"
+            what += "" if all(polygon in old for polygon in mended) else "; the others mended"
+        else:
+            what = "mended"
+        repairs.add(f"{place}.segmentation", what)
         annotation["segmentation"] = mended
     return mask
 
@@ -99,16 +107,27 @@ def _is_swapped(segmentation: dict[str, Any], size: ImageSize) -> bool:
     return size.width != size.height and segmentation.get("size") == [size.width, size.height]
 
 
-def _mended_polygons(segmentation: list[Any], size: ImageSize) -> list[list[float]]:
-    """Keep the parts that are polygons, with their corners within the image."""
+def _mended_polygons(segmentation: list[Any], size: ImageSize) -> tuple[list[list[float]], int]:
+    """Keep the parts that are polygons, with their corners within the image; and count those dropped."""
     parts = segmentation if any(isinstance(part, list | str) for part in segmentation) else [segmentation]
     read = [numbers(_list_from_text(part) if isinstance(part, str) else part) for part in parts]
-    limits = (float(size.width), float(size.height))
-    return [
-        [min(max(value, 0.0), limits[place % 2]) for place, value in enumerate(part)]
+    kept = [
+        _within(part, size)
         for part in read
-        if part is not None and len(part) >= 6 and len(part) % 2 == 0
+        if part is not None and len(part) >= 6 and len(part) % 2 == 0 and _meets(part, size)
     ]
+    return kept, len(parts) - len(kept)
+
+
+def _meets(polygon: list[float], size: ImageSize) -> bool:
+    """Tell whether any of a polygon's frame lies in the image; moved there, the rest would be a line on its edge."""
+    xs, ys = polygon[0::2], polygon[1::2]
+    return min(xs) < size.width and max(xs) > 0 and min(ys) < size.height and max(ys) > 0
+
+
+def _within(polygon: list[float], size: ImageSize) -> list[float]:
+    limits = (float(size.width), float(size.height))
+    return [min(max(value, 0.0), limits[place % 2]) for place, value in enumerate(polygon)]
 
 
 def _list_from_text(text: str) -> Any:
