@@ -75,7 +75,7 @@ def _mended_box(box: list[float] | None, mask: RunLength | None, size: ImageSize
 
 def _mended_mask(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> RunLength | None:
     """Mend the segmentation, or empty it where it can't be; give the mask that it now is."""
-    old = annotation.get("segmentation")
+    old: Any = annotation.get("segmentation")
     mended: Any = []
     mask: RunLength | None = None
     n_dropped = 0
