@@ -184,26 +184,29 @@ def test_lines_end_where_json_says(tmp_path: Path) -> None:
     ("row", "what"),
     [
         ("{not json", "this is not JSON"),
-        ({"image": "a.png", "prefix": "<OD>"}, "a text suffix"),
+        ({"image": "g.png", "prefix": "<OD>"}, "a text suffix"),
         ([], "a text image"),
-        (od_row("a.png", "", " "), "prefix is empty"),
+        (od_row("g.png", "", " "), "prefix is empty"),
         (od_row("nowhere.png", ""), "'nowhere.png' isn't there"),
         (od_row("broken.png", ""), "broken.png"),
-        (od_row("a.png", "red<loc_1><loc_2><loc_3>"), "3 location tokens"),
-        (od_row("a.png", "red<loc_1><loc_2><loc_3><loc_1000>"), "no token <loc_1000>"),
-        (od_row("a.png", "red<loc_9><loc_2><loc_3><loc_4>"), "wrong order"),
-        (od_row("a.png", "<loc_1><loc_2><loc_3><loc_4>"), "no label"),
-        (od_row("a.png", "red"), "location tokens behind it"),
-        (od_row("a.png", "text", "<CAPTION>more"), "takes no text"),
-        (od_row("a.png", "<loc_2000>", "<OCR>"), "no token <loc_2000>"),
-        (od_row("a.png", "red<loc_1><loc_2>", "<CAPTION_TO_PHRASE_GROUNDING>red"), "2 location tokens"),
-        (od_row("a.png", "<loc_9><loc_2><loc_3><loc_4>", "<REGION_PROPOSAL>"), "wrong order"),
-        (od_row("a.png", "STOP" + "<loc_1>" * 7, "<OCR_WITH_REGION>"), "aren't eight a text"),
+        (od_row("g.png", "red<loc_1><loc_2><loc_3>"), "3 location tokens"),
+        (od_row("g.png", "red<loc_1><loc_2><loc_3><loc_1000>"), "no token <loc_1000>"),
+        (od_row("g.png", "red<loc_9><loc_2><loc_3><loc_4>"), "wrong order"),
+        (od_row("g.png", "red<loc_3><loc_2><loc_3><loc_4>"), "no area"),
+        (od_row("g.png", "red<loc_1><loc_4><loc_3><loc_4>", "<CAPTION_TO_PHRASE_GROUNDING>red"), "no area"),
+        (od_row("g.png", "<loc_1><loc_2><loc_3><loc_4>"), "no label"),
+        (od_row("g.png", "red"), "location tokens behind it"),
+        (od_row("g.png", "text", "<CAPTION>more"), "takes no text"),
+        (od_row("g.png", "<loc_2000>", "<OCR>"), "no token <loc_2000>"),
+        (od_row("g.png", "red<loc_1><loc_2>", "<CAPTION_TO_PHRASE_GROUNDING>red"), "2 location tokens"),
+        (od_row("g.png", "<loc_9><loc_2><loc_3><loc_4>", "<REGION_PROPOSAL>"), "wrong order"),
+        (od_row("g.png", "STOP" + "<loc_1>" * 7, "<OCR_WITH_REGION>"), "aren't eight a text"),
     ],
 )
 def test_a_broken_row_is_left_out_and_named(tmp_path: Path, row: Any, what: str) -> None:
     path = write_jsonl(tmp_path, [*ROWS[:2], row, *ROWS[2:]])
     (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    (tmp_path / "g.png").write_bytes((tmp_path / "a.png").read_bytes())
     data = read(tmp_path)
     [fault] = data.faults
     assert fault.place == f"{path}:3"
@@ -229,6 +232,26 @@ def _flat(document: dict[str, Any]) -> None:
     document["annotations"][3]["bbox"] = [3, 3, 0, 10]
 
 
+def _negative(document: dict[str, Any]) -> None:
+    document["annotations"][3]["bbox"] = [3, 3, -2, 10]
+
+
+def _three_numbers(document: dict[str, Any]) -> None:
+    document["annotations"][3]["bbox"] = [3, 3, 10]
+
+
+def _mask_of_another_size(document: dict[str, Any]) -> None:
+    document["annotations"][3]["segmentation"] = {"size": [2, 2], "counts": [4]}
+
+
+def _nothing(document: dict[str, Any]) -> None:
+    del document["annotations"][3]["bbox"]
+
+
+def _no_such_class(document: dict[str, Any]) -> None:
+    document["annotations"][3]["category_id"] = 9
+
+
 @pytest.mark.parametrize(
     ("spoil", "section", "place", "what"),
     [
@@ -236,6 +259,11 @@ def _flat(document: dict[str, Any]) -> None:
         (_other_size, "images", 2, "400 x 30 px there, but upright it is 40 x 30 px"),
         (_outside, "annotations", 3, r"annotations\[3\]: the box 30, 0, 50, 10 .* reaches out"),
         (_flat, "annotations", 3, r"annotations\[3\]: the box .* no area"),
+        (_negative, "annotations", 3, r"annotations\[3\]: bbox .* has a negative side"),
+        (_three_numbers, "annotations", 3, r"annotations\[3\]: bbox .* isn't x, y, width, height"),
+        (_mask_of_another_size, "annotations", 3, r"annotations\[3\]: the mask is 2 x 2 px, its image 40 x 30 px"),
+        (_nothing, "annotations", 3, r"annotations\[3\]: it has neither bbox nor segmentation"),
+        (_no_such_class, "annotations", 3, r"annotations\[3\]: category_id 9 is not among"),
     ],
 )
 def test_an_image_with_a_wrong_box_is_left_out_whole(
@@ -252,6 +280,43 @@ def test_an_image_with_a_wrong_box_is_left_out_whole(
         read(tmp_path, strict=True)
     left = {row.image.name for split in read(tmp_path).splits.values() for row in split.examples}
     assert left == set(IMAGES) - {"c.png"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        od_row("a.png", "green<loc_9><loc_2><loc_3><loc_4>"),
+        {"image": "a.png", "prefix": "<OD>"},
+        {"image": "a.png", "suffix": "green<loc_1><loc_2><loc_3><loc_4>"},
+        '{"image": "a.png", "prefix": "<OD>", "suffix": "green<loc_1>',
+    ],
+)
+def test_a_broken_row_takes_all_boxes_of_its_image_with_it(tmp_path: Path, row: Any) -> None:
+    """Without it, the good row of the image would teach that nothing green is there."""
+    path = write_jsonl(tmp_path, [*ROWS, row, od_row("a.png", "two red things", "<CAPTION>")])
+    data = read(tmp_path)
+    assert sorted(fault.place for fault in data.faults) == [f"{path}:1", f"{path}:7"]
+    assert f"{path}:7 is about boxes of the same image" in str(data.faults)
+    [left] = [row for split in data.splits.values() for row in split.examples if row.image.name == "a.png"]
+    assert isinstance(left, TextExample)
+
+
+def test_a_broken_caption_leaves_the_boxes_of_its_image(tmp_path: Path) -> None:
+    write_jsonl(tmp_path, [*ROWS, od_row("a.png", "<loc_2000>", "<CAPTION>")])
+    data = read(tmp_path)
+    assert len(data.faults) == 1
+    assert sum(len(split.examples) for split in data.splits.values()) == 6
+
+
+def test_an_image_that_coco_lists_twice_goes_with_either_record(tmp_path: Path) -> None:
+    document = coco_document()
+    document["images"].append({**document["images"][0], "id": 77})
+    document["annotations"][2] |= {"image_id": 77, "bbox": [3, 3, 0, 10]}
+    path = write_coco(tmp_path, document)
+    data = read(tmp_path)
+    places = [f"{path}:{lines_of(path, 'annotations')[2]}", f"{path}:{lines_of(path, 'images')[0]}"]
+    assert [fault.place for fault in data.faults] == places
+    assert "a.png" not in {row.image.name for split in data.splits.values() for row in split.examples}
 
 
 def test_what_cannot_be_understood_in_coco_is_refused_with_its_line(tmp_path: Path) -> None:

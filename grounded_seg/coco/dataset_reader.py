@@ -4,7 +4,7 @@ What is refused is what can't be known: which image a reference means, how large
 belongs to the file. The rest is read: text for numbers, ids of any kind, missing areas, names that are there twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,31 @@ from grounded_seg.errors import InputError
 from grounded_seg.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
+ObjectFault = Callable[[int, int, InputError], None]
+"""Told an object's place among the annotations, our id of its image, and what is wrong."""
 
-def read_data_set(path: Path) -> DataSet:
+
+def read_data_set(path: Path, on_fault: ObjectFault | None = None) -> DataSet:
     """Read and clean a COCO file.
+
+    Args:
+        path: The file.
+        on_fault: Told of objects on known images that can't be understood, which are left out then; None to refuse
+            them.
 
     Raises:
         InputError: If it can't be read, isn't a COCO data set, lists no images, or holds what can't be understood;
             names the file, the place in it and what to do.
     """
-    return _Reader(path).read()
+    return _Reader(path, on_fault).read()
 
 
 class _Reader:
     """Reads one file; knows where it is, for messages."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_fault: ObjectFault | None) -> None:
         self._path = path
+        self._on_fault = on_fault
         self._notes = Notes()
 
     def read(self) -> DataSet:
@@ -44,11 +53,7 @@ class _Reader:
         image_ids, images = self._images(self._listed(document, "images"))
         category_ids, classes = self._classes(self._listed(document, "categories"))
         by_id = {image.id: image for image in images}
-        raw_objects = self._listed(document, "annotations")
-        objects = tuple(
-            self._object(raw, f"annotations[{place}]", image_ids, category_ids, by_id)
-            for place, raw in enumerate(raw_objects)
-        )
+        objects = tuple(self._objects(self._listed(document, "annotations"), image_ids, category_ids, by_id))
         masks = {one.image_id: one.mask for one in objects if one.mask is not None}
         if not objects:
             self._notes.add("there are no annotations: precision and recall can't be measured, only presence")
@@ -136,15 +141,26 @@ class _Reader:
                 ids[text] = first
         return ids, {class_id: name for name, class_id in id_by_name.items()}
 
-    def _object(
+    def _objects(
         self,
-        raw: Mapping[str, Any],
-        place: str,
+        entries: list[Mapping[str, Any]],
         image_ids: Mapping[str, int],
         category_ids: Mapping[str, int],
         images: Mapping[int, DataSetImage],
+    ) -> Iterator[DataSetObject]:
+        for index, raw in enumerate(entries):
+            place = f"annotations[{index}]"
+            image = images[self._reference(raw, "image_id", image_ids, place, "images")]
+            try:
+                yield self._object(raw, place, image, category_ids)
+            except InputError as error:
+                if self._on_fault is None:
+                    raise
+                self._on_fault(index, image.id, error)
+
+    def _object(
+        self, raw: Mapping[str, Any], place: str, image: DataSetImage, category_ids: Mapping[str, int]
     ) -> DataSetObject:
-        image = images[self._reference(raw, "image_id", image_ids, place, "images")]
         category_id = self._reference(raw, "category_id", category_ids, place, "categories")
         try:
             mask = mask_of(raw.get("segmentation"), image.size, f"{place}.segmentation", self._notes)

@@ -14,6 +14,15 @@ class UnusableRowError(ValueError):
     """A row can't be learnt from; the message says why and what to do."""
 
 
+class UnusableImageError(UnusableRowError):
+    """Nor can any other row about the boxes of its image: they would deny what this one lists."""
+
+    def __init__(self, what: str, image: Path) -> None:
+        """Keep what is wrong, and the image."""
+        super().__init__(what)
+        self.image = image
+
+
 def image_beside(folder: Path, file_name: str) -> Path:
     """Find an image beside its annotations, or in `images` there.
 

@@ -20,16 +20,20 @@ def read_coco(path: Path) -> tuple[SplitData, DataSet]:
     Raises:
         InputError: If the file is no COCO data set, or holds what can't be understood; names the line.
     """
+    spoilt: dict[int, tuple[int, InputError]] = {}
     try:
-        data_set = read_data_set(path)
+        data_set = read_data_set(path, lambda place, image_id, error: spoilt.setdefault(place, (image_id, error)))
     except InputError as error:
         text = str(error).removeprefix(f"{path}: ")
         raise InputError(with_line(path, text) if text != str(error) else text) from error
     image_lines, object_lines = lines_of(path, "images"), lines_of(path, "annotations")
     # The reader sorts images by id, and keeps objects in the order of the file.
     place_by_id = {image_id: place for place, image_id in enumerate(data_set.image_ids.values())}
-    objects: dict[int, list[tuple[int, DataSetObject]]] = {}
-    for place, one in enumerate(data_set.objects):
+    objects: dict[int, list[tuple[int, DataSetObject | InputError]]] = {}
+    for place, (image_id, error) in spoilt.items():
+        objects.setdefault(image_id, []).append((place, error))
+    kept_places = (place for place in range(len(object_lines)) if place not in spoilt)
+    for place, one in zip(kept_places, data_set.objects, strict=True):
         objects.setdefault(one.image_id, []).append((place, one))
     examples, faults = [], []
     for image in data_set.images:
@@ -51,25 +55,28 @@ def _example(
     path: Path,
     image: DataSetImage,
     line: int,
-    objects: Sequence[tuple[int, DataSetObject]],
+    objects: Sequence[tuple[int, DataSetObject | InputError]],
     object_lines: Sequence[int],
     data_set: DataSet,
 ) -> BoxExample:
+    image_path = path.parent / image.file_name
     try:
         image_path = image_beside(path.parent, image.file_name)
         size = checked_size(image_path, image.size)
     except UnusableRowError as error:
-        raise _FaultError(Fault(f"{path}:{line}", str(error))) from error
+        raise _FaultError(Fault(f"{path}:{line}", str(error), image_path)) from error
     boxes, unsure = [], set()
     for place, one in objects:
-        label = data_set.classes[one.category_id]
-        if one.is_crowd:
-            unsure.add(label)
-            continue
         try:
-            boxes.append(LabelledBox(label, checked_box(xyxy_from_xywh(one.bbox_xywh), size), one.mask))
+            if isinstance(one, InputError):
+                raise UnusableRowError(str(one).removeprefix(f"{path}: annotations[{place}]: ")) from one
+            label = data_set.classes[one.category_id]
+            if one.is_crowd:
+                unsure.add(label)
+            else:
+                boxes.append(LabelledBox(label, checked_box(xyxy_from_xywh(one.bbox_xywh), size), one.mask))
         except UnusableRowError as error:
-            fault = Fault(f"{path}:{object_lines[place]}", f"annotations[{place}]: {error}")
+            fault = Fault(f"{path}:{object_lines[place]}", f"annotations[{place}]: {error}", image_path)
             raise _FaultError(fault) from error
     kept = tuple(box for box in boxes if box.label not in unsure)
     return BoxExample(image_path, size, kept, f"{path}:{line}", frozenset(unsure))

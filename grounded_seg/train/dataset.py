@@ -9,7 +9,7 @@ import numpy as np
 from grounded_seg.errors import InputError
 from grounded_seg.train.coco_rows import read_coco
 from grounded_seg.train.jsonl_rows import read_jsonl
-from grounded_seg.train.records import BoxExample, Example, SplitData, TrainingData
+from grounded_seg.train.records import BoxExample, Example, Fault, SplitData, TrainingData
 from grounded_seg.train.yolo_rows import read_yolo
 
 JSONL_NAME, COCO_NAME = "annotations.jsonl", "_annotations.coco.json"
@@ -33,7 +33,7 @@ def read_training_data(path: Path, split: tuple[int, int, int], seed: int, *, st
             used and `strict` is on; names file and line.
     """
     splits, classes, notes = _read(path)
-    splits = {name: SplitData(_joined(one.examples), one.faults) for name, one in splits.items()}
+    splits = {name: _joined(one) for name, one in splits.items()}
     faults = [fault for one in splits.values() for fault in one.faults]
     if strict and faults:
         more = f" (and {len(faults) - 1} more; without --strict they are left out)" if len(faults) > 1 else ""
@@ -74,13 +74,21 @@ def _read(path: Path) -> tuple[dict[str, SplitData], list[str], list[str]]:
     )
 
 
-def _joined(rows: Sequence[Example]) -> tuple[Example, ...]:
-    """Make one example of all rows about the boxes of an image: one alone would deny what another one lists."""
+def _joined(split: SplitData) -> SplitData:
+    """Make one example of all rows about the boxes of an image: one alone would deny what another one lists.
+
+    For the same reason all of them are left out where one can't be used.
+    """
+    lost = {fault.image: fault.place for fault in split.faults if fault.image is not None}
+    faults = list(split.faults)
     joined: dict[Path, BoxExample] = {}
     texts: list[Example] = []
-    for row in rows:
+    for row in split.examples:
         if not isinstance(row, BoxExample):
             texts.append(row)
+            continue
+        if row.image in lost:
+            faults.append(Fault(row.place, f"{lost[row.image]} is about boxes of the same image, which are incomplete"))
             continue
         first = joined.get(row.image)
         if first is not None:
@@ -88,7 +96,7 @@ def _joined(rows: Sequence[Example]) -> tuple[Example, ...]:
             boxes = (*first.boxes, *(box for box in row.boxes if box not in first.boxes))
             row = replace(first, boxes=tuple(box for box in boxes if box.label not in unsure), unsure=unsure)
         joined[row.image] = row
-    return (*joined.values(), *texts)
+    return SplitData((*joined.values(), *texts), tuple(faults))
 
 
 def _annotation_file(folder: Path) -> Path | None:

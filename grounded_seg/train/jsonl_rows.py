@@ -16,11 +16,13 @@ from grounded_seg.detect.location_tokens import N_BINS, boxes_from_bins
 from grounded_seg.detect.tasks import TASKS, Task, TaskOutput, find_task
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
-from grounded_seg.train.checks import UnusableRowError, checked_size, image_beside
+from grounded_seg.train.checks import UnusableImageError, UnusableRowError, checked_size, image_beside
 from grounded_seg.train.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample
 
 _LOCATION = re.compile(r"<loc_(\d+)>")
 _GROUP = re.compile(r"(?P<label>[^<]*)(?P<bins>(?:<loc_\d+>)+)")
+_OF_BOXES = re.compile(r"\s*<OD>")
+_IMAGE = re.compile(r'"image"\s*:\s*"([^"\\]+)"')
 _TASK_TOKEN = re.compile(r"\s*<(?P<name>[A-Z_]+)>(?P<text>.*)", re.DOTALL)
 
 
@@ -40,7 +42,8 @@ def read_jsonl(path: Path) -> SplitData:
         try:
             examples.append(_example(line, path.parent, place))
         except UnusableRowError as error:
-            faults.append(Fault(place, str(error)))
+            image = error.image if isinstance(error, UnusableImageError) else None
+            faults.append(Fault(place, str(error), image))
     if not examples and not faults:
         raise InputError(f"{path} is empty; export it again")
     return SplitData(tuple(examples), tuple(faults))
@@ -54,7 +57,8 @@ def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
         size: The upright image. The boxes have their corners at the centres of the bins.
 
     Raises:
-        UnusableRowError: If the answer has another form, a bin that doesn't exist, or corners in the wrong order.
+        UnusableRowError: If the answer has another form, a bin that doesn't exist, corners in the wrong order, or no
+            area.
     """
     rest, boxes = answer.strip(), []
     while rest:
@@ -69,6 +73,8 @@ def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
         rows = np.array(bins).reshape(-1, 4)
         if (rows[:, :2] > rows[:, 2:]).any():
             raise UnusableRowError(f"a box of {label!r} has its corners in the wrong order; they are x0, y0, x1, y1")
+        if (rows[:, :2] == rows[:, 2:]).any():
+            raise UnusableRowError(f"a box of {label!r} has no area; correct it or take it out")
         boxes += [LabelledBox(label, (x0, y0, x1, y1)) for x0, y0, x1, y1 in boxes_from_bins(rows, size).tolist()]
         rest = rest[match.end() :].lstrip()
     return tuple(boxes)
@@ -78,7 +84,30 @@ def _example(line: str, folder: Path, place: str) -> Example:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise UnusableRowError(f"this is not JSON ({error}); correct it or take the line out") from error
+        what = f"this is not JSON ({error}); correct it or take the line out"
+        # Whatever it was to say, it was about the boxes of this image, or may have been.
+        if found := _IMAGE.search(line):
+            raise UnusableImageError(what, _place_of(folder, found[1])) from error
+        raise UnusableRowError(what) from error
+    try:
+        return _example_of(row, folder, place)
+    except UnusableRowError as error:
+        name, prefix = (row.get(key) if isinstance(row, dict) else None for key in ("image", "prefix"))
+        is_text = isinstance(prefix, str) and prefix.strip() and not _OF_BOXES.match(prefix)
+        if is_text or not isinstance(name, str):
+            raise
+        raise UnusableImageError(str(error), _place_of(folder, name)) from error
+
+
+def _place_of(folder: Path, name: str) -> Path:
+    """Give an image's path as rows that can be used have it."""
+    try:
+        return image_beside(folder, name)
+    except UnusableRowError:
+        return folder / name
+
+
+def _example_of(row: object, folder: Path, place: str) -> Example:
     name, prefix, suffix = (_text(row, key) for key in ("image", "prefix", "suffix"))
     if not name or not prefix.strip():
         raise UnusableRowError("its image or its prefix is empty; fill it in")

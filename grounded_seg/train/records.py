@@ -59,6 +59,8 @@ class Fault:
     """File and line."""
     what: str
     """What is wrong, and what to do."""
+    image: Path | None = None
+    """Where the row would have listed boxes of an image: what else is known of these is incomplete."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}"
