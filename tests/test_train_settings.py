@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from grounded_seg.errors import UsageError
-from grounded_seg.settings import Precision
+from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import (
     Method,
@@ -97,6 +97,51 @@ def test_all_values_out_of_range_are_named_at_once() -> None:
         TrainSettings(**PLACES, rank=0, lr=0, dropout=1, split=(50, 50, 0), negative_ratio=-1, epochs=0)
     for name in ("rank is 0", "lr is 0", "dropout is 1", "split is 50/50/0", "negative-ratio is -1", "epochs is 0"):
         assert name in str(raised.value)
+
+
+def test_texts_are_taken_for_choices_and_paths() -> None:
+    """Else `is` would tell a method from its own name, and full tuning with CAME would be what is left."""
+    settings = TrainSettings(
+        dataset="data",  # type: ignore[arg-type]
+        output="run",  # type: ignore[arg-type]
+        models=ModelSettings(dtype="float16"),  # type: ignore[arg-type]
+        method="lora",  # type: ignore[arg-type]
+        optimizer="adamw",  # type: ignore[arg-type]
+        parts={"vision", Part.LANGUAGE},  # type: ignore[arg-type]
+        split=[60, 20, 20],  # type: ignore[arg-type]
+        negatives=["cat"],  # type: ignore[arg-type]
+        lr=1,
+    )
+    assert (settings.dataset, settings.output) == (Path("data"), Path("run"))
+    assert settings.method is Method.LORA
+    assert settings.optimizer is OptimizerName.ADAMW
+    assert settings.models.dtype is Precision.FLOAT16
+    assert settings.parts == frozenset({Part.VISION, Part.LANGUAGE})
+    assert (settings.split, settings.negatives) == ((60, 20, 20), ("cat",))
+    assert isinstance(settings.lr, float)
+
+
+def test_all_values_of_another_type_are_named_at_once() -> None:
+    wrong: dict[str, Any] = {
+        "method": "lorra",
+        "parts": "language",
+        "dataset": 3,
+        "rank": 2.5,
+        "epochs": True,
+        "lr": "1e-4",
+        "alpha": float("nan"),
+        "augment": 1,
+        "recipe": None,
+        "negatives": "cat",
+        "models": ModelSettings(dtype="float8"),  # type: ignore[arg-type]
+        "metrics": (3,),
+    }
+    with pytest.raises(UsageError) as raised:
+        TrainSettings(**PLACES | wrong, keep=0)
+    for name in wrong:
+        assert f"{name} is" in str(raised.value)
+    assert "keep is 0" in str(raised.value)
+    assert "dtype is 'float8': it has to be one of auto" in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import ModelSettings
+from grounded_seg.train.setting_types import problems_of
 
 if TYPE_CHECKING:
     from grounded_seg.train.metrics import Metric
@@ -162,8 +163,14 @@ class TrainSettings:
     """More figures of the validation, in Python only."""
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range or doesn't go together, all of it at once."""
-        problems = [*_out_of_range(self), *_contradictions(self)]
+        """Take texts for choices and paths; refuse what is of another type, out of range or doesn't go together."""
+        kinds = {one.name: one.type for one in fields(self) if one.name != "metrics"}
+        good, problems = problems_of({name: getattr(self, name) for name in kinds}, kinds)
+        for name in kinds:
+            # What is of no use is its default while the others are looked at, so that all is said at once.
+            object.__setattr__(self, name, good.get(name, getattr(type(self), name, None)))
+        problems += _of_metrics(self)
+        problems += [*_out_of_range(self), *_contradictions(self)]
         if problems:
             raise UsageError("; ".join(problems))
 
@@ -172,6 +179,13 @@ class TrainSettings:
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("models", "metrics")}
         models = {one.name: getattr(self.models, one.name) for one in fields(self.models)}
         return {name: _plain(value) for name, value in (own | models).items()}
+
+
+def _of_metrics(settings: TrainSettings) -> list[str]:
+    if isinstance(settings.metrics, list | tuple) and all(map(callable, settings.metrics)):
+        object.__setattr__(settings, "metrics", tuple(settings.metrics))
+        return []
+    return ["metrics isn't a list of functions; give each as `Metric` describes it"]
 
 
 def _out_of_range(settings: TrainSettings) -> list[str]:
