@@ -189,7 +189,7 @@ class GroundedSegmenter:
             prompts: What is asked about each.
             batch_size: Images that the detector is given at least, so that each batch has the same shape: the last
                 bits of its numbers depend on that. The first image is repeated in place of those that are missing. The
-                segmenter has only those with boxes to look at, whatever the size.
+                segmenter looks at each image with boxes by itself, so that nothing has to be repeated for it.
 
         Raises:
             DeviceMemoryError: If that is too much for the device's memory.

@@ -12,7 +12,7 @@ from grounded_seg.asking import BatchAsker
 from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.errors import DeviceMemoryError
 from grounded_seg.pipeline import GroundedSegmenter
-from grounded_seg.records import Detection, Image, ImageSkipped
+from grounded_seg.records import Detection, Image, ImageSkipped, SegmentedImage
 from grounded_seg.results import PromptedResult
 
 RED = prompts_from(["red car"])
@@ -60,6 +60,25 @@ def test_a_batch_that_is_too_much_goes_through_in_halves(
     assert widths(asker.ask(batch(6), lambda: halvings.append(0))) == [5, None, 7, 8, 9, 10]
     assert detector.batch_sizes == sizes
     assert 0 not in halvings
+
+
+def test_what_is_too_much_for_the_segmenter_is_remembered_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SmallSegmenter(InnerSegmenter):
+        """Has memory for so many images of a batch."""
+
+        def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
+            if len(images) > 2:
+                raise DeviceMemoryError("no room to segment")
+            return super().segment(images, detections)
+
+    monkeypatch.setitem(sys.modules, "grounded_seg.runtime", SimpleNamespace(free_memory=lambda: None))
+    detector, halvings = SmallDetector(8), []
+    asker = BatchAsker(GroundedSegmenter(detector, SmallSegmenter()), RED, 8)
+    for _ in range(2):
+        assert widths(asker.ask(batch(8), lambda: halvings.append(asker.n_at_once))) == [5, None, *range(7, 13)]
+    assert (halvings, asker.n_at_once) == ([4, 2], 2)
+    # Whole, one half of it, and from then on quarters.
+    assert detector.batch_sizes == [8, 4, *[2] * 8]
 
 
 def test_a_short_batch_has_the_shape_of_a_full_one() -> None:

@@ -151,8 +151,22 @@ def test_images_without_boxes_are_not_encoded(network: SamNetwork) -> None:
     found = [[], random_detections(SIZES[1], 2), [], random_detections(SIZES[3], 1)]
     watched = Watched(network)
     segmented = SamSegmenter(watched).segment(images, found)
-    assert (watched.encoded, watched.decoded) == ([2], [2, 1])
+    assert (watched.encoded, watched.decoded) == ([1, 1], [2, 1])
     assert [len(one.instances) for one in segmented] == [0, 2, 0, 1]
+
+
+def test_masks_are_the_same_to_the_bit_whatever_else_is_in_the_batch(
+    network: SamNetwork, segmenter: SamSegmenter
+) -> None:
+    images = [random_image(size, seed) for seed, size in enumerate(SIZES[:4])]
+    found = [random_detections(size, 2, seed) for seed, size in enumerate(SIZES[:4])]
+    whole = segmenter.segment(images, found)
+    # Without the third, as if it couldn't be read, and with the first empty.
+    thinned = segmenter.segment([*images[:2], images[3]], [[], found[1], found[3]])
+    assert [one.instances for one in thinned] == [(), whole[1].instances, whole[3].instances]
+    watched = Watched(network)
+    SamSegmenter(watched).segment(images, found)
+    assert watched.encoded == [1] * 4
 
 
 def test_no_boxes_at_all_call_no_model(network: SamNetwork) -> None:
@@ -179,12 +193,12 @@ def test_a_thousand_boxes_go_in_chunks_that_change_nothing(
     assert set(watched.decoded) == {1, 2, 3}
 
 
-def test_out_of_memory_halves_the_chunk_and_goes_on(network: SamNetwork, segmenter: SamSegmenter) -> None:
+def test_out_of_memory_halves_the_chunk_of_boxes_and_goes_on(network: SamNetwork, segmenter: SamSegmenter) -> None:
     images = [random_image(SIZES[0], seed) for seed in range(3)]
     found = [random_detections(SIZES[0], 9), random_detections(SIZES[0], 1), random_detections(SIZES[0], 2)]
     small = SmallMemory(network, n_images=1, n_boxes=2)
     segmented = SamSegmenter(small).segment(images, found)
-    assert small.encoded == [3, 1, 1, 1]
+    assert small.encoded == [1, 1, 1]
     assert small.decoded == [9, 4, 2, 2, 2, 2, 1, 1, 2]
     for one, expected in zip(segmented, segmenter.segment(images, found), strict=True):
         assert [instance.mask for instance in one.instances] == [instance.mask for instance in expected.instances]

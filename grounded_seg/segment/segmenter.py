@@ -45,8 +45,10 @@ class SamSegmenter:
     def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
         """Turn each detection's box into a mask at its image's own size.
 
-        The images with boxes go through the encoder together, those without cost nothing. The boxes of one image share
-        its embedding and go through the decoder in chunks of bounded memory. No images in, no images out.
+        Each image with boxes goes through the encoder by itself, those without cost nothing. So every call of the
+        encoder has one shape, and an image's masks don't depend on which others of its batch have boxes, or could be
+        read. The boxes of one image share its embedding and go through the decoder in chunks of bounded memory. No
+        images in, no images out.
 
         Args:
             images: The batch.
@@ -59,7 +61,7 @@ class SamSegmenter:
         Raises:
             ValueError: If there are more or fewer lists of detections than images, or a box isn't finite, has no area,
                 or lies outside its image.
-            DeviceError: If the device has no memory even for one image or one box at a time.
+            DeviceMemoryError: If the device has no memory for an image, or for one box at a time.
         """
         if len(images) != len(detections):
             raise ValueError(f"{len(images)} images, but detections for {len(detections)}")
@@ -71,8 +73,8 @@ class SamSegmenter:
         asked = [index for index, found in enumerate(detections) if found]
         remedy = "Lower --batch-size, or use --device cpu."
         with out_of_memory_as_device_error(f"segmenting {len(asked)} images", remedy):
-            embeddings = in_chunks([images[index] for index in asked], max(1, len(asked)), self._network.encode)
-            for index, embedding in zip(asked, embeddings, strict=True):
+            for index in asked:
+                [embedding] = self._network.encode([images[index]])
                 image = _PromptedImage(embedding, images[index].size, self._network.axes(images[index].size))
                 boxes_xyxy = torch.from_numpy(boxes[index]).to(self._network.device)
                 segmented[index] = self._segment_image(image, boxes_xyxy, detections[index])
