@@ -114,6 +114,13 @@ def test_outlines_that_cross_themselves_or_enclose_nothing() -> None:
     inner = [(x / 2 + 1, y / 2 + 1) for x, y in SQUARE]
     round_and_back = [*SQUARE, SQUARE[0], *reversed(inner), inner[-1]]
     assert area(round_and_back) == pytest.approx(12, abs=2)
+    # A frame and a part within it, as three rings of one line: 64 - 36 + 4 pixels.
+    frame, hole, island = (
+        [(low, low), (high, low), (high, high), (low, high), (low, low)]
+        for low, high in ((0.0, 8.0), (1.0, 7.0), (3.0, 5.0))
+    )
+    nested = [*frame, *hole, *island, hole[0], frame[0]]
+    assert area(nested) == 64 - 36 + 4
     assert area([(1.0, 1.0), (5.0, 5.0)]) == 0
     assert area([(1.0, 1.0), (5.0, 5.0), (3.0, 3.0)]) == 0
     assert area([(1.2, 1.2), (1.3, 1.2), (1.3, 1.3)]) == 0

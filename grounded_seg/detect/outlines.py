@@ -1,8 +1,9 @@
 """Florence-2's outlines as masks, so that its own segmentation can be compared with the segmenter's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
@@ -25,15 +26,18 @@ def run_length_from_outline(outline: LabelledPolygons, size: ImageSize) -> RunLe
     """
     rings = [ring for ring in outline.polygons if len(ring) >= _FEWEST_CORNERS]
     whole = shapely.union_all([shapely.make_valid(Polygon(ring)) for ring in rings])
-    areas = list(_areas(whole))
-    if not areas:
-        return None
-    filled = run_length_from_polygons([_corners(area.exterior) for area in areas], size)
-    holes = [_corners(hole) for area in areas for hole in area.interiors]
-    if holes:
-        inside = mask_from_run_length(filled) & ~mask_from_run_length(run_length_from_polygons(holes, size))
-        filled = run_length_from_mask(inside)
-    return filled if np.any(mask_from_run_length(filled)) else None
+    filled = np.zeros((size.height, size.width), dtype=np.bool_)
+    for area in _areas(whole):
+        inside = _mask([area.exterior], size)
+        # Only out of its own area: a part that lies within a hole of another stays.
+        if area.interiors:
+            inside &= ~_mask(area.interiors, size)
+        filled |= inside
+    return run_length_from_mask(filled) if filled.any() else None
+
+
+def _mask(rings: Sequence[shapely.LinearRing], size: ImageSize) -> npt.NDArray[np.bool_]:
+    return mask_from_run_length(run_length_from_polygons([_corners(ring) for ring in rings], size))
 
 
 def _areas(shape: BaseGeometry) -> Iterator[Polygon]:
