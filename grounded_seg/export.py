@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from grounded_seg.coco.read import CocoReader
 from grounded_seg.coco.rewrite import CocoWriter
@@ -59,6 +58,8 @@ def export_labels(settings: ExportSettings) -> ExportReport:
         categories = _categories(source, settings.classes)
         writer = _writer(replace(settings, output=folder), source, categories)
         report.losses = writer.losses
+        if not isinstance(writer, CocoWriter):
+            _count_head(source, categories, report.losses)
         cvat_labels = CvatLabels(list(categories.values()))
         for split, image_id in _in_splits(source, settings):
             labelled = source.labelled_image(image_id)
@@ -192,12 +193,19 @@ def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[in
         case LabelFormat.MASKS:
             return MaskPngWriter(output, names)
         case LabelFormat.COCO | LabelFormat.CVAT | LabelFormat.FIFTYONE:
-            head: dict[str, Any] = {
-                "info": source.info,
-                "licenses": source.licenses,
-                "categories": [source.categories[number] for number in categories],
-            }
+            head = {**source.sections, "categories": [source.categories[number] for number in categories]}
             return CocoWriter(output, head, form, tolerance_px)
+
+
+def _count_head(source: CocoReader, categories: Mapping[int, str], losses: Losses) -> None:
+    """Count what a COCO file says beside images, labels and the names of classes; other formats have no room for it."""
+    for name, section in source.sections.items():
+        # Every file has an info, and it says nothing of the labels.
+        if name != "info":
+            losses.add(f"{name} left out", len(section) if isinstance(section, list | Mapping) else 1)
+    for number in categories:
+        further = source.categories[number].items()
+        losses.add_all("classes", [key for key, value in further if key not in ("id", "name") and value])
 
 
 def _images_root(settings: ExportSettings) -> Path:

@@ -1,7 +1,7 @@
 """A labelled data set as it passes from a COCO file to a writer of another format, image by image."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,17 +49,25 @@ class Losses:
     """Masks that were written as polygons and rasterised again."""
     iou_sum: float = 0.0
     iou_least: float = 1.0
+    least_file_name: str = ""
+    """The image with that mask; "" where all came through whole."""
 
     def add(self, what: str, n: int = 1) -> None:
         """Count a loss, or nothing where `n` is 0."""
         if n:
             self.counts[what] += n
 
-    def add_round_trip(self, iou: float) -> None:
-        """Note how a mask compares with its polygons, as their reader will rasterise them."""
+    def add_all(self, whose: str, names: Iterable[str]) -> None:
+        """Count what is left out of one image, label or class, by name."""
+        for name in names:
+            self.add(f"{whose}' {name} left out")
+
+    def add_round_trip(self, iou: float, file_name: str) -> None:
+        """Note how a mask of an image compares with its polygons, as their reader will rasterise them."""
         self.n_masks += 1
         self.iou_sum += iou
-        self.iou_least = min(self.iou_least, iou)
+        if iou < self.iou_least:
+            self.iou_least, self.least_file_name = iou, file_name
 
     @property
     def iou_mean(self) -> float:

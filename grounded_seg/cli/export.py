@@ -73,9 +73,10 @@ def export(pictures: str | None, debug: bool, **options: Any) -> int:
     click.echo(f"{report.n_labels} labels of {images}{left_out}: {options['output']}")
     losses = report.losses
     if losses.n_masks:
+        worst = f", in {losses.least_file_name}" if losses.least_file_name else ""
         click.echo(
             f"{losses.n_masks} masks as polygons: IoU with the mask {losses.iou_mean:.4f} on average, "
-            f"{losses.iou_least:.4f} at least"
+            f"{losses.iou_least:.4f} at least{worst}"
         )
     for what, n in sorted(losses.counts.items()):
         note(f"{options['format']}: {n} {what}")

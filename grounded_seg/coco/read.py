@@ -35,8 +35,8 @@ class CocoReader:
                 from 1.
         """
         self.path = path
-        self.info: Mapping[str, Any] = {}
-        self.licenses: list[Any] = []
+        self.sections: dict[str, Any] = {"info": {}, "licenses": []}
+        """The others, whole."""
         self.categories: dict[int, Mapping[str, Any]] = {}
         """By id, in the order of the file."""
         self.images: dict[int, Mapping[str, Any]] = {}
@@ -107,21 +107,19 @@ class CocoReader:
                 )
 
     def _take(self, section: str, record: Any) -> None:
-        if section == "info" and isinstance(record, Mapping):
-            self.info = record
-        elif section == "licenses":
-            self.licenses.append(record)
-        elif section in _SECTIONS:
-            number = self._checked_id(section, record, "id")
-            if section == "annotations":
-                self.has_masks |= bool(record.get("segmentation"))
-                ids = [self._checked_id(section, record, key) for key in ("image_id", "category_id")]
-                self._waiting.execute("INSERT INTO annotations VALUES (?, ?, ?)", (*ids, json.dumps(record)))
-                return
-            known = self.categories if section == "categories" else self.images
-            if number in known:
-                raise self._unusable(f"two {section} have the id {number}")
-            known[number] = record
+        if section not in _SECTIONS:
+            self.sections[section] = record
+            return
+        number = self._checked_id(section, record, "id")
+        if section == "annotations":
+            self.has_masks |= bool(record.get("segmentation"))
+            ids = [self._checked_id(section, record, key) for key in ("image_id", "category_id")]
+            self._waiting.execute("INSERT INTO annotations VALUES (?, ?, ?)", (*ids, json.dumps(record)))
+            return
+        known = self.categories if section == "categories" else self.images
+        if number in known:
+            raise self._unusable(f"two {section} have the id {number}")
+        known[number] = record
 
     def _checked_id(self, section: str, record: Any, key: str) -> int:
         number = record.get(key) if isinstance(record, Mapping) else None
@@ -143,7 +141,7 @@ def _records(file: Any) -> Iterator[tuple[str, Any]]:
         if builder is None:
             if prefix == "" and event == "map_key":
                 section = value
-            starts = prefix == f"{section}.item" if section in (*_SECTIONS, "licenses") else prefix == section != ""
+            starts = prefix == f"{section}.item" if section in _SECTIONS else prefix == section != ""
             if not starts or event == "map_key":
                 continue
             builder = ijson.ObjectBuilder()

@@ -44,7 +44,7 @@ class CocoWriter:
         """Write an image and its annotations."""
         for form in self._forms:
             file = self._files.get((split, form)) or self._start(split, form)
-            file.add(image.record, [self._annotation(label, form) for label in image.labels])
+            file.add(image.record, [self._annotation(label, form, image.file_name) for label in image.labels])
 
     def picture_name(self, file_name: str, split: str) -> str:
         """Beside the file of the split, or in `images/`."""
@@ -65,9 +65,10 @@ class CocoWriter:
         self._files[split, form] = file = _CocoFile(self._output / name)
         return file
 
-    def _annotation(self, label: Label, form: MaskForm) -> dict[str, Any]:
+    def _annotation(self, label: Label, form: MaskForm, file_name: str) -> dict[str, Any]:
         annotation = dict(label.record)
         if form is MaskForm.NONE:
+            self.losses.add("masks left out", label.mask is not None)
             annotation["segmentation"] = []
         elif label.mask is not None:
             as_it_was = annotation["segmentation"]
@@ -75,14 +76,16 @@ class CocoWriter:
                 annotation["segmentation"] = coco_from_run_length(label.mask)
             # What a person drew stays what it is, unless it is to be simplified.
             elif isinstance(as_it_was, Mapping) or self._tolerance_px > 0:
-                annotation["segmentation"] = self._polygons(label.mask)
+                annotation["segmentation"] = self._polygons(label.mask, file_name)
         return annotation
 
-    def _polygons(self, mask: RunLength) -> list[list[float]]:
+    def _polygons(self, mask: RunLength, file_name: str) -> list[list[float]]:
         rings = edge_polygons_from_mask(mask, self._tolerance_px)
         polygons = [[_short(value) for value in ring.ravel().tolist()] for ring in rings]
         if rings:
-            self.losses.add_round_trip(float(mask_iou([mask], [run_length_from_polygons(polygons, mask.size)])[0, 0]))
+            read_back = run_length_from_polygons(polygons, mask.size)
+            self.losses.add_round_trip(float(mask_iou([mask], [read_back])[0, 0]), file_name)
+        self.losses.add("empty masks written as their boxes", not rings)
         return polygons
 
 

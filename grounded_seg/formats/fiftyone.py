@@ -36,4 +36,10 @@ def _label_for_fiftyone(label: Label, losses: Losses, has_masks: bool) -> Label:
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"attribute_{name}" if name in FIFTYONE_WORDS else name: value for name, value in values.items()}
+    renamed = {}
+    for name, value in values.items():
+        free = name
+        while free in FIFTYONE_WORDS or (free != name and free in values):
+            free = f"attribute_{free}"
+        renamed[free] = value
+    return renamed

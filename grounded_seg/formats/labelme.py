@@ -55,7 +55,7 @@ class LabelmeWriter:
         shapes: list[dict[str, Any]] = []
         n_groups = 0
         for label in single_objects(image, self.losses):
-            outlines = self._shapes(label)
+            outlines = self._shapes(label, image.file_name)
             n_groups += len(outlines) > 1
             group_id = n_groups if len(outlines) > 1 else None
             shapes += [{**_common(label), "group_id": group_id, **outline} for outline in outlines]
@@ -80,7 +80,7 @@ class LabelmeWriter:
     def close(self) -> None:
         """There is nothing that is written only at the end."""
 
-    def _shapes(self, label: Label) -> list[dict[str, Any]]:
+    def _shapes(self, label: Label, file_name: str) -> list[dict[str, Any]]:
         mask = mask_to_write(label, self._form, self.losses)
         if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
@@ -90,7 +90,7 @@ class LabelmeWriter:
         # LabelMe draws a polygon's outline along with its inside.
         rings = centre_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add("masks in several polygons with a common group_id", len(rings) > 1)
-        self.losses.add_round_trip(float(mask_iou([mask], [drawn_mask(rings, mask.size)])[0, 0]))
+        self.losses.add_round_trip(float(mask_iou([mask], [drawn_mask(rings, mask.size)])[0, 0]), file_name)
         return [{"shape_type": "polygon", "points": ring.tolist()} for ring in rings]
 
 

@@ -58,11 +58,13 @@ class LabelStudioWriter:
     def add(self, image: LabelledImage, split: str) -> None:
         """Append an image's task."""
         regions: list[dict[str, Any]] = []
+        scores = []
         for label in single_objects(image, self.losses):
-            for kind, value in self._values(label, image.size):
+            for kind, value in self._values(label, image):
                 regions.append(_region(len(regions) + 1, kind, value, label, image.size))
+            if label.score is not None:
+                scores.append(label.score)
         prediction: dict[str, Any] = {"model_version": "grounded-seg", "result": regions}
-        scores = [label.score for label in image.labels if label.score is not None]
         if scores:
             prediction["score"] = sum(scores) / len(scores)
         address = _LOCAL_FILES + quote(self.picture_name(image.file_name, split))
@@ -91,7 +93,8 @@ class LabelStudioWriter:
         if is_first:
             self._started.append(path)
 
-    def _values(self, label: Label, size: ImageSize) -> list[tuple[str, dict[str, Any]]]:
+    def _values(self, label: Label, image: LabelledImage) -> list[tuple[str, dict[str, Any]]]:
+        size = image.size
         mask = mask_to_write(label, self._form, self.losses)
         if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
@@ -102,7 +105,7 @@ class LabelStudioWriter:
         rings = edge_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add("masks in several regions, one for each part", len(rings) > 1)
         read_back = run_length_from_polygons([ring.ravel().tolist() for ring in rings], size)
-        self.losses.add_round_trip(float(mask_iou([mask], [read_back])[0, 0]))
+        self.losses.add_round_trip(float(mask_iou([mask], [read_back])[0, 0]), image.file_name)
         return [("polygon", {"points": _per_cent(ring, size), "closed": True}) for ring in rings]
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from grounded_seg.formats.objects import single_objects
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_from_run_length
 
@@ -36,17 +37,20 @@ class MaskPngWriter:
         dtype = np.uint8 if len(self._numbers) < 256 else np.uint16
         classes = np.zeros((image.size.height, image.size.width), dtype)
         n_hidden = 0
-        for number, label in sorted(enumerate(image.labels, start=1), key=lambda item: item[1].score or 0.0):
-            if label.is_crowd or label.mask is None:
-                self.losses.add("crowd regions left out" if label.is_crowd else "boxes without a mask left out")
+        # Numbered by their place in the file, whatever of it is left out.
+        numbers = {id(label): number for number, label in enumerate(image.labels, start=1)}
+        for label in sorted(single_objects(image, self.losses, keeps_attributes=False), key=_score):
+            if label.mask is None:
+                self.losses.add("boxes without a mask left out")
                 continue
-            mask = mask_from_run_length(label.mask)
-            n_hidden += int(np.count_nonzero(classes[mask] != 0))
-            classes[mask] = self._numbers[label.category]
+            mask, number = mask_from_run_length(label.mask), numbers[id(label)]
+            class_number = self._numbers[label.category]
+            n_hidden += int(np.count_nonzero((classes[mask] != 0) & (classes[mask] != class_number)))
+            classes[mask] = class_number
             name = f"{split or '.'}/{image.file_name}.{number:03}.png"
             _write(self._output / "instances" / name, mask * np.uint8(255))
             self._note(Path(name).as_posix(), image, label)
-        self.losses.add("pixels of a class picture hidden by a better mask", n_hidden)
+        self.losses.add("pixels of a class picture hidden by a better mask of another class", n_hidden)
         _write(self._output / "classes" / split / f"{image.file_name}.png", classes)
 
     def picture_name(self, file_name: str, split: str) -> str:
@@ -66,6 +70,10 @@ class MaskPngWriter:
             self._index = (self._output / "instances.jsonl").open("w", encoding="ascii")
         line = {"file": name, "image": image.file_name, "class": label.category, "score": label.score}
         self._index.write(json.dumps(line) + "\n")
+
+
+def _score(label: Label) -> float:
+    return label.score or 0.0
 
 
 def _write(path: Path, picture: npt.NDArray[Any]) -> None:

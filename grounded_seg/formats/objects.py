@@ -1,6 +1,7 @@
 """What of an image's labels a format has room for; what it hasn't is counted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,14 +12,33 @@ from grounded_seg.masks import area_px, run_length_from_mask
 from grounded_seg.polygons import Ring
 from grounded_seg.records import ImageSize, RunLength
 
+_IMAGE_KEYS = frozenset({"id", "file_name", "width", "height"})
+_LABEL_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "score"})
+"""What every format writes in its own way, or counts by itself."""
 
-def single_objects(image: LabelledImage, losses: Losses) -> Iterator[Label]:
-    """Give the labels of single objects, for formats without a word for crowds; those are counted."""
+
+def single_objects(image: LabelledImage, losses: Losses, *, keeps_attributes: bool = True) -> Iterator[Label]:
+    """Give the labels of single objects, for formats without a word for crowds; those are counted.
+
+    So is what else the file says of the image and its labels, and these formats have no word for.
+
+    Args:
+        image: Its labels are given in their order.
+        losses: Told what is left out.
+        keeps_attributes: Whether the format has room for the labels' attributes.
+    """
+    losses.add_all("images", _further(image.record, _IMAGE_KEYS))
     for label in image.labels:
         if label.is_crowd:
             losses.add("crowd regions left out")
-        else:
-            yield label
+            continue
+        known = _LABEL_KEYS | {"attributes"} if keeps_attributes else _LABEL_KEYS
+        losses.add_all("labels", _further(label.record, known))
+        yield label
+
+
+def _further(record: Mapping[str, Any], known: frozenset[str]) -> list[str]:
+    return [key for key, value in record.items() if key not in known and value not in (None, "", [], {})]
 
 
 def mask_to_write(label: Label, form: MaskForm, losses: Losses) -> RunLength | None:

@@ -41,7 +41,7 @@ class VocWriter:
         size = ElementTree.SubElement(root, "size")
         _texts(size, {"width": image.size.width, "height": image.size.height, "depth": 3})
         _texts(root, {"segmented": 0})
-        for label in single_objects(image, self.losses):
+        for label in single_objects(image, self.losses, keeps_attributes=False):
             self.losses.add("scores left out", label.score is not None)
             self.losses.add("masks left out", label.mask is not None)
             _add_object(root, label, image.size)
@@ -66,7 +66,7 @@ class VocWriter:
 def _add_object(root: ElementTree.Element, label: Label, size: ImageSize) -> None:
     x0, y0, x1, y1 = label.box_xyxy
     # A box that ends within a pixel takes all of it, and at least one.
-    left, top = max(math.floor(x0), 0), max(math.floor(y0), 0)
+    left, top = (min(max(math.floor(edge), 0), side - 1) for edge, side in ((x0, size.width), (y0, size.height)))
     right, bottom = min(math.ceil(x1), size.width), min(math.ceil(y1), size.height)
     item = ElementTree.SubElement(root, "object")
     _texts(item, {"name": label.category, "pose": "Unspecified", "truncated": 0, "difficult": 0})

@@ -18,7 +18,7 @@ from grounded_seg.formats.objects import drawn_mask, mask_to_write, single_objec
 from grounded_seg.labels import Label, LabelledImage, Losses
 from grounded_seg.masks import mask_iou
 from grounded_seg.polygons import centre_polygons_from_mask, joined_parts
-from grounded_seg.records import ImageSize, RunLength
+from grounded_seg.records import RunLength
 
 _IN_PIXEL = 0.25
 """Where in its pixel a corner is written: Ultralytics cuts the fraction off, supervision rounds, both find it so."""
@@ -61,9 +61,9 @@ class YoloWriter:
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's label file; one without objects gets an empty one, which says that there is nothing."""
         lines = []
-        for label in single_objects(image, self.losses):
+        for label in single_objects(image, self.losses, keeps_attributes=False):
             self.losses.add("scores left out", label.score is not None)
-            numbers = self._shape(label, image.size)
+            numbers = self._shape(label, image)
             lines.append(" ".join([str(self._numbers[label.category]), *(f"{number:.7g}" for number in numbers)]))
         folder = self._output / "labels" / _split_name(split)
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,11 +90,11 @@ class YoloWriter:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (self._output / "data.yaml").write_text(text, encoding="utf-8")
 
-    def _shape(self, label: Label, size: ImageSize) -> list[float]:
+    def _shape(self, label: Label, image: LabelledImage) -> list[float]:
         mask = mask_to_write(label, self._form, self.losses)
         if mask is not None:
-            return self._outline(mask, size)
-        sides = (size.width, size.height) * 2
+            return self._outline(mask, image)
+        sides = (image.size.width, image.size.height) * 2
         # A number beyond 1 makes Ultralytics leave the image out.
         x0, y0, x1, y1 = (min(max(edge / side, 0.0), 1.0) for edge, side in zip(label.box_xyxy, sides, strict=True))
         if self._form is MaskForm.NONE:
@@ -102,12 +102,13 @@ class YoloWriter:
         self.losses.add("boxes written as outlines")
         return [x0, y0, x1, y0, x1, y1, x0, y1]
 
-    def _outline(self, mask: RunLength, size: ImageSize) -> list[float]:
+    def _outline(self, mask: RunLength, image: LabelledImage) -> list[float]:
         parts = centre_polygons_from_mask(mask, self._tolerance_px)
         self.losses.add(JOINED, len(parts) > 1)
         ring = np.floor(joined_parts(parts))
-        self.losses.add_round_trip(float(mask_iou([mask], [drawn_mask([ring], size)])[0, 0]))
-        return list(((ring + _IN_PIXEL) / (size.width, size.height)).ravel().tolist())
+        iou = float(mask_iou([mask], [drawn_mask([ring], image.size)])[0, 0])
+        self.losses.add_round_trip(iou, image.file_name)
+        return list(((ring + _IN_PIXEL) / (image.size.width, image.size.height)).ravel().tolist())
 
 
 def _split_name(split: str) -> str:
