@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import DeviceMemoryError
@@ -11,6 +12,13 @@ from grounded_seg.records import Image, ImageSkipped
 from grounded_seg.results import PromptedResult
 
 _LOG = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+_Outcome = TypeVar("_Outcome")
+
+
+def _ignore() -> None:
+    """Nobody asked to be told."""
 
 
 class BatchAsker:
@@ -29,7 +37,7 @@ class BatchAsker:
         self._prompts = prompts
 
     def ask(
-        self, batch: Sequence[Image | ImageSkipped], halved: Callable[[], None]
+        self, batch: Sequence[Image | ImageSkipped], halved: Callable[[], None] = _ignore
     ) -> list[PromptedResult | ImageSkipped]:
         """Ask about the readable images of a batch; the skipped ones keep their places.
 
@@ -40,19 +48,37 @@ class BatchAsker:
         Raises:
             DeviceMemoryError: If there is no memory even for one image.
         """
-        while (outcomes := self._outcomes(batch)) is None:
+        return self.in_parts(
+            batch, lambda part: self._segmenter.segment_readable(part, self._prompts, self.n_at_once), halved
+        )
+
+    def in_parts(
+        self,
+        items: Sequence[_Item],
+        ask: Callable[[Sequence[_Item]], Sequence[_Outcome]],
+        halved: Callable[[], None] = _ignore,
+    ) -> list[_Outcome]:
+        """Ask the models about anything else in the same way, as many at once as there is memory for.
+
+        Args:
+            items: What is asked about.
+            ask: Gives the outcome of each item of a part.
+            halved: As for `ask`.
+
+        Raises:
+            DeviceMemoryError: If there is no memory even for one.
+        """
+        while (outcomes := self._outcomes(items, ask)) is None:
             _LOG.warning("out of memory; going on with %d at a time", self.n_at_once)
             halved()
         return outcomes
 
-    def _outcomes(self, batch: Sequence[Image | ImageSkipped]) -> list[PromptedResult | ImageSkipped] | None:
+    def _outcomes(
+        self, items: Sequence[_Item], ask: Callable[[Sequence[_Item]], Sequence[_Outcome]]
+    ) -> list[_Outcome] | None:
         """Ask about a batch; None if the memory was too small, and is tried again with less."""
         try:
-            return [
-                outcome
-                for part in batches(batch, self.n_at_once)
-                for outcome in self._segmenter.segment_readable(part, self._prompts, self.n_at_once)
-            ]
+            return [outcome for part in batches(items, self.n_at_once) for outcome in ask(part)]
         except DeviceMemoryError:
             if self.n_at_once == 1:
                 raise

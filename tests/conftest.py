@@ -6,6 +6,7 @@ from pathlib import Path
 import hypothesis
 import PIL.Image
 import pytest
+from coco_cases import Box, truth, written
 from fakes import ColourDetector, InnerSegmenter, found_models, painted
 
 from grounded_seg.pipeline import GroundedSegmenter
@@ -52,3 +53,24 @@ def detector(monkeypatch: pytest.MonkeyPatch) -> ColourDetector:
     monkeypatch.setattr("grounded_seg.batch.find_models", lambda *_, **__: None)
     monkeypatch.setattr("grounded_seg.evaluation.answers.find_models", lambda *_, **__: found_models())
     return fake
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, paint: Paint) -> Path:
+    """Three pictures of 40 x 30 px: red and green, red, nothing. The fake masks lack their boxes' outermost pixels."""
+    colours = ("red", "green", "blue")
+    boxes: dict[int, dict[str, Box]] = {
+        1: {"red": (2, 3, 10, 10), "green": (20, 5, 10, 12)},
+        2: {"red": (5, 5, 20, 20)},
+    }
+    for number in (1, 2, 3):
+        xyxy = {name: (x, y, x + w, y + h) for name, (x, y, w, h) in boxes.get(number, {}).items()}
+        paint(f"images/{number}.png", **{name: tuple(map(int, box)) for name, box in xyxy.items()})
+    document = truth(
+        *((image, colours.index(name) + 1, box) for image, here in boxes.items() for name, box in here.items()),
+        n_images=3,
+        classes=colours,
+    )
+    for image in document["images"]:
+        image |= {"width": 40, "height": 30}
+    return written(tmp_path / "truth.json", document)

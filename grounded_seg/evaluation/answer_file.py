@@ -1,23 +1,29 @@
 """The answers of an evaluation: lines of JSON in its folder, the settings first and then one line an image.
 
 With a folder, an evaluation that was cut off goes on where it was. A line holds what was found, what was made of the
-true boxes, and the seconds of each stage.
+true boxes, and the seconds of each stage. Like a run's journal, the file is locked: two evaluations can't write it.
 """
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import UsageError
 from grounded_seg.evaluation.questions import Questions
+from grounded_seg.journal import lock
 from grounded_seg.loading import FoundModels
 from grounded_seg.run_folder import as_output_error
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
 LINES_NAME = "answers.jsonl"
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,35 @@ def _header(questions: Questions, settings: AskSettings, models: FoundModels) ->
     return plain
 
 
+@contextmanager
+def locked(settings: AskSettings) -> Iterator[None]:
+    """Make the file of the answers if it isn't there, and keep other evaluations off it; for the whole of this one.
+
+    Raises:
+        UsageError: If another evaluation is writing it.
+        OutputError: If it can't be written.
+    """
+    if settings.output is None:
+        yield
+        return
+    path = settings.output / LINES_NAME
+    with as_output_error(path):
+        settings.output.mkdir(parents=True, exist_ok=True)
+        file = FileIO(path, "a+")
+    with file:
+        try:
+            lock(file)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another eval is writing {path}; wait for its end, or name another folder with --output"
+            ) from error
+        except OSError as error:
+            _LOG.warning("%s can't be locked (%s); see to it that no other eval writes there", path, error.strerror)
+        yield
+
+
 def kept_lines(questions: Questions, settings: AskSettings, models: FoundModels) -> list[dict[str, Any]]:
-    """Read the answers there are, or start a file for them.
+    """Read the answers there are, or start a file for them; within `locked`.
 
     Raises:
         UsageError: If there are answers and they aren't to be gone on with, or belong to other settings, weights,
@@ -100,7 +133,8 @@ def kept_lines(questions: Questions, settings: AskSettings, models: FoundModels)
     complete = whole.splitlines()
     try:
         first, lines = json.loads(complete[0]) if complete else header, [json.loads(line) for line in complete[1:]]
-    except ValueError as error:
+        by_image = {line["image_id"]: line for line in reversed(lines)}
+    except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path} holds no answers of eval; name another --output") from error
     if lines and not settings.resume:
         raise UsageError(f"{path} holds answers already; add --resume to go on with them, or name another --output")
@@ -108,13 +142,14 @@ def kept_lines(questions: Questions, settings: AskSettings, models: FoundModels)
         changed = [key for key in header if not isinstance(first, dict) or first.get(key) != header[key]]
         raise UsageError(f"{path} holds answers to other {', '.join(changed)}; name another --output")
     with as_output_error():
-        settings.output.mkdir(parents=True, exist_ok=True)
         if not lines:
             path.write_text(json.dumps(header) + "\n", encoding="utf-8")
         elif whole != text:
             # The rest stays as it is: a file written anew could be lost in a crash, with all its answers.
             os.truncate(path, len(whole.encode()))
-    return lines
+    if len(by_image) < len(lines):
+        _LOG.warning("%s holds %d answers twice; each counts once", path, len(lines) - len(by_image))
+    return list(reversed(by_image.values()))
 
 
 def _text_of(path: Path) -> str:

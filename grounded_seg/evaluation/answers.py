@@ -1,25 +1,18 @@
 """Run the pipeline on a data set: what it finds, what it makes of the true boxes, and how long that takes."""
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
-from grounded_seg.boxes import areas_px, array_from_boxes, clip
-from grounded_seg.coco.dataset import DataSet, DataSetImage
-from grounded_seg.coco.export import annotation_from_instance
 from grounded_seg.coco.predictions import Prediction
-from grounded_seg.coco.schema import xyxy_from_xywh
-from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.evaluation.answer_file import AskSettings, asked_with, keep, kept_lines
-from grounded_seg.evaluation.listed_images import check_all_there, read_listed
+from grounded_seg.evaluation.answer_file import AskSettings, asked_with, keep, kept_lines, locked
+from grounded_seg.evaluation.listed_images import check_all_there
+from grounded_seg.evaluation.new_lines import asks_true_boxes, new_lines
 from grounded_seg.evaluation.questions import Questions
 from grounded_seg.loading import FoundModels, find_models
 from grounded_seg.masks import run_length_from_coco
-from grounded_seg.pipeline import GroundedSegmenter
-from grounded_seg.reading import batches
-from grounded_seg.records import Detection, Image, Instance
 
 Progress = Callable[[int, int], None]
 """Is told how many images are done, and how many there are."""
@@ -49,101 +42,32 @@ def answers_for(questions: Questions, settings: AskSettings, progress: Progress)
     """
     check_all_there(questions.data_set, settings.images)
     models = find_models(settings.models, boxes_only=settings.boxes_only)
-    lines = kept_lines(questions, settings, models)
-    done = {line["image_id"] for line in lines}
-    if len(done) < len(questions.data_set.images):
-        progress(len(done), len(questions.data_set.images))
-        for line in _new_lines(questions, settings, models, done):
-            lines.append(line)
-            keep(line, settings)
-            progress(len(lines), len(questions.data_set.images))
+    with locked(settings):
+        lines = _all_lines(questions, settings, models, progress)
     predictions, given = _predictions(lines, questions)
     return Answers(
         predictions=predictions,
-        given_true_boxes=given if _asks_true_boxes(questions.data_set, settings) else None,
+        given_true_boxes=given if asks_true_boxes(questions.data_set, settings) else None,
         speed=_speed([line["seconds"] for line in lines]),
         made_with=asked_with(settings, models),
     )
 
 
-def _asks_true_boxes(data_set: DataSet, settings: AskSettings) -> bool:
-    return data_set.has_masks and not settings.boxes_only
-
-
-def _new_lines(
-    questions: Questions, settings: AskSettings, models: FoundModels, done: set[int]
-) -> Iterator[dict[str, Any]]:
-    """Ask about the images that aren't done; a batch is the same images whatever is done already."""
-    segmenter = GroundedSegmenter.from_settings(
-        settings.models,
-        replace(settings.detect, score_threshold=0.0),
-        segment=settings.segment,
-        tiles=settings.tiles,
-        boxes_only=settings.boxes_only,
-        found=models,
-    )
-    for batch in batches(questions.data_set.images, settings.batch_size):
-        if all(image.id in done for image in batch):
-            continue
-        started = time.perf_counter()
-        pixels = [read_listed(image, questions.data_set, settings.images) for image in batch]
-        read_s = (time.perf_counter() - started) / len(batch)
-        for image, line in zip(batch, _ask(batch, pixels, segmenter, questions, settings), strict=True):
-            line["seconds"]["read"] = read_s
-            if image.id not in done:
-                yield line
-
-
-def _ask(
-    batch: Sequence[DataSetImage],
-    pixels: Sequence[Image],
-    segmenter: GroundedSegmenter,
-    questions: Questions,
-    settings: AskSettings,
-) -> Iterator[dict[str, Any]]:
-    found, seconds_of_found = _found(pixels, [questions.by_image[image.id] for image in batch], segmenter)
-    given: list[tuple[Instance, ...]] | None = None
-    seconds = 0.0
-    if _asks_true_boxes(questions.data_set, settings):
-        started = time.perf_counter()
-        boxes = [_true_boxes(image, one, questions.data_set) for image, one in zip(batch, pixels, strict=True)]
-        given = [one.instances for one in segmenter.segment_boxes(pixels, boxes)]
-        seconds = (time.perf_counter() - started) / len(batch)
-    for place, image in enumerate(batch):
-        yield {
-            "image_id": image.id,
-            "instances": [annotation_from_instance(one) for one in found[place]],
-            "given_true_boxes": None if given is None else [annotation_from_instance(one) for one in given[place]],
-            "seconds": {**seconds_of_found[place], "true_boxes": seconds},
-        }
-
-
-def _found(
-    pixels: Sequence[Image], prompts: Sequence[PromptSet], segmenter: GroundedSegmenter
-) -> tuple[list[tuple[Instance, ...]], list[Mapping[str, float]]]:
-    """Ask about a batch, together where all images are asked the same; give instances and seconds of each image."""
-    if len(set(map(id, prompts))) == 1 and prompts[0].prompts:
-        results = segmenter.segment_images(pixels, prompts[0])
-        return [one.instances for one in results], [one.seconds for one in results]
-    found: list[tuple[Instance, ...]] = []
-    seconds: list[Mapping[str, float]] = []
-    for one, asked in zip(pixels, prompts, strict=True):
-        results = segmenter.segment_images([one], asked) if asked.prompts else []
-        found.append(results[0].instances if results else ())
-        seconds.append(results[0].seconds if results else {})
-    return found, seconds
-
-
-def _true_boxes(image: DataSetImage, pixels: Image, data_set: DataSet) -> list[Detection]:
-    """Put the objects' boxes into the detector's form, the class as the prompt; those without area are left out."""
-    objects = [one for one in data_set.objects_by_image.get(image.id, ()) if not one.is_crowd]
-    boxes = clip(array_from_boxes([xyxy_from_xywh(one.bbox_xywh) for one in objects]), pixels.size)
-    return [
-        Detection(label=name, prompt=name, box_xyxy=(box[0], box[1], box[2], box[3]), score=1.0)
-        for one, box, area in zip(objects, boxes.tolist(), areas_px(boxes).tolist(), strict=True)
-        if area > 0
-        for name in [data_set.classes[one.category_id]]
-    ]
+def _all_lines(
+    questions: Questions, settings: AskSettings, models: FoundModels, progress: Progress
+) -> list[dict[str, Any]]:
+    """Give a line for each image: those that are kept, and new ones, which are kept then."""
+    n_images = len(questions.data_set.images)
+    lines = kept_lines(questions, settings, models)
+    done = {line["image_id"] for line in lines}
+    if len(done) < n_images:
+        progress(len(done), n_images)
+        with closing(new_lines(questions, settings, models, done)) as asked:
+            for line in asked:
+                lines.append(line)
+                keep(line, settings)
+                progress(len(lines), n_images)
+    return lines
 
 
 def _predictions(
