@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--predictions",
     type=click.Path(path_type=Path),
-    help="Score these instead: a run's annotations.json or results.jsonl, or a COCO result list.",
+    help="Score these instead: a run's annotations.json or results.jsonl, finished or not, or a COCO result list.",
 )
 @click.option(
     "--prompts",
@@ -44,17 +44,28 @@ if TYPE_CHECKING:
 @model_options
 @partial(
     detect_options,
-    threshold_help="From which score on a box says that something is there: for presence, calibration and plots. "
-    "Average precision takes every box.",
+    threshold_help="From which score on a box says that something is there: for presence, confusion and the page of "
+    "the worst images. Average precision takes every box.",
 )
 @segment_options
 @tile_options
 @click.option("--boxes-only", is_flag=True, help="Score the boxes only: no masks.")
 @click.option(
-    "--batch-size", type=int, default=1, show_default=True, help="Images that go through the models together."
+    "--batch-size",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Images that go through the models together; one by one with --absent, which asks each its own questions.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder that keeps the models' answers.")
-@click.option("--resume", is_flag=True, help="Go on with the answers in the output folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder that keeps the models' answers, in a file of eval's own.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with eval's answers in the output folder; a run is scored with --predictions."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured to this file.")
 @click.option(
     "--plots", type=click.Path(path_type=Path), help="Draw curves, scores, confusion and worst images to this folder."
@@ -81,7 +92,8 @@ def evaluate(
 
     With --images the models are asked, with --predictions a file is scored.
 
-    Exit code: 0 measured, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device, 130 interrupted.
+    Exit code: 0 measured, 1 a file can't be written, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device,
+    130 interrupted. An image that can't be read ends it: none is skipped.
     """
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.

@@ -53,12 +53,15 @@ def _per_class(scores: Scores) -> Table:
 
 def _per_prompt(scores: Scores) -> Table | None:
     """Give a row per prompt, where that says more than the rows per class."""
-    prompts = scores.boxes.per_prompt
-    if all(one.prompt == one.class_name for one in prompts):
+    stages = {name: stage for name, stage in scores.stages().items() if stage.per_prompt}
+    if all(one.prompt == one.class_name for one in scores.boxes.per_prompt):
         return None
-    table = _table("prompt", "class", "boxes AP", "boxes AP50")
-    for one in prompts[:_MAX_CLASSES]:
-        table.add_row(Text(one.prompt), Text(one.class_name), _shown(one.AP), _shown(one.AP50))
+    titles = (f"{_STAGE_TITLES[name]}\n{figure}" for name in stages for figure in ("AP", "AP50"))
+    table = _table("prompt", "class", *titles)
+    for place, one in enumerate(scores.boxes.per_prompt[:_MAX_CLASSES]):
+        per_stage = [stage.per_prompt[place] for stage in stages.values()]
+        figures = (_shown(value) for each in per_stage for value in (each.AP, each.AP50))
+        table.add_row(Text(one.prompt), Text(one.class_name), *figures)
     return table
 
 

@@ -80,7 +80,9 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
     )
     with as_output_error():
         folder.mkdir(parents=True, exist_ok=True)
-        page.write_text(_HEAD + intro + "".join(sections) + "</body></html>\n", encoding="utf-8")
+        # File names of a data set can hold what isn't text, as a disk from elsewhere has them.
+        text = _HEAD + intro + "".join(sections) + "</body></html>\n"
+        page.write_text(text, encoding="utf-8", errors="backslashreplace")
     return [page]
 
 
