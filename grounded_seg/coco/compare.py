@@ -20,6 +20,8 @@ _TITLES = {
     "masks_given_true_boxes": "Masks given the true boxes",
     "presence": "Presence",
 }
+_ON_SHAPES = ("cgF1",)
+"""Presence figures that say how well boxes or masks fit, and not only that they are there."""
 _SHOWN_IMAGES = 10
 
 
@@ -93,7 +95,13 @@ def compare(first: SavedScores, second: SavedScores, n_draws: int = 1000) -> Com
             return {name: _less(other[name], one[name]) for name in one}
 
         spans = intervals(differences, n_images, n_draws)
-        changes += [FigureChange(part, name, before[name], after[name], spans.get(name)) for name in before]
+        unlike = _ON_SHAPES if part == "presence" and first.presence_on != second.presence_on else ()
+        changes += [
+            FigureChange(part, name, None, None, None)
+            if name in unlike
+            else FigureChange(part, name, before[name], after[name], spans.get(name))
+            for name in before
+        ]
     stage = "masks" if "masks" in parts else "boxes"
     images = _image_changes(first, second, stage)
     return Comparison(
@@ -110,10 +118,13 @@ def compare(first: SavedScores, second: SavedScores, n_draws: int = 1000) -> Com
 
 def markdown_of(comparison: Comparison) -> str:
     """Write the comparison as Markdown: a table for each part, then the images that changed most."""
-    lines = [
-        f"Figures of {comparison.first_name} and {comparison.second_name} on {comparison.n_images} images; in brackets "
-        f"the 95 % interval of the difference over {comparison.n_draws} paired draws, bold where it leaves out 0.",
-    ]
+    intro = f"Figures of {comparison.first_name} and {comparison.second_name} on {comparison.n_images} images"
+    if comparison.n_draws:
+        intro += (
+            f"; in brackets the 95 % interval of the difference over {comparison.n_draws} paired draws, bold where it "
+            "leaves out 0"
+        )
+    lines = [f"{intro}."]
     for note in comparison.notes:
         lines += ["", f"**Not alike:** {note}"]
     for part, title in _TITLES.items():
@@ -169,6 +180,25 @@ def _unlike(first: SavedScores, second: SavedScores) -> Iterator[str]:
             f"presence and the images' F1 take scores from {first.score_threshold:g} on in {first.path.name}, from "
             f"{second.score_threshold:g} on in {second.path.name}."
         )
+    if first.presence_on != second.presence_on:
+        yield (
+            f"presence was measured on {first.presence_on} in {first.path.name}, on {second.presence_on} in "
+            f"{second.path.name}; its cgF1 is left out."
+        )
+    if first.cut_at is not None and second.cut_at is not None and first.cut_at != second.cut_at:
+        yield (
+            f"{_cut(first.path.name, first.cut_at)}, {_cut(second.path.name, second.cut_at)}; AP and recall lack "
+            "what was cut."
+        )
+    if None not in (first.truth_sha256, second.truth_sha256) and first.truth_sha256 != second.truth_sha256:
+        yield (
+            "the truth: the same images and as many objects, but sizes, boxes, areas or masks of the data set differ, "
+            "which moves all figures."
+        )
+
+
+def _cut(name: str, score: float) -> str:
+    return f"{name} has predictions " + (f"from a score of {score:g} on" if score else "of any score")
 
 
 def _same_truths(first: Matches, second: Matches) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.coco.average_precision import FIGURES
+from grounded_seg.coco.fingerprint import truth_sha256
 from grounded_seg.coco.json_file import read_json
 from grounded_seg.coco.matching import Matches
 from grounded_seg.coco.presence import PresenceTallies
@@ -38,7 +39,13 @@ class SavedScores:
     matches: Mapping[str, Matches]
     """By stage."""
     tallies: PresenceTallies
+    presence_on: str
+    """boxes or masks: what presence was measured on."""
     score_threshold: float
+    cut_at: float | None
+    """The predictions lack what scores less; None where that isn't known."""
+    truth_sha256: str | None
+    """Of the data set; None in reports that were written before this was kept."""
 
 
 def report_of(
@@ -76,6 +83,7 @@ def report_of(
     report["made_with"] = dict(made_with)
     report["data_set"] = {
         "file": scores.data_set.path.name,
+        "sha256": truth_sha256(scores.data_set),
         "n_objects": len(scores.data_set.objects),
         "categories": [{"id": class_id, "name": name} for class_id, name in scores.data_set.classes.items()],
         "images": [{"id": image.id, "file_name": image.file_name} for image in scores.data_set.images],
@@ -106,12 +114,21 @@ def read_report(path: Path) -> SavedScores:
             file_names=tuple(image["file_name"] for image in data_set["images"]),
             tallies=PresenceTallies(**_unpacked(packed.pop("presence"))),
             matches={name: _matches_from(_unpacked(text), index) for name, text in packed.items()},
+            presence_on=str(report["presence"]["measured_on"]),
             score_threshold=float(report["presence"]["score_threshold"]),
+            cut_at=_cut_at(report["made_with"]),
+            truth_sha256=data_set.get("sha256"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is no report of eval ({type(error).__name__}: {error}); name a file that `eval --json` wrote"
         ) from error
+
+
+def _cut_at(made_with: Mapping[str, Any]) -> float | None:
+    """Look up from which score on predictions were kept: by the models that were asked, or by the run that was read."""
+    threshold = made_with.get("detect", {}).get("score_threshold")
+    return None if threshold is None else float(threshold)
 
 
 def _stage_report(stage: Stage) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """One evaluation: read the truth, ask the models or read predictions, and measure."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 from grounded_seg.coco.dataset import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
-from grounded_seg.coco.json_file import read_json
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.predictions_reader import read_predictions
 from grounded_seg.coco.scores import Scores, score
@@ -17,7 +15,7 @@ from grounded_seg.errors import InputError, UsageError
 from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.answers import Progress, answers_for
 from grounded_seg.evaluation.questions import questions_for
-from grounded_seg.run_folder import RunFolder
+from grounded_seg.evaluation.source_run import SourceRun, run_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,8 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
 
 
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
-    class_by_prompt = _prompts_of_run(path) if prompts is None else prompts.class_by_prompt
+    run = run_of(path) or SourceRun(None, None)
+    class_by_prompt = run.class_by_prompt if prompts is None else prompts.class_by_prompt
     file = read_predictions(path, data_set, class_by_prompt)
     notes = [*data_set.notes, *file.notes]
     if file.asked is not None:
@@ -107,6 +106,14 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
             data_set = data_set.only_classes(known)
     if not settings.boxes_only and data_set.has_masks and file.predictions and not file.has_masks:
         notes.append("the predictions have boxes only: masks are not measured")
+    made_with: dict[str, Any] = {"predictions": path.name}
+    if run.score_threshold is not None:
+        made_with["detect"] = {"score_threshold": run.score_threshold}
+    if run.score_threshold:
+        notes.append(
+            f"the run kept what scores {run.score_threshold:g} or more: AP and recall lack the rest; run with "
+            "--score-threshold 0 to measure it too"
+        )
     scores = score(
         data_set,
         file.predictions,
@@ -115,14 +122,4 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         boxes_only=settings.boxes_only,
         n_draws=settings.n_draws,
     )
-    return Evaluation(scores, file.predictions, None, {"predictions": path.name}, tuple(notes))
-
-
-def _prompts_of_run(path: Path) -> dict[str, str] | None:
-    """Look up what was asked in the `run.json` beside a run's results; None where there is none."""
-    folder = RunFolder(path.parent)
-    if path not in (folder.journal, folder.annotations) or not os.path.exists(folder.manifest):
-        return None
-    manifest = read_json(folder.manifest)
-    prompts = manifest.get("prompts") if isinstance(manifest, dict) else None
-    return {str(prompt): str(name) for prompt, name in prompts.items()} if isinstance(prompts, dict) else None
+    return Evaluation(scores, file.predictions, None, made_with, tuple(notes))
