@@ -7,8 +7,29 @@ from typing import Any, Protocol
 
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
 
-FIFTYONE_WORDS = frozenset({"label", "bounding_box", "mask", "confidence"})
-"""Names of attributes at which FiftyOne's COCO importer stops, because it gives them itself."""
+_FIFTYONE_WORDS = frozenset(
+    {
+        *("label", "bounding_box", "mask", "mask_path", "confidence", "index", "tags", "attributes", "instance_id"),
+        *("has_mask", "field_names", "clean", "validate", "self"),
+    }
+)
+"""Names of attributes at which FiftyOne's COCO importer stops, because its labels have their own."""
+_COCO_KEYS = frozenset(
+    {"id", "image_id", "category_id", "bbox", "segmentation", "keypoints", "area", "iscrowd", "score"}
+)
+
+
+def fiftyone_takes(name: str, *, is_attribute: bool) -> bool:
+    """Tell whether FiftyOne's COCO importer takes a key as what it is.
+
+    Args:
+        name: The key.
+        is_attribute: It stands in the annotation's `attributes`. The importer moves those into the annotation, where
+            one called `id` or `bbox` would replace COCO's own.
+    """
+    if name in _COCO_KEYS or name == "attributes":
+        return not is_attribute
+    return name not in _FIFTYONE_WORDS and not name.startswith(("_", "$")) and not {".", "\0"} & set(name)
 
 
 @dataclass(frozen=True)

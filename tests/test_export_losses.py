@@ -165,10 +165,19 @@ def test_a_score_of_a_crowd_is_no_part_of_a_task_s(tmp_path: Path, document: dic
 
 
 def test_renamed_attributes_replace_no_other(tmp_path: Path, document: dict[str, Any]) -> None:
-    document["annotations"][0]["attributes"] = {"label": 1, "attribute_label": 2}
+    document["annotations"][0]["attributes"] = {"label": 1, "attribute_label": 2, "id": 3, "a.b": 4, "a_b": 5}
+    document["annotations"][0]["tags"] = "x"
     output, _ = exported(tmp_path, document, LabelFormat.FIFTYONE)
     written = json.loads((output / "annotations.json").read_text())["annotations"][0]
-    assert written["attributes"] == {"attribute_attribute_label": 1, "attribute_label": 2}
+    # Its importer moves the attributes into the annotation, where `id` would replace the annotation's.
+    assert written["attributes"] == {
+        "attribute_attribute_label": 1,
+        "attribute_label": 2,
+        "attribute_id": 3,
+        "attribute_a_b": 4,
+        "a_b": 5,
+    }
+    assert (written["id"], written["attribute_tags"]) == (1, "x")
 
 
 def test_a_voc_box_at_the_edge_stays_in_the_image(tmp_path: Path, document: dict[str, Any]) -> None:

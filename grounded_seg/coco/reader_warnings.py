@@ -10,7 +10,7 @@ from grounded_seg.coco.faults import Fault
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.coco.validate_shapes import numbers
 from grounded_seg.errors import InputError
-from grounded_seg.labels import FIFTYONE_WORDS
+from grounded_seg.labels import fiftyone_takes
 from grounded_seg.masks import run_length_from_coco, tight_box_xyxy
 from grounded_seg.records import BoxXyxy
 
@@ -80,7 +80,8 @@ def _features(annotation: Mapping[str, Any]) -> Iterator[str]:
     if annotation.get("score") is not None:
         yield "scores"
     attributes = annotation.get("attributes")
-    if FIFTYONE_WORDS & {*annotation, *(attributes if isinstance(attributes, Mapping) else ())}:
+    inner = attributes if isinstance(attributes, Mapping) else {}
+    if not all(fiftyone_takes(str(name), is_attribute=keys is inner) for keys in (annotation, inner) for name in keys):
         yield "own_words"
     box, shape = numbers(annotation.get("bbox")), _shape_xyxy(segmentation)
     if (

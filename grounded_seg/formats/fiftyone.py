@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from grounded_seg.boxes import rounded_box_holds
-from grounded_seg.labels import FIFTYONE_WORDS, Label, LabelledImage, Losses
+from grounded_seg.labels import Label, LabelledImage, Losses, fiftyone_takes
 from grounded_seg.masks import tight_box_xyxy
 
 
@@ -13,7 +13,7 @@ def image_for_fiftyone(image: LabelledImage, losses: Losses, *, has_masks: bool)
     """Change an image's annotations so that FiftyOne's importer takes them as it comes.
 
     A box that its rounded edges would cut the mask at becomes the tight box of the mask, and is counted; an attribute
-    `label` becomes `attribute_label`.
+    `label` becomes `attribute_label`, and so do others that the importer would stop at or take for COCO's own keys.
 
     Args:
         image: Its labels' records are what is written.
@@ -24,9 +24,9 @@ def image_for_fiftyone(image: LabelledImage, losses: Losses, *, has_masks: bool)
 
 
 def _label_for_fiftyone(label: Label, losses: Losses, has_masks: bool) -> Label:
-    record = _renamed(label.record)
+    record = _renamed(label.record, are_attributes=False)
     if isinstance(label.record.get("attributes"), Mapping):
-        record["attributes"] = _renamed(label.record["attributes"])
+        record["attributes"] = _renamed(label.record["attributes"], are_attributes=True)
     if has_masks and label.mask is not None:
         x0, y0, x1, y1 = tight = tight_box_xyxy(label.mask)
         if x1 > x0 and not rounded_box_holds(label.box_xyxy, tight):
@@ -35,11 +35,13 @@ def _label_for_fiftyone(label: Label, losses: Losses, has_masks: bool) -> Label:
     return replace(label, record=record)
 
 
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    renamed = {}
+def _renamed(values: Mapping[str, Any], *, are_attributes: bool) -> dict[str, Any]:
+    renamed: dict[str, Any] = {}
     for name, value in values.items():
         free = name
-        while free in FIFTYONE_WORDS or (free != name and free in values):
-            free = f"attribute_{free}"
+        if not fiftyone_takes(name, is_attribute=are_attributes):
+            free = "attribute_" + name.replace(".", "_").replace("\0", "_")
+            while free in values or free in renamed:
+                free = f"attribute_{free}"
         renamed[free] = value
     return renamed
