@@ -4,7 +4,8 @@
 
 First all 18 photographs, split by seed: a few steps of an adapter, and `run` and `eval` with it, to see that the loop
 closes. Then the demo's small model learns ten photographs by heart, with full tuning: what is measured is that learning
-works, not that it generalises. The same ten are train, valid and test.
+works, not that it generalises. The same ten are train, valid and test; in train each lies REPEATS times, so that an
+epoch is that many steps and the model isn't measured after each of them.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-N_IMAGES = 10
+N_IMAGES, REPEATS = 10, 20
 PROMPTS = "date; fig; hazelnut"
 TOOL = (sys.executable, "-m", "grounded_seg.cli")
 
@@ -26,7 +27,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("folder", type=Path)
     options.add_argument("--data", type=Path, default=Path("../shared/data/nuts"))
-    options.add_argument("--epochs", type=int, default=400)
+    options.add_argument("--epochs", type=int, default=20)
     options.add_argument("--lr", default="1e-3")
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
@@ -76,18 +77,20 @@ def run_and_eval(run: Path, images: Path, *models: str) -> dict[str, Any]:
 def write_splits(data: Path, folder: Path) -> None:
     """Write the first ten photographs as train, as valid and as test."""
     document = json.loads((data / "trainval.json").read_text())
-    images = document["images"][:N_IMAGES]
-    ids = {one["id"] for one in images}
-    chosen: dict[str, Any] = {
-        "images": images,
-        "categories": document["categories"],
-        "annotations": [one for one in document["annotations"] if one["image_id"] in ids],
-    }
-    for split in ("train", "valid", "test"):
+    photographs = document["images"][:N_IMAGES]
+    for split, repeats in (("train", REPEATS), ("valid", 1), ("test", 1)):
         (folder / split).mkdir(parents=True, exist_ok=True)
+        chosen: dict[str, Any] = {"images": [], "categories": document["categories"], "annotations": []}
+        for repeat in range(repeats):
+            for one in photographs:
+                number, name = len(chosen["images"]) + 1, f"{repeat}-{one['file_name']}"
+                shutil.copyfile(data / "images" / one["file_name"], folder / split / name)
+                chosen["images"].append({**one, "id": number, "file_name": name})
+                for known in document["annotations"]:
+                    if known["image_id"] == one["id"]:
+                        ids = {"id": len(chosen["annotations"]) + 1, "image_id": number}
+                        chosen["annotations"].append({**known, **ids})
         (folder / split / "_annotations.coco.json").write_text(json.dumps(chosen))
-        for one in images:
-            shutil.copyfile(data / "images" / one["file_name"], folder / split / one["file_name"])
 
 
 if __name__ == "__main__":
