@@ -1,10 +1,12 @@
 """SAM, SAM-HQ and SAM 2 in transformers' layout: the masks of transformers' own processor and model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import transformers
@@ -15,6 +17,7 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.masks import mask_from_run_length
 from grounded_seg.records import ImageSize
 from grounded_seg.segment import load_segmenter
+from grounded_seg.segment.load import load_network
 from grounded_seg.settings import SegmentSettings
 
 CPU = torch.device("cpu")
@@ -50,6 +53,21 @@ SAM2_ENCODER = {
     "fpn_hidden_size": 32,
 }
 
+TRACKER = {
+    "image_size": 128,
+    "memory_attention_hidden_size": 32,
+    "memory_attention_num_layers": 1,
+    "memory_attention_num_attention_heads": 1,
+    "memory_attention_feed_forward_hidden_size": 32,
+    "memory_attention_rope_feat_sizes": [8, 8],
+    "memory_encoder_hidden_size": 32,
+    "memory_encoder_output_channels": 16,
+    "mask_downsampler_embed_dim": 32,
+    "memory_fuser_num_layers": 1,
+    "memory_fuser_embed_dim": 32,
+    "memory_fuser_intermediate_dim": 32,
+}
+
 
 def build(name: str) -> Any:
     """A tiny model of random weights, in which every parameter matters."""
@@ -61,9 +79,14 @@ def build(name: str) -> Any:
         elif name == "sam_hq":
             parts["mask_decoder_config"] = {**DECODER, "vit_dim": 32}
             model = transformers.SamHQModel(transformers.SamHQConfig(**parts))
-        else:
+        elif name == "sam2":
             parts["vision_config"] = SAM2_ENCODER
             model = transformers.Sam2Model(transformers.Sam2Config(**parts))
+        else:
+            # As SAM 2 is published: with the tracker beside it.
+            model = transformers.Sam2VideoModel(
+                transformers.Sam2VideoConfig(**{**parts, "vision_config": SAM2_ENCODER}, **TRACKER)
+            )
         for parameter in model.parameters():
             parameter += 0.15 * torch.randn(parameter.shape)
     return model.eval()
@@ -71,13 +94,13 @@ def build(name: str) -> Any:
 
 def processor_of(name: str) -> Any:
     square = {"height": 128, "width": 128}
-    if name == "sam2":
+    if name.startswith("sam2"):
         return transformers.Sam2Processor(transformers.Sam2ImageProcessor(size=square))
     images = transformers.SamImageProcessor(size={"longest_edge": 128}, pad_size=square)
     return (transformers.SamProcessor if name == "sam" else transformers.SamHQProcessor)(images)
 
 
-@pytest.fixture(scope="module", params=["sam", "sam_hq", "sam2"])
+@pytest.fixture(scope="module", params=["sam", "sam_hq", "sam2", "sam2_video"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -86,19 +109,25 @@ def name(request: pytest.FixtureRequest) -> str:
 def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp(name)
     build(name).save_pretrained(path)
+    assert json.loads((path / "config.json").read_text())["model_type"] == name
     processor_of(name).image_processor.save_pretrained(path)
     return path
 
 
+def image_model(name: str, folder: Path) -> Any:
+    """The model that takes single images, which is a part of the one for videos, loaded by transformers itself."""
+    return transformers.Sam2Model.from_pretrained(folder).eval() if name == "sam2_video" else build(name)
+
+
 @torch.inference_mode()
-def expected_masks(name: str, image: Any, found: Any, multimask: bool) -> tuple[Any, Any]:
+def expected_masks(name: str, folder: Path, image: Any, found: Any, multimask: bool) -> tuple[Any, Any]:
     """Masks (n, masks, height, width) and scores (n, masks), all by transformers."""
     processor = processor_of(name)
     boxes = [[list(one.box_xyxy) for one in found]]
-    inputs = processor(images=image.pixels, input_boxes=boxes, return_tensors="pt")
+    inputs = processor(images=image.pixels, input_data_format="channels_last", input_boxes=boxes, return_tensors="pt")
     inputs["input_boxes"] = inputs["input_boxes"].float()
     sizes = [inputs.pop(key) for key in ("original_sizes", "reshaped_input_sizes") if key in inputs]
-    outputs = build(name)(**inputs, multimask_output=multimask)
+    outputs = image_model(name, folder)(**inputs, multimask_output=multimask)
     masks = processor.post_process_masks(outputs.pred_masks, *sizes)
     return masks[0].numpy(), outputs.iou_scores[0].numpy()
 
@@ -108,7 +137,7 @@ def test_masks_and_scores_are_those_of_transformers(name: str, folder: Path, mul
     segmenter = load_segmenter(folder, CPU, torch.float32, SegmentSettings(multimask=multimask))
     for size in SIZES:
         image, found = random_image(size), random_detections(size, 4)
-        masks, scores = expected_masks(name, image, found, multimask)
+        masks, scores = expected_masks(name, folder, image, found, multimask)
         (segmented,) = segmenter.segment([image], [found])
         made = {one.detection: one for one in segmented.instances}
         for detection, some, some_scores in zip(found, masks, scores, strict=True):
@@ -118,6 +147,45 @@ def test_masks_and_scores_are_those_of_transformers(name: str, folder: Path, mul
             assert np.mean(mask == some[best]) >= 0.9999
             if one is not None:
                 assert one.mask_score == pytest.approx(np.clip(some_scores[best], 0, 1), abs=1e-3)
+
+
+@pytest.mark.parametrize("height", [1, 3, 4])
+@torch.inference_mode()
+def test_an_image_of_few_rows_is_not_taken_for_one_whose_colours_come_first(
+    name: str, folder: Path, height: int
+) -> None:
+    image = random_image(ImageSize(60, height))
+    [embedding] = load_network(folder, CPU, torch.float32).encode([image])
+    # A picture of Pillow's leaves no doubt.
+    inputs = processor_of(name)(images=PIL.Image.fromarray(image.pixels), return_tensors="pt")
+    expected = image_model(name, folder).get_image_embeddings(inputs["pixel_values"])
+    first = expected[0] if isinstance(expected, tuple) else expected
+    torch.testing.assert_close(embedding["image_embeddings"], first, rtol=0, atol=1e-4)
+
+
+def test_an_adapter_in_the_folder_is_not_looked_at(name: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "else/where"}')
+    save_file({"base_model.model.x.lora_A.weight": torch.zeros(1, 1)}, tmp_path / "adapter_model.safetensors")
+    image, found = random_image(SIZES[0]), random_detections(SIZES[0], 2)
+    alone, beside = (
+        load_segmenter(where, CPU, torch.float32).segment([image], [found]) for where in (folder, tmp_path)
+    )
+    assert alone == beside
+
+
+def test_weights_in_several_files_are_read_by_their_index(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(tensors)
+    files = {key: f"part-{place % 2}.safetensors" for place, key in enumerate(names)}
+    for file in set(files.values()):
+        save_file({key: tensors[key] for key in names if files[key] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    image, found = random_image(SIZES[0]), random_detections(SIZES[0], 2)
+    whole, parts = (load_segmenter(where, CPU, torch.float32).segment([image], [found]) for where in (folder, tmp_path))
+    assert whole == parts
 
 
 def test_batches_and_half_precision_change_little(folder: Path) -> None:

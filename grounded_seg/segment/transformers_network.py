@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 
 from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
@@ -22,6 +23,7 @@ from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.attention import grid_attention, relative_positions
 from grounded_seg.segment.frame import resized_pixels, resized_size
 from grounded_seg.segment.upsampling import Axis, axis_straight, axis_through_square
+from grounded_seg.weights.files import NATIVE_WEIGHT_FILES, weight_files
 from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
 
 _VALUES_AT_A_TIME = 30
@@ -107,7 +109,9 @@ class TransformersNetwork:
 
     def encode(self, images: Sequence[Image]) -> list[dict[str, Any]]:
         """Embed the images, each as the arguments that the model's `forward` takes for them."""
-        squares = self._processor([self._pixels(image) for image in images], return_tensors="pt").pixel_values
+        pixels = [self._pixels(image) for image in images]
+        # By itself transformers takes an image of 1, 3 or 4 rows for one whose colours come first.
+        squares = self._processor(pixels, input_data_format="channels_last", return_tensors="pt").pixel_values
         is_half = self._dtype is not torch.float32
         with self._compiling(), torch.autocast(self.device.type, dtype=self._dtype, enabled=is_half):
             embeddings = self._model.get_image_embeddings(squares.to(self.device))
@@ -141,7 +145,8 @@ def load_transformers_network(
     """Load a folder as transformers' `save_pretrained` writes it, strictly and without running any code in it.
 
     Args:
-        folder: With `config.json`, `.safetensors`, and where it is there `preprocessor_config.json`.
+        folder: With `config.json`, `model.safetensors` or the files of its index, and where it is there
+            `preprocessor_config.json`; nothing else in it is looked at.
         model_type: What its `config.json` says, a key of `FAMILIES`.
         device: Where it is to run.
         dtype: Number format of the image encoder.
@@ -153,12 +158,12 @@ def load_transformers_network(
     family = FAMILIES[model_type]
     try:
         with quiet_transformers():
+            # Given a folder, transformers would also load an adapter that lies in it, unasked and unchecked.
             model, report = family.model.from_pretrained(
-                folder,
+                None,
+                config=family.model.config_class.from_pretrained(folder, local_files_only=True),
+                state_dict=_read_tensors(folder),
                 dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
                 # Reported with the missing ones instead of as a page of text.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
@@ -168,6 +173,13 @@ def load_transformers_network(
         raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
     check_report(folder, family.name, report)
     return TransformersNetwork(family, model, processor, device, dtype, compiled=compiled)
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    files = weight_files(folder, NATIVE_WEIGHT_FILES)
+    if not files:
+        raise ValueError(f"none of {', '.join(NATIVE_WEIGHT_FILES)} is there")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def _load_processor(folder: Path, family: Family, side: int) -> Any:
