@@ -312,6 +312,29 @@ def command_line(*arguments: str) -> list[str]:
 
 
 def test_the_launcher_of_a_checkout_runs_the_command(tmp_path: Path) -> None:
+def all_commands(command: click.Command = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words that lead to each command, to its groups too."""
+    yield path
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from all_commands(below, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(all_commands()), ids=" ".join)
+def test_a_help_is_whole_and_without_marks_of_its_source(words: tuple[str, ...]) -> None:
+    text = grounded(*words, "--help").stdout
+    assert "\\b" not in text
+    assert "\b" not in text
+    _, _, listed = text.partition("Commands:\n")
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
+def test_the_tasks_of_ask_keep_their_lines() -> None:
+    lines = grounded("ask", "--help").stdout.splitlines()
+    assert "  TASK needs no TEXT:" in lines
+    assert "    REGION_PROPOSAL  OCR  OCR_WITH_REGION" in lines
+
+
     done = subprocess.run(
         command_line("run", "red car", "missing.png"), cwd=tmp_path, capture_output=True, text=True, check=False
     )

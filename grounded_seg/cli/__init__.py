@@ -21,12 +21,18 @@ def main() -> None:
     """A sentence and an image go in; boxes, masks and COCO annotations come out."""
 
 
-main.add_command(run)
-main.add_command(ask)
-main.add_command(evaluate)
-main.add_command(compare)
-main.add_command(train)
-main.add_command(export)
-main.add_command(validate)
-main.add_command(merge_runs)
-main.add_command(models)
+_COMMANDS = (
+    (run, "Find what a prompt names in images: boxes, masks, COCO."),
+    (ask, "Ask Florence-2 about an image, in any of its tasks."),
+    (evaluate, "Measure both stages on a COCO data set."),
+    (compare, "Say what changed between two reports of eval."),
+    (train, "Tune the detector on a data set."),
+    (export, "Write labels for another tool."),
+    (validate, "Check a COCO file, and say what label tools would lose."),
+    (merge_runs, "Join the results of runs over different images."),
+    (models, "List the presets; convert and merge models and adapters."),
+)
+for _command, _in_short in _COMMANDS:
+    # The first sentence of a command's own help is cut off in the list where it is longer.
+    _command.short_help = _in_short
+    main.add_command(_command)

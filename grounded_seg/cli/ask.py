@@ -42,7 +42,7 @@ def ask(
     debug: bool,
     **options: Any,
 ) -> None:
-    r"""Ask Florence-2 about IMAGE: captions, objects, outlines, reading.
+    """Ask Florence-2 about IMAGE: captions, objects, outlines, reading.
 
     \b
     TASK needs no TEXT:
@@ -56,7 +56,10 @@ def ask(
       REGION_TO_OCR
 
     Outlines come with a mask in COCO's run lengths. Every box, outline and quad has a score.
-    """
+
+    Exit code: 0 answered, 1 the answer can't be written, 2 usage, 3 unreadable image, 4 weights missing or wrong,
+    5 device, 130 interrupted.
+    """  # noqa: D301  (click reads \b as a character, and keeps the lines after it)
     set_up_messages(debug=debug)
     if len(text) > 1:
         raise UsageError(f"there are {len(text)} words between TASK and IMAGE; put them in quotes to make one text")

@@ -58,7 +58,9 @@ from grounded_seg.export_settings import ExportSettings, LabelFormat, MaskForm, 
 def export(pictures: str | None, debug: bool, **options: Any) -> int:
     """Write the labels of a run or of any COCO file for another tool.
 
-    What a format has no room for is counted and said. Exit code: 0 done, 2 usage, 3 unreadable input.
+    What a format has no room for is counted and said.
+
+    Exit code: 0 done, 1 the files can't be written, 2 usage, 3 unreadable input, 130 interrupted.
     """
     set_up_messages(debug=debug)
     # This imports numpy and OpenCV, which would slow --help down.

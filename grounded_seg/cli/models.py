@@ -18,14 +18,14 @@ _DEBUG = click.option(
 
 @click.group()
 def models() -> None:
-    """Look after weights."""
+    """List the presets; convert models and adapters, and merge them."""
 
 
-@models.command(name="list")
+@models.command(name="list", short_help="List the presets, and whether they are on this disk.")
 def list_models() -> None:
     """List the presets, what they are made of, and whether that is on this disk.
 
-    What isn't is fetched when a preset is first used.
+    What isn't is fetched when a preset is first used. Exit code: 0 listed.
     """
     set_up_messages(debug=False)
     # These import rich and the hub's client, which would slow --help down.
@@ -40,7 +40,7 @@ def list_models() -> None:
     stdout_console().print(table)
 
 
-@models.command(name="convert")
+@models.command(name="convert", short_help="Rewrite an older model or adapter as a native folder.")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
 @_OFFLINE
@@ -52,6 +52,8 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
     on one; an adapter needs no base for this. DST is a new folder.
 
     `run` and the other commands take the older layout as it is: this is for other tools, and to save the rewriting.
+
+    Exit code: 0 written, 1 DST can't be written, 2 usage, 4 weights missing or wrong, 130 interrupted.
     """
     set_up_messages(debug=debug)
     # This imports torch, which takes seconds.
@@ -61,7 +63,7 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
     note(f"{destination} is in the native layout")
 
 
-@models.command(name="merge")
+@models.command(name="merge", short_help="Add an adapter to the weights of a Florence-2.")
 @click.argument("base", metavar="BASE")
 @click.argument("adapter", metavar="ADAPTER")
 @click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
@@ -75,6 +77,8 @@ def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_
 
     The model answers as the base with the adapter does. An adapter of the head, which shares a matrix with the words,
     gives the merged model a head of its own; one of the words themselves is refused.
+
+    Exit code: 0 written, 1 DST can't be written, 2 usage, 4 weights missing or wrong, 130 interrupted.
     """
     set_up_messages(debug=debug)
     # These import torch, which takes seconds.

@@ -102,7 +102,8 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     A folder has train, valid and test with `annotations.jsonl` or `_annotations.coco.json` each, or one such file,
     which is split by seed, or YOLO's `data.yaml`. The best adapter is in RUN/adapter, for `run --adapter`.
 
-    Exit code: 0 trained, 2 usage, 3 unreadable data set, 4 weights missing or wrong, 5 device, 130 interrupted.
+    Exit code: 0 trained, 1 RUN can't be written, 2 usage, 3 unreadable data set, 4 weights missing or wrong, 5 device,
+    130 interrupted.
     """
     set_up_messages(debug=debug)
     context = click.get_current_context()

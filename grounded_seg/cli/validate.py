@@ -26,7 +26,9 @@ def validate(file: Path, images: Path | None, destination: Path | None, debug: b
     """Check a COCO file, and say what label tools would lose of it.
 
     Each line names the severity, the rule, the place and the reason. With --fix, the repairs are listed, and what is
-    wrong with the repaired copy decides. Exit code: 0 clean or warnings only, 2 usage, 3 errors.
+    wrong with the repaired copy decides.
+
+    Exit code: 0 clean or warnings only, 1 the copy can't be written, 2 usage, 3 errors, 130 interrupted.
     """
     set_up_messages(debug=debug)
     # These import numpy and pycocotools, which would slow --help down.
