@@ -166,6 +166,7 @@ def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> 
         (["run", "red car", "empty"], 3, "jpg jpeg png webp bmp tif tiff gif"),
         (["run", "red car", "broken.png"], 3, "broken.png"),
         (["run", "red car", "folder", "--on-error", "stop"], 3, "broken.png"),
+        (["run", "red car", "a.png", "--overlap", "7"], 2, "overlap is 7"),
         (["run", "red car", "a.png", "--segmenter", "missing.pth"], 4, "missing.pth"),
     ],
 )

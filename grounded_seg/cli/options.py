@@ -197,7 +197,10 @@ def tiles_from(options: Mapping[str, Any]) -> TileSettings | None:
     Raises:
         UsageError: If a value is out of range.
     """
-    return None if options["tile"] is None else TileSettings(side=options["tile"], overlap=options["overlap"])
+    # The overlap is checked even where nothing is cut.
+    is_cut = options["tile"] is not None
+    tiles = TileSettings(side=options["tile"] if is_cut else 1, overlap=options["overlap"])
+    return tiles if is_cut else None
 
 
 def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Settings:
