@@ -108,23 +108,25 @@ def test_a_merged_folder_answers_as_base_and_adapter_do(older: Path, tmp_path: P
     assert rules == load_florence(base).rules
 
 
-def grounded(*words: object) -> tuple[int, str]:
+def grounded(*words: object) -> tuple[int, str, str]:
     result = CliRunner().invoke(main, [str(word) for word in words])
-    return result.exit_code, result.stderr
+    return result.exit_code, result.stdout, result.stderr
 
 
 def test_the_command_line_converts_and_merges(older: Path, tmp_path: Path) -> None:
     assert grounded("models", "convert", older, tmp_path / "native") == (
         0,
-        f"note: {tmp_path / 'native'} is in the native layout\n",
+        f"{tmp_path / 'native'}\n",
+        "",
     )
     adapter = save_adapter(tmp_path / "adapter")
     base = LocatedWeights(path=older, name="another base", revision=None, sha256="0" * 64)
     write_adapter_base(adapter, base)
-    code, said = grounded("models", "merge", tmp_path / "native", adapter, tmp_path / "merged")
+    code, _, said = grounded("models", "merge", tmp_path / "native", adapter, tmp_path / "merged")
     assert (code, "was trained on another base" in said) == (4, True)
     allowed = ("--allow-base-mismatch", "--offline")
-    assert grounded("models", "merge", tmp_path / "native", adapter, tmp_path / "merged", *allowed)[0] == 0
+    code, printed, _ = grounded("models", "merge", tmp_path / "native", adapter, tmp_path / "merged", *allowed)
+    assert (code, printed) == (0, f"{tmp_path / 'merged'}\n")
     assert grounded("models", "convert", tmp_path / "nowhere", tmp_path / "x")[0] == 4
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.messages import set_up_messages
 from grounded_seg.cli.options import EnumChoice
 from grounded_seg.errors import UsageError
 from grounded_seg.export_settings import ExportSettings, LabelFormat, MaskForm, Pictures
@@ -81,7 +81,7 @@ def export(pictures: str | None, debug: bool, **options: Any) -> int:
             f"{losses.iou_least:.4f} at least{worst}"
         )
     for what, n in sorted(losses.counts.items()):
-        note(f"{options['format']}: {n} {what}")
+        click.echo(f"{options['format']}: {n} {what}")
     return 0
 
 

@@ -35,7 +35,7 @@ def set_up_messages(*, debug: bool) -> None:
 
 
 def note(message: str) -> None:
-    """Tell something worth knowing that is no error."""
+    """Tell, with or without a terminal, what has to be known beforehand and is no result: what the demo can't do."""
     _line("note", message)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.messages import set_up_messages
 
 if TYPE_CHECKING:
     from grounded_seg.weights.locate import LocatedWeights
@@ -60,7 +60,7 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
     from grounded_seg.detect.native_folder import convert
 
     convert(_located(source, "SRC", offline=offline).path, destination)
-    note(f"{destination} is in the native layout")
+    click.echo(destination)
 
 
 @models.command(name="merge", short_help="Add an adapter to the weights of a Florence-2.")
@@ -88,7 +88,7 @@ def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_
     weights, tuned = _located(base, "BASE", offline=offline), _located(adapter, "ADAPTER", offline=offline)
     check_adapter_base(tuned.path, weights, allow_mismatch=allow_base_mismatch)
     merge_model(weights.path, tuned.path, destination)
-    note(f"{destination} is {weights.name} with {tuned.name} merged into it")
+    click.echo(destination)
 
 
 def _located(given: str, argument: str, *, offline: bool) -> "LocatedWeights":

@@ -181,10 +181,8 @@ def _show_dry_run(found: "DryRun") -> None:
     # This imports numpy, which would slow --help down.
     from grounded_seg.train.records import fault_lines
 
-    for line in found.notes:
-        note(line)
-    for line in fault_lines(found.faults):
-        note(line)
+    for line in (*found.notes, *fault_lines(found.faults)):
+        click.echo(line)
     for name, split in found.splits.items():
         boxes = ", ".join(f"{label} {n}" for label, n in split.boxes.items()) or "none"
         click.echo(
