@@ -25,6 +25,8 @@ from grounded_seg.labels import LabelledImage, LabelWriter, Losses
 from grounded_seg.run_folder import RunFolder, as_output_error
 
 SPLITS = ("train", "valid", "test")
+_UNFINISHED = ".part"
+"""Ends the name of a folder that is being written."""
 
 
 @dataclass
@@ -116,23 +118,31 @@ def _check_output(output: Path) -> None:
         OutputError: If it can't be looked into.
     """
     with as_output_error():
-        is_used = os.path.lexists(output) and (not os.path.isdir(output) or any(output.iterdir()))
+        # What an export that was killed left behind is taken away by the next one.
+        is_used = os.path.lexists(output) and (
+            not os.path.isdir(output) or any(path.name != _UNFINISHED for path in output.iterdir())
+        )
     if is_used:
         raise UsageError(f"{output} is in use; name another folder with --output")
 
 
 @contextmanager
 def _whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Give a folder to write to, which becomes `output` at the end, or goes away if something goes wrong."""
-    unfinished = output.with_name(f".{output.name}.part")
+    """Give a folder to write to, which becomes `output` at the end, or goes away if something goes wrong.
+
+    An empty folder that is there already is filled and stays the same one: it may be the working folder, or a volume.
+    """
+    is_there = os.path.isdir(output)
+    unfinished = output / _UNFINISHED if is_there else output.with_name(f".{output.name}{_UNFINISHED}")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         yield unfinished
-        # An empty folder may be there already.
-        if os.path.lexists(output):
-            output.rmdir()
-        unfinished.rename(output)
+        if is_there:
+            for path in sorted(unfinished.iterdir()):
+                path.rename(output / path.name)
+        else:
+            unfinished.rename(output)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -360,6 +360,31 @@ def test_an_output_in_use_is_refused(source: Path) -> None:
         exported(source, LabelFormat.YOLO)
 
 
+def test_an_empty_folder_is_filled_even_the_working_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = source.parent.parent / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    before = folder.stat().st_ino
+    done = CliRunner().invoke(main, ["export", str(source), "--to", "cvat", "-o", "."])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert sorted(path.name for path in Path().iterdir()) == ["annotations.json", "labels.json"]
+    assert folder.stat().st_ino == before
+    again = CliRunner().invoke(main, ["export", str(source), "--to", "cvat", "-o", "."])
+    assert (again.exit_code, "is in use" in again.stderr) == (2, True)
+
+
+def test_a_failed_export_empties_the_folder_and_a_killed_one_is_no_hindrance(source: Path) -> None:
+    output = source.parent.parent / "out"
+    (output / ".part").mkdir(parents=True)
+    (output / ".part" / "left.json").touch()
+    with pytest.raises(UsageError, match="no class dog"):
+        exported(source, LabelFormat.COCO, classes=("dog",))
+    assert list(output.iterdir()) == []
+    (output / ".part").mkdir()
+    exported(source, LabelFormat.COCO)
+    assert [path.name for path in output.iterdir()] == ["annotations.json"]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
