@@ -131,6 +131,24 @@ def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_p
     ]
 
 
+def test_the_environments_preset_is_under_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def look(settings: TrainSettings) -> None:
+        seen.append(settings.models.preset)
+        raise InputError("enough seen")
+
+    monkeypatch.setattr("grounded_seg.train.dry_run.dry_run", look)
+    monkeypatch.setenv("GROUNDED_SEG_PRESET", "large")
+    named, silent = tmp_path / "named.yaml", tmp_path / "silent.yaml"
+    named.write_text("preset: base\n")
+    silent.write_text("epochs: 3\n")
+    words = ["train", tmp_path, "-o", tmp_path / "run", "--dry-run"]
+    for more in ([], ["--config", silent], ["--config", named], ["--config", named, "--preset", "large-ft"]):
+        assert invoke(*words, *more).exit_code == 3
+    assert seen == ["large", "large", "base", "large-ft"]
+
+
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_a_data_set_without_anything_to_learn_is_exit_3(base: Path, tmp_path: Path, more: list[str]) -> None:
     data = write_coco(tmp_path / "data", {**coco_document(), "annotations": []}).parent

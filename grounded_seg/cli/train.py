@@ -106,14 +106,9 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     130 interrupted.
     """
     set_up_messages(debug=debug)
-    context = click.get_current_context()
-    # What wasn't given is the file's, the recipe's or the setting's own to say.
-    given = {
-        name: value
-        for name, value in options.items()
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
-    settings = settings_from(recipe, config, given)
+    # What wasn't given is the file's, the recipe's, the environment's or the setting's own to say.
+    given = _from_source(ParameterSource.COMMANDLINE, options)
+    settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
     # These import torch, which would slow --help down.
     from grounded_seg.weights.sources import resolve
 
@@ -140,6 +135,12 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
         report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
     _show_report(report)
     return 0
+
+
+def _from_source(source: ParameterSource, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the options whose values come from there."""
+    context = click.get_current_context()
+    return {name: value for name, value in options.items() if context.get_parameter_source(name) is source}
 
 
 class _Table:

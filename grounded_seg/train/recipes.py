@@ -77,13 +77,19 @@ _ENUM_SETS: Mapping[str, type[StrEnum]] = MappingProxyType({"parts": Part, "log_
 _NOT_IN_FILES = frozenset({"models", "metrics"})
 
 
-def settings_from(recipe: str | None, file: Path | None, given: Mapping[str, Any]) -> TrainSettings:
-    """Put settings together, later ones over earlier ones: defaults, recipe, file, given.
+def settings_from(
+    recipe: str | None,
+    file: Path | None,
+    given: Mapping[str, Any],
+    environment: Mapping[str, Any] = MappingProxyType({}),
+) -> TrainSettings:
+    """Put settings together, later ones over earlier ones: defaults, environment, recipe, file, given.
 
     Args:
         recipe: One of `RECIPES`; None to take the file's `recipe`, where it names one.
         file: YAML, TOML or JSON with one key for each setting, as `epochs` or `batch-size`.
         given: By name; the fields of `TrainSettings`, and `MODEL_KEYS`. Texts are read as a file's are.
+        environment: Likewise, what the surroundings say for all trainings.
 
     Raises:
         UsageError: If there is no such recipe, the file can't be read, or any key or value makes no sense; all of them
@@ -93,7 +99,7 @@ def settings_from(recipe: str | None, file: Path | None, given: Mapping[str, Any
     name = recipe or from_file.get("recipe") or ""
     if name and (not isinstance(name, str) or name not in RECIPES):
         raise UsageError(f"there is no recipe {name!r}, choose one of {', '.join(RECIPES)}")
-    merged = {**RECIPES.get(name, {}), **from_file, **given, "recipe": name}
+    merged = {**environment, **RECIPES.get(name, {}), **from_file, **given, "recipe": name}
     values, problems = {}, []
     types = _types()
     for key, value in merged.items():
