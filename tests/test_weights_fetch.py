@@ -1,6 +1,7 @@
 """Fetching: only the right bytes ever get the file's name, and a failure says what to do instead."""
 
 import hashlib
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.fetch import cache_folder, fetch
 from grounded_seg.weights.hashes import sha256_of_file, sha256_of_weights
-from grounded_seg.weights.locate import locate
+from grounded_seg.weights.locate import is_on_disk, locate
 from grounded_seg.weights.presets import SegmenterFile
 from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource
 
@@ -173,14 +174,18 @@ def test_hash_of_a_folder_is_that_of_its_weights_alone(tmp_path: Path) -> None:
             (tmp_path / name / file).write_bytes(content)
         return sha256_of_weights(tmp_path / name)
 
-    both = {"b.safetensors": b"2", "a.safetensors": b"1"}
+    def index(*names: str) -> dict[str, bytes]:
+        return {"model.safetensors.index.json": json.dumps({"weight_map": {name: name for name in names}}).encode()}
+
+    both = {"b.safetensors": b"2", "a.safetensors": b"1", **index("b.safetensors", "a.safetensors")}
     first = made("first", both)
     # As the shell gives it: printf 1 > a.safetensors; printf 2 > b.safetensors; sha256sum *.safetensors | sha256sum
     assert first == "50d4ecb3bd320a24dfab96bb4fa414109297b566a71e28494cd075813f8f70d1"
-    assert made("config", {**both, "config.json": b"{}", "model.bin": b"older"}) == first
+    assert made("config", {**both, "config.json": b"{}", "pytorch_model.bin": b"older", "c.safetensors": b"4"}) == first
     assert made("changed", {**both, "a.safetensors": b"3"}) != first
-    assert made("renamed", {"b.safetensors": b"2", "c.safetensors": b"1"}) != first
-    assert made("pickled", {"model.bin": b"1"}) != made("other pickle", {"model.bin": b"2"})
+    renamed = {"b.safetensors": b"2", "c.safetensors": b"1", **index("b.safetensors", "c.safetensors")}
+    assert made("renamed", renamed) != first
+    assert made("pickled", {"pytorch_model.bin": b"1"}) != made("other pickle", {"pytorch_model.bin": b"2"})
 
 
 @pytest.mark.parametrize("name", ["empty", "missing"])
@@ -243,6 +248,23 @@ def test_a_pickle_is_fetched_only_where_there_is_nothing_better(
     assert found.sha256 == sha256_of_weights(tmp_path)
     assert [("pytorch_model.bin" in patterns) for patterns in asked] == [False, True]
     assert "*.py" not in asked[-1]
+
+
+@pytest.mark.parametrize(("offline", "where"), [(True, "--offline forbids fetching the rest"), (False, "on the hub")])
+def test_a_snapshot_without_weights_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, where: str
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    source = HubSource(repo_id="someone/model", revision="main")
+    assert not is_on_disk(source)
+    with pytest.raises(WeightsError, match=r"neither \.safetensors nor pytorch_model\.bin") as caught:
+        locate(source, offline=offline)
+    assert where in str(caught.value)
+    assert "Download https://huggingface.co/someone/model elsewhere" in str(caught.value)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert is_on_disk(source)
+    assert locate(source, offline=offline).path == tmp_path
 
 
 @pytest.mark.parametrize("offline", [True, False])

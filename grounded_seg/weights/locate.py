@@ -77,22 +77,41 @@ def is_on_disk(source: Source) -> bool:
 
 
 def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
-    """Fetch a repository's configs and weights into the hub's own cache, or find them there."""
+    """Fetch a repository's configs and weights into the hub's own cache, or find them there.
+
+    Raises:
+        WeightsError: If they aren't there; a snapshot of configs alone, as of a fetch that was cut off, doesn't count.
+    """
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
         folder = _snapshot(source, _HUB_FILES, offline=offline)
-        if not any(folder.glob("*.safetensors")):
+        if not _has_safetensors(folder):
             folder = _snapshot(source, (*_HUB_FILES, _OLDER_WEIGHTS), offline=offline)
     # HTTPError is the base of all that the HTTP client raises; the hub passes it on, whichever client it uses.
     except (OSError, ValueError, EntryNotFoundError, HTTPError) as error:
         reason = "--offline forbids fetching it" if offline else _first_line(error)
         raise WeightsError(
             f"{source.repo_id} is neither a folder here nor in the hub's cache and could not be fetched ({reason}). "
-            f"Download https://huggingface.co/{source.repo_id} elsewhere and name its folder instead, "
-            "or use --preset demo, which works offline."
+            + _instead_of(source)
         ) from error
+    if not (_has_safetensors(folder) or (folder / _OLDER_WEIGHTS).is_file()):
+        reason = "in the hub's cache, and --offline forbids fetching the rest" if offline else "on the hub"
+        raise WeightsError(
+            f"{source.repo_id} has neither .safetensors nor {_OLDER_WEIGHTS} {reason}. " + _instead_of(source)
+        )
     return folder
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _instead_of(source: HubSource) -> str:
+    return (
+        f"Download https://huggingface.co/{source.repo_id} elsewhere and name its folder instead, "
+        "or use --preset demo, which works offline."
+    )
 
 
 def _snapshot(source: HubSource, patterns: Sequence[str], *, offline: bool) -> Path:
