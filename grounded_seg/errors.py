@@ -1,8 +1,9 @@
 """What can go wrong for a user, each with its exit code and a next step.
 
-A message is one line: what happened, where, and what to do next. Code raises where the fact is known; `batch` catches
-to skip one image and `cli` catches to print the line and exit. A library's own error becomes one of these with
-`raise ... from` in the module that is that library's home.
+A message is one line: what happened, where, and what to do next. Code raises where the fact is known. `cli` catches to
+print the line and exit; below it, `images.read_or_skip` to skip one image, `asking` to go on with fewer at a time, and
+readers of data sets to say where the fault lies, or to list it and read on. A library's own error becomes one of these
+with `raise ... from` in the module that is that library's home.
 """
 
 
