@@ -32,6 +32,13 @@ LAYERS = (
 )
 # (importing part, imported part), each a step sideways that stays acyclic.
 SIBLINGS_ALLOWED = {("masks", "boxes"), ("polygons", "masks"), ("inputs", "images")}
+# Training stands high enough to import nearly all of the package; this is what it needs, and `coco` by its modules.
+TRAIN_IMPORTS = {
+    *("errors", "records", "settings", "boxes", "masks", "images", "inputs", "runtime", "run_folder", "weights"),
+    *("detect", "evaluation", "overlay"),
+    *(f"coco.{name}" for name in ("dataset", "dataset_reader", "json_file", "metrics", "predictions", "schema")),
+    "coco.scores",
+}
 # Above everything: the public names, loaded on first use.
 PACKAGE_ROOT = "__init__"
 
@@ -134,6 +141,17 @@ def test_lower_layers_never_import_upper_ones() -> None:
     assert layer_violations(PACKAGE) == []
 
 
+def train_imports(package: Path) -> set[str]:
+    """What training imports: parts of the package, and the modules of `coco`."""
+    names = [item.target.split(".") for item in imports_of(package) if item.part == "train"]
+    own = [name for name in names if name[0] == "grounded_seg" and name[1] != "train"]
+    return {".".join(name[1:3]) if name[1] == "coco" else name[1] for name in own}
+
+
+def test_training_imports_what_it_needs_and_no_more() -> None:
+    assert train_imports(PACKAGE) == TRAIN_IMPORTS
+
+
 def test_third_party_libraries_stay_in_their_homes() -> None:
     assert home_violations(PACKAGE) == []
 
@@ -166,6 +184,15 @@ def test_a_planted_upward_import_is_found(tmp_path: Path, file: str, text: str, 
     planted.write_text(text)
     [found] = layer_violations(tmp_path)
     assert complaint in found
+
+
+def test_a_planted_import_of_training_is_found(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "loss.py").write_text(
+        "import torch\nfrom grounded_seg.train import lora\nfrom grounded_seg import segment\n"
+        "def late():\n    from grounded_seg.coco.export import document\n"
+    )
+    assert train_imports(tmp_path) == {"segment", "coco.export"}
 
 
 def test_a_planted_library_away_from_home_is_found(tmp_path: Path) -> None:
