@@ -51,7 +51,7 @@ def find_models(models: ModelSettings, *, boxes_only: bool = False, progress: "P
     sources = resolve(models)
     return FoundModels(
         detector=locate(sources.detector, offline=models.offline),
-        adapter=None if sources.adapter is None else locate(sources.adapter, offline=models.offline),
+        adapter=None if sources.adapter is None else locate(sources.adapter, is_adapter=True, offline=models.offline),
         segmenter=None if boxes_only else locate(sources.segmenter, offline=models.offline, progress=progress),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),

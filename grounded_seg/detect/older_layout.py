@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import Florence2Config, GenerationConfig
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights.files import PICKLE_FILE, WEIGHT_FILES, weight_files
 from grounded_seg.weights.older_names import (
     LOGITS_BIAS,
     NATIVE_PROJECTION,
@@ -25,12 +26,6 @@ from grounded_seg.weights.older_names import (
     native_tensor,
 )
 from grounded_seg.weights.strict_loading import first_line, named
-
-SINGLE_FILE, INDEX_FILE, PICKLE_FILE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-WEIGHT_FILES = (SINGLE_FILE, INDEX_FILE, PICKLE_FILE)
-"""Where the weights may lie, in the order of preference."""
-NATIVE_WEIGHT_FILES = WEIGHT_FILES[:2]
-"""The native layout was never stored otherwise."""
 
 GENERATION_DEFAULTS: Mapping[str, Any] = {
     "bos_token_id": 0,
@@ -208,33 +203,24 @@ def read_tensors(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> dict[str,
 
     Args:
         folder: The model's.
-        names: Files to look for; the first that is there is read, and if it is an index, those that it names.
+        names: Files to look for, see `weights.files.weight_files`.
 
     Raises:
         WeightsError: If none is there, it can't be read, or it holds something else than tensors.
     """
-    found = next((name for name in names if (folder / name).is_file()), None)
-    if found is None:
+    files = weight_files(folder, names)
+    if not files:
         raise WeightsError(f"{folder} has no weights: none of {', '.join(names)} is there")
-    path = folder / found
+    path = files[0]
     try:
-        if found == INDEX_FILE:
-            shards = [folder / name for name in _shards(path)]
-            return {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
-        if found == SINGLE_FILE:
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        if path.name != PICKLE_FILE:
+            tensors: dict[str, torch.Tensor] = {}
+            for path in files:
+                tensors.update(load_file(path))
+            return tensors
+        pickled = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         raise WeightsError(f"{path} can't be read as weights ({first_line(error)})") from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+    if not isinstance(pickled, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in pickled.values()):
         raise WeightsError(f"{path} holds something else than named tensors; take the model's own file")
-    return dict(tensors)
-
-
-def _shards(index: Path) -> list[str]:
-    """Name the files of an index, which have to lie beside it."""
-    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
-    if outside:
-        raise ValueError(f"it names {outside[0]!r}, which isn't a .safetensors beside it")
-    return names
+    return dict(pickled)

@@ -12,7 +12,8 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.fetch import Progress, cache_folder, fetch
-from grounded_seg.weights.hashes import sha256_of_weights
+from grounded_seg.weights.files import ADAPTER_FILE, NATIVE_WEIGHT_FILES, PICKLE_FILE, weight_files
+from grounded_seg.weights.hashes import ANY_WEIGHTS, sha256_of_weights
 from grounded_seg.weights.presets import preset_table
 from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
 
@@ -20,8 +21,6 @@ _LOG = logging.getLogger(__name__)
 
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
 """All that a model needs. Code (`.py`) stays on the hub."""
-_OLDER_WEIGHTS = "pytorch_model.bin"
-"""Fetched only where there is nothing better; it is read without running what it may hold."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +37,31 @@ class LocatedWeights:
     """Of the weights alone, see `hashes.sha256_of_weights`."""
 
 
-def locate(source: Source, *, offline: bool = False, progress: Progress | None = None) -> LocatedWeights:
+def locate(
+    source: Source, *, is_adapter: bool = False, offline: bool = False, progress: Progress | None = None
+) -> LocatedWeights:
     """Find or fetch the weights of `source` and hash them.
 
     Args:
         source: One of the fields of `sources.ModelSources`.
+        is_adapter: Only an adapter counts, whatever else lies beside it. Otherwise it is a model, and only in a folder
+            that holds none an adapter.
         offline: Use only what is on this disk already.
         progress: Called while a Segment Anything file arrives.
 
     Raises:
         WeightsError: If they aren't there and can't be fetched, or hold no weights.
     """
+    names = (ADAPTER_FILE,) if is_adapter else ANY_WEIGHTS
     if isinstance(source, PublishedSource):
         path = cache_folder() / source.file.file_name
         fetch(source.file.url, source.file.sha256, path, offline=offline, progress=progress)
         return LocatedWeights(path=path, name=source.name, revision=None, sha256=source.file.sha256)
     if isinstance(source, HubSource):
-        path = _hub_snapshot(source, offline=offline)
+        path = _hub_snapshot(source, names, offline=offline)
         # A snapshot's folder is named after its commit.
-        return LocatedWeights(path=path, name=source.name, revision=path.name, sha256=sha256_of_weights(path))
-    sha256 = sha256_of_weights(source.path)
+        return LocatedWeights(path=path, name=source.name, revision=path.name, sha256=sha256_of_weights(path, names))
+    sha256 = sha256_of_weights(source.path, names)
     if source.path.is_file() and sha256 not in {file.sha256 for file in preset_table().segmenters.values()}:
         _LOG.info("%s is none of the published Segment Anything files; its sha256 is %s.", source.path, sha256)
     return LocatedWeights(path=source.path, name=source.name, revision=None, sha256=sha256)
@@ -70,14 +74,21 @@ def is_on_disk(source: Source) -> bool:
     if isinstance(source, LocalSource):
         return source.path.exists()
     try:
-        _hub_snapshot(source, offline=True)
+        _hub_snapshot(source, ANY_WEIGHTS, offline=True)
     except WeightsError:
         return False
     return True
 
 
-def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
+def _hub_snapshot(source: HubSource, names: Sequence[str], *, offline: bool) -> Path:
     """Fetch a repository's configs and weights into the hub's own cache, or find them there.
+
+    A pickle is fetched only where there is nothing better; it is read without running what it may hold.
+
+    Args:
+        source: The repository.
+        names: Files that the weights may be read from, see `files.weight_files`.
+        offline: Only find them.
 
     Raises:
         WeightsError: If they aren't there; a snapshot of configs alone, as of a fetch that was cut off, doesn't count.
@@ -86,32 +97,29 @@ def _hub_snapshot(source: HubSource, *, offline: bool) -> Path:
         disable_progress_bars()
     try:
         folder = _snapshot(source, _HUB_FILES, offline=offline)
-        if not _has_safetensors(folder):
-            folder = _snapshot(source, (*_HUB_FILES, _OLDER_WEIGHTS), offline=offline)
+        if PICKLE_FILE in names and not _has_weights(folder, NATIVE_WEIGHT_FILES):
+            folder = _snapshot(source, (*_HUB_FILES, PICKLE_FILE), offline=offline)
     # HTTPError is the base of all that the HTTP client raises; the hub passes it on, whichever client it uses.
     except (OSError, ValueError, EntryNotFoundError, HTTPError) as error:
         reason = "--offline forbids fetching it" if offline else _first_line(error)
         raise WeightsError(
-            f"{source.repo_id} is neither a folder here nor in the hub's cache and could not be fetched ({reason}). "
+            f"{source} is neither a folder here nor in the hub's cache and could not be fetched ({reason}). "
             + _instead_of(source)
         ) from error
-    if not (_has_safetensors(folder) or (folder / _OLDER_WEIGHTS).is_file()):
+    if not _has_weights(folder, names):
         reason = "in the hub's cache, and --offline forbids fetching the rest" if offline else "on the hub"
-        raise WeightsError(
-            f"{source.repo_id} has neither .safetensors nor {_OLDER_WEIGHTS} {reason}. " + _instead_of(source)
-        )
+        wanted = f"neither .safetensors nor {PICKLE_FILE}" if PICKLE_FILE in names else f"no {names[0]}"
+        raise WeightsError(f"{source} has {wanted} {reason}. " + _instead_of(source))
     return folder
 
 
-def _has_safetensors(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
+def _has_weights(folder: Path, names: Sequence[str]) -> bool:
+    files = weight_files(folder, names)
+    return bool(files) and all(file.is_file() for file in files)
 
 
 def _instead_of(source: HubSource) -> str:
-    return (
-        f"Download https://huggingface.co/{source.repo_id} elsewhere and name its folder instead, "
-        "or use --preset demo, which works offline."
-    )
+    return f"Download {source.url} elsewhere and name its folder instead, or use --preset demo, which works offline."
 
 
 def _snapshot(source: HubSource, patterns: Sequence[str], *, offline: bool) -> Path:

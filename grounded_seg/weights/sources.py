@@ -10,7 +10,9 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.settings import ModelSettings
 from grounded_seg.weights.presets import Preset, SegmenterFile, preset_by_name, preset_table
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(\w[\w./-]*))?")
+"""owner/name, and where one is named a branch, tag or commit."""
+_HUB_FORMS = "a hub id (owner/name or owner/name@commit)"
 _DEFAULT_REVISION = "main"
 _NO_ADAPTER = "none"
 _PARTS_OF_A_TRAINING = {"--adapter": "adapter", "--detector": "model"}
@@ -38,8 +40,17 @@ class HubSource:
 
     @property
     def name(self) -> str:
-        """What a run's manifest calls it."""
+        """What a run's manifest calls it; the commit stands beside it there."""
         return self.repo_id
+
+    @property
+    def url(self) -> str:
+        """Where people find it."""
+        at = "" if self.revision == _DEFAULT_REVISION else f"/tree/{self.revision}"
+        return f"https://huggingface.co/{self.repo_id}{at}"
+
+    def __str__(self) -> str:
+        return self.repo_id if self.revision == _DEFAULT_REVISION else f"{self.repo_id}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -66,14 +77,18 @@ class ModelSources:
     adapter: LocalSource | HubSource | None
     segmenter: Source
     is_demo: bool
-    """The detector or the segmenter is the small one that ships with the project and knows rendered scenes only."""
+    """A model that is going to be used is the small one that ships with the project and knows rendered scenes only."""
 
 
-def resolve(settings: ModelSettings) -> ModelSources:
+def resolve(settings: ModelSettings, *, boxes_only: bool = False) -> ModelSources:
     """Work out where each model comes from: the preset's parts, replaced by those that were named.
 
     The preset's adapter belongs to the preset's detector: another detector comes without it, unless an adapter is
     named too.
+
+    Args:
+        settings: What was named.
+        boxes_only: The segmenter isn't going to be used.
 
     Raises:
         UsageError: If there is no such preset.
@@ -86,7 +101,7 @@ def resolve(settings: ModelSettings) -> ModelSources:
         detector=_detector(None if has_own_detector else settings.detector, preset),
         adapter=_adapter(settings.adapter, preset if has_own_detector else None),
         segmenter=_segmenter(settings.segmenter, preset),
-        is_demo=preset.ships_with_project and (has_own_detector or settings.segmenter is None),
+        is_demo=preset.ships_with_project and (has_own_detector or (settings.segmenter is None and not boxes_only)),
     )
 
 
@@ -125,10 +140,11 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
         return LocalSource(path=path, name=given)
     if given in published:
         return PublishedSource(published[given])
-    if _HUB_ID.fullmatch(given) and not given.endswith(_WEIGHT_FILE_ENDINGS):
-        return HubSource(repo_id=given, revision=_DEFAULT_REVISION)
+    hub = _hub_source(given)
+    if hub is not None and not hub.repo_id.endswith(_WEIGHT_FILE_ENDINGS):
+        return hub
     raise WeightsError(
-        f"--segmenter {given} isn't there: give a Segment Anything file, a folder, a hub id (owner/name), "
+        f"--segmenter {given} isn't there: give a Segment Anything file, a folder, {_HUB_FORMS}, "
         f"or one of {', '.join(published)}."
     )
 
@@ -145,9 +161,16 @@ def named_source(given: str, option: str) -> LocalSource | HubSource:
         part = path / _PARTS_OF_A_TRAINING.get(option, "")
         is_training = (path / "metrics.jsonl").is_file() and part.is_dir()
         return LocalSource(path=part if is_training else path, name=given)
-    if os.path.exists(path) or not _HUB_ID.fullmatch(given):
-        raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as a hub id (owner/name).")
-    return HubSource(repo_id=given, revision=_DEFAULT_REVISION)
+    hub = _hub_source(given)
+    if os.path.exists(path) or hub is None:
+        raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as {_HUB_FORMS}.")
+    return hub
+
+
+def _hub_source(given: str) -> HubSource | None:
+    """Read `owner/name` or `owner/name@REVISION`; None if it is neither."""
+    match = _HUB_ID.fullmatch(given)
+    return None if match is None else HubSource(repo_id=match[1], revision=match[2] or _DEFAULT_REVISION)
 
 
 def _on_disk(given: str) -> Path:
