@@ -16,8 +16,9 @@ def read_json(path: Path) -> Any:
     text = read_text(path)
     if not text.strip():
         raise InputError(f"{path} is empty; export it again")
+    start = len(text) - len(text.lstrip())
     try:
-        value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text.lstrip())
+        value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, start)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}:{error.lineno}:{error.colno}: this is not JSON ({error.msg}); export it again"
@@ -26,8 +27,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is nested too deeply to be a COCO file; export it again") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}; replace it by a number") from error
-    start = len(text) - len(text.lstrip())
-    rest = text[start + end :]
+    rest = text[end:]
     if rest.strip():
         line = text.count("\n", 0, len(text) - len(rest.lstrip())) + 1
         raise InputError(
