@@ -46,8 +46,15 @@ _N_THREADS = min(8, os.cpu_count() or 1)
 class Watcher(Protocol):
     """Is told how a run goes, as it goes; of images on another thread than the caller's."""
 
-    def started(self, n_images: int, n_done: int) -> None:
-        """The models are loaded, the first image is next; so many stand in the journal from an earlier run."""
+    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
+        """The models are loaded, the first image is next; the journal holds so many of an earlier run.
+
+        Args:
+            n_images: In all.
+            n_done: Those that stand in the journal, skipped ones too.
+            n_found: Instances on them.
+            n_skipped: Those of them that were skipped.
+        """
 
     def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
         """An image is done or skipped, and `line` stands in the journal."""
@@ -185,7 +192,7 @@ def _ask_about_the_rest(
             segmenter = None if first is None else _loaded(settings, models)
         if earlier is None:
             _start_afresh(run)
-        run.watcher.started(n_images, n_kept)
+        run.watcher.started(n_images, n_kept, run.tally.n_instances, run.tally.n_skipped)
         if segmenter is None or first is None:
             return manifest
         manifest.write(run.folder.manifest)

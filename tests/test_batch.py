@@ -32,7 +32,7 @@ class Log:
         self.lines: list[JournalLine] = []
         self.skipped: list[str] = []
 
-    def started(self, n_images: int, n_done: int) -> None:
+    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
         self.n_images, self.n_done = n_images, n_done
 
     def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:

@@ -110,7 +110,8 @@ def test_a_terminal_shows_progress_on_stderr_only(
     monkeypatch.setenv("TERM", "xterm")
     with RunDisplay(json_lines=True) as display:
         display.fetching(5_000_000, 10_000_000)
-        display.started(1, 0)
+        display.started(4, 3, 5, 2)
+        display._progress.refresh()
         run_images(prompts_from(["red car"]), [paint("a.png")], RunSettings(Path("out")), display)
     out, err = capsys.readouterr()
     assert "images" in err
@@ -134,6 +135,15 @@ def test_a_table_whose_reader_is_gone_ends_as_other_programs_do() -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [["models", "list"], ["--help"]])
+def test_output_that_a_full_disk_does_not_take_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command_line(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: standard output can't be written (No space left on device); ")
 
 
 def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> None:
@@ -191,7 +201,7 @@ def test_an_expected_error_is_one_line_and_a_code(
     [
         (WeightsError("weights are missing"), 4, "error: weights are missing"),
         (DeviceError("no such device"), 5, "error: no such device"),
-        (KeyboardInterrupt(), INTERRUPTED, "error: interrupted"),
+        (KeyboardInterrupt(), INTERRUPTED, "error: interrupted; no image was asked about yet"),
         (ZeroDivisionError("a\nb"), UNEXPECTED, "error: unexpected ZeroDivisionError: a b; please report"),
     ],
 )
@@ -394,7 +404,8 @@ def test_an_interrupt_ends_the_process_with_its_code(tmp_path: Path) -> None:
         process.stdout.readline()
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read().strip().startswith("error: interrupted")
+        # Of what it has kept, and how to go on, a command has to tell itself.
+        assert process.stderr.read().strip() == "error: interrupted"
     assert process.returncode == INTERRUPTED
 
 

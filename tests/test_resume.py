@@ -34,8 +34,8 @@ FAKE_RUN = [sys.executable, str(Path(__file__).with_name("fake_run.py"))]
 class Silent:
     """Watches without a word."""
 
-    def started(self, n_images: int, n_done: int) -> None:
-        self.n_done = n_done
+    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
+        self.n_done, self.n_found, self.n_skipped = n_done, n_found, n_skipped
 
     def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
         pass
@@ -61,7 +61,7 @@ class Filler(Silent):
         self.limit_bytes = limit_bytes
         self.n_left = n_images
 
-    def started(self, n_images: int, n_done: int) -> None:
+    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
         self.fill()
 
     def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
@@ -126,7 +126,9 @@ def test_a_resumed_run_gives_the_bytes_of_an_uninterrupted_one(
     watcher = Silent()
     report = run(photos, settings, watcher, resume=True)
     assert results_of(settings.output) == whole
-    assert watcher.n_done == n_done
+    # The sixth name is the damaged one's; all others show one thing.
+    is_skipped = n_done >= 6
+    assert (watcher.n_done, watcher.n_found, watcher.n_skipped) == (n_done, n_done - is_skipped, is_skipped)
     assert (report.n_done, report.n_skipped, report.n_instances) == (N_IMAGES, 1, N_IMAGES)
     # A batch that was cut off is asked about whole, and none before it.
     n_batches = 0 if n_done == N_LINES else -(-N_LINES // 4) - n_done // 4
@@ -417,6 +419,24 @@ def test_kills_at_random_moments_lose_nothing(
     assert n_in_mid_journal >= 2
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
+    assert results_of(settings.output) == whole
+
+
+def test_lines_that_standard_output_does_not_take_are_told(
+    photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    command = [*FAKE_RUN, "run", "red car", str(photos), "-o", str(settings.output), "--batch-size", "4", "--overwrite"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, "--json"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: standard output can't be written (No space left on device)")
+    # What it says is what goes.
+    assert "same command with --resume instead of --overwrite goes on" in line
+    assert n_lines(settings.output) == 1
+    again = [*command[:-1], "--resume", "--json"]
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, N_LINES - 1)
     assert results_of(settings.output) == whole
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from grounded_seg.batch import Outcome
 from grounded_seg.cli.console import stdout_console
+from grounded_seg.cli.messages import stdout_error
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.journal import text_of
 from grounded_seg.masks import area_px
@@ -64,6 +65,8 @@ class RunDisplay:
         )
         self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
         self._n_found = self._n_skipped = 0
+        self.has_started = False
+        """The models are loaded, and the output folder is this run's."""
 
     def __enter__(self) -> "RunDisplay":
         self._progress.start()
@@ -79,9 +82,13 @@ class RunDisplay:
         total_mb = None if n_total is None else n_total // 10**6
         self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
 
-    def started(self, n_images: int, n_done: int) -> None:
+    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
         """Begin to count images, after those that an earlier run did."""
-        self._progress.reset(self._task, description="images", total=n_images, completed=n_done, found=0, skipped=0)
+        self.has_started = True
+        self._n_found, self._n_skipped = n_found, n_skipped
+        self._progress.reset(
+            self._task, description="images", total=n_images, completed=n_done, found=n_found, skipped=n_skipped
+        )
 
     def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
         """Print the image's JSON line, or keep its rows for the table."""
@@ -89,7 +96,12 @@ class RunDisplay:
         self._n_skipped += line["status"] == "skipped"
         self._progress.update(self._task, advance=1, found=self._n_found, skipped=self._n_skipped)
         if self._json_lines:
-            click.echo(text_of(line))
+            try:
+                click.echo(text_of(line))
+            except BrokenPipeError:
+                raise
+            except OSError as problem:
+                raise stdout_error(problem) from problem
             return
         if isinstance(outcome, ImageSkipped):
             if len(self._skipped) < _MAX_SKIPPED:

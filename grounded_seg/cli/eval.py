@@ -17,7 +17,7 @@ from grounded_seg.cli.options import (
     tiles_from,
 )
 from grounded_seg.cli.run import DEMO_NOTE
-from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.errors import InterruptionError, OutputError, UsageError
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 
 if TYPE_CHECKING:
@@ -114,8 +114,15 @@ def evaluate(
         boxes_only=options["boxes_only"],
         n_draws=options["n_draws"],
     )
-    with counted("images") as progress:
-        evaluation = measure(settings, progress)
+    try:
+        with counted("images") as progress:
+            evaluation = measure(settings, progress)
+    except KeyboardInterrupt as interrupt:
+        if options["output"] is None:
+            raise
+        raise InterruptionError(
+            f"interrupted; answers so far are kept, and the same command with --resume goes on ({options['output']})"
+        ) from interrupt
     for line in evaluation.notes:
         note(line)
     show_evaluation(evaluation)

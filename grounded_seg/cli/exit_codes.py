@@ -1,5 +1,6 @@
 """The one place where what went wrong becomes one line on stderr and an exit code."""
 
+import errno
 import logging
 import os
 import signal
@@ -12,7 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from grounded_seg.cli import messages
-from grounded_seg.errors import GroundedSegError
+from grounded_seg.cli.messages import stdout_error
+from grounded_seg.errors import GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +41,11 @@ class Commands(click.Group):
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  (the last resort, so that a fault of ours is one line as well)
             code = _explain(error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # That has been told.
+            _discard_stdout()
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -48,10 +55,14 @@ class Commands(click.Group):
                 result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Python flushes stdout once more when it exits; that has to go nowhere instead of failing again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
             return CLOSED_OUTPUT
         return result
+
+
+def _discard_stdout() -> None:
+    """Send nowhere what Python flushes once more when it exits, instead of failing again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -73,13 +84,17 @@ def _explain(error: Exception) -> int:
     _LOG.debug("this led to the error below", exc_info=error)
     match error:
         case click.Abort():
-            message, code = "interrupted; what was done is kept", INTERRUPTED
+            # What is kept, and how to go on, is told by the commands that know.
+            message, code = "interrupted", INTERRUPTED
         case click.UsageError(ctx=click.Context() as context):
             message, code = f"{error.format_message()} See `{context.command_path} --help`.", error.exit_code
         case click.ClickException():
             message, code = error.format_message(), error.exit_code
         case GroundedSegError():
             message, code = str(error), error.exit_code
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO, filename=None):
+            # What is written to files is told with their names, by the modules that write them.
+            message, code = str(stdout_error(error)), OutputError.exit_code
         case _:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             message = f"unexpected {what}; please report it with what the same command prints with --debug"

@@ -7,6 +7,8 @@ import warnings
 
 import click
 
+from grounded_seg.errors import OutputError
+
 # Read by the libraries when they are imported, which happens after this.
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -42,6 +44,13 @@ def note(message: str) -> None:
 def error(message: str) -> None:
     """Tell what went wrong: what, where, and what to do next."""
     _line("error", message)
+
+
+def stdout_error(error: OSError) -> OutputError:
+    """Say that standard output takes no more, as where it goes to a file on a full disk."""
+    return OutputError(
+        f"standard output can't be written ({error.strerror}); make room there, or send it somewhere else"
+    )
 
 
 def _line(kind: str, message: str) -> None:

@@ -1,6 +1,5 @@
 """`grounded-seg run`: a sentence and images in; boxes, masks and COCO annotations out."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +100,20 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
         note(DEMO_NOTE)
     given = [given_from(path) for path in paths]
     folder = RunFolder(settings.output)
+    # Together the two are refused.
+    again = "--resume instead of --overwrite" if settings.overwrite else "--resume"
+    way_on = f"what was done is kept, and the same command with {again} goes on"
+    display = RunDisplay(json_lines=json_lines)
     try:
-        with RunDisplay(json_lines=json_lines) as display:
+        with display:
             report = run_images(prompts, given, settings, display, progress=display.fetching)
     except KeyboardInterrupt as interrupt:
-        raise InterruptionError(
-            f"interrupted; what was done is kept, and the same command with --resume goes on ({settings.output})"
-        ) from interrupt
+        told = way_on if display.has_started else "no image was asked about yet"
+        raise InterruptionError(f"interrupted; {told} ({settings.output})") from interrupt
     except OutputError as problem:
-        # Not `Path.exists`, which raises for a name that no file can have.
-        if not os.path.exists(folder.journal):
+        if not display.has_started:
             raise
-        raise OutputError(f"{problem}; what was done is kept, and the same command with --resume goes on") from problem
+        raise OutputError(f"{problem}; {way_on}") from problem
     display.summarise(report, folder.written())
     if report.n_skipped:
         n_images = report.n_done + report.n_skipped
