@@ -28,7 +28,7 @@ from grounded_seg.pipeline import GroundedSegmenter
 from grounded_seg.reading import batches, read_ahead
 from grounded_seg.records import Image, ImageSkipped, RunReport
 from grounded_seg.results import PromptedResult
-from grounded_seg.resume import check_same, tally_of
+from grounded_seg.resume import check_same, tally_of, tell_if_moved
 from grounded_seg.run_folder import RunFolder, as_output_error
 from grounded_seg.settings import OnError, RunSettings
 from grounded_seg.tally import Tally
@@ -162,6 +162,7 @@ def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolde
 def _taken_up(earlier: Mapping[str, Any], manifest: Manifest, found: FoundImages, journal: Journal) -> Tally:
     """Check that an earlier run was the same, as far as that is known without the models, and count its lines."""
     check_same(earlier, manifest, manifest.settings.output)
+    tell_if_moved(earlier, manifest)
     return tally_of(journal, found)
 
 
@@ -207,9 +208,7 @@ def _start_afresh(run: _Run) -> None:
     """Make the folder and lock its journal, then take out what an earlier run left."""
     run.folder.make()
     run.journal.make()
-    # In this order, a run that is killed meanwhile has left nothing that resuming would stumble over.
-    run.folder.clear_records()
-    run.journal.empty()
+    run.folder.clear_records(run.journal.empty)
     run.folder.clear_pictures()
 
 

@@ -1,6 +1,7 @@
 """Go on with a run that was cut off: whether it is the same run, and what of it stands in the journal."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from grounded_seg.inputs import FoundImages
 from grounded_seg.journal import Journal
 from grounded_seg.manifest import Manifest
 from grounded_seg.tally import Tally
+
+_LOG = logging.getLogger(__name__)
 
 # Settings that change no result: where it is written, how the images were found (their names are compared), and what
 # is done at a bad one.
@@ -51,6 +54,23 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
         raise UsageError(
             f"{folder} holds another run: {'; '.join(differing)}; ask as that run did, start again with --overwrite, "
             "or name another folder with --output"
+        )
+
+
+def tell_if_moved(earlier: Mapping[str, Any], now: Manifest) -> None:
+    """Warn where the images lie in another folder than when the run was begun: moved, or others of the same names.
+
+    Args:
+        earlier: The manifest that the run left, of the same run as far as `check_same` can tell.
+        now: What is asked for now.
+    """
+    was, wanted = earlier["images"].get("root"), str(now.images.root)
+    if was not in (None, wanted):
+        _LOG.warning(
+            "this run was begun with the images in %s and goes on with those in %s, which have the same names; "
+            "if they aren't the same images, stop it and use --overwrite",
+            was,
+            wanted,
         )
 
 

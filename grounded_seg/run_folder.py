@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,14 +147,31 @@ class RunFolder:
         self.root.mkdir(parents=True, exist_ok=True)
 
     @as_output_error()
-    def clear_records(self) -> None:
-        """Take out an earlier run's manifest and COCO file. What is left can't be resumed any more.
+    def clear_records(self, empty_journal: Callable[[], None]) -> None:
+        """Take out what an earlier run wrote but its pictures.
+
+        In this order, a run that is killed meanwhile leaves either the earlier one, to be resumed, or an empty journal,
+        which resuming begins anew: never a COCO file without its journal, or a journal without its manifest.
+
+        Args:
+            empty_journal: Takes the lines out of the journal, which stays as the lock of the folder.
 
         Raises:
             OutputError: If the folder can't be changed.
         """
-        self.manifest.unlink(missing_ok=True)
         self.annotations.unlink(missing_ok=True)
+        empty_journal()
+        self.manifest.unlink(missing_ok=True)
+
+    @as_output_error()
+    def remove_records(self) -> None:
+        """Remove COCO file, journal and manifest, as far as they are there.
+
+        Raises:
+            OutputError: If the folder can't be changed.
+        """
+        for path in (self.annotations, self.journal, self.manifest):
+            path.unlink(missing_ok=True)
 
     @as_output_error()
     def clear_pictures(self) -> None:

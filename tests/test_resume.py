@@ -232,6 +232,32 @@ def test_a_run_that_was_killed_while_it_cleared_the_folder_starts_afresh(
     assert results_of(settings.output) == whole
 
 
+@pytest.mark.parametrize("killed_at", ["grounded_seg.batch.Journal.empty", "grounded_seg.run_folder.Path.unlink"])
+def test_a_run_that_was_killed_while_it_cleared_the_records_can_be_resumed(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: str,
+) -> None:
+    def kill(one: Any, missing_ok: bool = True) -> None:
+        if isinstance(one, Path) and one.name != "run.json":
+            return unlink(one, missing_ok)
+        raise KeyboardInterrupt
+
+    run(photos, settings)
+    earlier, unlink = results_of(settings.output), Path.unlink
+    with monkeypatch.context() as patched:
+        patched.setattr(killed_at, kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, settings, overwrite=True)
+    assert not (settings.output / "annotations.json").exists()
+    assert (settings.output / "run.json").exists()
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole == earlier
+
+
 def test_what_stopped_at_a_bad_image_may_go_on_without_it(
     detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
 ) -> None:
@@ -296,6 +322,28 @@ def test_what_changes_no_result_may_change(
     models = ModelSettings(offline=True)
     run(photos, settings, resume=True, output=tmp_path / "moved", models=models, on_error=OnError.STOP)
     assert results_of(tmp_path / "moved")["annotations.json"] == whole["annotations.json"]
+
+
+def test_images_in_another_place_are_told(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(8, KeyboardInterrupt()))
+    run(photos, settings, resume=True)
+    assert not caplog.records
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(8, KeyboardInterrupt()), overwrite=True)
+    photos.rename(tmp_path / "moved")
+    run(tmp_path / "moved", settings, resume=True)
+    [record] = caplog.records
+    assert f"begun with the images in {photos} and goes on with those in {tmp_path / 'moved'}" in record.getMessage()
+    assert results_of(settings.output) == whole
+    assert json.loads((settings.output / "run.json").read_text())["images"]["root"] == str(tmp_path / "moved")
 
 
 @pytest.mark.parametrize("manifest", [None, "{", "[]", "{}"])
