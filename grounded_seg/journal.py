@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from grounded_seg.coco.schema import JournalLine
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import InputError, UsageError
 from grounded_seg.run_folder import as_output_error
 
 if sys.platform == "win32":
@@ -130,7 +130,7 @@ class Journal:
             # Without Python's buffer, what was written outlives a crash of this process.
             file = FileIO(self.path, "a+")
         try:
-            lock(file)
+            _lock(file)
         except BlockingIOError as error:
             file.close()
             raise UsageError(
@@ -156,23 +156,39 @@ def text_of(line: JournalLine) -> str:
 
 
 def read_lines(path: Path) -> Iterator[JournalLine]:
-    """Read a journal line by line, so that one of any length fits into memory."""
-    with path.open(encoding="ascii") as lines:
-        yield from map(json.loads, lines)
+    """Read a journal line by line, so that one of any length fits into memory.
+
+    Raises:
+        InputError: If it can't be read, or a line is damaged; says which.
+    """
+    try:
+        with path.open("rb") as lines:
+            for number, text in enumerate(lines, start=1):
+                line = _parsed(text)
+                if line is None:
+                    raise InputError(
+                        f"{path}:{number}: this line is damaged; run --resume on that folder does anew what follows"
+                    )
+                yield line
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}); check that it is a file, and the disk") from error
 
 
 def _parsed(text: bytes) -> JournalLine | None:
-    """Read one line; None if it isn't whole."""
+    """Read one line; None if it isn't whole, or lacks what every line has."""
     if not text.endswith(b"\n"):
         return None
     try:
         line: JournalLine = json.loads(text)
-    except ValueError:
+        has_all = line.keys() >= JournalLine.__required_keys__ and isinstance(line["file_name"], str)
+        # What is needed to build the COCO file; looking at every key of every instance would take its time.
+        are_whole = all(isinstance(one["attributes"]["prompt"], str) for one in line["instances"])
+    except (ValueError, AttributeError, KeyError, TypeError):
         return None
-    return line if isinstance(line, dict) and line.keys() >= JournalLine.__required_keys__ else None
+    return line if has_all and are_whole else None
 
 
-def lock(file: FileIO) -> None:
+def _lock(file: FileIO) -> None:
     """Lock a file for this process, until it is closed or the process dies.
 
     Raises:

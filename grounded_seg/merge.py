@@ -54,7 +54,7 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
     Raises:
         UsageError: If there is but one run, one isn't finished, the classes differ, a prompt stands for several
             classes, or `output` is in use.
-        InputError: If a folder is no run's, or an image is in two of them.
+        InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
     if len(runs) < 2:
@@ -71,20 +71,20 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
             _merge(parts, prefixes, journal, tally)
             with as_output_error(folder.annotations):
                 write_annotations(read_lines(folder.journal), parts[0].classes, folder.annotations, prompts)
+            counts = tally.counts()
+            manifest = {
+                "prompts": prompts,
+                "paths": [str(run) for run in runs],
+                "images": {"root": str(root), "count": counts.images},
+                "merged": [part.manifest for part in parts],
+                "counts": asdict(counts),
+                "exit_code": int(counts.skipped > 0),
+            }
+            write_json(folder.manifest, json.dumps(manifest, indent=2, ensure_ascii=False))
         except BaseException:
             # Half of a merged run is of no use, and would be taken for a run.
-            folder.journal.unlink()
+            folder.remove_records()
             raise
-    counts = tally.counts()
-    manifest = {
-        "prompts": prompts,
-        "paths": [str(run) for run in runs],
-        "images": {"root": str(root), "count": counts.images},
-        "merged": [part.manifest for part in parts],
-        "counts": asdict(counts),
-        "exit_code": int(counts.skipped > 0),
-    }
-    write_json(folder.manifest, json.dumps(manifest, indent=2, ensure_ascii=False))
     return counts
 
 

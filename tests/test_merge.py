@@ -1,8 +1,11 @@
 """Runs joined into one: the same bytes as one run over all images, and what doesn't go together."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +17,7 @@ from grounded_seg.batch import run_images
 from grounded_seg.cli import main
 from grounded_seg.coco.read import CocoReader
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.errors import InputError, UsageError
+from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.inputs import Given, PathList
 from grounded_seg.merge import merge_runs
 from grounded_seg.run_folder import RunFolder
@@ -106,6 +109,62 @@ def test_an_unfinished_run_is_refused(detector: ColourDetector, photos: Path, tm
     (b / "run.json").write_text(json.dumps({**manifest, "exit_code": None}))
     with pytest.raises(UsageError, match=r"isn't finished.*--resume"):
         merge_runs([a, b], tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{\n", b"\0\0\n", b"{}\n", b"[]\n", b"7\n", b"\xff\n", b"",
+        b'{"file_name": "1.png", "status": "done", "width": 1, "height": 1, "instances": [{}], "reason": null, '
+        b'"error": null}\n',
+    ],
+)  # fmt: skip
+def test_a_damaged_journal_is_told_with_its_line(
+    detector: ColourDetector, photos: Path, tmp_path: Path, damage: bytes
+) -> None:
+    a, b = run(tmp_path / "a", photos / "a"), run(tmp_path / "b", photos / "b")
+    first, second, *others = (b / "results.jsonl").read_bytes().splitlines(keepends=True)
+    # Without damage of another kind, the last line is torn.
+    lines = [first, damage, *others] if damage else [first, second[:-30]]
+    (b / "results.jsonl").write_bytes(b"".join(lines))
+    result = CliRunner().invoke(main, ["merge-runs", str(a), str(b), "-o", str(tmp_path / "ab")])
+    assert result.exit_code == 3
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: {b / 'results.jsonl'}:2: this line is damaged; ")
+    # What the line says is of use.
+    run_images(CARS, [photos / "b"], RunSettings(b, resume=True), Silent())
+    assert merge_runs([a, b], tmp_path / "ab").images == 10
+
+
+def test_a_journal_that_cannot_be_read_is_one_line(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", photos / "a"), run(tmp_path / "b", photos / "b")
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == b / "results.jsonl":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return whole(self, *arguments, **options)
+
+    whole = Path.open
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(InputError, match=r"b/results\.jsonl can't be read \(Input/output error\)"):
+            merge_runs([a, b], tmp_path / "ab")
+
+
+def test_a_merged_run_that_gets_no_manifest_leaves_nothing(
+    detector: ColourDetector, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [run(tmp_path / name, photos / name) for name in "ab"]
+
+    def refuse(path: Path, text: str) -> None:
+        raise OutputError(f"{path} can't be written")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("grounded_seg.merge.write_json", refuse)
+        with pytest.raises(OutputError, match=r"run\.json can't be written"):
+            merge_runs(parts, tmp_path / "ab")
+    assert not list((tmp_path / "ab").iterdir())
+    assert merge_runs(parts, tmp_path / "ab").images == 10
 
 
 def test_the_command_says_what_came_of_it(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ def merge_runs(runs: tuple[Path, ...], output: Path, debug: bool) -> int:
     """Join the results of runs over different images with the same classes.
 
     Images and annotations are numbered anew, names become relative to the folder that all images lie in. Pictures stay
-    in the runs' own folders. Exit code: 0 done, 2 usage, 3 unreadable input.
+    in the runs' own folders.
+
+    Exit code: 0 done, 1 the result can't be written, 2 usage, 3 unreadable input, 130 interrupted.
     """
     set_up_messages(debug=debug)
     # This imports numpy, which would slow --help down.
