@@ -130,7 +130,7 @@ class Journal:
             # Without Python's buffer, what was written outlives a crash of this process.
             file = FileIO(self.path, "a+")
         try:
-            _lock(file)
+            lock(file)
         except BlockingIOError as error:
             file.close()
             raise UsageError(
@@ -188,7 +188,7 @@ def _parsed(text: bytes) -> JournalLine | None:
     return line if has_all and are_whole else None
 
 
-def _lock(file: FileIO) -> None:
+def lock(file: FileIO) -> None:
     """Lock a file for this process, until it is closed or the process dies.
 
     Raises:
