@@ -11,7 +11,6 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration, Gen
 
 from grounded_seg.detect.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.older_layout import (
-    NATIVE_WEIGHT_FILES,
     StoredModel,
     is_older_config,
     older_generation,
@@ -21,6 +20,7 @@ from grounded_seg.detect.older_layout import (
 from grounded_seg.detect.pixels import load_pixel_settings
 from grounded_seg.detect.vocabulary import Vocabulary, load_vocabulary
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
 from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
 
 _LOG = logging.getLogger(__name__)
