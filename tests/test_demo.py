@@ -14,7 +14,9 @@ from tokenizers import Tokenizer
 
 from grounded_seg.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.cli import main
+from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.detect.prompts import prompts_from
+from grounded_seg.masks import coco_from_run_length, run_length_from_mask
 from grounded_seg.pipeline import GroundedSegmenter, PromptedResult
 from grounded_seg.records import Image
 from grounded_seg.scenes import QuestionKind, Scene, Split, ask, render_scene
@@ -168,6 +170,42 @@ def test_the_coco_file_is_right(tmp_path: Path, scenes: list[Scene], capsys: pyt
         assert set(annotation["attributes"]) - {"leaves_box"} == {"label", "prompt", "detector_score", "mask_score"}
         assert len(annotation["detector_bbox"]) == 4
         assert 0 <= annotation["score"] <= 1
+
+
+def test_eval_measures_both_stages(tmp_path: Path, scenes: list[Scene], capsys: pytest.CaptureFixture[str]) -> None:
+    """A guard of the whole way from files to figures; `benchmarks/render_dataset.py` gives scenes to measure on."""
+    names = sorted({one.kind for scene in scenes[:4] for one in scene.objects})
+    objects = [(number, one) for number, scene in enumerate(scenes[:4], start=1) for one in scene.objects]
+    for number, scene in enumerate(scenes[:4], start=1):
+        PillowImage.fromarray(scene.pixels).save(tmp_path / f"{number}.png")
+    document = {
+        "images": [{"id": number, "file_name": f"{number}.png"} for number in range(1, 5)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": names.index(one.kind) + 1,
+                "bbox": list(xywh_from_xyxy(one.box_xyxy)),
+                "segmentation": coco_from_run_length(run_length_from_mask(one.mask)),
+                "iscrowd": 0,
+            }
+            for number, (image, one) in enumerate(objects, start=1)
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(document))
+    report_file = tmp_path / "report.json"
+    arguments = ["--images", str(tmp_path), "--absent", "1", "--json", str(report_file), "--preset", "demo"]
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", str(tmp_path / "truth.json"), *arguments, "--device", "cpu"])
+    assert not stop.value.code
+    assert f"4 images, {len(objects)} objects, {len(names)} classes" in capsys.readouterr().out
+    report = json.loads(report_file.read_text())
+    assert report["boxes"]["AP50"] > 0.5
+    assert report["masks"]["AP50"] > 0.5
+    # With the true boxes the segmenter has the easier half of the work.
+    assert report["masks_given_true_boxes"]["AP50"] > report["masks"]["AP50"]
+    assert report["made_with"]["weights"]["detector"]["sha256"]
 
 
 def test_one_line_says_what_the_demo_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
