@@ -115,6 +115,8 @@ def test_a_terminal_shows_progress_on_stderr_only(
         run_images(prompts_from(["red car"]), [paint("a.png")], RunSettings(Path("out")), display)
     out, err = capsys.readouterr()
     assert "images" in err
+    # Those of an earlier run are counted as well.
+    assert "5 found, 2 skipped" in err
     assert "1/1" in err
     assert "0 found, 0 skipped" in err
     assert out == Path("out/results.jsonl").read_text()
@@ -164,6 +166,7 @@ def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> 
         (["run", "red car", "a.png", "--preset", "huge"], 2, "demo"),
         (["run", "red car", "a.png", "--score-threshold", "2", "--beams", "0"], 2, "score-threshold is 2"),
         (["run", "red car", "a.png", "--batch-size", "0"], 2, "batch-size"),
+        (["run", "red car", "a.png", "--overlap", "7"], 2, "overlap is 7"),
         (["run", "red car", "a.png", "--save", "none", "--save", "crops"], 2, "--save none"),
         (["run", "red car", "a.png", "--save", "masks", "--boxes-only"], 2, "--boxes-only"),
         (["run", "red car", "a.png", "-o", "a.png"], 2, "a.png is a file"),
@@ -176,7 +179,6 @@ def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> 
         (["run", "red car", "empty"], 3, "jpg jpeg png webp bmp tif tiff gif"),
         (["run", "red car", "broken.png"], 3, "broken.png"),
         (["run", "red car", "folder", "--on-error", "stop"], 3, "broken.png"),
-        (["run", "red car", "a.png", "--overlap", "7"], 2, "overlap is 7"),
         (["run", "red car", "a.png", "--segmenter", "missing.pth"], 4, "missing.pth"),
     ],
 )
@@ -310,19 +312,6 @@ def test_every_option_has_help() -> None:
             assert not isinstance(option, click.Option) or option.help, f"{command.name} {option.name}"
 
 
-def test_models_are_listed_with_what_they_are_made_of() -> None:
-    result = grounded("models", "list")
-    assert result.exit_code == 0
-    for preset in ("demo", "base", "base-ft", "large", "large-ft"):
-        assert preset in result.stdout
-    assert "Florence-2-base-ft" in result.stdout
-
-
-def command_line(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "cli.py"), *arguments]
-
-
-def test_the_launcher_of_a_checkout_runs_the_command(tmp_path: Path) -> None:
 def all_commands(command: click.Command = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words that lead to each command, to its groups too."""
     yield path
@@ -346,6 +335,19 @@ def test_the_tasks_of_ask_keep_their_lines() -> None:
     assert "    REGION_PROPOSAL  OCR  OCR_WITH_REGION" in lines
 
 
+def test_models_are_listed_with_what_they_are_made_of() -> None:
+    result = grounded("models", "list")
+    assert result.exit_code == 0
+    for preset in ("demo", "base", "base-ft", "large", "large-ft"):
+        assert preset in result.stdout
+    assert "Florence-2-base-ft" in result.stdout
+
+
+def command_line(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "cli.py"), *arguments]
+
+
+def test_the_launcher_of_a_checkout_runs_the_command(tmp_path: Path) -> None:
     done = subprocess.run(
         command_line("run", "red car", "missing.png"), cwd=tmp_path, capture_output=True, text=True, check=False
     )
