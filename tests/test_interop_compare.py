@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "interop"))
 
-from read_back import Check, Outcome, compare, compare_joined
+from compare_labels import Check, Outcome, compare, compare_joined
 from reader_output import runs
 
 from grounded_seg.export_settings import LabelFormat, MaskForm
@@ -69,6 +69,51 @@ def test_a_right_reading_has_no_problems(source: Path) -> None:
 def test_each_loss_is_told(source: Path, change: dict[str, Any], problem: str) -> None:
     [told] = problems(source, **change)
     assert problem in told
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        ({"label": "Auto", "n": 2, "is_crowd": False}, []),
+        ({"label": "car", "n": 2}, ["a.jpg: the attribute label, 'Auto', came back as 'car'"]),
+        ({"label": "Auto"}, ["a.jpg: the attribute n of a car is lost"]),
+        (None, ["a.jpg: the attribute label of a car is lost", "a.jpg: the attribute n of a car is lost"]),
+    ],
+)
+def test_attributes_are_compared_one_by_one(source: Path, read: dict[str, Any] | None, told: list[str]) -> None:
+    document = json.loads(source.read_text())
+    document["annotations"][0]["attributes"] = {"label": "Auto", "n": 2}
+    source.write_text(json.dumps(document))
+    one = {"class": "car", "box": [5, 3, 15, 13], "mask": runs(MASK), "score": 0.5, "attributes": read}
+    outcome = Outcome("tool", "coco", "rle", "test")
+    compare(replace(CHECK, has_attributes=True), source, {"a.jpg": [one]}, outcome)
+    assert (outcome.problems, outcome.n_attributes) == (told, 2)
+
+
+def test_a_mask_may_be_off_along_its_edges_only(source: Path) -> None:
+    check = replace(CHECK, iou_least=None, edge_off_px=1)
+    wider, shifted = np.zeros_like(MASK), np.zeros_like(MASK)
+    wider[3:14, 5:16] = True
+    shifted[3:13, 7:15] = True
+
+    def told(mask: Any) -> list[str]:
+        outcome = Outcome("tool", "coco", "polygon", "test")
+        one = {"class": "car", "box": [5, 3, 15, 13], "mask": runs(mask), "score": 0.5}
+        compare(check, source, {"a.jpg": [one]}, outcome)
+        return outcome.problems
+
+    assert told(wider) == []
+    assert told(shifted) == told(np.pad(MASK, 2)[:-4, :-4]) == ["a.jpg: the mask of a car is more than 1 px off"]
+    assert len(told(np.pad(MASK, 2)[2:-2, 4:])) == 1
+    threaded = wider.copy()
+    threaded[0] = True
+    assert len(told(threaded)) == 1
+    # A person's polygon, whose threads are drawn too.
+    document = json.loads(source.read_text())
+    document["annotations"][0]["segmentation"] = [[5, 3, 15, 3, 15, 13, 5, 13]]
+    source.write_text(json.dumps(document))
+    assert told(threaded) == []
+    assert len(told(shifted)) == 1
 
 
 def test_a_missing_label_is_told(source: Path) -> None:

@@ -40,9 +40,14 @@ for item in dataset:
             elif annotation.type == AnnotationType.mask:
                 mask |= annotation.image > 0
         shapes = [one for one in annotations if one.type in (AnnotationType.polygon, AnnotationType.mask)]
-        rows, columns = np.nonzero(mask)
-        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        if shapes:
+            rows, columns = np.nonzero(mask)
+            box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        else:
+            x, y, width_px, height_px = annotations[0].get_bbox()
+            box = (x, y, x + width_px, y + height_px)
         score = annotations[0].attributes.get("score")
         name = Path(item.media.path).relative_to(layout / "images" / "default").as_posix()
-        output.add(name, names[label], box, mask if shapes else None, score)
+        attributes = dict(annotations[0].attributes)
+        output.add(name, names[label], box, mask if shapes else None, score, attributes=attributes)
 output.write(destination)

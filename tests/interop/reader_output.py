@@ -1,4 +1,4 @@
-"""What every reader script writes: for each image its labels, each with class, box, mask and score."""
+"""What every reader script writes: for each image its labels, each with class, box, mask, score and attributes."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ class ReaderOutput:
         self._images: dict[str, list[dict[str, object]]] = {}
 
     def add(  # type: ignore[no-untyped-def]
-        self, image, name, box_xyxy, mask=None, score=None, polygons=None, size_hw=None
+        self, image, name, box_xyxy, mask=None, score=None, polygons=None, size_hw=None, attributes=None
     ) -> None:
         """Add a label; `mask` is a boolean (height, width) array or None.
 
@@ -26,6 +26,7 @@ class ReaderOutput:
                 "mask": None if mask is None else runs(np.asarray(mask, dtype=bool)),
                 "polygons": None if polygons is None else {"size": list(size_hw), "rings": polygons},
                 "score": None if score is None else float(score),
+                "attributes": attributes,
             }
         )
 
