@@ -1,4 +1,4 @@
-"""The README says what is so: its help is the real one, and what it names exists."""
+"""README says what is so: its help is the real one, what it names exists. So does the page of the demo's figures."""
 
 import re
 import shlex
@@ -15,16 +15,22 @@ from grounded_seg.weights.presets import preset_table
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEMO = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = README) -> list[str]:
     """The fenced code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def lines_to_run() -> list[str]:
+    """What the pages have a reader type."""
+    return "".join(blocks("bash") + blocks("bash", DEMO)).splitlines()
 
 
 def commands() -> list[list[str]]:
     """The words of every `grounded-seg` command line in a block."""
-    lines = "".join(blocks("bash")).splitlines()
+    lines = lines_to_run()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("grounded-seg ")]
 
 
@@ -60,7 +66,9 @@ def test_there_are_commands_to_check() -> None:
 
 
 def test_every_option_exists() -> None:
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
+    # A script's options are its own.
+    text = re.sub(r"^python .*$", "", README + DEMO, flags=re.MULTILINE)
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
     assert named - all_options() == set()
     assert "--overwrite" in named
 
@@ -79,9 +87,28 @@ def test_every_preset_is_named() -> None:
 
 def test_every_file_exists() -> None:
     linked = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    scripts = re.findall(r"^python (\S+\.py)", "\n".join(blocks("bash")), flags=re.MULTILINE)
+    scripts = [line.split()[1] for line in lines_to_run() if line.startswith("python ")]
     missing = [name for name in (*linked, *scripts) if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_every_option_of_a_script_exists() -> None:
+    scripts = [line.split()[1:] for line in lines_to_run() if line.startswith("python ")]
+    assert any("--photo" in words for words in scripts)
+    for script, *words in scripts:
+        text = (ROOT / script).read_text(encoding="utf-8")
+        assert [word for word in words if word.startswith("--") and f'"{word}"' not in text] == []
+
+
+def test_no_run_of_a_block_meets_the_results_of_another() -> None:
+    outputs = [
+        words[words.index("-o") + 1]
+        for words in commands()
+        if words[0] in ("run", "merge-runs", "train") and "--resume" not in words and "--dry-run" not in words
+    ]
+    assert len(outputs) > 5
+    assert len(set(outputs)) == len(outputs)
+    assert all(output.startswith("grounded-seg-out/") for output in outputs)
 
 
 def test_the_python_example_uses_what_is_there() -> None:
