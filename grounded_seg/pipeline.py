@@ -93,9 +93,11 @@ class GroundedSegmenter:
 
         Args:
             name: The preset.
-            detector: Folder or hub id of a native Florence-2 instead of the preset's.
+            detector: Folder or hub id of a Florence-2 instead of the preset's, native or in the older layout. A hub id
+                is owner/name, or owner/name@COMMIT.
             adapter: Folder or hub id of a peft adapter instead of the preset's; "none" for none.
-            segmenter: File or folder of a Segment Anything model instead of the preset's.
+            segmenter: A segmenter instead of the preset's: vit_b, vit_l or vit_h for a published Segment Anything, a
+                file or folder of one, or folder or hub id of a SAM, SAM-HQ or SAM 2.
             device: auto, cpu, cuda, cuda:N or mps.
             dtype: auto, float32, bfloat16 or float16.
             offline: Use only what is on disk already.

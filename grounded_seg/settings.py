@@ -157,11 +157,11 @@ class ModelSettings:
     preset: str = "base-ft"
     """Name of a row of `weights/presets.toml`; the next three fields replace its parts."""
     detector: str | None = None
-    """Folder or hub id of a native Florence-2."""
+    """Folder of a Florence-2, native or in the older layout, or its hub id: owner/name, or owner/name@COMMIT."""
     adapter: str | None = None
-    """Folder or hub id of a peft adapter; "none" switches the preset's off."""
+    """Folder or hub id of a peft adapter, likewise; "none" switches the preset's off."""
     segmenter: str | None = None
-    """File or folder of a Segment Anything model, name of a published one, or hub id of SAM, SAM-HQ or SAM 2."""
+    """File or folder of a Segment Anything model, name of a published one, or hub id, likewise, of any of its family."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Precision = Precision.AUTO
