@@ -161,7 +161,7 @@ class ModelSettings:
     adapter: str | None = None
     """Folder or hub id of a peft adapter, likewise; "none" switches the preset's off."""
     segmenter: str | None = None
-    """File or folder of a Segment Anything model, name of a published one, or hub id, likewise, of any of its family."""
+    """File or folder of a Segment Anything model, name of a published one, or hub id of SAM, SAM-HQ or SAM 2."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Precision = Precision.AUTO
