@@ -119,15 +119,22 @@ def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        is_full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not is_full and not any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
+        if not is_out_of_memory(error):
             raise
         raise DeviceMemoryError(f"Out of memory while {doing}. {remedy}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell an error of a full memory, of any device, from others."""
+    is_full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_full or any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
 
 
 def free_memory() -> None:
     """Give the device back what torch keeps of it for later, so that less at once may fit where more did not."""
     torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def n_threads() -> int:

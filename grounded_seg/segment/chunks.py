@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
+from grounded_seg.runtime import free_memory, is_out_of_memory
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -20,20 +20,20 @@ def in_chunks(
         work: Gives the results of a chunk, whatever their number.
 
     Raises:
-        torch.OutOfMemoryError: If a single item is too much.
+        RuntimeError, MemoryError: If a single item is too much, as torch says so on this device.
     """
     start = 0
     while start < len(items):
         chunk = items[start : start + size]
         try:
             results: Sequence[_Result] | None = work(chunk)
-        except torch.OutOfMemoryError:
-            if len(chunk) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if len(chunk) == 1 or not is_out_of_memory(error):
                 raise
             results = None
         if results is None:
             # Only here, outside of the handler, are the failed attempt's tensors gone.
-            torch.cuda.empty_cache()
+            free_memory()
             size = len(chunk) // 2
             continue
         yield from results
