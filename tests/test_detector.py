@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +12,15 @@ from peft import LoraConfig
 from test_adapters import save_adapter
 from tiny_florence import make_image, make_tokenizer, save_tiny_florence
 
-from grounded_seg.detect import FlorenceDetector, load_detector
+from grounded_seg.detect import AdaptedDetector, FlorenceDetector, load_detector
 from grounded_seg.detect.adapters import write_adapter_base
+from grounded_seg.detect.ask import ask
 from grounded_seg.detect.florence import GeneratedAnswer
 from grounded_seg.detect.scores import ScoreRule, TokenEvidence
+from grounded_seg.detect.tasks import TASKS
 from grounded_seg.detect.vocabulary import Vocabulary
 from grounded_seg.errors import DeviceError, UsageError, WeightsError
+from grounded_seg.pipeline import GroundedSegmenter
 from grounded_seg.records import Detection
 from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope
 from grounded_seg.weights.locate import LocatedWeights
@@ -32,6 +36,10 @@ class ScriptedModel:
         self.vocabulary = Vocabulary(make_tokenizer())
         self.n_encoded = 0
         self.sizes: list[int] = []
+
+    def using(self, adapter: str | None) -> AbstractContextManager[None]:
+        assert adapter is None
+        return nullcontext()
 
     def encode_images(self, images: Sequence[Any]) -> torch.Tensor:
         self.n_encoded += len(images)
@@ -245,6 +253,38 @@ def test_one_of_several_adapters_is_chosen_for_each_call(weights: LocatedWeights
         several.detect(images, ["dog"], adapter="nuts")
     with pytest.raises(UsageError, match="no adapter 'text' is loaded"):
         load(weights).detect(images, ["dog"], adapter="text")
+
+
+def test_an_adapter_by_name_sees_images_as_it_was_trained_on(weights: LocatedWeights, tmp_path: Path) -> None:
+    adapters = {}
+    for name, facts in (("whole", {}), ("card", {"image_size": 24})):
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], init_lora_weights=False)
+        folder = save_adapter(tmp_path / name, config)
+        write_adapter_base(folder, weights, facts)
+        adapters[name] = LocatedWeights(path=folder, name=name, revision=None, sha256="2" * 64)
+    options = replace(ANYTHING, task=GroundingTask.REFERRING)
+    cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
+    several = load_detector(weights, None, options, adapters=adapters, **cpu)
+    # Wider than high: squeezed to a square and then to the model's own it is another image than at once.
+    image, task = make_image(1, 300, 100), TASKS["REFERRING_EXPRESSION_SEGMENTATION"]
+    seen = set()
+    for name in ("card", None, "whole"):
+        alone = load_detector(weights, adapters[name] if name else None, options, **cpu)
+        [expected] = alone.detect([image], ["dog"])
+        [found] = several.detect([image], ["dog"], adapter=name)
+        assert [one.box_xyxy for one in found] == [one.box_xyxy for one in expected]
+        assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-5)
+        seen.add(found)
+        # Any other task takes the same adapter, and the same view.
+        said = ask(alone.model, task, image, "dog", max_new_tokens=24)
+        again = ask(several.model, task, image, "dog", adapter=name, max_new_tokens=24)
+        assert [one.polygons for one in again.polygons] == [one.polygons for one in said.polygons]
+    assert len(seen) == 3
+    assert several.model.pixels.squeezed_to is None
+    result = GroundedSegmenter(AdaptedDetector(several, "card"))(image, ["dog"])
+    assert tuple(one.detection for one in result.instances) in seen
+    with pytest.raises(UsageError, match="no adapter 'nuts' is loaded, there are whole, card"):
+        ask(several.model, task, image, "dog", adapter="nuts")
 
 
 def test_the_vision_tower_is_compiled_if_asked_for(weights: LocatedWeights, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Stage 1: prompts become scored boxes through Florence-2.
 
 One prompt, straight forward: `prompts` -> `tasks` (the question) -> `florence` (`pixels`, `vocabulary`) -> `parse`
-(`pieces`, `shapes`, `location_tokens`) -> `scores` -> `detector`. `checkpoint` and `adapters` load the weights.
+(`pieces`, `shapes`, `location_tokens`) -> `scores` -> `detector`. `checkpoint` and `adapters` load the weights,
+`named_adapters` keeps several beside them.
 """
 
 from typing import TYPE_CHECKING
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING
 from grounded_seg.detect.parse import parse_answer
 
 if TYPE_CHECKING:
-    from grounded_seg.detect.detector import FlorenceDetector, load_detector
+    from grounded_seg.detect.detector import AdaptedDetector, FlorenceDetector, load_detector
 
-__all__ = ["FlorenceDetector", "load_detector", "parse_answer"]
+__all__ = ["AdaptedDetector", "FlorenceDetector", "load_detector", "parse_answer"]
 
 
 def __getattr__(name: str) -> object:

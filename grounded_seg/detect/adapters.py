@@ -20,6 +20,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from grounded_seg.detect.older_adapter import Adapter, is_older_adapter, native_adapter
 from grounded_seg.errors import UsageError, WeightsError
+from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.locate import LocatedWeights
 from grounded_seg.weights.strict_loading import described, first_line, named
 
@@ -27,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 BASE_RECORD = "grounded_seg.json"
 """The file beside peft's own that says which base an adapter was trained on."""
-CONFIG_FILE, TENSORS_FILE = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_FILE, TENSORS_FILE = "adapter_config.json", ADAPTER_FILE
 """peft's own files."""
 _INPUT_EMBEDDINGS = frozenset({"shared", "embed_tokens"})
 """Two names of one matrix, which encoder and decoder share: tuning one would leave the other behind."""
@@ -175,23 +176,6 @@ def merge_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> 
         raise WeightsError(f"{adapter} can't be merged, its numbers are broken ({error})") from error
     except NotImplementedError as error:
         raise WeightsError(f"{adapter} can't be merged, peft has no sum for one of its layers ({error})") from error
-
-
-@contextmanager
-def switched_to(model: PeftModel, name: str | None) -> Iterator[None]:
-    """Use one of a network's adapters for a while, or with None the bare base.
-
-    Raises:
-        UsageError: If no adapter has this name.
-    """
-    if name is None:
-        with model.disable_adapter():
-            yield
-        return
-    if name not in model.peft_config:
-        raise UsageError(f"no adapter {name!r} is loaded, there are {', '.join(model.peft_config)}")
-    model.set_adapter(name)
-    yield
 
 
 def read_adapter(folder: Path, *, rewrite: bool = True) -> Adapter:

@@ -14,6 +14,7 @@ def ask(
     image: Image,
     text: str = "",
     *,
+    adapter: str | None = None,
     beams: int = 1,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Answer:
@@ -24,6 +25,7 @@ def ask(
         task: What is asked.
         image: Of any size.
         text: The words that the task needs, or the region, see `questions.region_text`; empty where none is needed.
+        adapter: Which of the adapters that are loaded beside the weights to use; None for none of them.
         beams: Beam width; 1 is greedy.
         max_new_tokens: Longest answer; what is cut off there is read as far as it is whole.
 
@@ -32,11 +34,11 @@ def ask(
 
     Raises:
         UsageError: If the task needs a text and there is none, takes none and there is one, the text isn't a region
-            where one is needed, or is too long for the model.
+            where one is needed, is too long for the model or isn't UTF-8, or no adapter has this name.
         DeviceError: If the device runs out of memory.
     """
     question = question_about(task, text, image.size)
-    with out_of_memory_as_device_error("looking at the image", "Use a smaller preset."):
+    with out_of_memory_as_device_error("looking at the image", "Use a smaller preset."), model.using(adapter):
         [said] = model.answer(model.encode_images([image]), [question], beams=beams, max_new_tokens=max_new_tokens)
     return parse_answer(
         task,

@@ -1,29 +1,22 @@
 """Stage 1 as a whole: images and prompts in, scored boxes out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import torch
-from peft import PeftModel
 
 from grounded_seg.boxes import array_from_boxes, kept_after_suppression
 from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
-from grounded_seg.detect.adapters import (
-    attach_adapters,
-    check_adapter_base,
-    merge_adapter,
-    switched_to,
-    trained_image_size,
-)
+from grounded_seg.detect.adapters import check_adapter_base, merge_adapter, trained_image_size
 from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.florence import MAX_NEW_TOKENS, FlorenceModel, GeneratedAnswer
+from grounded_seg.detect.named_adapters import named_adapters
 from grounded_seg.detect.parse import box_from_shape, parse_tokens
 from grounded_seg.detect.scores import ScoreRule, shape_score
 from grounded_seg.detect.tasks import TASKS, Task
-from grounded_seg.errors import UsageError
 from grounded_seg.records import Detection, Image, ImageSize
 from grounded_seg.runtime import out_of_memory_as_device_error
 from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope
@@ -46,7 +39,6 @@ class FlorenceDetector:
         model: FlorenceModel,
         settings: DetectSettings,
         rule: ScoreRule = ScoreRule.PRODUCT,
-        adapters: PeftModel | None = None,
     ) -> None:
         """Wrap a loaded model.
 
@@ -54,12 +46,10 @@ class FlorenceDetector:
             model: The model.
             settings: How it is asked, and which boxes are kept.
             rule: What makes a score.
-            adapters: The same network with adapters beside its weights, of which `detect` takes one.
         """
         self.model = model
         self.settings = settings
         self.rule = rule
-        self._adapters = adapters
 
     def detect(
         self,
@@ -92,7 +82,7 @@ class FlorenceDetector:
             return [() for _ in images]
         with (
             out_of_memory_as_device_error(f"looking at {len(images)} images", "Lower --batch-size."),
-            self._using(adapter),
+            self.model.using(adapter),
         ):
             with compile_failure_as_device_error() if self.settings.compile else nullcontext():
                 features = self.model.encode_images(images)
@@ -153,16 +143,24 @@ class FlorenceDetector:
             distinct += [group[index] for index in kept]
         return distinct
 
-    def _using(self, adapter: str | None) -> AbstractContextManager[None]:
-        if self._adapters is not None:
-            return switched_to(self._adapters, adapter)
-        if adapter is not None:
-            raise UsageError(f"no adapter {adapter!r} is loaded; give it to load_detector(adapters=...)")
-        return nullcontext()
-
     @property
     def _task(self) -> Task:
         return _TASKS[self.settings.task]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedDetector:
+    """A detector that always uses the same one of its named adapters, for `GroundedSegmenter`."""
+
+    detector: FlorenceDetector
+    adapter: str
+    """One of those that were given to `load_detector(adapters=...)`."""
+
+    def detect(
+        self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+    ) -> list[tuple[Detection, ...]]:
+        """Find what each prompt asks for in each image, as `FlorenceDetector.detect` does."""
+        return self.detector.detect(images, prompts, class_names, adapter=self.adapter)
 
 
 def load_detector(
@@ -200,9 +198,10 @@ def load_detector(
     # What was tuned on squeezed images has to see such images.
     side = trained_image_size(weights.path if adapter is None else adapter.path)
     model.pixels = replace(model.pixels, squeezed_to=side)
-    beside = attach_adapters(model.network, {name: one.path for name, one in adapters.items()}) if adapters else None
+    if adapters:
+        model.adapters = named_adapters(model.network, {name: one.path for name, one in adapters.items()})
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.network.to(device=device, dtype=dtype)
     if settings.compile:
         compile_encoder(model.network.model.vision_tower)
-    return FlorenceDetector(model, settings, adapters=beside)
+    return FlorenceDetector(model, settings)

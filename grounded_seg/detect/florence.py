@@ -4,14 +4,16 @@ The network is transformers' own `Florence2ForConditionalGeneration`. The vision
 number of questions; encoder and decoder run over a batch of (image, question) pairs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from grounded_seg.detect.named_adapters import NamedAdapters
 from grounded_seg.detect.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.scores import TokenEvidence
 from grounded_seg.detect.vocabulary import Vocabulary
@@ -60,6 +62,29 @@ class FlorenceModel:
         self.vocabulary = vocabulary
         self.pixels = pixels
         self.rules = rules
+        self.adapters: NamedAdapters | None = None
+        """The same network with adapters beside its weights, of which `using` takes one."""
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Take one of the adapters beside the weights for a while, and images as it was trained on; None for the base.
+
+        Raises:
+            UsageError: If no adapter has this name.
+        """
+        if self.adapters is None:
+            if adapter is not None:
+                raise UsageError(f"no adapter {adapter!r} is loaded; give it to load_detector(adapters=...)")
+            yield
+            return
+        own = self.pixels
+        with self.adapters.switched_to(adapter):
+            if adapter is not None:
+                self.pixels = replace(own, squeezed_to=self.adapters.image_sides[adapter])
+            try:
+                yield
+            finally:
+                self.pixels = own
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
