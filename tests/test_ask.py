@@ -200,6 +200,7 @@ def test_an_answer_that_can_not_be_written_is_told_all_the_same(folder: Path, ph
         (("OD", "red car", "PHOTO"), "takes no text"),
         (("REGION_TO_OCR", "PHOTO"), "needs a region"),
         (("REGION_TO_OCR", "red car", "PHOTO"), "is no region"),
+        (("OPEN_VOCABULARY_DETECTION", "caf\udce9", "PHOTO"), r"'caf\udce9' is not UTF-8"),
         (("OPEN_VOCABULARY_DETECTION", "red", "car", "PHOTO"), "put them in quotes"),
     ],
 )
@@ -210,6 +211,14 @@ def test_questions_that_make_no_sense_are_told_before_a_model_is_loaded(
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_region_may_begin_left_of_the_image(folder: Path, photo: Path) -> None:
+    result = grounded_ask(folder, "REGION_TO_OCR", "-5,-2.5,10, 10", photo, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["prompt"] == "-5,-2.5,10, 10"
+    # What is no region stays an unknown option.
+    assert "No such option" in grounded_ask(folder, "REGION_TO_OCR", "-5", photo).stderr
 
 
 def test_a_score_is_a_finite_number(model: FlorenceModel) -> None:

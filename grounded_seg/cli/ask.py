@@ -1,6 +1,7 @@
 """`grounded-seg ask`: one question to one image, in any of Florence-2's tasks."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,18 @@ from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 if TYPE_CHECKING:
     from grounded_seg.records import Answer
 
+_MINUS_REGION = re.compile(r"-[\d.]+(\s*,\s*-?[\d.]+){3}")
 
-@click.command()
+
+class _AskCommand(click.Command):
+    """A command whose words may begin with a minus where they are a region, such as -5,0,10,10."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put a blank, which means nothing in a region, before its minus: click would take it for an option."""
+        return super().parse_args(ctx, [f" {word}" if _MINUS_REGION.fullmatch(word) else word for word in args])
+
+
+@click.command(cls=_AskCommand)
 @click.argument("task")
 @click.argument("text", nargs=-1, metavar="[TEXT]")
 @click.argument("image", type=click.Path(path_type=Path))
@@ -79,7 +90,7 @@ def ask(
     detect = DetectSettings(beams=options.pop("beams"))
     max_new_tokens = options.pop("max_new_tokens")
     models = settings_from(ModelSettings, {**options, "segmenter": None})
-    if resolve(models).is_demo:
+    if resolve(models, boxes_only=True).is_demo:
         note(DEMO_NOTE)
     weights = find_models(models, boxes_only=True)
     detector, _ = load_models(weights, detect, SegmentSettings(), allow_base_mismatch=models.allow_base_mismatch)

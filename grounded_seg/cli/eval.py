@@ -152,7 +152,7 @@ def _ask_settings(images: Path | None, options: dict[str, Any]) -> "AskSettings"
     if images is None:
         raise UsageError("name the data set's images with --images, or predictions to score with --predictions")
     models = settings_from(ModelSettings, options)
-    if resolve(models).is_demo:
+    if resolve(models, boxes_only=options["boxes_only"]).is_demo:
         note(DEMO_NOTE)
     return AskSettings(
         images=images,

@@ -95,7 +95,7 @@ def _located(given: str, argument: str, *, offline: bool) -> "LocatedWeights":
     from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import named_source
 
-    return locate(named_source(given, argument), offline=offline)
+    return locate(named_source(given, argument), is_adapter=argument == "ADAPTER", offline=offline)
 
 
 def _parts_of(preset: str) -> tuple[str, str, str, str]:

@@ -38,7 +38,11 @@ _WHICH_DETECTOR = (
         help="Weights that belong together: demo (comes along, rendered scenes only), base, base-ft, large or "
         "large-ft.",
     ),
-    click.option("--detector", metavar="ID|DIR", help="A Florence-2 instead of the preset's."),
+    click.option(
+        "--detector",
+        metavar="ID|DIR",
+        help="A Florence-2 instead of the preset's; here and below, ID@COMMIT takes that state of the hub.",
+    ),
     click.option(
         "--adapter", metavar="ID|DIR|none", help="A LoRA adapter instead of the preset's; none switches it off."
     ),

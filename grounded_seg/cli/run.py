@@ -96,7 +96,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
 
     prompts = read_prompts(prompt)
     settings = _settings_from(options)
-    if resolve(settings.models).is_demo:
+    if resolve(settings.models, boxes_only=settings.boxes_only).is_demo:
         note(DEMO_NOTE)
     given = [given_from(path) for path in paths]
     folder = RunFolder(settings.output)

@@ -54,13 +54,22 @@ def prompts_from(texts: Iterable[str]) -> PromptSet:
     """
     prompts = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
     for prompt in prompts:
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the prompt {prompt!r} is not UTF-8; write it in that encoding") from error
+        check_is_text("prompt", prompt)
     if not prompts:
         raise UsageError('the prompt is empty, name what to look for, as in "red car; traffic light"')
     return PromptSet(prompts, prompts)
+
+
+def check_is_text(what: str, words: str) -> None:
+    """Refuse words of the command line whose bytes are no UTF-8: they hold surrogates, and no file could.
+
+    Raises:
+        UsageError: If that is so; `what` says whose words they are.
+    """
+    try:
+        words.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the {what} {words!r} is not UTF-8; write it in that encoding") from error
 
 
 def read_classes(path: Path) -> PromptSet:

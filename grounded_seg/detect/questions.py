@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from grounded_seg.detect.location_tokens import bins_from_boxes, text_from_bins
+from grounded_seg.detect.prompts import check_is_text
 from grounded_seg.detect.tasks import Task, TaskInput
 from grounded_seg.errors import UsageError
 from grounded_seg.records import ImageSize
@@ -23,9 +24,10 @@ def question_about(task: Task, text: str, size: ImageSize) -> str:
         size: The upright image.
 
     Raises:
-        UsageError: If the task needs a text and there is none, takes none and there is one, or the text isn't a region
-            where one is needed.
+        UsageError: If the task needs a text and there is none, takes none and there is one, the text isn't a region
+            where one is needed, or isn't UTF-8.
     """
+    check_is_text("text", text)
     is_region = task.takes is TaskInput.REGION and text.strip()
     return task.question(region_text(text, size) if is_region else text)
 
