@@ -11,9 +11,7 @@ text encoder takes at the rate of a large matrix product in the same number form
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 import torch
 from full_size_florence import SIZES, TFLOP, full_size_model
 from PIL import Image as PillowImage
+from timing import seconds_of, tflops
 from transformers import BartTokenizer, CLIPImageProcessor, Florence2Processor
 
 import grounded_seg.detect.detector as detector_module
@@ -78,26 +77,6 @@ class UsualChain:
         return tokens[0, 1:].tolist(), answer[_PROPOSALS.token]["bboxes"]
 
 
-def seconds_of(work: Callable[[], Any], repeats: int) -> float:
-    """Give the median of several times, after one that doesn't count."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def tflops(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the rate of a large matrix product, in 10^12 operations a second."""
-    side = 2048 if device.type == "cpu" else 8192
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / seconds_of(lambda: left @ right, 5) / 1e12
-
-
 def check_identity(model: FlorenceModel, usual: UsualChain, image: Image) -> tuple[int, float]:
     """Compare answers at equal settings: how many boxes, and how far theirs, which are cut to whole pixels, are off.
 
@@ -137,8 +116,16 @@ def counted_images(model: FlorenceModel) -> Any:
         hook.remove()
 
 
-def measure_prompts(detector: FlorenceDetector, image: Image, repeats: int) -> dict[str, float]:
+def measure_prompts(
+    detector: FlorenceDetector, image: Image, repeats: int, limits_s: Sequence[float]
+) -> dict[str, float]:
     """Ask eight things of one image at once, and one after the other.
+
+    Args:
+        detector: Writes the same number of tokens for each.
+        image: What is asked about.
+        repeats: Of each measurement.
+        limits_s: What the arithmetic of vision tower and text encoder takes for one image and one question.
 
     Raises:
         RuntimeError: If what was found differs, or the vision tower ran more than once for all of them.
@@ -159,8 +146,16 @@ def measure_prompts(detector: FlorenceDetector, image: Image, repeats: int) -> d
     # Fewer bits promise no such thing: a batch of another size may round another way.
     if detector.model.network.dtype is torch.float32 and not (found and same):
         raise RuntimeError("eight prompts at once find nothing, or something else than one after the other")
-    at_once, alone = seconds_of(together, repeats), seconds_of(apart, repeats)
-    return {"together_s": at_once, "apart_s": alone, "times_faster": alone / at_once}
+    device = detector.model.network.device
+    at_once, alone = seconds_of(together, device, repeats), seconds_of(apart, device, repeats)
+    vision_s, text_s = limits_s
+    return {
+        "together_s": at_once,
+        "together_limit_s": vision_s + N_PROMPTS * text_s,
+        "apart_s": alone,
+        "apart_limit_s": N_PROMPTS * (vision_s + text_s),
+        "times_faster": alone / at_once,
+    }
 
 
 def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -178,7 +173,7 @@ def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
         "threads": n_threads(),
         "identical_boxes": n_boxes,
         "worst_px": worst,
-        "usual_s": seconds_of(lambda: usual(image, _GROUNDING, "a red car"), chosen.repeats),
+        "usual_s": seconds_of(lambda: usual(image, _GROUNDING, "a red car"), device, chosen.repeats),
         "usual_limit_s": sum(TFLOP[size]) / tflops(device, torch.float32),
     }
     # As `load_detector` does: the weights take their final format, and the answer is cut at the length asked for.
@@ -188,17 +183,18 @@ def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
         compile_encoder(model.network.model.vision_tower)
     detector = FlorenceDetector(model, _EVERYTHING)
     images: Sequence[Image] = [image] * chosen.batch
-    ours = seconds_of(lambda: detector.detect(images, ["a red car"]), chosen.repeats) / chosen.batch
+    ours = seconds_of(lambda: detector.detect(images, ["a red car"]), device, chosen.repeats) / chosen.batch
     rate = tflops(device, dtype)
+    limits_s = [tflop / rate for tflop in TFLOP[size]]
     return {
         **result,
         "ours_s": ours,
         "times_faster": result["usual_s"] / ours,
         "images_per_s": 1 / ours,
         "matmul_tflops": rate,
-        "limit_s": sum(TFLOP[size]) / rate,
-        "share_of_limit": sum(TFLOP[size]) / rate / ours,
-        "prompts": measure_prompts(FlorenceDetector(model, _OUTLINES), image, chosen.repeats),
+        "limit_s": sum(limits_s),
+        "share_of_limit": sum(limits_s) / ours,
+        "prompts": measure_prompts(FlorenceDetector(model, _OUTLINES), image, chosen.repeats, limits_s),
     }
 
 
@@ -230,7 +226,8 @@ def main() -> None:
     print(f"  times faster      {result['times_faster']:8.2f}")
     print(f"  images a second   {result['images_per_s']:8.2f}, {chosen.batch} at a time")
     print(
-        f"  {N_PROMPTS} prompts at once {prompts['together_s']:8.2f} s, one by one {prompts['apart_s']:.2f} s: "
+        f"  {N_PROMPTS} prompts at once {prompts['together_s']:8.2f} s, limit {prompts['together_limit_s']:.2f} s; "
+        f"one by one {prompts['apart_s']:.2f} s, limit {prompts['apart_limit_s']:.2f} s: "
         f"{prompts['times_faster']:.2f} times faster, the vision tower ran once"
     )
     if chosen.output:

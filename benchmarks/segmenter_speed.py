@@ -1,10 +1,11 @@
 """Stage 2 against the usual chain: segment-anything's `SamPredictor` in float32, then pycocotools' encoder.
 
-    python benchmarks/segmenter_speed.py [--size vit_b] [--boxes 20] [--image 1280x720] [--output segmenter_speed.json]
+    python benchmarks/segmenter_speed.py [--size vit_b] [--boxes 20] [--image 1280x720] [--images 1] [--output FILE]
 
 Weights are random (their spread scaled so that no layer fades out), times don't depend on them. Both sides run in this
 process, one after the other: once to warm up, then the median of three. Masks and scores of the float32 path are held
-against the official ones. Beside the times of the networks stands what a large matrix product of this machine allows.
+against the official ones. The encoder's time is that of one image, ours of as many at a time as --images says: the
+segmenter gives it one. Beside the times of the networks stands what a large matrix product of this machine allows.
 Post-processing is compared on blob-shaped logits put in at the decoder's output of both sides, because random weights
 give confetti. Peak memory is measured in processes of its own, also with many boxes on one image.
 """
@@ -15,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import torch
 from pycocotools import mask as coco_mask
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
+from timing import seconds_of, tflops
 from torch.utils.flop_counter import FlopCounterMode
 
 from grounded_seg.masks import mask_from_run_length, run_length_from_region
@@ -87,32 +88,12 @@ def blobs(n: int, side: int) -> torch.Tensor:
     )
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Take the median of three runs after one to warm up."""
-    work()
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def tflop_of(work: Callable[[], Any]) -> float:
     """Count the arithmetic of matrix products and convolutions, in TFLOP."""
     counter = FlopCounterMode(display=False)
     with counter:
         work()
     return counter.get_total_flops() / 1e12
-
-
-def tflops(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure TFLOP/s of a large matrix product."""
-    side = 8192 if device.type == "cuda" else 2048
-    first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / seconds_of(lambda: first @ second, device) / 1e12
 
 
 def official_embedding(predictor: SamPredictor, image: Image) -> torch.Tensor:
@@ -214,6 +195,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "boxes": options.boxes,
         "post_boxes": options.post_boxes,
         "image": [image.width, image.height],
+        "images_at_once": options.images,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -235,7 +217,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             name = str(dtype).removeprefix("torch.")
             figures["tflops"][name] = tflops(device, dtype)
             network = SamNetwork(build(options.size), device, dtype)
-            figures["ours"][name], figures["tflop"]["decoder_s"] = _measure_ours(network, image, found, logits, device)
+            figures["ours"][name], figures["tflop"]["decoder_s"] = _measure_ours(
+                network, [image] * options.images, found, logits, device
+            )
             if dtype is torch.float32:
                 ours = our_post(network, logits, POST_SIZE)
                 figures["equal_run_lengths"] = sum(
@@ -248,9 +232,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure_ours(
-    network: SamNetwork, image: Image, found: list[Detection], logits: torch.Tensor, device: torch.device
+    network: SamNetwork, images: list[Image], found: list[Detection], logits: torch.Tensor, device: torch.device
 ) -> tuple[dict[str, float], float]:
-    """Give the seconds of each stage, and the arithmetic of the decoder in TFLOP."""
+    """Give the seconds of each stage for one image, and the arithmetic of the decoder in TFLOP."""
+    image = images[0]
     [embedding] = network.encode([image])
     frame, size = network.frame(image.size), image.size
     boxes = torch.tensor([one.box_xyxy for one in found]) * torch.tensor(
@@ -263,7 +248,7 @@ def _measure_ours(
         return [network.decode(embedding, chunk, multimask=False) for chunk in chunks]
 
     seconds = {
-        "encoder_s": seconds_of(lambda: network.encode([image]), device),
+        "encoder_s": seconds_of(lambda: network.encode(images), device) / len(images),
         "decoder_s": seconds_of(decode, device),
         "post_s": seconds_of(lambda: our_post(network, logits, POST_SIZE), device),
     }
@@ -300,6 +285,11 @@ def table(figures: dict[str, Any]) -> str:
             lines.append(
                 f"  {stage[:-2]:8} usual {usual:8.3f} s   ours {ours[stage]:8.3f} s   {ratio:5.1f} x{at_least}"
             )
+        usual_rate, our_rate = (1 / (some["encoder_s"] + some["decoder_s"]) for some in (figures["official"], ours))
+        lines.append(
+            f"  encoder and decoder: usual {usual_rate:.2f} images/s, ours {our_rate:.2f} images/s, "
+            f"{figures['images_at_once']} at a time in the encoder"
+        )
     agreement = figures["agreement"]
     lines.append(
         f"float32 masks agree with the official ones in {agreement['pixels']:.4%} of the pixels, in each at least in "
@@ -320,6 +310,7 @@ def main() -> None:
     options.add_argument("--boxes", type=int, default=20)
     options.add_argument("--post-boxes", type=int, default=100, help="masks from logits to run lengths, 3840 x 2160")
     options.add_argument("--image", default="1280x720", help="width x height in pixels")
+    options.add_argument("--images", type=int, default=1, help="images that our encoder is given at a time")
     options.add_argument("--device", default="cpu")
     options.add_argument(
         "--many-boxes", type=int, default=1000, help="on one image, for ours alone: is memory bounded?"
