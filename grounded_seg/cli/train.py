@@ -48,7 +48,7 @@ def _choice(kind: type[StrEnum]) -> EnumChoice:
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="Settings by name, under all that is given here.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML, TOML or JSON file of settings, over the recipe.")
 @_setting("--preset", "Whose detector is tuned.", envvar="GROUNDED_SEG_PRESET", show_envvar=True)
-@_setting("--detector", "A native Florence-2 instead of the preset's.", metavar="ID|DIR")
+@_setting("--detector", "A Florence-2 instead of the preset's.", metavar="ID|DIR")
 @_setting("--segmenter", "For the masks of the report.", metavar="ID|FILE|DIR")
 @_setting("--device", "auto, cpu, cuda, cuda:N or mps.")
 @_setting("--dtype", "Number format of the activations; weights learn in float32.", type=_choice(Precision))
@@ -112,7 +112,7 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     # These import torch, which would slow --help down.
     from grounded_seg.weights.sources import resolve
 
-    if resolve(settings.models).is_demo:
+    if resolve(settings.models, boxes_only=True).is_demo:
         note(DEMO_NOTE)
     if dry_run:
         from grounded_seg.train.dry_run import dry_run as look
