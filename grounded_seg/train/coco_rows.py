@@ -21,8 +21,12 @@ def read_coco(path: Path) -> tuple[SplitData, DataSet]:
         InputError: If the file is no COCO data set, or holds what can't be understood; names the line.
     """
     spoilt: dict[int, tuple[int, InputError]] = {}
+
+    def on_fault(place: int, image_id: int, wrong: InputError) -> None:
+        spoilt[place] = image_id, wrong
+
     try:
-        data_set = read_data_set(path, lambda place, image_id, error: spoilt.setdefault(place, (image_id, error)))
+        data_set = read_data_set(path, on_fault)
     except InputError as error:
         text = str(error).removeprefix(f"{path}: ")
         raise InputError(with_line(path, text) if text != str(error) else text) from error
@@ -30,8 +34,8 @@ def read_coco(path: Path) -> tuple[SplitData, DataSet]:
     # The reader sorts images by id, and keeps objects in the order of the file.
     place_by_id = {image_id: place for place, image_id in enumerate(data_set.image_ids.values())}
     objects: dict[int, list[tuple[int, DataSetObject | InputError]]] = {}
-    for place, (image_id, error) in spoilt.items():
-        objects.setdefault(image_id, []).append((place, error))
+    for place, (image_id, wrong) in spoilt.items():
+        objects.setdefault(image_id, []).append((place, wrong))
     kept_places = (place for place in range(len(object_lines)) if place not in spoilt)
     for place, one in zip(kept_places, data_set.objects, strict=True):
         objects.setdefault(one.image_id, []).append((place, one))
