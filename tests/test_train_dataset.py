@@ -328,6 +328,17 @@ def test_what_cannot_be_understood_in_coco_is_refused_with_its_line(tmp_path: Pa
         read(tmp_path)
 
 
+@pytest.mark.parametrize("constant", ["NaN", "-Infinity"])
+def test_what_is_no_number_is_named_with_its_line(tmp_path: Path, constant: str) -> None:
+    document = coco_document()
+    document["info"] = {"description": 'a "NaN" that is text'}
+    document["annotations"][3]["bbox"][2] = float(constant)
+    path = write_coco(tmp_path, dict(sorted(document.items(), key=lambda item: item[0] != "info")))
+    [line] = [number for number, text in enumerate(path.read_text().splitlines(), 1) if text.startswith(constant)]
+    with pytest.raises(InputError, match=rf"coco\.json:{line}: {constant} stands where a number belongs"):
+        read(tmp_path)
+
+
 def test_a_box_over_the_border_by_a_hair_is_cut(tmp_path: Path) -> None:
     document = coco_document()
     document["annotations"][3]["bbox"] = [-0.2, 0, 40.4, 15]

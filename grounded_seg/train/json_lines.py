@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 _PLACE = re.compile(r"\b(images|annotations|categories)\[(\d+)\]")
+_CONSTANT = re.compile(r"(?:NaN|-?Infinity)\b")
+_TEXT_OR_CONSTANT = re.compile(rf'"(?:[^"\\]|\\.)*"|({_CONSTANT.pattern})')
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -12,9 +14,13 @@ def with_line(path: Path, place: str) -> str:
     """Put the line in front of a place as `annotations[3]`; the file alone where the place can't be found.
 
     Args:
-        path: A JSON file that was read without a fault.
-        place: Text that holds such a place.
+        path: A JSON file that was read without a fault, but for a NaN in it.
+        place: Text that holds such a place, or begins with the constant that is no number.
     """
+    if _CONSTANT.match(place):
+        text = path.read_text(encoding="utf-8-sig")
+        first = next((found for found in _TEXT_OR_CONSTANT.finditer(text) if found[1]), None)
+        return f"{path}:{text.count(chr(10), 0, first.start()) + 1}: {place}" if first else f"{path}: {place}"
     found = _PLACE.search(place)
     lines = lines_of(path, found[1]) if found else []
     number = int(found[2]) if found else 0
