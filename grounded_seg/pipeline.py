@@ -189,9 +189,9 @@ class GroundedSegmenter:
         Args:
             images: The batch.
             prompts: What is asked about each.
-            batch_size: Images that the detector is given at least, so that each batch has the same shape: the last
-                bits of its numbers depend on that. The first image is repeated in place of those that are missing. The
-                segmenter looks at each image with boxes by itself, so that nothing has to be repeated for it.
+            batch_size: Images that the models are given at least, so that each batch has the same shape: the last bits
+                of their numbers depend on that. The first image is repeated in place of those that are missing, for
+                the segmenter without boxes.
 
         Raises:
             DeviceMemoryError: If that is too much for the device's memory.
@@ -203,9 +203,10 @@ class GroundedSegmenter:
         def find(some: Sequence[Image]) -> Sequence[SegmentedImage]:
             started = time.perf_counter()
             padded = [*some, *[some[0]] * (batch_size - len(some))]
-            detections = self._detector.detect(padded, prompts.prompts, prompts.class_names)[: len(some)]
+            detections = self._detector.detect(padded, prompts.prompts, prompts.class_names)
             detected = time.perf_counter()
-            found = self._segment_usable(some, detections)
+            wanted = [one if index < len(some) else () for index, one in enumerate(detections)]
+            found = self._segment_usable(padded, wanted)[: len(some)]
             seconds["detect"] += (detected - started) / len(images)
             seconds["segment"] += (time.perf_counter() - detected) / len(images)
             return found

@@ -21,7 +21,7 @@ from grounded_seg.segment import load_segmenter
 from grounded_seg.segment.frame import resized_boxes, resized_pixels, resized_size
 from grounded_seg.segment.sam import save_sam
 from grounded_seg.segment.sam_network import SamNetwork
-from grounded_seg.segment.segmenter import DECODER_BYTES, SamSegmenter
+from grounded_seg.segment.segmenter import DECODER_BYTES, ENCODER_IMAGES, SamSegmenter
 from grounded_seg.settings import SegmentSettings
 
 
@@ -167,6 +167,26 @@ def test_masks_are_the_same_to_the_bit_whatever_else_is_in_the_batch(
     watched = Watched(network)
     SamSegmenter(watched).segment(images, found)
     assert watched.encoded == [1] * 4
+
+
+def test_where_it_pays_images_are_encoded_together_and_every_call_has_one_shape(
+    network: SamNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [random_image(size, seed) for seed, size in enumerate(SIZES[:4])]
+    found = [random_detections(size, 2, seed) for seed, size in enumerate(SIZES[:4])]
+    found[1] = []
+    alone = SamSegmenter(network).segment(images, found)
+    monkeypatch.setitem(ENCODER_IMAGES, "cpu", 2)
+    watched = Watched(network)
+    together = SamSegmenter(watched).segment(images, found)
+    # Three images have boxes; the last call repeats one of them.
+    assert watched.encoded == [2, 2]
+    for one, expected in zip(together, alone, strict=True):
+        for first, second in zip(one.instances, expected.instances, strict=True):
+            assert first.mask is not None and second.mask is not None  # noqa: PT018
+            assert np.mean(mask_from_run_length(first.mask) == mask_from_run_length(second.mask)) >= 0.9999
+    SamSegmenter(watched).segment(images[:1], found[:1])
+    assert watched.encoded == [2, 2, 1]
 
 
 def test_no_boxes_at_all_call_no_model(network: SamNetwork) -> None:

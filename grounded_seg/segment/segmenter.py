@@ -1,6 +1,6 @@
 """`SamSegmenter`: boxes of a batch of images in, run-length encoded masks out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from grounded_seg.settings import SegmentSettings
 
 DECODER_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31, "mps": 1 << 30}
 """Memory of a chunk of boxes, by type of device: on a CPU what its caches and its allocator handle well."""
+ENCODER_IMAGES = {"cpu": 1, "cuda": 4, "mps": 4}
+"""Images in a call of the encoder, at most, by type of device: a CPU gains nothing by more than one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +47,10 @@ class SamSegmenter:
     def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
         """Turn each detection's box into a mask at its image's own size.
 
-        Each image with boxes goes through the encoder by itself, those without cost nothing. So every call of the
-        encoder has one shape, and an image's masks don't depend on which others of its batch have boxes, or could be
-        read. The boxes of one image share its embedding and go through the decoder in chunks of bounded memory. No
-        images in, no images out.
+        Images with boxes go through the encoder `ENCODER_IMAGES` at a time, those without cost nothing. Every call has
+        one shape, with an image repeated where one is missing, so an image's masks don't depend on which others of its
+        batch have boxes, or could be read. The boxes of one image share its embedding and go through the decoder in
+        chunks of bounded memory. No images in, no images out.
 
         Args:
             images: The batch.
@@ -73,12 +75,19 @@ class SamSegmenter:
         asked = [index for index, found in enumerate(detections) if found]
         remedy = "Lower --batch-size, or use --device cpu."
         with out_of_memory_as_device_error(f"segmenting {len(asked)} images", remedy):
-            for index in asked:
-                [embedding] = self._network.encode([images[index]])
+            embeddings = self._embeddings([images[index] for index in asked], len(images))
+            for index, embedding in zip(asked, embeddings, strict=True):
                 image = _PromptedImage(embedding, images[index].size, self._network.axes(images[index].size))
                 boxes_xyxy = torch.from_numpy(boxes[index]).to(self._network.device)
                 segmented[index] = self._segment_image(image, boxes_xyxy, detections[index])
         return segmented
+
+    def _embeddings(self, images: Sequence[Image], n_batch: int) -> Iterator[Any]:
+        """Encode some images of a batch of so many, in calls of one shape; more of them only as they are asked for."""
+        at_once = max(1, min(n_batch, ENCODER_IMAGES.get(self._network.device.type, ENCODER_IMAGES["cuda"])))
+        for start in range(0, len(images), at_once):
+            some = images[start : start + at_once]
+            yield from self._network.encode([*some, *[some[0]] * (at_once - len(some))])[: len(some)]
 
     def _segment_image(
         self, image: _PromptedImage, boxes_xyxy: torch.Tensor, detections: Sequence[Detection]
