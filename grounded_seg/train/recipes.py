@@ -15,6 +15,7 @@ import yaml
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train.settings import (
+    ADAPTER_ONLY,
     Logger,
     Method,
     OptimizerName,
@@ -114,6 +115,10 @@ def settings_from(
     if problems:
         where = f" ({file})" if file is not None else ""
         raise UsageError("; ".join(problems) + where)
+    if values.get("method") is Method.FULL:
+        # Settings of an adapter that only the recipe names aren't asked for; those given by hand are refused.
+        of_recipe = {key for key in ADAPTER_ONLY if key not in from_file and key not in given}
+        values = {key: value for key, value in values.items() if key not in of_recipe}
     models = ModelSettings(**{key: values.pop(key) for key in MODEL_KEYS if key in values})
     return TrainSettings(models=models, **values)
 
