@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_florence import make_network
 
-from grounded_seg.train.base import quantization_config
+from grounded_seg.detect.adapters import attach_adapter, merge_adapter
+from grounded_seg.train.base import own_card, quantization_config
 from grounded_seg.train.lora import make_trainable, n_trained
 from grounded_seg.train.schedules import make_optimizer, make_schedule, rex_share
 from grounded_seg.train.settings import Method, OptimizerName, Part, Quantization, Schedule, TrainSettings
@@ -30,7 +32,7 @@ def trained_names(model: torch.nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("more", [{}, {"dora": True}, {"rslora": True}, {"parts": frozenset(Part) - {Part.HEAD}}])
+@pytest.mark.parametrize("more", [{}, {"dora": True}, {"rslora": True}, {"parts": frozenset(Part)}])
 def test_a_fresh_adapter_changes_no_answer(more: dict[str, Any]) -> None:
     network = make_network()
     before = logits(network)
@@ -53,6 +55,26 @@ def test_parts_choose_the_layers() -> None:
     projector = trained_names(make_trainable(make_network(), settings(parts=frozenset({Part.PROJECTOR}))))
     assert len(projector) == 2
     assert all("image_projection" in name for name in projector)
+
+
+def test_an_adapter_on_the_head_loads_again_and_brings_no_base_weights(tmp_path: Path) -> None:
+    network = make_network()
+    model = make_trainable(network, settings(parts=frozenset({Part.HEAD})))
+    assert {name.split(".")[2] for name in trained_names(model)} == {"lm_head"}
+    before = network.get_input_embeddings().weight.clone()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path)
+    assert {key.rpartition("lm_head.")[2] for key in load_file(tmp_path / "adapter_model.safetensors")} == {
+        "lora_A.weight",
+        "lora_B.weight",
+    }
+    assert torch.equal(network.get_input_embeddings().weight, before)
+    tuned = logits(network.eval())
+    assert not torch.allclose(tuned, logits(make_network()), atol=1e-2)
+    assert torch.equal(logits(attach_adapter(make_network(), tmp_path)), tuned)
+    assert torch.allclose(logits(merge_adapter(make_network(), tmp_path)), tuned, atol=1e-4)
 
 
 def test_rank_and_alpha_are_as_in_the_paper() -> None:
@@ -122,6 +144,14 @@ def test_rex_is_its_packages() -> None:
     # It makes its first step when it is made.
     for step in range(1, 10):
         assert rex_share(step, n_warmup=0, n_steps=10) == pytest.approx(theirs.step())
+
+
+def test_each_process_has_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quantized base isn't moved any more once it is loaded."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert own_card(torch.device("cuda")) == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_card(torch.device("cuda:0")) == torch.device("cuda:3")
 
 
 def test_quantization_is_passed_through() -> None:

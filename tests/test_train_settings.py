@@ -53,6 +53,13 @@ def test_every_recipe_is_a_whole_set_of_settings(name: str) -> None:
     assert settings_from(name, None, PLACES).recipe == name
 
 
+def test_a_recipes_adapter_is_no_matter_to_full_tuning() -> None:
+    settings = settings_from("card", None, {**PLACES, "method": "full"})
+    assert (settings.method, settings.rank, settings.image_size) == (Method.FULL, TrainSettings.rank, 224)
+    with pytest.raises(UsageError, match="rank belongs to adapters"):
+        settings_from("card", None, {**PLACES, "method": "full", "rank": 64})
+
+
 @pytest.mark.parametrize("ending", ["yaml", "toml", "json"])
 def test_a_file_stands_over_the_recipe_and_under_what_is_given(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"settings.{ending}"
@@ -147,9 +154,11 @@ def test_all_values_of_another_type_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ({"parts": frozenset({Part.HEAD})}, "an adapter can't tune"),
         ({"parts": frozenset()}, "nothing would be trained"),
         ({"method": Method.FULL, "dora": True}, "dora belongs to adapters"),
+        ({"method": Method.FULL, "rank": 8, "dropout": 0.0}, "rank belongs to adapters.*dropout belongs to adapters"),
+        ({"prompt_form": PromptForm.OD, "negatives": ("cat",)}, "negatives are asked one at a time"),
+        ({"retention": Path("known.json"), "report": False}, "retention is measured in the report"),
     ],
 )
 def test_what_does_not_go_together_is_refused(more: dict[str, Any], what: str) -> None:

@@ -1,6 +1,7 @@
 """Which of Florence-2's weights learn: an adapter beside them, or parts of the model itself."""
 
 from collections.abc import Collection
+from functools import partial
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -12,6 +13,7 @@ _TARGETS = {
     Part.LANGUAGE: r"language_model\..*\.(?:q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
     Part.VISION: r"vision_tower\..*\.(?:qkv|proj|fc1|fc2)",
     Part.PROJECTOR: r"multi_modal_projector\.image_projection",
+    Part.HEAD: r"lm_head",
 }
 """Linear layers of each part, by the ends of their names in the native class."""
 
@@ -33,7 +35,7 @@ def lora_config(settings: TrainSettings) -> LoraConfig:
         use_rslora=settings.rslora,
         use_dora=settings.dora,
         # peft wants the expression to match a module's whole name.
-        target_modules=rf".*\.(?:{targets})",
+        target_modules=rf"(?:.*\.)?(?:{targets})",
     )
 
 
@@ -43,7 +45,8 @@ def make_trainable(
     """Prepare a network to be trained: everything but what the settings name is frozen.
 
     Args:
-        network: Changed in place. The adapter's layers are put into it, so that it is the tuned model itself.
+        network: Changed in place. The adapter's layers are put into it, so that it is the tuned model itself. Where an
+            adapter tunes the head, the head gets a matrix of its own beside the word embeddings'.
         settings: Method, parts, and for an adapter its rank and the rest. Its first weights come from torch's seed; it
             changes no answer before the first step.
 
@@ -56,7 +59,12 @@ def make_trainable(
         enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if settings.method is Method.LORA:
-        return get_peft_model(network, lora_config(settings))
+        if Part.HEAD in settings.parts:
+            _untie_head(network)
+        model = get_peft_model(network, lora_config(settings))
+        # peft would put the base's own head into every checkpoint, unasked.
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+        return model
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(_part_of(name) in settings.parts)
     return network
@@ -79,6 +87,12 @@ def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str,
         {"params": [one for one in learning if one.dim() > 1], "weight_decay": weight_decay},
         {"params": [one for one in learning if one.dim() <= 1], "weight_decay": 0.0},
     ]
+
+
+def _untie_head(network: Florence2ForConditionalGeneration) -> None:
+    head = network.lm_head
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    network.config.tie_word_embeddings = False
 
 
 def _part_of(name: str) -> Part | None:

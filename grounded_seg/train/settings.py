@@ -33,7 +33,7 @@ class Part(StrEnum):
     PROJECTOR = "projector"
     """The layer that turns what was seen into tokens."""
     HEAD = "head"
-    """Word embeddings and output head, one matrix: only with full tuning."""
+    """What turns states into words: with full tuning the word embeddings too, which are the same matrix."""
 
 
 class PromptForm(StrEnum):
@@ -76,6 +76,10 @@ class Logger(StrEnum):
 
     TENSORBOARD = "tensorboard"
     WANDB = "wandb"
+
+
+ADAPTER_ONLY = ("rank", "alpha", "dropout", "rslora", "dora")
+"""Settings that full tuning has no use for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,19 +223,18 @@ def _contradictions(settings: TrainSettings) -> list[str]:
     problems = []
     if not settings.parts:
         problems.append("parts is empty, so nothing would be trained; name language, vision, projector or head")
-    if settings.method is Method.LORA and Part.HEAD in settings.parts:
-        problems.append(
-            "parts has head, which an adapter can't tune: it is the word embeddings too; leave it out, or take "
-            "method full"
-        )
     if settings.method is Method.FULL:
         problems += [
             f"{name} belongs to adapters; leave it out, or take method lora"
-            for name, is_set in (("rslora", settings.rslora), ("dora", settings.dora))
-            if is_set
+            for name in ADAPTER_ONLY
+            if getattr(settings, name) != getattr(TrainSettings, name)
         ]
         if settings.quantization is not Quantization.NONE:
             problems.append("a quantized base can't be trained itself; take method lora")
+    if settings.negatives and settings.prompt_form is PromptForm.OD:
+        problems.append("negatives are asked one at a time, and prompt-form od asks for all at once; leave one out")
+    if settings.retention is not None and not settings.report:
+        problems.append("retention is measured in the report, which is off; leave one out")
     return problems
 
 
