@@ -1,11 +1,12 @@
 """Figures of a validation on made-up answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from grounded_seg.records import Detection, ImageSize
-from grounded_seg.train.metrics import Answered, figures_of, normalised_edit_distance
+from grounded_seg.train.metrics import Answered, figures_of, lower_is_better, normalised_edit_distance
 from grounded_seg.train.questions import all_questions, class_question
 from grounded_seg.train.records import BoxExample, LabelledBox, Question, TextExample
 from grounded_seg.train.settings import PromptForm
@@ -69,3 +70,20 @@ def test_further_metrics_take_part() -> None:
     answer = Answered(class_question(EMPTY, "car"), "")
     figures = figures_of([answer], [lambda answered: {"n": float(len(answered))}])
     assert figures == {"absent_rate": 0.0, "n": 1.0}
+
+
+class Misses:
+    """A metric of which less is better, as its attribute says."""
+
+    lower_is_better = True
+
+    def __call__(self, answered: Sequence[Answered], /) -> dict[str, float]:
+        return {"misses": float(sum(not one.detections for one in answered))}
+
+
+def test_a_metric_says_that_less_of_it_is_better() -> None:
+    def hits(answered: Sequence[Answered], /) -> dict[str, float]:
+        return {"hits": float(sum(bool(one.detections) for one in answered))}
+
+    silence = [Answered(class_question(IMAGE, "car"), "")]
+    assert lower_is_better([Misses(), hits], silence) == {"misses"}

@@ -1,12 +1,14 @@
 """When a training validates, saves and stops, and what it writes down."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from grounded_seg.errors import UsageError
+from grounded_seg.train.curves import draw_losses
 from grounded_seg.train.folder import MetricsLog, Row
 from grounded_seg.train.settings import TrainSettings
 from grounded_seg.train.validation import Validation
@@ -50,13 +52,33 @@ class Rhythm(TrainerCallback):  # type: ignore[misc]
 
 
 class Keeper(TrainerCallback):  # type: ignore[misc]
-    """Writes the figures down, and the weights whenever they are the best so far."""
+    """Writes the figures down and draws them, and keeps the weights whenever they are the best so far."""
 
-    def __init__(self, log: MetricsLog, best_metric: str, save_best: SaveBest, watcher: Watcher | None) -> None:
+    def __init__(
+        self,
+        log: MetricsLog,
+        picture: Path,
+        best_metric: str,
+        save_best: SaveBest,
+        on_start: Callable[[], None],
+        watcher: Watcher,
+    ) -> None:
         self._log = log
+        self._picture = picture
         self._best_metric = best_metric
         self._save_best = save_best
+        self._on_start = on_start
         self._watcher = watcher
+
+    def on_train_begin(self, _args: object, _state: object, _control: object, **_: Any) -> None:
+        """Leave the first traces: the library has made optimizer and schedule, so that nothing is refused any more."""
+        self._on_start()
+        self._log.start()
+
+    def on_evaluate(self, _args: object, state: TrainerState, _control: object, **_: Any) -> None:
+        """Draw the curves so far."""
+        if state.is_world_process_zero:
+            draw_losses(self._log.rows, self._picture)
 
     def on_log(
         self,
@@ -82,8 +104,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         self._log.add(row)
         if not state.is_world_process_zero:
             return
-        if self._watcher is not None:
-            self._watcher(row)
+        self._watcher(row)
         best = self._log.best(self._best_metric)
         if best is not None and best["step"] == state.global_step and f"valid_{self._best_metric}" in row:
             self._save_best()

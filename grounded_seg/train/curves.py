@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from grounded_seg.run_folder import as_output_error
@@ -16,7 +17,7 @@ def draw_losses(rows: Sequence[Row], path: Path) -> None:
 
     Args:
         rows: Of `metrics.jsonl`.
-        path: Where to; nothing is written where matplotlib isn't installed, and the log says so.
+        path: Where to, whole or not at all; the log says so once where matplotlib isn't installed.
 
     Raises:
         OutputError: If it can't be written.
@@ -24,7 +25,7 @@ def draw_losses(rows: Sequence[Row], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        _LOG.warning("%s isn't drawn: it needs a package, pip install 'grounded-seg[train]'.", path)
+        _say_missing(path)
         return
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
@@ -36,5 +37,13 @@ def draw_losses(rows: Sequence[Row], path: Path) -> None:
     axes.set_ylabel("loss per token")
     axes.set_ylim(bottom=0)
     axes.legend()
+    part = path.with_suffix(".part")
     with as_output_error():
-        figure.savefig(path)
+        figure.savefig(part, format="png")
+        part.replace(path)
+
+
+@cache
+def _say_missing(path: Path) -> None:
+    """Say it once, although a training draws again and again."""
+    _LOG.warning("%s isn't drawn: it needs a package, pip install 'grounded-seg[train]'.", path)

@@ -1,7 +1,8 @@
 """The folder of a training: what lies where, the log of its figures, and which checkpoint to go on from."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from grounded_seg.train.settings import Method
 Row = Mapping[str, float]
 """Figures of one moment, with its `step` and `epoch`."""
 
+_SURROUNDINGS = ("device", "dtype", "threads", "processes")
+"""What sums are rounded by, and with several processes what a step sees."""
 _MAY_CHANGE = frozenset({"output", "log_to", "report", "retention", "workers", "keep", "recipe", "offline"})
 """Settings that no loss depends on."""
-_LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
+LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
+"""Among the built-in figures."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class TrainFolder:
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"{self.root} is a file; name a folder with -o")
         own = (self.adapter, self.model, self.metrics, self.report, self.manifest, self.checkpoints)
-        used = [path.name for path in own if path.exists()]
+        used = [path.name for path in own if path.is_file() or (path.is_dir() and any(path.iterdir()))]
         if used:
             raise UsageError(
                 f"{self.root} already holds {', '.join(used)}; add --resume to go on with it, or name another folder "
@@ -80,10 +84,10 @@ class TrainFolder:
             )
 
     def check_same(self, manifest: Mapping[str, Any]) -> None:
-        """Refuse to go on with a training of other settings, on another base or other data.
+        """Refuse to go on with a training of other settings, on another base or other data, or where losses differ.
 
         Args:
-            manifest: `settings`, `base` and `data` of the training that would go on.
+            manifest: Of the training that would go on.
 
         Raises:
             UsageError: If there is no training to go on with, or something differs; it names what.
@@ -94,6 +98,7 @@ class TrainFolder:
             changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
             changed = [key for key in changed if key not in _MAY_CHANGE]
             changed += [part for part in ("base", "data") if known[part]["sha256"] != manifest[part]["sha256"]]
+            changed += _moved(known, manifest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self.root} holds no training to go on with; leave --resume out") from error
         if changed:
@@ -124,22 +129,44 @@ class TrainFolder:
         part.replace(self.manifest)
 
 
+def _moved(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what differs in device, number format, threads and processes, as far as both say so."""
+    names = [name for name in _SURROUNDINGS if name in known and name in now]
+    # Which of several cards it is changes nothing, and beside a card the CPU's threads don't either.
+    kinds = [str(one.get("device")).partition(":")[0] for one in (known, now)]
+    return [
+        f"{name} (was {known[name]}, is {now[name]})"
+        for name in names
+        if (kinds[0] != kinds[1] if name == "device" else known[name] != now[name])
+        and (name != "threads" or "cpu" in kinds)
+    ]
+
+
 class MetricsLog:
     """`metrics.jsonl`, kept in memory as well: a line for each step's loss, and for each validation."""
 
-    def __init__(self, path: Path, up_to_step: int = 0, *, writes: bool = True) -> None:
-        """Read what is there and cut off what came after the checkpoint that is gone on from.
+    def __init__(
+        self,
+        path: Path,
+        up_to_step: int = 0,
+        *,
+        writes: bool = True,
+        lower_is_better: Collection[str] = LOWER_IS_BETTER,
+    ) -> None:
+        """Read what is there, up to the checkpoint that is gone on from.
 
         Args:
             path: The file; there need not be one.
             up_to_step: The checkpoint's step; 0 to start anew.
             writes: Off where another process of the same training writes the file.
+            lower_is_better: The figures of which the lowest is the best.
 
         Raises:
             InputError: If a line of the kept part is damaged.
         """
         self._path = path
         self._writes = writes
+        self._lower_is_better = lower_is_better
         self.rows: list[Row] = []
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and up_to_step else []
         for number, line in enumerate(lines, start=1):
@@ -153,13 +180,20 @@ class MetricsLog:
                     break
                 raise InputError(f"{path}:{number}: this is no line of figures; train anew") from error
             self.rows.append(row)
-        with as_output_error():
-            if not writes:
-                return
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-            part.replace(path)
+
+    @as_output_error()
+    def start(self) -> None:
+        """Cut off in the file what came after the checkpoint, or begin an empty one.
+
+        Raises:
+            OutputError: If it can't be written.
+        """
+        if not self._writes:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        part.replace(self._path)
 
     def add(self, row: Row) -> None:
         """Write a line.
@@ -174,13 +208,22 @@ class MetricsLog:
             file.write(json.dumps(row) + "\n")
 
     def best(self, metric: str) -> Row | None:
-        """Give the validation with the best value of a figure, the first of equal ones; None before there is any."""
+        """Give the validation with the best value of a figure; None before there is any.
+
+        Of equal ones it is the one with the lowest loss, then the first: while nothing is found at all, AP is 0 and the
+        loss alone tells that something is being learnt.
+        """
         key = f"valid_{metric}"
         rows = [row for row in self.rows if key in row]
-        sign = -1 if metric in _LOWER_IS_BETTER else 1
-        return max(rows, key=lambda row: sign * row[key], default=None)
+        return max(rows, key=lambda row: (self._goodness(metric, row), -row.get("valid_loss", math.inf)), default=None)
 
     def epochs_since_best(self, metric: str) -> float:
-        """Count the epochs from the best value of a figure to the last line; 0 before there is any."""
-        best = self.best(metric)
-        return 0.0 if best is None else self.rows[-1]["epoch"] - best["epoch"]
+        """Count the epochs from the first best value of a figure to the last line; 0 before there is any."""
+        rows = [row for row in self.rows if f"valid_{metric}" in row]
+        if not rows:
+            return 0.0
+        return self.rows[-1]["epoch"] - max(rows, key=lambda row: self._goodness(metric, row))["epoch"]
+
+    def _goodness(self, metric: str, row: Row) -> float:
+        value = row[f"valid_{metric}"]
+        return -value if metric in self._lower_is_better else value

@@ -23,7 +23,11 @@ class Answered:
 
 
 class Metric(Protocol):
-    """A figure, or several, of a validation. Any function with this signature is one."""
+    """A figure, or several, of a validation. Any function with this signature is one.
+
+    The highest value is the best; a metric with a true attribute `lower_is_better` says the opposite of all its
+    figures.
+    """
 
     def __call__(self, answered: Sequence[Answered], /) -> Mapping[str, float]:
         """Give each figure by its name; none where the answers have nothing to measure."""
@@ -88,6 +92,11 @@ def figures_of(answered: Sequence[Answered], metrics: Sequence[Metric] = ()) -> 
     for metric in (*BUILT_IN, *metrics):
         found.update(metric(answered))
     return found
+
+
+def lower_is_better(metrics: Sequence[Metric], answered: Sequence[Answered]) -> set[str]:
+    """Name the figures of these metrics, on these answers, of which the lowest is the best."""
+    return {name for one in metrics if getattr(one, "lower_is_better", False) for name in one(answered)}
 
 
 def _as_coco(answered: Sequence[Answered]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -16,9 +16,9 @@ from grounded_seg.runtime import n_threads, versions
 from grounded_seg.train.arguments import arguments
 from grounded_seg.train.augment import augmentation_for
 from grounded_seg.train.callbacks import Keeper, Rhythm, Watcher
-from grounded_seg.train.folder import MetricsLog, TrainFolder
+from grounded_seg.train.folder import LOWER_IS_BETTER, MetricsLog, TrainFolder
 from grounded_seg.train.lora import make_trainable, n_trained
-from grounded_seg.train.metrics import Answered, figures_of
+from grounded_seg.train.metrics import Answered, figures_of, lower_is_better
 from grounded_seg.train.questions import all_prompts, all_questions, split_plan, training_plan
 from grounded_seg.train.records import Question, TrainingData
 from grounded_seg.train.samples import AnswerWriter, ImageStore, QuestionDataset
@@ -80,17 +80,18 @@ class PreparedTraining:
         images = list(dict.fromkeys(example.image for example in data.valid.examples))[: settings.eval_images]
         examples = [example for example in data.valid.examples if example.image in images]
         self._asked = all_questions(examples, all_prompts(data, settings), settings.prompt_form)
-        self.best_metric = self._chosen_metric()
+        # The figures that silence to all questions has are those that every validation will have.
+        silence = [Answered(question, "") for question in self._asked]
+        self._lower_is_better = LOWER_IS_BETTER | lower_is_better(settings.metrics, silence)
+        self.best_metric = self._chosen_metric({"loss", *figures_of(silence, settings.metrics)})
         self.n_trained = 0
 
-    def _chosen_metric(self) -> str:
-        """Take the figure that chooses the best, one that silence to all questions would have as well.
+    def _chosen_metric(self, names: set[str]) -> str:
+        """Take the figure that chooses the best.
 
         Raises:
             UsageError: If there is no such figure.
         """
-        silence = [Answered(question, "") for question in self._asked]
-        names = {"loss", *figures_of(silence, self._settings.metrics)}
         chosen = self._settings.best_metric or ("AP" if "AP" in names else "loss")
         if chosen not in names:
             raise UsageError(f"there is no figure {chosen!r} to choose the best by, only {', '.join(sorted(names))}")
@@ -113,11 +114,17 @@ class PreparedTraining:
             "device": str(self._device),
             "dtype": str(self._dtype).removeprefix("torch."),
             "threads": n_threads(),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "versions": asdict(versions()),
         }
 
-    def run(self, *, resume: bool, watcher: Watcher | None) -> MetricsLog:
+    def run(self, *, resume: bool, on_start: Callable[[], None], watcher: Watcher) -> MetricsLog:
         """Train to the end, or on from the last checkpoint; give the figures of all steps.
+
+        Args:
+            resume: Go on.
+            on_start: Called when all is checked, right before the first step and the first file.
+            watcher: Told each row of figures.
 
         Raises:
             UsageError: If a logger or an optimizer isn't installed, the warm-up is too long, or the loss breaks down.
@@ -130,7 +137,7 @@ class PreparedTraining:
         checkpoint = self._folder.last_checkpoint() if resume else None
         args = arguments(settings, self._folder, self._device, self._dtype)
         step = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
-        log = MetricsLog(self._folder.metrics, step, writes=is_first_process())
+        log = MetricsLog(self._folder.metrics, step, writes=is_first_process(), lower_is_better=self._lower_is_better)
         if checkpoint is not None and self._is_patient_no_more(log):
             return log
         images, writer = ImageStore(settings.image_size), AnswerWriter(self._florence)
@@ -149,7 +156,7 @@ class PreparedTraining:
             QuestionDataset(self._plan, writer, images, augmentation, settings.seed),
             validation,
             [
-                Keeper(log, self.best_metric, self._saver(model, log), watcher),
+                Keeper(log, self._folder.loss_picture, self.best_metric, self._saver(model, log), on_start, watcher),
                 Rhythm(settings, validation, log, self.best_metric),
             ],
         )

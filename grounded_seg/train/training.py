@@ -46,7 +46,7 @@ def train(
     settings: TrainSettings,
     *,
     resume: bool = False,
-    watcher: Watcher | None = None,
+    watcher: Watcher = lambda _row: None,
     progress: Progress = lambda _done, _all: None,
 ) -> TrainReport:
     """Train a detector on a data set, and compare it with its base.
@@ -100,7 +100,7 @@ class _Learnt:
         return int(self.log.rows[-1]["step"]) if self.log.rows else 0
 
 
-def _learn(settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher | None) -> _Learnt:
+def _learn(settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher) -> _Learnt:
     """Check all that can be checked before, and train."""
     device = resolve_device(settings.models.device)
     if device.type == "cuda" and device.index:
@@ -120,9 +120,15 @@ def _learn(settings: TrainSettings, folder: TrainFolder, *, resume: bool, watche
     if resume:
         folder.check_same(manifest)
     if is_first:
+        for line in data.notes:
+            _LOG.info("%s", line)
         for line in fault_lines(data.faults):
             _LOG.warning("%s", line)
-        folder.write_manifest(manifest | {"status": "running"})
+
+    def on_start() -> None:
+        if is_first:
+            folder.write_manifest(manifest | {"status": "running"})
+
     with out_of_memory_as_device_error("training", "Lower --batch-size, or add --gradient-checkpointing."):
-        log = training.run(resume=resume, watcher=watcher)
+        log = training.run(resume=resume, on_start=on_start, watcher=watcher)
     return _Learnt(data, manifest, log, log.best(training.best_metric) or {}, training.n_trained)
