@@ -5,9 +5,10 @@
 Weights are random (their spread scaled so that no layer fades out), times don't depend on them. Both sides run in this
 process, one after the other: once to warm up, then the median of three. Masks and scores of the float32 path are held
 against the official ones. The encoder's time is that of one image, ours of as many at a time as --images says: the
-segmenter gives it one on a CPU, and up to four on a GPU. Beside the times of the networks stands what a large matrix product of this machine allows.
-Post-processing is compared on blob-shaped logits put in at the decoder's output of both sides, because random weights
-give confetti. Peak memory is measured in processes of its own, also with many boxes on one image.
+segmenter gives it one on a CPU, and up to four on a GPU. Beside the times of the networks stands what a large matrix
+product of this machine allows. Post-processing is compared on blob-shaped logits put in at the decoder's output of
+both sides, because random weights give confetti. Peak memory is measured in processes of its own, also with many boxes
+on one image.
 """
 
 import argparse
