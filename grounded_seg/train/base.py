@@ -1,5 +1,6 @@
 """The bare base that a training starts from."""
 
+import os
 from dataclasses import replace
 
 import torch
@@ -46,13 +47,18 @@ def load_base(base: LocatedWeights, settings: TrainSettings, device: torch.devic
     network = Florence2ForConditionalGeneration.from_pretrained(
         base.path,
         quantization_config=quantization_config(settings.quantization),
-        device_map={"": device},
+        device_map={"": own_card(device)},
         local_files_only=True,
     )
     florence.network = prepare_model_for_kbit_training(
         network, use_gradient_checkpointing=settings.gradient_checkpointing
     )
     return florence
+
+
+def own_card(device: torch.device) -> torch.device:
+    """Give the card of this process: `torchrun` starts one for each card and numbers them."""
+    return torch.device(device.type, int(os.environ.get("LOCAL_RANK", device.index or 0)))
 
 
 def quantization_config(quantization: Quantization) -> BitsAndBytesConfig:

@@ -69,10 +69,13 @@ def images_of(file: Path) -> Path:
     return beside if beside.is_dir() else file.parent
 
 
-def write_test_file(examples: Sequence[BoxExample], classes: Sequence[str], folder: TrainFolder) -> tuple[Path, Path]:
-    """Write the test split as a COCO file, which `eval` takes as well; give it and the folder of its images."""
+def write_test_file(examples: Sequence[BoxExample], prompts: Sequence[str], folder: TrainFolder) -> tuple[Path, Path]:
+    """Write the test split as a COCO file, which `eval` takes as well; give it and the folder of its images.
+
+    Every prompt is a category, those for what is on none of the images too: presence is measured on all of them.
+    """
     root = Path(os.path.commonpath([str(one.image.resolve().parent) for one in examples]))
-    ids = {name: number for number, name in enumerate(classes, start=1)}
+    ids = {name: number for number, name in enumerate(prompts, start=1)}
     document: dict[str, list[dict[str, Any]]] = {
         "images": [],
         "categories": [{"id": number, "name": name} for name, number in ids.items()],

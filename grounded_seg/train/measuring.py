@@ -15,6 +15,7 @@ from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.metrics import Answered, figures_of
 from grounded_seg.train.questions import all_prompts, all_questions
 from grounded_seg.train.records import Question
+from grounded_seg.train.row_lengths import without_long_rows
 from grounded_seg.train.samples import ImageStore
 from grounded_seg.train.settings import Method, TrainSettings
 
@@ -24,7 +25,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Ask a model all questions of a split and take the figures that a validation has.
 
-    Every image with boxes is asked about every class, there or not, as `grounded-seg eval` does.
+    Every image with boxes is asked about every class, there or not, as `grounded-seg eval` does. What was trained sees
+    images squeezed as in its training, the base sees them whole.
 
     Args:
         settings: Those of the training: data set, its split, base, device, form of the questions, further metrics.
@@ -40,21 +42,29 @@ def evaluate(
         WeightsError, DeviceError: As for a run.
     """
     data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
-    examples = data.splits[split].examples
-    if not examples:
+    if not data.splits[split].examples:
         raise InputError(f"{settings.dataset} has no rows in its split {split}; name another one")
-    questions = all_questions(examples, all_prompts(data, settings), settings.prompt_form)
-    return figures_of(ask(settings, result, questions), settings.metrics)
+    florence = load_trained(settings, result)
+    # As in the training, which couldn't take them in either.
+    data = without_long_rows(data, florence, settings)
+    questions = all_questions(data.splits[split].examples, all_prompts(data, settings), settings.prompt_form)
+    return figures_of(_asked(florence, settings, result, questions), settings.metrics)
 
 
 def ask(settings: TrainSettings, result: Path | None, questions: Sequence[Question]) -> list[Answered]:
-    """Ask a model questions; arguments and errors as for `evaluate`."""
-    florence = load_trained(settings, result)
+    """Ask a model questions that it can take in; arguments and errors as for `evaluate`."""
+    return _asked(load_trained(settings, result), settings, result, questions)
+
+
+def _asked(
+    florence: FlorenceModel, settings: TrainSettings, result: Path | None, questions: Sequence[Question]
+) -> list[Answered]:
     device = resolve_device(settings.models.device)
     dtype = resolve_dtype(settings.models.dtype, device)
     with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
         florence.network.to(device=device, dtype=dtype)
-        return list(answered(florence, questions, ImageStore(settings.image_size)))
+        # The base wasn't trained on squeezed images, and no run would squeeze them for it.
+        return list(answered(florence, questions, ImageStore(settings.image_size if result else None)))
 
 
 def load_trained(settings: TrainSettings, result: Path | None) -> FlorenceModel:

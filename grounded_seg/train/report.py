@@ -11,7 +11,7 @@ from grounded_seg.train.comparison import Pair, Progress, images_of, pair_on, wr
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measuring import ask
 from grounded_seg.train.metrics import Answered, figures_of
-from grounded_seg.train.questions import all_questions
+from grounded_seg.train.questions import all_prompts, all_questions
 from grounded_seg.train.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.settings import PromptForm, TrainSettings
 from grounded_seg.train.side_by_side import picture_rows, shown_of_answers, shown_of_pair
@@ -47,7 +47,7 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     parts = [f"# {folder.root.name}\n", f"Base: {_base_name(settings)}. Test split: {len(data.test.examples)} rows."]
     figures: dict[str, Any] = {}
     if as_run and boxed:
-        file, images = write_test_file(boxed, data.classes, folder)
+        file, images = write_test_file(boxed, all_prompts(data, settings), folder)
         pair = pair_on(file, images, settings, progress)
         parts += _boxes_part(pair, images, folder)
         figures |= {name: {"base": base, "tuned": tuned} for name, base, tuned in _figure_rows(pair)}
@@ -128,7 +128,7 @@ def _answers_part(
     examples: Sequence[Example], data: TrainingData, settings: TrainSettings, folder: TrainFolder
 ) -> tuple[list[str], dict[str, Any]]:
     """Compare answers to questions that `run` doesn't ask: as pictures where they are boxes, else as texts."""
-    questions = all_questions(examples, data.classes, settings.prompt_form)
+    questions = all_questions(examples, all_prompts(data, settings), settings.prompt_form)
     before, after = (ask(settings, result, questions) for result in (None, folder.result(settings.method)))
     base, tuned = (figures_of(side, settings.metrics) for side in (before, after))
     parts = ["## Answers", _table(_FIGURES, [(name, *_change(base.get(name), tuned.get(name))) for name in tuned])]
