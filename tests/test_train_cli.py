@@ -98,7 +98,7 @@ def test_what_is_left_out_is_told(base: Path, tmp_path: Path) -> None:
     [
         (["--rank", "0", "--lr", "-1"], 2, "rank is 0"),
         (["--recipe", "cake"], 2, "cake"),
-        (["--parts", "head"], 2, "an adapter can't tune"),
+        (["--parts", ""], 2, "nothing would be trained"),
         (["--parts", "heart"], 2, "language, vision, projector, head"),
         (["--resume"], 2, "no training to go on with"),
         (["--strict"], 3, "_annotations.coco.json:"),
@@ -125,9 +125,11 @@ def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("grounded_seg.train.dry_run.dry_run", look)
     words = ["train", tmp_path, "-o", tmp_path / "run", "--preset", "demo", "--recipe", "caption", "--dry-run"]
     assert invoke(*words).exit_code == invoke(*words, "--no-augment", "--epochs", "7").exit_code == 3
+    assert invoke(*words, "--no-gradient-checkpointing").exit_code == 3
     assert [(one.gradient_checkpointing, one.augment, one.epochs) for one in seen] == [
         (True, True, 2),
         (True, False, 7),
+        (False, True, 2),
     ]
 
 
