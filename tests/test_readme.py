@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 import grounded_seg
 from grounded_seg.cli import main
-from grounded_seg.pipeline import GroundedSegmenter, PromptedResult
+from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.results import PromptedResult
 from grounded_seg.weights.presets import preset_table
 
 ROOT = Path(__file__).resolve().parent.parent
