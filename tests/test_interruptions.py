@@ -35,3 +35,23 @@ def test_merge_runs_keeps_nothing_and_says_nothing_of_it(monkeypatch: pytest.Mon
     monkeypatch.setattr("grounded_seg.merge.merge_runs", interrupt)
     result = CliRunner().invoke(main, ["merge-runs", "a", "b", "-o", "ab"])
     assert (result.exit_code, result.stderr.strip()) == (130, "error: interrupted")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "says"),
+    [
+        ("", "error: interrupted"),
+        (
+            "checkpoint-4",
+            "error: interrupted; checkpoints are kept, and the same command with --resume goes on (tuned)",
+        ),
+    ],
+)
+def test_train_names_the_way_on_where_there_is_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("grounded_seg.train.training.train", interrupt)
+    (tmp_path / "tuned" / "checkpoints" / checkpoint).mkdir(parents=True)
+    result = CliRunner().invoke(main, ["train", "data", "-o", "tuned"])
+    assert (result.exit_code, result.stderr.strip()) == (130, says)

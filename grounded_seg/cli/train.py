@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import EnumChoice
 from grounded_seg.cli.run import DEMO_NOTE
+from grounded_seg.errors import InterruptionError
 from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import Method, OptimizerName, PromptForm, Quantization, Schedule, TrainSettings
@@ -132,7 +133,13 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
         def progress(n_done: int, n_all: int) -> None:
             bar()(n_done, n_all)
 
-        report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
+        try:
+            report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
+        except KeyboardInterrupt as interrupt:
+            if not any((settings.output / "checkpoints").glob("checkpoint-*")):
+                raise
+            told = "checkpoints are kept, and the same command with --resume goes on"
+            raise InterruptionError(f"interrupted; {told} ({settings.output})") from interrupt
     _show_report(report)
     return 0
 
