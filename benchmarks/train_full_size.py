@@ -1,6 +1,6 @@
 """Training at full size with random weights: seconds a step, images/s and peak memory, beside a plain loop.
 
-    python benchmarks/train_full_size.py FOLDER [--size base] [--steps 1] [--batch-size 1] [--device cpu]
+    python benchmarks/train_full_size.py FOLDER [--size base] [--steps 4] [--batch-size 1] [--device cpu]
     python benchmarks/train_full_size.py FOLDER --size large --recipe card --steps 20 --batch-size 8 --device cuda
 
 The plain loop is what one would write by hand: the native forward pass, an image for every question, AdamW, the same
@@ -130,7 +130,7 @@ def main() -> None:
     options.add_argument("folder", type=Path)
     options.add_argument("--size", choices=("tiny", "base", "large"), default="base")
     options.add_argument("--recipe", choices=("card", "quick"))
-    options.add_argument("--steps", type=int, default=1)
+    options.add_argument("--steps", type=int, default=4)
     options.add_argument("--batch-size", type=int, default=1)
     options.add_argument("--device", default="cpu")
     options.add_argument("--way", choices=("trainer", "plain"), help="for the script itself")
