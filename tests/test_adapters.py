@@ -8,13 +8,8 @@ from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_florence import logits, make_network
 
-from grounded_seg.detect.adapters import (
-    attach_adapter,
-    attach_adapters,
-    check_adapter_base,
-    merge_adapter,
-    write_adapter_base,
-)
+from grounded_seg.detect.adapter_record import check_adapter_base, write_adapter_base
+from grounded_seg.detect.adapters import attach_adapter, attach_adapters, merge_adapter
 from grounded_seg.detect.checkpoint import load_network
 from grounded_seg.errors import UsageError, WeightsError
 from grounded_seg.weights.locate import LocatedWeights

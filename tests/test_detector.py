@@ -13,7 +13,7 @@ from test_adapters import save_adapter
 from tiny_florence import make_image, make_tokenizer, save_tiny_florence
 
 from grounded_seg.detect import AdaptedDetector, FlorenceDetector, load_detector
-from grounded_seg.detect.adapters import write_adapter_base
+from grounded_seg.detect.adapter_record import write_adapter_base
 from grounded_seg.detect.ask import ask
 from grounded_seg.detect.florence import GeneratedAnswer
 from grounded_seg.detect.scores import ScoreRule, TokenEvidence

@@ -15,7 +15,8 @@ from tiny_florence import logits, make_image, make_network, save_tiny_florence
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from grounded_seg.cli import main
-from grounded_seg.detect.adapters import attach_adapter, write_adapter_base
+from grounded_seg.detect.adapter_record import write_adapter_base
+from grounded_seg.detect.adapters import attach_adapter
 from grounded_seg.detect.checkpoint import load_florence, load_network
 from grounded_seg.detect.native_folder import convert, merge_model
 from grounded_seg.detect.tasks import TASKS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from grounded_seg.detect.adapters import trained_image_size, write_adapter_base
+from grounded_seg.detect.adapter_record import trained_image_size, write_adapter_base
 from grounded_seg.errors import OutputError, WeightsError
 from grounded_seg.train.saved import weights_as_output_error
 from grounded_seg.weights.locate import LocatedWeights

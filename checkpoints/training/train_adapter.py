@@ -23,7 +23,7 @@ from torch import nn
 from train_detector import UNTAUGHT
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.adapters import write_adapter_base
+from grounded_seg.detect.adapter_record import write_adapter_base
 from grounded_seg.weights.hashes import sha256_of_weights
 from grounded_seg.weights.locate import LocatedWeights
 

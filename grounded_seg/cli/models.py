@@ -82,7 +82,7 @@ def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_
     """
     set_up_messages(debug=debug)
     # These import torch, which takes seconds.
-    from grounded_seg.detect.adapters import check_adapter_base
+    from grounded_seg.detect.adapter_record import check_adapter_base
     from grounded_seg.detect.native_folder import merge_model
 
     weights, tuned = _located(base, "BASE", offline=offline), _located(adapter, "ADAPTER", offline=offline)

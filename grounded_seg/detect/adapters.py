@@ -3,14 +3,10 @@
 An adapter that was trained on Florence-2's first implementation is rewritten on the way, see `older_adapter`.
 """
 
-import json
-import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -21,13 +17,8 @@ from transformers import Florence2ForConditionalGeneration
 from grounded_seg.detect.older_adapter import Adapter, is_older_adapter, native_adapter
 from grounded_seg.errors import UsageError, WeightsError
 from grounded_seg.weights.files import ADAPTER_FILE
-from grounded_seg.weights.locate import LocatedWeights
 from grounded_seg.weights.strict_loading import described, first_line, named
 
-_LOG = logging.getLogger(__name__)
-
-BASE_RECORD = "grounded_seg.json"
-"""The file beside peft's own that says which base an adapter was trained on."""
 CONFIG_FILE, TENSORS_FILE = "adapter_config.json", ADAPTER_FILE
 """peft's own files."""
 _INPUT_EMBEDDINGS = frozenset({"shared", "embed_tokens"})
@@ -35,78 +26,6 @@ _INPUT_EMBEDDINGS = frozenset({"shared", "embed_tokens"})
 _HEAD = "lm_head"
 _FROZEN_HEAD = "base_model.model.lm_head.base_layer.weight"
 """The base's own head, which peft puts into the file of an adapter that tunes the head, unasked."""
-
-
-@dataclass(frozen=True)
-class AdapterBase:
-    """The model that an adapter was trained on."""
-
-    id: str
-    """Hub id, or the name that the folder was given by."""
-    revision: str | None
-    """Commit on the hub, where it came from there."""
-    sha256: str
-    """Of the weights, see `weights.hashes.sha256_of_weights`: what decides."""
-
-
-def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, Any] | None = None) -> None:
-    """Record beside tuned weights which base they were trained on, for `check_adapter_base`.
-
-    Args:
-        adapter: The folder.
-        base: What was trained on.
-        facts: What else is to be known: `image_size` is read by `trained_image_size`, the rest is for people.
-    """
-    record = AdapterBase(id=base.name, revision=base.revision, sha256=base.sha256)
-    content = {"base": asdict(record), **(facts or {})}
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    (adapter / BASE_RECORD).write_text(text, encoding="utf-8")
-
-
-def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: bool = False) -> None:
-    """Refuse an adapter that says it was trained on other weights; warn in the log where it doesn't say.
-
-    Args:
-        adapter: A folder as peft writes it, with or without our record.
-        base: The model it is about to be put on.
-        allow_mismatch: Only warn of other weights.
-
-    Raises:
-        WeightsError: If it was trained on other weights, or its record is damaged.
-    """
-    path = adapter / BASE_RECORD
-    if not path.is_file():
-        _LOG.warning("The adapter %s doesn't say which base it was trained on; taking %s.", adapter, base.name)
-        return
-    try:
-        trained_on = AdapterBase(**json.loads(path.read_text(encoding="utf-8"))["base"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged ({error!r}); delete it to load the adapter unchecked") from error
-    if trained_on.sha256 == base.sha256:
-        return
-    commit = f" at {trained_on.revision}" if trained_on.revision else ""
-    mismatch = f"the adapter {adapter} was trained on {trained_on.id}{commit}, and {base.name} has other weights"
-    if not allow_mismatch:
-        raise WeightsError(
-            f"{mismatch}; give that base with --detector, or --allow-base-mismatch to try it all the same"
-        )
-    _LOG.warning("Going on although %s.", mismatch)
-
-
-def trained_image_size(folder: Path) -> int | None:
-    """Read from our record beside tuned weights which square their images were squeezed to, in pixels; None for none.
-
-    Raises:
-        WeightsError: If the record is damaged.
-    """
-    path = folder / BASE_RECORD
-    if not path.is_file():
-        return None
-    try:
-        side = json.loads(path.read_text(encoding="utf-8")).get("image_size")
-        return None if side is None else int(side)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is damaged ({error!r}); copy it from where the weights were trained") from error
 
 
 def attach_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> PeftModel:
@@ -141,7 +60,7 @@ def attach_adapters(network: Florence2ForConditionalGeneration, adapters: Mappin
             raise UsageError(f"the adapter's name {name!r} has a dot; give it another one")
         found = read_adapter(folder)
         if any(_HEAD in key.split(".") for key in found.tensors):
-            _untie_head(network)
+            untie_head(network)
             _drop_frozen_head(folder, found.tensors, network)
         try:
             with _quiet_peft():
@@ -220,7 +139,7 @@ def _tensors(adapter: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path} can't be read ({error})") from error
 
 
-def _untie_head(network: Florence2ForConditionalGeneration) -> None:
+def untie_head(network: Florence2ForConditionalGeneration) -> None:
     """Give the head a matrix of its own, so that tuning it leaves the words of encoder and decoder alone."""
     if network.lm_head.weight is network.get_input_embeddings().weight:
         network.lm_head.weight = torch.nn.Parameter(network.lm_head.weight.detach().clone())

@@ -10,7 +10,8 @@ import torch
 
 from grounded_seg.boxes import array_from_boxes, kept_after_suppression
 from grounded_seg.compiled import compile_encoder, compile_failure_as_device_error
-from grounded_seg.detect.adapters import check_adapter_base, merge_adapter, trained_image_size
+from grounded_seg.detect.adapter_record import check_adapter_base, trained_image_size
+from grounded_seg.detect.adapters import merge_adapter
 from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.florence import MAX_NEW_TOKENS, FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.named_adapters import named_adapters

@@ -8,7 +8,8 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.adapters import attach_adapters, trained_image_size
+from grounded_seg.detect.adapter_record import trained_image_size
+from grounded_seg.detect.adapters import attach_adapters
 from grounded_seg.errors import UsageError
 
 

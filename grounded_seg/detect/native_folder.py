@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import BartTokenizer, CLIPImageProcessor, Florence2ForConditionalGeneration, Florence2Processor
 
-from grounded_seg.detect.adapters import BASE_RECORD, CONFIG_FILE, TENSORS_FILE, merge_adapter, read_adapter
+from grounded_seg.detect.adapter_record import BASE_RECORD
+from grounded_seg.detect.adapters import CONFIG_FILE, TENSORS_FILE, merge_adapter, read_adapter
 from grounded_seg.detect.checkpoint import has_older_layout, load_network
 from grounded_seg.detect.fillers import GROUNDING_FILLERS
 from grounded_seg.detect.older_adapter import is_older_adapter

@@ -7,6 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
+from grounded_seg.detect.adapters import untie_head
 from grounded_seg.train.settings import Method, Part, TrainSettings
 
 _TARGETS = {
@@ -60,7 +61,7 @@ def make_trainable(
         enable({"use_reentrant": False})
     if settings.method is Method.LORA:
         if Part.HEAD in settings.parts:
-            _untie_head(network)
+            untie_head(network)
         model = get_peft_model(network, lora_config(settings))
         # peft would put the base's own head into every checkpoint, unasked.
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
@@ -87,12 +88,6 @@ def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str,
         {"params": [one for one in learning if one.dim() > 1], "weight_decay": weight_decay},
         {"params": [one for one in learning if one.dim() <= 1], "weight_decay": 0.0},
     ]
-
-
-def _untie_head(network: Florence2ForConditionalGeneration) -> None:
-    head = network.lm_head
-    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    network.config.tie_word_embeddings = False
 
 
 def _part_of(name: str) -> Part | None:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from grounded_seg.detect.adapters import check_adapter_base, merge_adapter
+from grounded_seg.detect.adapter_record import check_adapter_base
+from grounded_seg.detect.adapters import merge_adapter
 from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.florence import FlorenceModel
 from grounded_seg.errors import InputError

@@ -12,7 +12,8 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.adapters import CONFIG_FILE, write_adapter_base
+from grounded_seg.detect.adapter_record import write_adapter_base
+from grounded_seg.detect.adapters import CONFIG_FILE
 from grounded_seg.detect.native_folder import save_with_processor
 from grounded_seg.errors import OutputError
 from grounded_seg.run_folder import as_output_error

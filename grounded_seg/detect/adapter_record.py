@@ -1,0 +1,88 @@
+"""What lies beside tuned weights: which base they were trained on, and on images of which size."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.errors import WeightsError
+from grounded_seg.weights.locate import LocatedWeights
+
+_LOG = logging.getLogger(__name__)
+
+BASE_RECORD = "grounded_seg.json"
+"""The file beside peft's own that says which base an adapter was trained on."""
+
+
+@dataclass(frozen=True)
+class AdapterBase:
+    """The model that an adapter was trained on."""
+
+    id: str
+    """Hub id, or the name that the folder was given by."""
+    revision: str | None
+    """Commit on the hub, where it came from there."""
+    sha256: str
+    """Of the weights, see `weights.hashes.sha256_of_weights`: what decides."""
+
+
+def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, Any] | None = None) -> None:
+    """Record beside tuned weights which base they were trained on, for `check_adapter_base`.
+
+    Args:
+        adapter: The folder.
+        base: What was trained on.
+        facts: What else is to be known: `image_size` is read by `trained_image_size`, the rest is for people.
+    """
+    record = AdapterBase(id=base.name, revision=base.revision, sha256=base.sha256)
+    content = {"base": asdict(record), **(facts or {})}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (adapter / BASE_RECORD).write_text(text, encoding="utf-8")
+
+
+def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: bool = False) -> None:
+    """Refuse an adapter that says it was trained on other weights; warn in the log where it doesn't say.
+
+    Args:
+        adapter: A folder as peft writes it, with or without our record.
+        base: The model it is about to be put on.
+        allow_mismatch: Only warn of other weights.
+
+    Raises:
+        WeightsError: If it was trained on other weights, or its record is damaged.
+    """
+    path = adapter / BASE_RECORD
+    if not path.is_file():
+        _LOG.warning("The adapter %s doesn't say which base it was trained on; taking %s.", adapter, base.name)
+        return
+    try:
+        trained_on = AdapterBase(**json.loads(path.read_text(encoding="utf-8"))["base"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged ({error!r}); delete it to load the adapter unchecked") from error
+    if trained_on.sha256 == base.sha256:
+        return
+    commit = f" at {trained_on.revision}" if trained_on.revision else ""
+    mismatch = f"the adapter {adapter} was trained on {trained_on.id}{commit}, and {base.name} has other weights"
+    if not allow_mismatch:
+        raise WeightsError(
+            f"{mismatch}; give that base with --detector, or --allow-base-mismatch to try it all the same"
+        )
+    _LOG.warning("Going on although %s.", mismatch)
+
+
+def trained_image_size(folder: Path) -> int | None:
+    """Read from our record beside tuned weights which square their images were squeezed to, in pixels; None for none.
+
+    Raises:
+        WeightsError: If the record is damaged.
+    """
+    path = folder / BASE_RECORD
+    if not path.is_file():
+        return None
+    try:
+        side = json.loads(path.read_text(encoding="utf-8")).get("image_size")
+        return None if side is None else int(side)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is damaged ({error!r}); copy it from where the weights were trained") from error
