@@ -15,11 +15,15 @@ from tokenizers import Tokenizer
 from grounded_seg.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.cli import main
 from grounded_seg.coco.schema import xywh_from_xyxy
+from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.masks import coco_from_run_length, run_length_from_mask
 from grounded_seg.pipeline import GroundedSegmenter, PromptedResult
 from grounded_seg.records import Image
 from grounded_seg.scenes import QuestionKind, Scene, Split, ask, render_scene
+from grounded_seg.train.questions import class_question
+from grounded_seg.train.records import BoxExample, LabelledBox
+from grounded_seg.train.samples import AnswerWriter
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "checkpoints" / "demo"
@@ -104,6 +108,23 @@ def test_it_finds_what_is_there(demo: GroundedSegmenter, scenes: list[Scene]) ->
 def test_it_leaves_alone_what_is_not_there(demo: GroundedSegmenter, scenes: list[Scene]) -> None:
     found = [len(result.instances) for result, _ in answers(demo, scenes, QuestionKind.UNKNOWN)]
     assert np.mean(np.array(found) > 0) < 0.2
+
+
+def test_training_writes_labels_as_the_base_does(scenes: list[Scene]) -> None:
+    base = load_florence(DEMO / "detector")
+    writer = AnswerWriter(base)
+    n_answers = 0
+    for scene in scenes[:4]:
+        features = base.encode_images([as_image(scene)])
+        for kind in {one.kind for one in scene.objects} - {"car"}:
+            boxes = tuple(LabelledBox(kind, one.box_xyxy) for one in scene.objects if one.kind == kind)
+            question = class_question(BoxExample(Path("scene.png"), scene.size, boxes, "scene:1"), kind)
+            [answer] = base.answer(features, [question.text])
+            n_label = len(base.vocabulary.encode(f" {kind}")) - 2
+            if len(answer.token_ids) > 1:
+                n_answers += 1
+                assert list(answer.token_ids[:n_label]) == writer.answer_ids(question)[:n_label]
+    assert n_answers > 5
 
 
 def test_cars_need_the_adapter(demo: GroundedSegmenter) -> None:

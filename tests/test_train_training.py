@@ -26,8 +26,8 @@ from grounded_seg.train import TrainSettings, evaluate, train
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.lora import make_trainable
-from grounded_seg.train.questions import class_question
-from grounded_seg.train.records import BoxExample
+from grounded_seg.train.questions import class_question, positive_questions
+from grounded_seg.train.records import BoxExample, LabelledBox, TextExample
 from grounded_seg.train.row_lengths import without_long_rows
 from grounded_seg.train.samples import AnswerWriter, Collator, ImageStore, Sample
 from grounded_seg.train.settings import Logger, Method, Part, PromptForm
@@ -49,6 +49,16 @@ def steady(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"] |= {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spaced(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same base, saying that it puts a space before each label."""
+    folder = tmp_path_factory.mktemp("spaced") / "base"
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"space_before_labels": True}))
     return folder
 
 
@@ -202,20 +212,43 @@ def test_answers_begin_and_end_as_the_models_own_do(base: Path) -> None:
     assert ids == [florence.vocabulary.bos_id, florence.vocabulary.eos_id]
 
 
-def test_full_tuning_leaves_a_model_that_loads(base: Path, dataset: Path, tmp_path: Path) -> None:
+def test_labels_begin_as_in_the_models_own_answers(base: Path, spaced: Path) -> None:
+    boxes = (LabelledBox("red", (0, 0, 5, 5)), LabelledBox("red", (5, 5, 10, 10)), LabelledBox("green", (1, 0, 5, 5)))
+    example = BoxExample(Path("a"), ImageSize(10, 10), boxes, "a:1")
+    [all_at_once] = positive_questions(example, PromptForm.OD)
+    text = TextExample(Path("a"), ImageSize(10, 10), "?", "red<loc_1>", "a:2")
+    questions = (class_question(example, "red"), all_at_once, class_question(example, "blue"))
+    for folder, space in ((base, ""), (spaced, " ")):
+        florence = load_florence(folder)
+        words = florence.vocabulary.encode
+        expected = [
+            f"{space}red<loc_0><loc_0><loc_500><loc_500><loc_500><loc_500><loc_999><loc_999>",
+            f"{space}red<loc_0><loc_0><loc_500><loc_500><loc_500><loc_500><loc_999><loc_999>"
+            f"{space}green<loc_100><loc_0><loc_500><loc_500>",
+            "",
+            "red<loc_1>",
+        ]
+        written = [
+            AnswerWriter(florence).answer_ids(one) for one in (*questions, *positive_questions(text, PromptForm.CLASS))
+        ]
+        assert written == [words(one) for one in expected]
+
+
+def test_full_tuning_leaves_a_model_that_loads(spaced: Path, dataset: Path, tmp_path: Path) -> None:
     settings = tiny_settings(
         dataset,
         tmp_path / "run",
-        base,
+        spaced,
         method=Method.FULL,
         parts=frozenset(Part),
         max_steps=2,
         gradient_checkpointing=True,
     )
     report = train(settings)
-    tuned, bare = load_florence(report.result), load_florence(base)
+    tuned, bare = load_florence(report.result), load_florence(spaced)
     assert report.result == tmp_path / "run" / "model"
     assert tuned.rules == bare.rules
+    assert tuned.rules.space_before_labels
     assert bare.network.config._attn_implementation == "sdpa"
     assert not torch.equal(tuned.network.lm_head.weight, bare.network.lm_head.weight)
     evaluate(settings, report.result)

@@ -54,6 +54,7 @@ def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
         "forced_eos_token_id": ids["/s"],
     }
     config = Florence2Config(vision_config=vision, text_config=text, image_token_id=ids["image"])
+    config.space_before_labels = True  # what `train` has to know of this model
     model = Florence2ForConditionalGeneration(config)
     model.set_attn_implementation("eager")  # the only one that tells where it looks
     with torch.no_grad():

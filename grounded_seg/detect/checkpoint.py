@@ -140,4 +140,5 @@ def _own_rules(network: Florence2ForConditionalGeneration) -> AnswerRules:
         forced_last_id=own.forced_eos_token_id,
         stop_beams_early=own.early_stopping or False,
         length_penalty=1.0 if own.length_penalty is None else own.length_penalty,
+        space_before_labels=bool(getattr(network.config, "space_before_labels", False)),
     )

@@ -37,6 +37,8 @@ class AnswerRules:
     stop_beams_early: bool | str
     length_penalty: float
     """transformers' `early_stopping` and `length_penalty`: when beam search stops and whether it likes long answers."""
+    space_before_labels: bool = False
+    """Whether this model puts a space before each label, which published models don't; what is taught to it has to."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """From examples to questions and their answers, as `run` asks and as Florence-2 writes them."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from grounded_seg.train.settings import PromptForm, TrainSettings
 
 _CLASS_TASK = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
 _OD_QUESTION = TASKS["OD"].question()
+_BEFORE_LABEL = re.compile(r"(^|<loc_\d+>)(?!<loc_\d+>|$)")
 
 
 def answer_from_boxes(boxes: Sequence[LabelledBox], size: ImageSize) -> str:
@@ -31,6 +33,15 @@ def answer_from_boxes(boxes: Sequence[LabelledBox], size: ImageSize) -> str:
     for place in sorted(range(len(boxes)), key=lambda place: bins[place].tolist()):
         groups.setdefault(boxes[place].label, []).append(place)
     return "".join(label + text_from_bins(bins[places]) for label, places in groups.items())
+
+
+def with_spaced_labels(answer: str) -> str:
+    """Put a space before each label of an answer, for models that were taught so.
+
+    >>> with_spaced_labels("wheel<loc_0><loc_0><loc_9><loc_9>car<loc_5><loc_2><loc_9><loc_6>")
+    ' wheel<loc_0><loc_0><loc_9><loc_9> car<loc_5><loc_2><loc_9><loc_6>'
+    """
+    return _BEFORE_LABEL.sub(r"\1 ", answer)
 
 
 def positive_questions(example: Example, form: PromptForm) -> tuple[Question, ...]:

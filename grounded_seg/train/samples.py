@@ -15,8 +15,8 @@ from grounded_seg.detect.vocabulary import Vocabulary
 from grounded_seg.images import read_image
 from grounded_seg.records import Image
 from grounded_seg.train.augment import Augmentation
-from grounded_seg.train.questions import QuestionPlan
-from grounded_seg.train.records import Question
+from grounded_seg.train.questions import QuestionPlan, with_spaced_labels
+from grounded_seg.train.records import BoxExample, Question
 
 IGNORED = -100
 """Label of padding, which the loss leaves out."""
@@ -68,6 +68,7 @@ class AnswerWriter:
         self._vocabulary: Vocabulary = model.vocabulary
         first = model.rules.forced_first_id
         self._lead = [] if first is None else [first]
+        self._space_before_labels = model.rules.space_before_labels
         self.room = int(model.network.config.text_config.max_position_embeddings)
         """Longest answer in tokens."""
 
@@ -76,8 +77,15 @@ class AnswerWriter:
         return self._vocabulary.encode(question.text)
 
     def answer_ids(self, question: Question) -> list[int]:
-        """Give what the decoder is to say: words and `</s>`, after the token that the model's answers begin with."""
-        return [*self._lead, *self._vocabulary.encode(question.answer)[1:]]
+        """Give what the decoder is to say: words and `</s>`, after the token that the model's answers begin with.
+
+        Labels begin as they do in the model's own answers: a token that it never said is one that an adapter, which
+        leaves the output layer alone, can hardly make likely.
+        """
+        answer = question.answer
+        if self._space_before_labels and isinstance(question.example, BoxExample):
+            answer = with_spaced_labels(answer)
+        return [*self._lead, *self._vocabulary.encode(answer)[1:]]
 
 
 class QuestionDataset(Dataset[Sample]):
