@@ -91,8 +91,9 @@ def main() -> None:
         print(f"{name}: {one['minutes']:.1f} minutes, {one['steps']} steps")
         print(f"  {UNKNOWN} box AP         {kinds[UNKNOWN]['base']:.3f} -> {kinds[UNKNOWN]['tuned']:.3f}")
         print(f"  known kinds, worst    {min(known):+.3f}, mean {sum(known) / len(known):+.3f}")
-        absent = one["absent prompts with a box"]
-        print(f"  absent prompts        {absent['base']:.3f} -> {absent['tuned']:.3f}")
+        for what in ("present", "absent"):
+            share = one[f"{what} prompts with a box"]
+            print(f"  {what} prompts with a box {share['base']:.3f} -> {share['tuned']:.3f}")
     if chosen.output:
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
 

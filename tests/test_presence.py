@@ -26,7 +26,8 @@ def sam3(n_truths: list[int], n_answers: list[int], n_right: list[int]) -> dict[
     recall = hits / (hits + (truths - right)[there].sum() + 1e-4)
     f1 = 2 * precision * recall / (precision + recall + 1e-4)
     mcc = (tp * tn - fp * fn) / ((float(tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5 + 1e-6)
-    return {"IL_FPR": fp / (fp + tn + 1e-6), "IL_MCC": mcc, "cgF1_50": f1 * mcc}
+    recalled = tp / (tp + fn + 1e-6)
+    return {"IL_recall": recalled, "IL_FPR": fp / (fp + tn + 1e-6), "IL_MCC": mcc, "cgF1_50": f1 * mcc}
 
 
 def summary_of(document: Any, predicted: Any, threshold: float = 0.3, asked: Any = None) -> Any:
@@ -41,7 +42,7 @@ def test_figures_by_hand() -> None:
     found = results((1, 1, HERE, 0.9), (3, 1, HERE, 0.9), (1, 2, FAR, 0.9))
     summary = summary_of(document, found)
     assert (summary.n_positive, summary.n_negative) == (2, 4)
-    assert pytest.approx(2 / 4) == summary.IL_FPR
+    assert (summary.IL_recall, summary.IL_FPR) == (1 / 2, 2 / 4)
     # Yes: 1 right, 2 wrong; no: 2 right, 1 wrong.
     assert pytest.approx((1 * 2 - 2 * 1) / np.sqrt(3 * 2 * 4 * 3)) == summary.IL_MCC
     # Of positive questions: one object found of two, nothing wrong.
@@ -58,8 +59,9 @@ def test_perfect_and_empty_answers() -> None:
 
 def test_a_box_below_the_threshold_is_no_answer() -> None:
     document = truth((1, 1, HERE))
-    assert summary_of(document, results((1, 2, FAR, 0.29))).IL_FPR == 0
-    assert summary_of(document, results((1, 2, FAR, 0.3))).IL_FPR == 1
+    for score, answered in ((0.29, 0), (0.3, 1)):
+        assert answered == summary_of(document, results((1, 2, FAR, score))).IL_FPR
+        assert summary_of(document, results((1, 1, HERE, score))).IL_recall == answered
 
 
 def test_only_what_was_asked_counts() -> None:

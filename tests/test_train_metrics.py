@@ -27,7 +27,7 @@ def test_right_answers_are_one_and_silence_about_absent_things_is_zero() -> None
         Answered(class_question(IMAGE, "dog"), "", (found("dog", DOG.box_xyxy),)),
         Answered(class_question(EMPTY, "dog"), ""),
     ]
-    assert figures_of(answers) == pytest.approx({"AP": 1.0, "AP50": 1.0, "absent_rate": 0.0})
+    assert figures_of(answers) == pytest.approx({"AP": 1.0, "AP50": 1.0, "present_rate": 1.0, "absent_rate": 0.0})
 
 
 def test_half_of_the_classes_found_is_half_the_precision() -> None:
@@ -35,7 +35,7 @@ def test_half_of_the_classes_found_is_half_the_precision() -> None:
         Answered(class_question(IMAGE, "car"), "", (found("car", CAR.box_xyxy),)),
         Answered(class_question(IMAGE, "dog"), ""),
     ]
-    assert figures_of(answers) == pytest.approx({"AP": 0.5, "AP50": 0.5})
+    assert figures_of(answers) == pytest.approx({"AP": 0.5, "AP50": 0.5, "present_rate": 0.5})
 
 
 def test_a_box_for_an_absent_thing_counts_from_the_threshold_on() -> None:
@@ -44,10 +44,15 @@ def test_a_box_for_an_absent_thing_counts_from_the_threshold_on() -> None:
     assert figures_of([sure, unsure, Answered(question, ""), Answered(question, "")])["absent_rate"] == 0.25
 
 
+def test_precision_only_ranks_but_a_present_thing_has_to_reach_the_threshold() -> None:
+    answer = Answered(class_question(IMAGE, "car"), "", (found("car", CAR.box_xyxy, 0.003),))
+    assert figures_of([answer]) == pytest.approx({"AP": 1.0, "AP50": 1.0, "present_rate": 0.0})
+
+
 def test_all_classes_in_one_answer_go_by_their_labels() -> None:
     [question] = all_questions([IMAGE], (), PromptForm.OD)
     answer = Answered(question, "", (found("car", CAR.box_xyxy), found("dog", DOG.box_xyxy)))
-    assert figures_of([answer]) == pytest.approx({"AP": 1.0, "AP50": 1.0})
+    assert figures_of([answer]) == pytest.approx({"AP": 1.0, "AP50": 1.0, "present_rate": 1.0})
     swapped = Answered(question, "", (found("dog", CAR.box_xyxy), found("car", DOG.box_xyxy)))
     assert figures_of([swapped])["AP"] == 0.0
 

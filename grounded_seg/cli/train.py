@@ -86,7 +86,10 @@ def _choice(kind: type[StrEnum]) -> EnumChoice:
 @_setting("--eval-steps", "Steps between validation losses; 0 for epochs only.", type=int)
 @_setting("--save-steps", "Steps between checkpoints; 0 for epochs only.", type=int)
 @_setting("--keep", "Checkpoints kept.", type=int)
-@_setting("--best-metric", "Figure that chooses the best: AP, AP50, loss, absent_rate, exact_match, edit_distance.")
+@_setting(
+    "--best-metric",
+    "Figure that chooses the best: AP, AP50, present_rate, absent_rate, loss, exact_match, edit_distance.",
+)
 @_setting("--patience", "Stop after so many epochs without a better one.", type=int)
 @_setting("--eval-images", "Images of the validation that answers are generated for.", type=int)
 @_setting("--log-to", "Further loggers: tensorboard, wandb.", metavar="A,B")

@@ -26,6 +26,8 @@ class PresenceSummary:
     """Questions about something that is there."""
     n_negative: int
     """Questions about something that isn't."""
+    IL_recall: float | None
+    """Share of the positive questions that were answered yes."""
     IL_FPR: float | None
     """Share of the negative questions that were answered yes."""
     IL_MCC: float | None
@@ -122,6 +124,7 @@ def presence_summary(
     return PresenceSummary(
         n_positive=round(n_positive),
         n_negative=round(n_negative),
+        IL_recall=true_yes / n_positive if n_positive else None,
         IL_FPR=false_yes / n_negative if n_negative else None,
         IL_MCC=None if mcc is None else float(mcc),
         pmF1=None if f1 is None else float(f1.mean()),

@@ -35,8 +35,8 @@ def evaluate(
         split: What is asked about.
 
     Returns:
-        `AP`, `AP50`, `absent_rate` where there are boxes; `exact_match`, `edit_distance` where there are texts; and
-        those of `settings.metrics`.
+        `AP`, `AP50`, `present_rate`, `absent_rate` where there are boxes; `exact_match`, `edit_distance` where there
+        are texts; and those of `settings.metrics`.
 
     Raises:
         InputError: If the data set can't be used, or the split is empty.

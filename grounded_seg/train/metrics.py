@@ -47,14 +47,18 @@ def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def absent_rate(answered: Sequence[Answered]) -> Mapping[str, float]:
-    """Measure the share of questions about absent things that get a box at the score threshold that `run` has."""
+def found_rate(answered: Sequence[Answered]) -> Mapping[str, float]:
+    """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`.
+
+    At the score threshold that `run` has by default: precision only ranks, and is as good where no score comes near it.
+    """
     threshold = DetectSettings().score_threshold
-    absent = [one for one in answered if isinstance(one.question.example, BoxExample) and not one.question.answer]
-    if not absent:
-        return {}
-    n_fired = sum(any(box.score >= threshold for box in one.detections) for one in absent)
-    return {"absent_rate": n_fired / len(absent)}
+    fired: dict[str, list[bool]] = {"present_rate": [], "absent_rate": []}
+    for one in answered:
+        if isinstance(one.question.example, BoxExample):
+            name = "present_rate" if one.question.answer else "absent_rate"
+            fired[name].append(any(box.score >= threshold for box in one.detections))
+    return {name: sum(some) / len(some) for name, some in fired.items() if some}
 
 
 def text_match(answered: Sequence[Answered]) -> Mapping[str, float]:
@@ -83,7 +87,7 @@ def normalised_edit_distance(one: str, other: str) -> float:
     return row[-1] / max(len(one), len(other))
 
 
-BUILT_IN: tuple[Metric, ...] = (box_precision, absent_rate, text_match)
+BUILT_IN: tuple[Metric, ...] = (box_precision, found_rate, text_match)
 
 
 def figures_of(answered: Sequence[Answered], metrics: Sequence[Metric] = ()) -> dict[str, float]:

@@ -74,7 +74,7 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
     return [
         "## Test split",
         _figure_table(pair),
-        f"Absent prompts count from a score of {pair.base.scores.score_threshold:g} on.",
+        f"A box counts as an answer to a prompt from a score of {pair.base.scores.score_threshold:g} on.",
         "### Retention, class by class",
         f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} on.",
         _class_table(pair),
@@ -99,6 +99,7 @@ def _figure_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
                 ("mask AP", "masks", "AP"),
             )
         ),
+        ("present prompts with a box", base.presence.IL_recall, tuned.presence.IL_recall),
         ("absent prompts with a box", base.presence.IL_FPR, tuned.presence.IL_FPR),
     ]
 
