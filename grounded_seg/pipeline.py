@@ -140,7 +140,10 @@ class GroundedSegmenter:
         Raises:
             UsageError, WeightsError, DeviceError: As for `from_preset`.
         """
+        from grounded_seg.detect.adapter_record import check_questions
+
         found = found or find_models(models, boxes_only=boxes_only, progress=progress)
+        check_questions((found.adapter or found.detector).path)
         detector, segmenter = load_models(found, detect, segment, allow_base_mismatch=models.allow_base_mismatch)
         return cls(detector, segmenter, tiles=tiles, detect=detect, loaded=found)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from grounded_seg.detect.adapter_record import trained_image_size, write_adapter_base
+from grounded_seg.detect.adapter_record import check_questions, trained_image_size, write_adapter_base
 from grounded_seg.errors import OutputError, WeightsError
 from grounded_seg.train.saved import weights_as_output_error
 from grounded_seg.weights.locate import LocatedWeights
@@ -46,3 +46,21 @@ def test_a_damaged_record_is_one_message(tmp_path: Path, text: str) -> None:
     (tmp_path / "grounded_seg.json").write_text(text)
     with pytest.raises(WeightsError, match=r"grounded_seg\.json is damaged"):
         trained_image_size(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "hint"),
+    [
+        ({"prompt_form": "od", "classes": ["fig"]}, "all classes in one answer; it may find little"),
+        ({"prompt_form": "class", "classes": []}, "answer with text; it may find little"),
+        ({"prompt_form": "class", "classes": ["fig"]}, ""),
+        ({}, ""),
+    ],
+)
+def test_who_learnt_other_questions_than_run_asks_is_named(
+    tmp_path: Path, facts: dict[str, object], hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_adapter_base(tmp_path, BASE, facts)
+    check_questions(tmp_path)
+    assert hint in caplog.text
+    assert bool(caplog.records) == bool(hint)

@@ -34,7 +34,8 @@ def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, 
     Args:
         adapter: The folder.
         base: What was trained on.
-        facts: What else is to be known: `image_size` is read by `trained_image_size`, the rest is for people.
+        facts: What else is to be known: `image_size` is read by `trained_image_size`, `prompt_form` and `classes` by
+            `check_questions`, the rest is for people.
     """
     record = AdapterBase(id=base.name, revision=base.revision, sha256=base.sha256)
     content = {"base": asdict(record), **(facts or {})}
@@ -78,11 +79,47 @@ def trained_image_size(folder: Path) -> int | None:
     Raises:
         WeightsError: If the record is damaged.
     """
+    side = _facts(folder).get("image_size")
+    try:
+        return None if side is None else int(side)
+    except (ValueError, TypeError) as error:
+        raise _damaged(folder, error) from error
+
+
+def check_questions(folder: Path) -> None:
+    """Warn in the log where tuned weights learnt other questions than those for one class each, which `run` asks.
+
+    Raises:
+        WeightsError: If the record is damaged.
+    """
+    facts = _facts(folder)
+    if facts.get("prompt_form", "class") != "class":
+        taught, way = "to name all classes in one answer", "grounded-seg ask OD IMAGE"
+    elif "classes" in facts and not facts["classes"]:
+        taught, way = "to answer with text", "grounded-seg ask TASK IMAGE"
+    else:
+        return
+    _LOG.warning("%s was trained %s; it may find little when asked for one thing: try %s.", folder, taught, way)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Read the record; empty where there is none.
+
+    Raises:
+        WeightsError: If it is damaged.
+    """
     path = folder / BASE_RECORD
     if not path.is_file():
-        return None
+        return {}
     try:
-        side = json.loads(path.read_text(encoding="utf-8")).get("image_size")
-        return None if side is None else int(side)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is damaged ({error!r}); copy it from where the weights were trained") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("no object in it")
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    return content
+
+
+def _damaged(folder: Path, error: Exception) -> WeightsError:
+    path = folder / BASE_RECORD
+    return WeightsError(f"{path} is damaged ({error!r}); copy it from where the weights were trained")
