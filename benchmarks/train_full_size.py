@@ -113,7 +113,10 @@ def by_hand(chosen: argparse.Namespace) -> dict[str, float]:
 
 
 def measured(chosen: argparse.Namespace, moments: list[float], started: float) -> dict[str, float]:
-    """Seconds of a step (without the first, where there are more), questions/s, and peak memory in GB."""
+    """Seconds of a step (without the first, where there are more), images/s, and peak memory in GB.
+
+    An image counts once for each question about it, although the trainer encodes it once a batch.
+    """
     import torch
 
     # Until the first step the trainer also reads the data and loads the model.
@@ -121,7 +124,7 @@ def measured(chosen: argparse.Namespace, moments: list[float], started: float) -
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if chosen.device.startswith("cuda"):
         peak = torch.cuda.max_memory_allocated()
-    return {"step_s": whole, "questions_per_s": chosen.batch_size / whole, "peak_gb": peak / 1e9}
+    return {"step_s": whole, "images_per_s": chosen.batch_size / whole, "peak_gb": peak / 1e9}
 
 
 def main() -> None:
@@ -148,7 +151,7 @@ def main() -> None:
         figures[way] = json.loads((chosen.folder / f"{way}.json").read_text())
     print(f"{chosen.size}, {chosen.steps} steps of {chosen.batch_size} questions on {chosen.device}")
     for way, one in figures.items():
-        speed = f"{one['step_s']:7.2f} s a step  {one['questions_per_s']:6.2f} questions/s"
+        speed = f"{one['step_s']:7.2f} s a step  {one['images_per_s']:6.2f} images/s"
         print(f"{way:8}  {speed}  {one['peak_gb']:5.1f} GB")
     if chosen.output:
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
