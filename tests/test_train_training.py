@@ -283,8 +283,10 @@ def test_all_classes_at_once_are_drawn_side_by_side(base: Path, dataset: Path, t
     run = tmp_path / "run"
     settings = tiny_settings(dataset, run, base, max_steps=1, prompt_form=PromptForm.OD, report=True, retention=None)
     train(settings)
-    assert "![truth](report/001-truth.jpg)" in (run / "report.md").read_text()
-    assert (run / "report" / "001-base.jpg").is_file()
+    sides = ("image", "truth", "base", "tuned")
+    [row] = [line for line in (run / "report.md").read_text().splitlines() if "001-" in line]
+    assert row.endswith(".png " + " | ".join(f"![{side}](report/001-{side}.jpg)" for side in sides) + " |")
+    assert {path.name for path in (run / "report").glob("001-*")} == {f"001-{side}.jpg" for side in sides}
     assert "AP50" in json.loads((run / "run.json").read_text())["test"]
 
 

@@ -1,4 +1,4 @@
-"""The pictures of `report.md`: an image a row, with the true boxes, the base's and the tuned model's drawn on it."""
+"""The pictures of `report.md`: an image a row, as it is and with the true, the base's and the tuned model's boxes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def shown_of_answers(base: Sequence[Answered], tuned: Sequence[Answered]) -> Ite
 
 
 def picture_rows(shown: Iterator[Shown], classes: Sequence[str], root: Path) -> list[tuple[str, ...]]:
-    """Draw every image three times into the folder of the report.
+    """Draw every image, plain and with each side's boxes, into the folder of the report.
 
     Args:
         shown: The images.
@@ -65,7 +65,7 @@ def picture_rows(shown: Iterator[Shown], classes: Sequence[str], root: Path) -> 
         root: Where `report.md` lies.
 
     Returns:
-        A row of Markdown cells for each: name, truth, base, tuned.
+        A row of Markdown cells for each: image with its name, truth, base, tuned.
 
     Raises:
         ImageError: If an image can't be read any more.
@@ -75,13 +75,14 @@ def picture_rows(shown: Iterator[Shown], classes: Sequence[str], root: Path) -> 
     for number, one in enumerate(shown, start=1):
         image = read_image(one.path)
         cells = []
-        for side, instances in (("truth", one.truth), ("base", one.base), ("tuned", one.tuned)):
+        sides = {"image": (), "truth": one.truth, "base": one.base, "tuned": one.tuned}
+        for side, instances in sides.items():
             relative = f"{_FOLDER}/{number:03}-{side}.jpg"
             result = ImageResult(path=image.path, size=image.size, instances=instances)
             with as_output_error():
                 save_overlay(root / relative, draw(image, result, tuple(classes)))
             cells.append(f"![{side}]({relative})")
-        rows.append((one.name, *cells))
+        rows.append((f"{one.name} {cells[0]}", *cells[1:]))
     return rows
 
 
