@@ -41,7 +41,7 @@ _TEXT_WEIGHT = 600
 _DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
 
 
-def draw(image: Image, result: ImageResult, prompts: Sequence[str] = ()) -> Canvas:
+def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with_scores: bool = True) -> Canvas:
     """Draw every instance, the best on top, and return a new image.
 
     Lines and letters grow with the image, so that a thumbnail of it reads alike at any size.
@@ -50,6 +50,7 @@ def draw(image: Image, result: ImageResult, prompts: Sequence[str] = ()) -> Canv
         image: The upright image that the result belongs to; it is not changed.
         result: What was found; nothing gives a plain copy.
         prompts: The run's prompts, whose colours are then the same on every image. Others follow as they appear.
+        with_scores: Write each score behind its label; the truth has none.
 
     Returns:
         RGB, (height, width, 3).
@@ -63,7 +64,7 @@ def draw(image: Image, result: ImageResult, prompts: Sequence[str] = ()) -> Canv
             _draw_mask(canvas, instance.mask, colours[instance.detection.prompt], line_px)
     for instance in worst_first:
         _draw_box(canvas, instance.box_xyxy, colours[instance.detection.prompt], line_px)
-    for chip in reversed(_placed_chips(result.instances, image.size)):
+    for chip in reversed(_placed_chips(result.instances, image.size, with_scores)):
         _draw_chip(canvas, chip, colours[chip.prompt])
     return canvas
 
@@ -147,7 +148,7 @@ class _Chip:
         )
 
 
-def _placed_chips(instances: Sequence[Instance], size: ImageSize) -> list[_Chip]:
+def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: bool) -> list[_Chip]:
     """Give each label a place, the best first: on its box, in it or below it, whichever first hides no other label."""
     font, text_px = cv2.FontFace("sans"), round(_unit_px(size))
     padding_px = max(2, text_px // 4)
@@ -155,7 +156,9 @@ def _placed_chips(instances: Sequence[Instance], size: ImageSize) -> list[_Chip]
     placed: list[_Chip] = []
     for instance in sorted(instances, key=lambda one: -one.detection.score):
         detection = instance.detection
-        text = f"{_printable(detection.label)} {detection.score:.2f}".lstrip()
+        text = _printable(detection.label)
+        if with_scores:
+            text = f"{text} {detection.score:.2f}".lstrip()
         width = cv2.getTextSize((0, 0), text, (0, 0), font, text_px, _TEXT_WEIGHT)[2] + 2 * padding_px
         x0, y0, _, y1 = (round(edge) for edge in detection.box_xyxy)
         x, lowest = max(0, min(x0, size.width - width)), max(0, size.height - height)

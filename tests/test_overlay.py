@@ -150,6 +150,18 @@ def test_odd_labels_are_drawn(label: str) -> None:
     assert has_colour(drawn(grey_image(), instance((20, 50, 380, 250), label=label)), PALETTE[0])
 
 
+@pytest.mark.parametrize("label", ["car", ""])
+def test_the_truth_is_drawn_without_scores(label: str) -> None:
+    image = grey_image()
+    results = [
+        ImageResult(image.path, image.size, (instance((50, 50, 200, 200), label=label, score=score),))
+        for score in (1.0, 0.5)
+    ]
+    plain, other = (draw(image, result, with_scores=False) for result in results)
+    assert np.array_equal(plain, other)
+    assert not np.array_equal(plain, draw(image, results[0]))
+
+
 def test_lines_and_letters_grow_with_the_image() -> None:
     small = drawn(grey_image(1600, 1200), instance((160, 360, 1440, 1080)))
     large = drawn(grey_image(4800, 3600), instance((480, 1080, 4320, 3240)))

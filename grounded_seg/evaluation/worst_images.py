@@ -65,8 +65,9 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
         seen = [one for one in predictions if one.image_id == image.id and one.score >= scores.score_threshold]
         names = [f"worst/{number:03}-truth.jpg", f"worst/{number:03}-predicted.jpg"]
         with as_output_error():
-            save_overlay(folder / names[0], _drawn(pixels, scores.data_set, _truths(scores.data_set, image.id)))
-            save_overlay(folder / names[1], _drawn(pixels, scores.data_set, _found(scores.data_set, seen)))
+            truths, found = _truths(scores.data_set, image.id), _found(scores.data_set, seen)
+            save_overlay(folder / names[0], _drawn(pixels, scores.data_set, truths, with_scores=False))
+            save_overlay(folder / names[1], _drawn(pixels, scores.data_set, found, with_scores=True))
         title = (
             f"{image.file_name}: F1 {counts.f1[place]:.2f}, {counts.n_right[place]} right, {counts.n_wrong[place]} "
             f"wrong, {counts.n_missed[place]} missed"
@@ -109,11 +110,13 @@ def _faults(scores: Scores, stage: Stage, place: int) -> str:
     return ", ".join(fault if n == 1 else f"{fault} x {n}" for fault, n in faults.items())
 
 
-def _drawn(image: Image, data_set: DataSet, instances: Iterable[Instance]) -> npt.NDArray[np.uint8]:
+def _drawn(
+    image: Image, data_set: DataSet, instances: Iterable[Instance], *, with_scores: bool
+) -> npt.NDArray[np.uint8]:
     # Where the data set doesn't say how large its images are, predicted masks may be of any size.
     fitting = [one if one.mask is None or one.mask.size == image.size else replace(one, mask=None) for one in instances]
     result = ImageResult(path=image.path, size=image.size, instances=tuple(fitting))
-    return draw(image, result, tuple(data_set.classes.values()))
+    return draw(image, result, tuple(data_set.classes.values()), with_scores=with_scores)
 
 
 def _truths(data_set: DataSet, image_id: int) -> list[Instance]:

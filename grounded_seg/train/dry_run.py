@@ -110,8 +110,9 @@ def _drawn(questions: Sequence[Question], folder: Path) -> tuple[Path, ...]:
         boxes = parse_answer("OD", question.answer, example.size).boxes
         instances = tuple(Instance(box, mask=None, mask_score=None) for box in boxes)
         image = read_image(example.image)
+        result = ImageResult(path=image.path, size=image.size, instances=instances)
         path = folder / f"{number}.jpg"
         with as_output_error():
-            save_overlay(path, draw(image, ImageResult(path=image.path, size=image.size, instances=instances)))
+            save_overlay(path, draw(image, result, with_scores=False))
         paths.append(path)
     return tuple(paths)

@@ -80,7 +80,7 @@ def picture_rows(shown: Iterator[Shown], classes: Sequence[str], root: Path) -> 
             relative = f"{_FOLDER}/{number:03}-{side}.jpg"
             result = ImageResult(path=image.path, size=image.size, instances=instances)
             with as_output_error():
-                save_overlay(root / relative, draw(image, result, tuple(classes)))
+                save_overlay(root / relative, draw(image, result, tuple(classes), with_scores=side != "truth"))
             cells.append(f"![{side}]({relative})")
         rows.append((f"{one.name} {cells[0]}", *cells[1:]))
     return rows
