@@ -7,7 +7,6 @@ from pathlib import Path
 
 from grounded_seg.detect.checkpoint import load_florence
 from grounded_seg.detect.parse import parse_answer
-from grounded_seg.detect.vocabulary import Vocabulary
 from grounded_seg.images import read_image
 from grounded_seg.overlay import draw, save_overlay
 from grounded_seg.records import ImageResult, Instance
@@ -17,6 +16,7 @@ from grounded_seg.train.dataset import read_training_data
 from grounded_seg.train.questions import training_plan
 from grounded_seg.train.records import BoxExample, Fault, Question, SplitData
 from grounded_seg.train.row_lengths import without_long_rows
+from grounded_seg.train.samples import AnswerWriter
 from grounded_seg.train.settings import TrainSettings
 
 _N_DRAWN = 3
@@ -46,6 +46,7 @@ class DryRun:
     question_tokens: tuple[int, int, int]
     """Shortest, median and longest question of the first epoch."""
     answer_tokens: tuple[int, int, int]
+    """With the tokens that begin and end it."""
     examples: tuple[Question, ...]
     pictures: tuple[Path, ...]
     """The examples with their answers drawn as they are read back."""
@@ -61,7 +62,7 @@ def dry_run(settings: TrainSettings) -> DryRun:
     """
     data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
     florence = load_florence(locate_base(settings).path)
-    data, vocabulary = without_long_rows(data, florence, settings), florence.vocabulary
+    data, writer = without_long_rows(data, florence, settings), AnswerWriter(florence)
     plan = training_plan(data, settings)
     questions = plan.epoch(0)
     with_answer = [one for one in questions if one.answer]
@@ -71,8 +72,8 @@ def dry_run(settings: TrainSettings) -> DryRun:
         classes=data.classes,
         n_questions=len(plan),
         n_negatives=plan.n_negatives,
-        question_tokens=_spread([len(vocabulary.encode(one.text)) for one in questions]),
-        answer_tokens=_spread([_answer_length(one, vocabulary) for one in questions]),
+        question_tokens=_spread([len(writer.question_ids(one)) for one in questions]),
+        answer_tokens=_spread([len(writer.answer_ids(one)) for one in questions]),
         examples=chosen,
         pictures=_drawn(chosen, settings.output / "examples"),
         faults=data.faults,
@@ -88,11 +89,6 @@ def _counts(split: SplitData) -> SplitCounts:
         boxes=Counter(box.label for one in boxed for box in one.boxes),
         n_texts=len(split.examples) - len(boxed),
     )
-
-
-def _answer_length(question: Question, vocabulary: Vocabulary) -> int:
-    """Count the answer's tokens with the one that ends it."""
-    return len(vocabulary.encode(question.answer)) - 1
 
 
 def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:
