@@ -54,14 +54,14 @@ def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: b
     Raises:
         WeightsError: If it was trained on other weights, or its record is damaged.
     """
-    path = adapter / BASE_RECORD
-    if not path.is_file():
+    facts = _facts(adapter)
+    if facts is None:
         _LOG.warning("The adapter %s doesn't say which base it was trained on; taking %s.", adapter, base.name)
         return
     try:
-        trained_on = AdapterBase(**json.loads(path.read_text(encoding="utf-8"))["base"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged ({error!r}); delete it to load the adapter unchecked") from error
+        trained_on = AdapterBase(**facts["base"])
+    except (KeyError, TypeError) as error:
+        raise _damaged(adapter, error) from error
     if trained_on.sha256 == base.sha256:
         return
     commit = f" at {trained_on.revision}" if trained_on.revision else ""
@@ -79,7 +79,7 @@ def trained_image_size(folder: Path) -> int | None:
     Raises:
         WeightsError: If the record is damaged.
     """
-    side = _facts(folder).get("image_size")
+    side = (_facts(folder) or {}).get("image_size")
     try:
         return None if side is None else int(side)
     except (ValueError, TypeError) as error:
@@ -92,7 +92,7 @@ def check_questions(folder: Path) -> None:
     Raises:
         WeightsError: If the record is damaged.
     """
-    facts = _facts(folder)
+    facts = _facts(folder) or {}
     if facts.get("prompt_form", "class") != "class":
         taught, way = "to name all classes in one answer", "grounded-seg ask OD IMAGE"
     elif "classes" in facts and not facts["classes"]:
@@ -102,15 +102,15 @@ def check_questions(folder: Path) -> None:
     _LOG.warning("%s was trained %s; it may find little when asked for one thing: try %s.", folder, taught, way)
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    """Read the record; empty where there is none.
+def _facts(folder: Path) -> dict[str, Any] | None:
+    """Read the record; None where there is none.
 
     Raises:
         WeightsError: If it is damaged.
     """
     path = folder / BASE_RECORD
     if not path.is_file():
-        return {}
+        return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -121,5 +121,5 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _damaged(folder: Path, error: Exception) -> WeightsError:
-    path = folder / BASE_RECORD
-    return WeightsError(f"{path} is damaged ({error!r}); copy it from where the weights were trained")
+    remedy = "copy it from where the weights were trained, or delete it to load them unchecked"
+    return WeightsError(f"{folder / BASE_RECORD} is damaged ({error!r}); {remedy}")
