@@ -1,14 +1,14 @@
 """A batch of images through both stages: the detector's boxes, then the segmenter's masks."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from grounded_seg.boxes import is_usable
-from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
-from grounded_seg.errors import UsageError
+from grounded_seg.detect.adapter_record import check_questions
+from grounded_seg.detect.prompts import Prompts, PromptSet, prompt_set_from
 from grounded_seg.images import read_image, read_or_skip
 from grounded_seg.loading import FoundModels, find_models, load_models
 from grounded_seg.reading import batches
@@ -25,9 +25,6 @@ from grounded_seg.tiling import find_on_tiles
 
 if TYPE_CHECKING:
     from grounded_seg.weights.fetch import Progress
-
-Prompts: TypeAlias = str | Sequence[str] | PromptSet
-"""Prompts apart by `;` as on the command line, one prompt each in a sequence, or with the class of each prompt."""
 
 
 class Detector(Protocol):
@@ -111,7 +108,7 @@ class GroundedSegmenter:
             WeightsError: If weights are missing or wrong.
             DeviceError: If the device isn't there or can't run this.
         """
-        models = ModelSettings(name, detector, adapter, segmenter, device, _precision_from(dtype), offline)
+        models = ModelSettings(name, detector, adapter, segmenter, device, Precision.named(dtype), offline)
         return cls.from_settings(models, detect, segment=segment, tiles=tiles, boxes_only=boxes_only)
 
     @classmethod
@@ -140,8 +137,6 @@ class GroundedSegmenter:
         Raises:
             UsageError, WeightsError, DeviceError: As for `from_preset`.
         """
-        from grounded_seg.detect.adapter_record import check_questions
-
         found = found or find_models(models, boxes_only=boxes_only, progress=progress)
         check_questions((found.adapter or found.detector).path)
         detector, segmenter = load_models(found, detect, segment, allow_base_mismatch=models.allow_base_mismatch)
@@ -219,7 +214,9 @@ class GroundedSegmenter:
             if self._tiles is None
             else find_on_tiles(find, images, self._tiles, prompts.class_by_prompt, self._detect)
         )
-        return [_result(image, found, seconds, prompts) for image, found in zip(images, segmented, strict=True)]
+        return [
+            PromptedResult.of(image, found, seconds, prompts) for image, found in zip(images, segmented, strict=True)
+        ]
 
     def _segment_usable(
         self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]
@@ -246,38 +243,8 @@ class GroundedSegmenter:
         return self._segmenter.segment(images, detections) if self._segmenter else _without_masks(detections)
 
 
-def prompt_set_from(prompts: Prompts) -> PromptSet:
-    """Bring any way to give prompts into one form.
-
-    Raises:
-        UsageError: If nothing is asked for.
-    """
-    if isinstance(prompts, PromptSet):
-        return prompts
-    return read_prompts(prompts) if isinstance(prompts, str) else prompts_from(prompts)
-
-
-def _precision_from(name: Precision | str) -> Precision:
-    try:
-        return Precision(name)
-    except ValueError as error:
-        raise UsageError(f"Unknown dtype {name!r}: give one of {', '.join(Precision)}.") from error
-
-
 def _without_masks(detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
     return [
         SegmentedImage(tuple(Instance(detection, mask=None, mask_score=None) for detection in found))
         for found in detections
     ]
-
-
-def _result(image: Image, found: SegmentedImage, seconds: Mapping[str, float], prompts: PromptSet) -> PromptedResult:
-    return PromptedResult(
-        path=image.path,
-        size=image.size,
-        instances=found.instances,
-        seconds=seconds,
-        n_empty_masks=found.n_empty_masks,
-        n_unusable_boxes=found.n_unusable_boxes,
-        prompts=prompts,
-    )

@@ -1,5 +1,6 @@
 """What was found on one image together with what had been asked, and the forms that it can be had in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.formats.detections import detections_from_result
 from grounded_seg.images import read_image
 from grounded_seg.overlay import draw
-from grounded_seg.records import Image, ImageResult
+from grounded_seg.records import Image, ImageResult, SegmentedImage
 
 if TYPE_CHECKING:
     import supervision
@@ -23,6 +24,21 @@ class PromptedResult(ImageResult):
     """What was found on one image, and what had been asked."""
 
     prompts: PromptSet
+
+    @classmethod
+    def of(
+        cls, image: Image, found: SegmentedImage, seconds: Mapping[str, float], prompts: PromptSet
+    ) -> "PromptedResult":
+        """Put together what was found on an image, the seconds of each stage, and what had been asked."""
+        return cls(
+            path=image.path,
+            size=image.size,
+            instances=found.instances,
+            seconds=seconds,
+            n_empty_masks=found.n_empty_masks,
+            n_unusable_boxes=found.n_unusable_boxes,
+            prompts=prompts,
+        )
 
     def to_coco(self) -> CocoDocument:
         """Give the image's COCO data set, as in `annotations.json`; its `file_name` is the path's last part."""

@@ -37,6 +37,18 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
 
+    @classmethod
+    def named(cls, name: str) -> "Precision":
+        """Find a format by its name.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        try:
+            return cls(name)
+        except ValueError as error:
+            raise UsageError(f"Unknown dtype {name!r}: give one of {', '.join(cls)}.") from error
+
 
 class Drawn(StrEnum):
     """What is written per image beside the annotations."""

@@ -3,9 +3,10 @@
 No models here: a prompt is plain text, one question each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 
@@ -30,6 +31,21 @@ class PromptSet:
     def class_by_prompt(self) -> dict[str, str]:
         """The class of each prompt, in the order given."""
         return dict(zip(self.prompts, self.class_names, strict=True))
+
+
+Prompts: TypeAlias = str | Sequence[str] | PromptSet
+"""Prompts apart by `;` as on the command line, one prompt each in a sequence, or with the class of each prompt."""
+
+
+def prompt_set_from(prompts: Prompts) -> PromptSet:
+    """Bring any way to give prompts into one form.
+
+    Raises:
+        UsageError: If nothing is asked for.
+    """
+    if isinstance(prompts, PromptSet):
+        return prompts
+    return read_prompts(prompts) if isinstance(prompts, str) else prompts_from(prompts)
 
 
 def read_prompts(argument: str) -> PromptSet:
