@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from grounded_seg.boxes import array_from_boxes, pairwise_iou
-from grounded_seg.coco.metrics import EvaluationSummary, SizeRanges, evaluate
 from grounded_seg.coco.schema import xywh_from_xyxy
-from grounded_seg.masks import coco_from_run_length, run_length_from_mask, tight_box_xyxy
-from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
+from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask, tight_box_xyxy
+from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.records import Image, Instance
 from grounded_seg.scenes import Question, QuestionKind, Scene, Split, ask, render_scene
+from grounded_seg.scoring.metrics import EvaluationSummary, SizeRanges, evaluate
 from grounded_seg.settings import DetectSettings
 
 PRESENT = (QuestionKind.COLOUR_KIND, QuestionKind.KIND)

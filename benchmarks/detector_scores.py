@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from demo_accuracy import EVERYTHING, Pair, questions_about, score
 
-from grounded_seg.boxes import array_from_boxes, kept_after_suppression
-from grounded_seg.detect.florence import FlorenceModel
-from grounded_seg.detect.parse import box_from_shape, parse_tokens
-from grounded_seg.detect.scores import ScoreRule, shape_score
+from grounded_seg.detect.answer.box_scores import ScoreRule, shape_score
+from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
+from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.tasks import TASKS
-from grounded_seg.loading import find_models, load_models
+from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
+from grounded_seg.pipeline.load import find_models, load_models
 from grounded_seg.records import Detection, Image, Instance
 from grounded_seg.scenes import Split, render_scene
 from grounded_seg.settings import ModelSettings, SegmentSettings

@@ -24,15 +24,15 @@ from timing import seconds_of, tflops
 from transformers import BartTokenizer, CLIPImageProcessor, Florence2Processor
 
 import grounded_seg.detect.detector as detector_module
-from grounded_seg.compiled import compile_encoder
+from grounded_seg.detect.answer.parse import parse_answer
 from grounded_seg.detect.detector import FlorenceDetector
-from grounded_seg.detect.florence import FlorenceModel
-from grounded_seg.detect.parse import parse_answer
+from grounded_seg.detect.model.florence import FlorenceModel
+from grounded_seg.detect.model.vocabulary import load_tokenizer
 from grounded_seg.detect.tasks import TASKS, Task
-from grounded_seg.detect.vocabulary import load_tokenizer
-from grounded_seg.images import read_image
+from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype
+from grounded_seg.device.compile import compile_encoder
+from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
-from grounded_seg.runtime import n_threads, resolve_device, resolve_dtype
 from grounded_seg.settings import DetectSettings, GroundingTask, Precision, SuppressionScope
 
 N_TOKENS = 24

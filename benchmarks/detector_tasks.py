@@ -22,11 +22,11 @@ from full_size_florence import SIZES, TFLOP, full_size_model
 from timing import tflops
 
 from grounded_seg.detect.ask import ask
-from grounded_seg.detect.florence import FlorenceModel
+from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.tasks import TASKS, TaskInput
-from grounded_seg.images import read_image
+from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype
+from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
-from grounded_seg.runtime import n_threads, resolve_device, resolve_dtype
 from grounded_seg.settings import Precision
 
 N_TOKENS = 64

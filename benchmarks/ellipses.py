@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from grounded_seg.masks import area_px, coco_from_run_length, run_length_from_mask, tight_box_xyxy
+from grounded_seg.geometry.masks import area_px, coco_from_run_length, run_length_from_mask, tight_box_xyxy
 
 WIDTH, HEIGHT = 640, 480
 N_SHAPES = 50

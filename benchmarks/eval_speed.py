@@ -83,8 +83,8 @@ def made_up(n_images: int, n_objects: int, n_predictions: int) -> tuple[dict[str
 
 def ours(truth: dict[str, Any], predictions: list[dict[str, Any]], kind: Any) -> list[float]:
     """grounded-seg."""
-    from grounded_seg.coco.average_precision import FIGURES as NAMES
-    from grounded_seg.coco.metrics import evaluate
+    from grounded_seg.scoring.average_precision import FIGURES as NAMES
+    from grounded_seg.scoring.metrics import evaluate
 
     summary = evaluate(truth, predictions, kind)
     return [-1.0 if getattr(summary, name) is None else getattr(summary, name) for name in NAMES]

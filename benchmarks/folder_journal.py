@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from ellipses import HEIGHT, WIDTH, ellipses
 
-from grounded_seg.coco.export import document_from_lines, write_annotations
-from grounded_seg.journal import read_lines, text_of
+from grounded_seg.coco.write import document_from_lines, write_annotations
+from grounded_seg.runs.journal import read_lines, text_of
 
 LIMIT_MB, LIMIT_RATIO = 300, 2.0
 N_REPEATS = 3
 BUILD = (
-    "from grounded_seg.coco.export import write_annotations\n"
-    "from grounded_seg.journal import read_lines\n"
+    "from grounded_seg.coco.write import write_annotations\n"
+    "from grounded_seg.runs.journal import read_lines\n"
     "work = lambda: write_annotations(read_lines(source), ['car'], destination, {'red car': 'car'})\n"
 )
 COPY = (

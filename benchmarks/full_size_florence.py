@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from grounded_seg.detect.florence import AnswerRules, FlorenceModel
-from grounded_seg.detect.older_layout import GENERATION_DEFAULTS
-from grounded_seg.detect.pixels import PixelSettings
-from grounded_seg.detect.vocabulary import Vocabulary, load_vocabulary
+from grounded_seg.detect.first_layout.checkpoint import GENERATION_DEFAULTS
+from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
+from grounded_seg.detect.model.pixels import PixelSettings
+from grounded_seg.detect.model.vocabulary import Vocabulary, load_vocabulary
 
 SIZES = {
     "tiny": {"widths": (16, 32, 32, 64), "heads": (1, 2, 2, 4), "depth": 1, "width": 64, "layers": 2, "text_heads": 4},

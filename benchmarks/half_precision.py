@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from grounded_seg.masks import mask_iou
+from grounded_seg.geometry.masks import mask_iou
 from grounded_seg.records import Detection, Image
 from grounded_seg.scenes import Split, render_scene
 from grounded_seg.segment import load_segmenter

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from grounded_seg.coco.schema import xywh_from_xyxy
-from grounded_seg.masks import area_px, coco_from_run_length, run_length_from_mask
+from grounded_seg.geometry.masks import area_px, coco_from_run_length, run_length_from_mask
 from grounded_seg.scenes import COLOURS, KINDS, SceneObject, Split, render_scene
 
 

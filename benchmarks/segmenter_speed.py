@@ -29,11 +29,11 @@ from segment_anything.modeling import Sam
 from timing import seconds_of, tflops
 from torch.utils.flop_counter import FlopCounterMode
 
-from grounded_seg.masks import mask_from_run_length, run_length_from_region
+from grounded_seg.device.choose import resolve_device, resolve_dtype
+from grounded_seg.geometry.masks import mask_from_run_length, run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize
-from grounded_seg.runtime import resolve_device, resolve_dtype
-from grounded_seg.segment.sam import SamConfig, build_sam
-from grounded_seg.segment.sam_network import SamNetwork
+from grounded_seg.segment.sam.build import SamConfig, build_sam
+from grounded_seg.segment.sam.network import SamNetwork
 from grounded_seg.segment.segmenter import SamSegmenter
 from grounded_seg.segment.upsampling import regions_from_logits
 from grounded_seg.settings import Precision

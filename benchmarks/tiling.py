@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from grounded_seg.coco.export import annotation_from_instance
-from grounded_seg.coco.metrics import Kind, evaluate
+from grounded_seg.coco.write import annotation_from_instance
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.masks import coco_from_run_length, run_length_from_region
-from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_region
+from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.scenes import Scene, Split, render_scene
+from grounded_seg.scoring.metrics import Kind, evaluate
 from grounded_seg.settings import DetectSettings, TileSettings
 
 CELL, N_CELLS = ImageSize(500, 375), 8

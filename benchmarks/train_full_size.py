@@ -68,12 +68,12 @@ def by_hand(chosen: argparse.Namespace) -> dict[str, float]:
     """Train the same questions in a plain loop."""
     import torch
 
-    from grounded_seg.detect.checkpoint import load_florence
-    from grounded_seg.runtime import resolve_device, resolve_dtype
-    from grounded_seg.train.dataset import read_training_data
-    from grounded_seg.train.lora import make_trainable
-    from grounded_seg.train.questions import QuestionPlan
-    from grounded_seg.train.samples import AnswerWriter, Collator, ImageStore, QuestionDataset
+    from grounded_seg.detect.model.load import load_florence
+    from grounded_seg.device.choose import resolve_device, resolve_dtype
+    from grounded_seg.train.data.data_set import read_training_data
+    from grounded_seg.train.data.questions import QuestionPlan
+    from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset
+    from grounded_seg.train.fit.lora import make_trainable
 
     settings = settings_of(chosen)
     data = read_training_data(settings.dataset, settings.split, settings.seed)

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.predictions_reader import read_predictions
-from grounded_seg.coco.scores import Scores, score
+from grounded_seg.scoring.measure import Scores, score
 
 Box = tuple[float, float, float, float]
 

@@ -10,7 +10,7 @@ import pytest
 from coco_cases import Box, truth, written
 from fakes import ColourDetector, InnerSegmenter, found_models, painted
 
-from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
 Paint = Callable[..., Path]
@@ -54,7 +54,7 @@ def detector(monkeypatch: pytest.MonkeyPatch) -> ColourDetector:
         return GroundedSegmenter(fake, None if boxes_only else InnerSegmenter(), tiles=tiles)
 
     monkeypatch.setattr(GroundedSegmenter, "from_settings", from_settings)
-    monkeypatch.setattr("grounded_seg.batch.find_models", lambda *_, **__: None)
+    monkeypatch.setattr("grounded_seg.runs.run.find_models", lambda *_, **__: None)
     monkeypatch.setattr("grounded_seg.evaluation.answers.find_models", lambda *_, **__: found_models())
     return fake
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from fakes import ColourDetector, InnerSegmenter
 
-from grounded_seg import batch
 from grounded_seg.cli import main
-from grounded_seg.pipeline import GroundedSegmenter
+from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.records import Detection, Image
+from grounded_seg.runs import run as batch
 
 
 class SlowDetector(ColourDetector):

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.masks import run_length_from_mask
+from grounded_seg.coco.schema import JournalLine
+from grounded_seg.geometry.masks import run_length_from_mask
 from grounded_seg.records import Detection, Image, Instance, SegmentedImage
+from grounded_seg.runs.run import Outcome
 
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 BACKGROUND = (90, 90, 90)
@@ -86,3 +88,13 @@ class InnerSegmenter:
             if mask.any():
                 instances.append(Instance(detection, run_length_from_mask(mask), mask_score=0.75))
         return SegmentedImage(tuple(instances), n_empty_masks=len(detections) - len(instances))
+
+
+class Silent:
+    """Watches without a word."""
+
+    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
+        self.n_done, self.n_found, self.n_skipped = n_done, n_found, n_skipped
+
+    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+        pass

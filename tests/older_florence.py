@@ -10,9 +10,7 @@ from safetensors.torch import save_file
 from tiny_florence import SIDE, make_network, make_tokenizer
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.older_layout import GENERATION_DEFAULTS
-
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+from grounded_seg.detect.first_layout.checkpoint import GENERATION_DEFAULTS
 
 # Written down from the first implementation's module tree, apart from the table under test.
 _NATIVE_TO_OLDER = (

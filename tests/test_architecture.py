@@ -5,70 +5,58 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-PACKAGE = Path(__file__).resolve().parent.parent / "grounded_seg"
+PACKAGE = ROOT / "grounded_seg"
 
-# From the bottom up. Parts of one layer don't import each other, unless SIBLINGS_ALLOWED names the pair.
+# From the top down: each folder or module imports only from lines below its own.
 LAYERS = (
-    {"errors", "records"},
-    {"settings", "export_settings"},
-    {"boxes", "masks", "polygons", "labels", "images", "inputs", "reading", "runtime", "compiled"},
-    {"weights", "scenes"},
-    {"detect", "segment", "coco", "formats", "overlay"},
-    {"loading", "answers"},
-    {"tiling"},
-    {"results"},
-    {"pipeline"},
-    {"run_folder", "writing"},
-    {"journal", "manifest", "pictures"},
-    {"tally", "asking"},
-    {"resume"},
-    {"batch", "merge", "export", "evaluation"},
-    {"train"},
     {"cli"},
+    {"train"},
+    {"evaluation", "export"},
+    {"runs"},
+    {"engine"},
+    {"pipeline"},
+    {"detect", "segment"},
+    {"scoring"},
+    {"coco"},
+    {"images", "weights", "device", "scenes"},
+    {"geometry"},
+    {"settings", "files"},
+    {"records", "errors"},
 )
-# (importing part, imported part), each a step sideways that stays acyclic.
-SIBLINGS_ALLOWED = {("masks", "boxes"), ("polygons", "masks"), ("inputs", "images")}
-# Training stands high enough to import nearly all of the package; this is what it needs, and `coco` by its modules.
-TRAIN_IMPORTS = {
-    *("errors", "records", "settings", "boxes", "masks", "images", "inputs", "runtime", "run_folder", "weights"),
-    *("detect", "evaluation", "overlay"),
-    *(f"coco.{name}" for name in ("dataset", "dataset_reader", "json_file", "metrics", "predictions", "schema")),
-    "coco.scores",
-}
-# Above everything: the public names, loaded on first use.
-PACKAGE_ROOT = "__init__"
 
 HOMES = {
-    "torch": {"compiled", "runtime", "detect", "segment", "train"},
+    "torch": {"device", "detect", "segment", "train"},
     "torchvision": {"detect", "segment", "train"},
     "transformers": {"detect", "segment", "train", "weights"},
     "peft": {"detect", "train"},
     "segment_anything": {"segment"},
     "huggingface_hub": {"weights"},
-    "pycocotools": {"masks", "coco"},
-    "scipy": {"coco"},
-    "matplotlib": {"coco", "train"},
+    "pycocotools": {"geometry", "coco"},
+    "scipy": {"scoring"},
+    "matplotlib": {"scoring", "train"},
     "pytorch_optimizer": {"train"},
     "ijson": {"coco"},
-    "supervision": {"formats", "results"},
+    "supervision": {"pipeline"},
     "click": {"cli"},
     "rich": {"cli"},
 }
 
 LIGHT_MODULES = (
     "grounded_seg",
-    "grounded_seg.boxes",
+    "grounded_seg.geometry.boxes",
     "grounded_seg.coco",
-    "grounded_seg.detect.location_tokens",
-    "grounded_seg.detect.parse",
+    "grounded_seg.detect.answer.tokens",
+    "grounded_seg.detect.answer.parse",
     "grounded_seg.detect.prompts",
-    "grounded_seg.export",
-    "grounded_seg.pipeline",
-    "grounded_seg.batch",
+    "grounded_seg.export.export",
+    "grounded_seg.pipeline.chain",
+    "grounded_seg.runs.run",
     "grounded_seg.evaluation.evaluate",
     "grounded_seg.cli",
 )
@@ -76,20 +64,26 @@ LIGHT_MODULES = (
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement: who imports what."""
+    """One imported name."""
 
-    part: str
-    """The part that holds the statement: `detect`, `boxes`, ..."""
+    module: str
+    """The module with the statement, dotted, below the package: `detect.answer.parse`."""
     target: str
     """The absolute dotted name."""
     where: str
 
+    @property
+    def part(self) -> str:
+        return self.module.split(".")[0]
+
 
 def imports_of(package: Path) -> Iterator[Import]:
-    """Every import of the package, those within functions and for type checking too."""
+    """Every import of the package, those within functions and for type checking too; but of no `__init__.py`."""
     for path in sorted(package.rglob("*.py")):
+        if path.name == "__init__.py":
+            continue
         inside = path.relative_to(package)
-        part = inside.parts[0].removesuffix(".py")
+        module = inside.with_suffix("").as_posix().replace("/", ".")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 targets = [alias.name for alias in node.names]
@@ -98,11 +92,12 @@ def imports_of(package: Path) -> Iterator[Import]:
                 targets = [f"{node.module}.{alias.name}" for alias in node.names]
             else:
                 continue
-            yield from (Import(part, target, f"{inside}:{node.lineno}") for target in targets)
+            yield from (Import(module, target, f"{inside}:{node.lineno}") for target in targets)
 
 
 def layer_of(part: str) -> int:
-    [layer] = [number for number, parts in enumerate(LAYERS) if part in parts]
+    """The line of a part in the list, counted from the bottom."""
+    [layer] = [number for number, parts in enumerate(reversed(LAYERS)) if part in parts]
     return layer
 
 
@@ -110,16 +105,11 @@ def layer_violations(package: Path) -> list[str]:
     found = []
     for item in imports_of(package):
         names = item.target.split(".")
-        if names[0] != "grounded_seg" or item.part == PACKAGE_ROOT:
+        # The package's own attributes, such as its version, cost no layer.
+        if names[0] != "grounded_seg" or names[1] == item.part or names[1].startswith("__"):
             continue
-        target = names[1]
-        if item.part == target or (item.part, target) in SIBLINGS_ALLOWED:
-            continue
-        if target.startswith("__"):
-            # The package's own attributes, such as its version, cost no layer.
-            continue
-        if layer_of(target) >= layer_of(item.part):
-            found.append(f"{item.where}: {item.part} imports {target}")
+        if layer_of(names[1]) >= layer_of(item.part):
+            found.append(f"{item.where}: {item.part} imports {names[1]}")
     return found
 
 
@@ -132,24 +122,33 @@ def home_violations(package: Path) -> list[str]:
     ]
 
 
+def module_cycle(package: Path) -> list[str]:
+    """Modules that import each other in a circle; empty where there is none."""
+    modules = {path.relative_to(package).with_suffix("").as_posix().replace("/", ".") for path in package.rglob("*.py")}
+    imported: dict[str, set[str]] = {}
+    for item in imports_of(package):
+        name = item.target.removeprefix("grounded_seg.")
+        target = next((one for one in (name, name.rpartition(".")[0]) if one in modules), None)
+        if target is not None and item.target.startswith("grounded_seg."):
+            imported.setdefault(item.module, set()).add(target)
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def test_every_part_has_a_layer() -> None:
-    parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert parts - {PACKAGE_ROOT, "__pycache__"} <= set().union(*LAYERS)
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert parts - {"__init__", "__pycache__"} <= set().union(*LAYERS)
 
 
 def test_lower_layers_never_import_upper_ones() -> None:
     assert layer_violations(PACKAGE) == []
 
 
-def train_imports(package: Path) -> set[str]:
-    """What training imports: parts of the package, and the modules of `coco`."""
-    names = [item.target.split(".") for item in imports_of(package) if item.part == "train"]
-    own = [name for name in names if name[0] == "grounded_seg" and name[1] != "train"]
-    return {".".join(name[1:3]) if name[1] == "coco" else name[1] for name in own}
-
-
-def test_training_imports_what_it_needs_and_no_more() -> None:
-    assert train_imports(PACKAGE) == TRAIN_IMPORTS
+def test_no_modules_import_each_other() -> None:
+    assert module_cycle(PACKAGE) == []
 
 
 def test_third_party_libraries_stay_in_their_homes() -> None:
@@ -172,10 +171,10 @@ def test_light_modules_import_without_the_heavy_libraries(light: str) -> None:
     ("file", "text", "complaint"),
     [
         ("records.py", "from grounded_seg import pipeline", "records.py:1: records imports pipeline"),
-        ("boxes.py", "from grounded_seg.settings import RunSettings\nimport grounded_seg.cli", "boxes imports cli"),
+        ("geometry/boxes.py", "from grounded_seg.cli.options import x", "geometry imports cli"),
         ("detect/parse.py", "from grounded_seg.segment.sam import load_sam", "detect imports segment"),
-        ("coco/export.py", "def late():\n    from grounded_seg.detect import parse", "coco imports detect"),
-        ("batch.py", "def late():\n    import grounded_seg.train", "batch imports train"),
+        ("coco/write.py", "def late():\n    from grounded_seg.detect import parse", "coco imports detect"),
+        ("runs/run.py", "def late():\n    import grounded_seg.train", "runs imports train"),
     ],
 )
 def test_a_planted_upward_import_is_found(tmp_path: Path, file: str, text: str, complaint: str) -> None:
@@ -186,13 +185,11 @@ def test_a_planted_upward_import_is_found(tmp_path: Path, file: str, text: str, 
     assert complaint in found
 
 
-def test_a_planted_import_of_training_is_found(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "loss.py").write_text(
-        "import torch\nfrom grounded_seg.train import lora\nfrom grounded_seg import segment\n"
-        "def late():\n    from grounded_seg.coco.export import document\n"
-    )
-    assert train_imports(tmp_path) == {"segment", "coco.export"}
+def test_a_planted_circle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "one.py").write_text("from grounded_seg.coco.two import a")
+    (tmp_path / "coco" / "two.py").write_text("from grounded_seg.coco import one")
+    assert set(module_cycle(tmp_path)) == {"coco.one", "coco.two"}
 
 
 def test_a_planted_library_away_from_home_is_found(tmp_path: Path) -> None:

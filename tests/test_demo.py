@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import ROOT
 from PIL import Image as PillowImage
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from tokenizers import Tokenizer
 
-from grounded_seg.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.cli import main
 from grounded_seg.coco.schema import xywh_from_xyxy
-from grounded_seg.detect.checkpoint import load_florence
+from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.masks import coco_from_run_length, run_length_from_mask
-from grounded_seg.pipeline import GroundedSegmenter, PromptedResult
+from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
+from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask
+from grounded_seg.pipeline.chain import GroundedSegmenter, PromptedResult
 from grounded_seg.records import Image
 from grounded_seg.scenes import QuestionKind, Scene, Split, ask, render_scene
-from grounded_seg.train.questions import class_question
-from grounded_seg.train.records import BoxExample, LabelledBox
-from grounded_seg.train.samples import AnswerWriter
+from grounded_seg.train.data.questions import class_question
+from grounded_seg.train.data.records import BoxExample, LabelledBox
+from grounded_seg.train.data.samples import AnswerWriter
 
-ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "checkpoints" / "demo"
 N_SCENES = 12
 LARGEST_FILE_MB, LARGEST_PRESET_MB = 15, 40

@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paths import TESTS
 
-sys.path.insert(0, str(Path(__file__).parent / "interop"))
+sys.path.insert(0, str(TESTS / "interop"))
 
 from compare_labels import Check, Outcome, compare, compare_joined
 from reader_output import runs
 
-from grounded_seg.export_settings import LabelFormat, MaskForm
-from grounded_seg.formats.yolo import JOINED
-from grounded_seg.labels import Losses
-from grounded_seg.masks import coco_from_run_length, mask_from_run_length, run_length_from_coco, run_length_from_mask
+from grounded_seg.coco.labels import Losses
+from grounded_seg.export.settings import LabelFormat, MaskForm
+from grounded_seg.export.yolo import JOINED
+from grounded_seg.geometry.masks import (
+    coco_from_run_length,
+    mask_from_run_length,
+    run_length_from_coco,
+    run_length_from_mask,
+)
 
 CHECK = Check("tool", LabelFormat.COCO, MaskForm.RLE, 0.98, has_scores=True)
 MASK = np.zeros((20, 30), np.bool_)

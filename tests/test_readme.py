@@ -2,19 +2,18 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from paths import ROOT
 
 import grounded_seg
 from grounded_seg.cli import main
-from grounded_seg.pipeline import GroundedSegmenter
-from grounded_seg.results import PromptedResult
+from grounded_seg.pipeline.chain import GroundedSegmenter
+from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.weights.presets import preset_table
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEMO = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
 

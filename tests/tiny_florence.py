@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peft import LoraConfig, PeftConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BartTokenizer,
@@ -25,6 +26,8 @@ N_IMAGE_TOKENS = 10
 """A grid of 3 x 3 and the mean over it."""
 WIDTH = 32
 MAX_POSITIONS = 128
+TARGETS = ["q_proj", "v_proj", "fc1", "qkv", "conv", "image_projection"]
+"""Of text model and vision tower; `conv` is the patch embeddings, which are convolutions."""
 
 MARKS = "od ocr cap ncap dcap grounding seg region_cap region_to_desciption proposal poly"  # the missing r is theirs
 SPECIAL_TOKENS = (
@@ -138,3 +141,11 @@ def logits(network: torch.nn.Module) -> torch.Tensor:
     decoder_ids = torch.tensor([[2, 0, 50, 51, 400, 500]])
     result: torch.Tensor = network(input_ids=ids, pixel_values=pixels, decoder_input_ids=decoder_ids).logits
     return result
+
+
+def save_adapter(folder: Path, config: PeftConfig | None = None, *, zero: bool = False) -> Path:
+    torch.manual_seed(1)
+    # Weak, as a trained one is: these random layers amplify what it adds.
+    lora = LoraConfig(r=4, lora_alpha=1, target_modules=TARGETS, init_lora_weights=zero)
+    get_peft_model(make_network(), config or lora).save_pretrained(folder)
+    return folder

@@ -9,7 +9,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from grounded_seg.records import BoxXyxy, Detection, Image, ImageSize
-from grounded_seg.segment.sam import SamConfig, build_sam
+from grounded_seg.segment.sam.build import SamConfig, build_sam
 
 CPU = torch.device("cpu")
 SMALL = SamConfig(

@@ -3,16 +3,16 @@
 import click
 
 from grounded_seg import __version__
-from grounded_seg.cli.ask import ask
-from grounded_seg.cli.compare import compare
-from grounded_seg.cli.eval import evaluate
+from grounded_seg.cli.commands.ask import ask
+from grounded_seg.cli.commands.compare import compare
+from grounded_seg.cli.commands.eval import evaluate
+from grounded_seg.cli.commands.export import export
+from grounded_seg.cli.commands.merge_runs import merge_runs
+from grounded_seg.cli.commands.models import models
+from grounded_seg.cli.commands.run import run
+from grounded_seg.cli.commands.train import train
+from grounded_seg.cli.commands.validate import validate
 from grounded_seg.cli.exit_codes import Commands
-from grounded_seg.cli.export import export
-from grounded_seg.cli.merge_runs import merge_runs
-from grounded_seg.cli.models import models
-from grounded_seg.cli.run import run
-from grounded_seg.cli.train import train
-from grounded_seg.cli.validate import validate
 
 
 @click.group("grounded-seg", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

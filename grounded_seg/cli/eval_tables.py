@@ -7,11 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from grounded_seg.cli.console import stdout_console
-from grounded_seg.coco.average_precision import FIGURES
-from grounded_seg.coco.error_types import ErrorKind
-from grounded_seg.coco.scored_shapes import KIND_NAMES
-from grounded_seg.coco.scores import PRESENCE_FIGURES, Scores
 from grounded_seg.evaluation.evaluate import Evaluation
+from grounded_seg.scoring.average_precision import FIGURES
+from grounded_seg.scoring.columns import KIND_NAMES
+from grounded_seg.scoring.error_types import ErrorKind
+from grounded_seg.scoring.measure import PRESENCE_FIGURES, Scores
 
 _STAGE_TITLES = {"boxes": "boxes", "masks": "masks", "masks_given_true_boxes": "masks given the true boxes"}
 _MAX_CLASSES = 100

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.annotation_values import Notes, box_xywh, id_text, mask_of, number
-from grounded_seg.coco.dataset import DataSet, DataSetImage, DataSetObject
-from grounded_seg.coco.json_file import read_json
+from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject
+from grounded_seg.coco.text import read_json
+from grounded_seg.coco.values import Notes, box_xywh, id_text, mask_of, number
 from grounded_seg.errors import InputError
-from grounded_seg.masks import area_px, tight_box_xyxy
+from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
 ObjectFault = Callable[[int, int, InputError], None]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
-from grounded_seg.coco.dataset import DataSetImage
+from grounded_seg.coco.data_set import DataSetImage
 
 _Parts: TypeAlias = tuple[str, ...]
 

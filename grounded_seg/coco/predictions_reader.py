@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.annotation_values import Notes, box_xywh, id_text, mask_of, number
-from grounded_seg.coco.dataset import DataSet, DataSetImage
+from grounded_seg.coco.data_set import DataSet, DataSetImage
 from grounded_seg.coco.image_names import images_by_name
-from grounded_seg.coco.json_file import read_json, read_text
 from grounded_seg.coco.predictions import Prediction, PredictionFile
+from grounded_seg.coco.text import read_json, read_text
+from grounded_seg.coco.values import Notes, box_xywh, id_text, mask_of, number
 from grounded_seg.errors import InputError
-from grounded_seg.masks import tight_box_xyxy
+from grounded_seg.geometry.masks import tight_box_xyxy
 
 
 @dataclass(frozen=True)

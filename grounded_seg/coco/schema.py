@@ -6,7 +6,7 @@ format; `detector_bbox` and `attributes` are ours, and other readers pass over t
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from grounded_seg.masks import CompressedMask
+from grounded_seg.geometry.masks import CompressedMask
 from grounded_seg.records import BoxXyxy
 
 

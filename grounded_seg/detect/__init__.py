@@ -7,7 +7,7 @@ One prompt, straight forward: `prompts` -> `tasks` (the question) -> `florence` 
 
 from typing import TYPE_CHECKING
 
-from grounded_seg.detect.parse import parse_answer
+from grounded_seg.detect.answer.parse import parse_answer
 
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import AdaptedDetector, FlorenceDetector, load_detector

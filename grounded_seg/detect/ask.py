@@ -1,11 +1,11 @@
 """One question of any task to one image: the whole of Florence-2, beside the detector's own three tasks."""
 
-from grounded_seg.detect.florence import MAX_NEW_TOKENS, FlorenceModel
-from grounded_seg.detect.parse import parse_answer
+from grounded_seg.detect.answer.parse import parse_answer
+from grounded_seg.detect.model.florence import MAX_NEW_TOKENS, FlorenceModel
 from grounded_seg.detect.questions import question_about
 from grounded_seg.detect.tasks import Task
+from grounded_seg.device.choose import out_of_memory_as_device_error
 from grounded_seg.records import Answer, Image
-from grounded_seg.runtime import out_of_memory_as_device_error
 
 
 def ask(

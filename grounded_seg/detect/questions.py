@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from grounded_seg.detect.location_tokens import bins_from_boxes, text_from_bins
+from grounded_seg.detect.answer.tokens import bins_from_boxes, text_from_bins
 from grounded_seg.detect.prompts import check_is_text
 from grounded_seg.detect.tasks import Task, TaskInput
 from grounded_seg.errors import UsageError

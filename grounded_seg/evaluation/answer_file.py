@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import UsageError
-from grounded_seg.evaluation.questions import Questions
-from grounded_seg.journal import lock
-from grounded_seg.loading import FoundModels
-from grounded_seg.run_folder import as_output_error
+from grounded_seg.evaluation.requests import Questions
+from grounded_seg.pipeline.load import FoundModels
+from grounded_seg.runs.folder import as_output_error
+from grounded_seg.runs.journal import lock
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
 LINES_NAME = "answers.jsonl"

@@ -10,9 +10,9 @@ from grounded_seg.coco.predictions import Prediction
 from grounded_seg.evaluation.answer_file import AskSettings, asked_with, keep, kept_lines, locked
 from grounded_seg.evaluation.listed_images import check_all_there
 from grounded_seg.evaluation.new_lines import asks_true_boxes, new_lines
-from grounded_seg.evaluation.questions import Questions
-from grounded_seg.loading import FoundModels, find_models
-from grounded_seg.masks import run_length_from_coco
+from grounded_seg.evaluation.requests import Questions
+from grounded_seg.geometry.masks import run_length_from_coco
+from grounded_seg.pipeline.load import FoundModels, find_models
 
 Progress = Callable[[int, int], None]
 """Is told how many images are done, and how many there are."""

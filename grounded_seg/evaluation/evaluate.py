@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.dataset import DataSet
+from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.predictions_reader import read_predictions
-from grounded_seg.coco.scores import Scores, score
 from grounded_seg.detect.prompts import PromptSet, read_classes
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.answers import Progress, answers_for
-from grounded_seg.evaluation.questions import questions_for
+from grounded_seg.evaluation.requests import questions_for
 from grounded_seg.evaluation.source_run import SourceRun, run_of
+from grounded_seg.scoring.measure import Scores, score
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from grounded_seg.coco.dataset import DataSet, DataSetImage
+from grounded_seg.coco.data_set import DataSet, DataSetImage
 from grounded_seg.errors import InputError
-from grounded_seg.images import read_image
+from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
 
 

@@ -6,20 +6,20 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grounded_seg.asking import BatchAsker
-from grounded_seg.boxes import areas_px, array_from_boxes, clip
-from grounded_seg.coco.dataset import DataSet, DataSetImage
-from grounded_seg.coco.export import annotation_from_instance
+from grounded_seg.coco.data_set import DataSet, DataSetImage
 from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.write import annotation_from_instance
 from grounded_seg.detect.prompts import PromptSet
+from grounded_seg.engine.batches import BatchAsker
+from grounded_seg.engine.read_ahead import batches, read_ahead
 from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.listed_images import read_listed
-from grounded_seg.evaluation.questions import Questions
-from grounded_seg.loading import FoundModels
-from grounded_seg.pipeline import GroundedSegmenter
-from grounded_seg.reading import batches, read_ahead
+from grounded_seg.evaluation.requests import Questions
+from grounded_seg.geometry.boxes import areas_px, array_from_boxes, clip
+from grounded_seg.pipeline.chain import GroundedSegmenter
+from grounded_seg.pipeline.load import FoundModels
+from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import Detection, Image, Instance, SegmentedImage
-from grounded_seg.results import PromptedResult
 
 _N_THREADS = min(8, os.cpu_count() or 1)
 """That read. More wouldn't decode any faster, and hold more images."""

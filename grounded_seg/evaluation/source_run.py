@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.json_file import read_json
-from grounded_seg.run_folder import RunFolder
+from grounded_seg.coco.text import read_json
+from grounded_seg.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.dataset import DataSet
-from grounded_seg.coco.error_types import ErrorKind
-from grounded_seg.coco.image_scores import image_scores
-from grounded_seg.coco.matching import ALL_SIZES
+from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
-from grounded_seg.coco.scored_shapes import KIND_NAMES
-from grounded_seg.coco.scores import Scores, Stage
 from grounded_seg.evaluation.listed_images import read_listed
-from grounded_seg.masks import area_px
-from grounded_seg.overlay import draw, save_overlay
+from grounded_seg.geometry.masks import area_px
+from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.records import Detection, Image, ImageResult, Instance, RunLength
-from grounded_seg.run_folder import as_output_error
+from grounded_seg.runs.folder import as_output_error
+from grounded_seg.scoring.columns import KIND_NAMES
+from grounded_seg.scoring.error_types import ErrorKind
+from grounded_seg.scoring.image_scores import image_scores
+from grounded_seg.scoring.matching import ALL_SIZES
+from grounded_seg.scoring.measure import Scores, Stage
 
 PAGE_NAME = "worst.html"
 N_IMAGES = 40

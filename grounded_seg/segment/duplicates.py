@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from grounded_seg.masks import mask_containment, mask_iou
+from grounded_seg.geometry.masks import mask_containment, mask_iou
 from grounded_seg.records import Instance, RunLength
 
 

@@ -8,8 +8,8 @@ import torch
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.segment.network import BoxNetwork
-from grounded_seg.segment.sam import CONFIG_FILE, MODEL_TYPE, load_sam
-from grounded_seg.segment.sam_network import SamNetwork
+from grounded_seg.segment.sam.build import CONFIG_FILE, MODEL_TYPE, load_sam
+from grounded_seg.segment.sam.network import SamNetwork
 
 
 def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> BoxNetwork:
@@ -28,7 +28,7 @@ def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, comp
     if model_type == MODEL_TYPE:
         return SamNetwork(load_sam(source), device=device, dtype=dtype, compiled=compiled)
     # transformers takes seconds to import: only for its own layouts.
-    from grounded_seg.segment.transformers_network import FAMILIES, load_transformers_network
+    from grounded_seg.segment.transformers_sam import FAMILIES, load_transformers_network
 
     if model_type not in FAMILIES:
         known = ", ".join([MODEL_TYPE, *FAMILIES])

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from grounded_seg.masks import run_length_from_region
+from grounded_seg.device.choose import out_of_memory_as_device_error
+from grounded_seg.device.memory import in_chunks
+from grounded_seg.geometry.masks import run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
-from grounded_seg.runtime import out_of_memory_as_device_error
-from grounded_seg.segment.chunks import in_chunks
 from grounded_seg.segment.duplicates import without_duplicates
-from grounded_seg.segment.frame import resized_boxes
 from grounded_seg.segment.network import BoxNetwork
 from grounded_seg.segment.quality import cleaned, share_outside
+from grounded_seg.segment.resize import resized_boxes
 from grounded_seg.segment.upsampling import Axis, Region, regions_from_logits
 from grounded_seg.settings import SegmentSettings
 

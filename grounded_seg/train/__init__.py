@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from grounded_seg.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from grounded_seg.train.measuring import evaluate
+    from grounded_seg.train.measure.split import evaluate
     from grounded_seg.train.training import train
 
 __all__ = ["TrainSettings", "evaluate", "train"]
@@ -20,6 +20,7 @@ def __getattr__(name: str) -> object:
     """Import what needs torch, which takes seconds, only when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from grounded_seg.train import measuring, training
+    from grounded_seg.train import training
+    from grounded_seg.train.measure import split as measuring
 
     return getattr(measuring if name == "evaluate" else training, name)

@@ -8,8 +8,8 @@ from peft import prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, Florence2ForConditionalGeneration
 from transformers.utils import is_bitsandbytes_available
 
-from grounded_seg.detect.checkpoint import load_florence
-from grounded_seg.detect.florence import FlorenceModel
+from grounded_seg.detect.model.florence import FlorenceModel
+from grounded_seg.detect.model.load import load_florence
 from grounded_seg.errors import UsageError
 from grounded_seg.train.settings import Quantization, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights, locate

@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grounded_seg.detect.checkpoint import load_florence
-from grounded_seg.detect.parse import parse_answer
-from grounded_seg.images import read_image
-from grounded_seg.overlay import draw, save_overlay
+from grounded_seg.detect.answer.parse import parse_answer
+from grounded_seg.detect.model.load import load_florence
+from grounded_seg.images.draw import draw, save_overlay
+from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
-from grounded_seg.run_folder import as_output_error
+from grounded_seg.runs.folder import as_output_error
 from grounded_seg.train.base import locate_base
-from grounded_seg.train.dataset import read_training_data
-from grounded_seg.train.questions import training_plan
-from grounded_seg.train.records import BoxExample, Fault, Question, SplitData
-from grounded_seg.train.row_lengths import without_long_rows
-from grounded_seg.train.samples import AnswerWriter
+from grounded_seg.train.data.data_set import read_training_data
+from grounded_seg.train.data.lengths import without_long_rows
+from grounded_seg.train.data.questions import training_plan
+from grounded_seg.train.data.records import BoxExample, Fault, Question, SplitData
+from grounded_seg.train.data.samples import AnswerWriter
 from grounded_seg.train.settings import TrainSettings
 
 _N_DRAWN = 3

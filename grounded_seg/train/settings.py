@@ -11,7 +11,7 @@ from grounded_seg.settings import ModelSettings
 from grounded_seg.train.setting_types import problems_of
 
 if TYPE_CHECKING:
-    from grounded_seg.train.metrics import Metric
+    from grounded_seg.train.measure.metrics import Metric
 
 
 class Method(StrEnum):

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grounded_seg.device.choose import out_of_memory_as_device_error, resolve_device, resolve_dtype
 from grounded_seg.errors import UsageError
-from grounded_seg.runtime import out_of_memory_as_device_error, resolve_device, resolve_dtype
 from grounded_seg.train.base import load_base, locate_base
-from grounded_seg.train.callbacks import Watcher
-from grounded_seg.train.comparison import Progress, check_measurable
-from grounded_seg.train.curves import draw_losses
-from grounded_seg.train.dataset import read_training_data
+from grounded_seg.train.data.data_set import read_training_data
+from grounded_seg.train.data.lengths import without_long_rows
+from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
+from grounded_seg.train.fit.callbacks import Watcher
+from grounded_seg.train.fit.curves import draw_losses
+from grounded_seg.train.fit.prepared import PreparedTraining, is_first_process
 from grounded_seg.train.folder import MetricsLog, Row, TrainFolder
-from grounded_seg.train.prepared import PreparedTraining, is_first_process
-from grounded_seg.train.records import Fault, TrainingData, fault_lines
-from grounded_seg.train.report import write_report
-from grounded_seg.train.row_lengths import without_long_rows
+from grounded_seg.train.measure.comparison import Progress, check_measurable
+from grounded_seg.train.measure.report import write_report
 from grounded_seg.train.settings import TrainSettings
 
 _LOG = logging.getLogger(__name__)

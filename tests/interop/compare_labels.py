@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from grounded_seg.coco.read import CocoReader
-from grounded_seg.export_settings import LabelFormat, MaskForm
-from grounded_seg.formats.yolo import JOINED
-from grounded_seg.labels import Label, Losses
-from grounded_seg.masks import (
+from grounded_seg.coco.labels import Label, Losses
+from grounded_seg.coco.stream import CocoReader
+from grounded_seg.export.settings import LabelFormat, MaskForm
+from grounded_seg.export.yolo import JOINED
+from grounded_seg.geometry.masks import (
     area_px,
     mask_from_run_length,
     mask_iou,
@@ -21,7 +21,7 @@ from grounded_seg.masks import (
     run_length_from_polygons,
     tight_box_xyxy,
 )
-from grounded_seg.polygons import centre_polygons_from_mask
+from grounded_seg.geometry.polygons import centre_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
 
 

@@ -22,9 +22,9 @@ from typing import Any
 import PIL.Image
 from compare_labels import Check, Outcome, compare, compare_joined
 
-from grounded_seg.export import export_labels
-from grounded_seg.export_settings import ExportSettings, LabelFormat, MaskForm, Pictures
-from grounded_seg.masks import area_px, coco_from_run_length, run_length_from_mask, tight_box_xyxy
+from grounded_seg.export.export import export_labels
+from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+from grounded_seg.geometry.masks import area_px, coco_from_run_length, run_length_from_mask, tight_box_xyxy
 from grounded_seg.scenes.render import Split, render_scene
 
 HERE = Path(__file__).resolve().parent

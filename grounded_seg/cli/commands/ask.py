@@ -1,0 +1,147 @@
+"""`grounded-seg ask`: one question to one image, in any of Florence-2's tasks."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grounded_seg.cli.commands.run import DEMO_NOTE
+from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.options import detector_options, settings_from
+from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from grounded_seg.records import Answer
+
+_MINUS_REGION = re.compile(r"-[\d.]+(\s*,\s*-?[\d.]+){3}")
+
+
+class _AskCommand(click.Command):
+    """A command whose words may begin with a minus where they are a region, such as -5,0,10,10."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put a blank, which means nothing in a region, before its minus: click would take it for an option."""
+        return super().parse_args(ctx, [f" {word}" if _MINUS_REGION.fullmatch(word) else word for word in args])
+
+
+@click.command(cls=_AskCommand)
+@click.argument("task")
+@click.argument("text", nargs=-1, metavar="[TEXT]")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the answer as JSON and, if it has places, drawn on the image.",
+)
+@detector_options
+@click.option(
+    "--beams", type=int, default=DetectSettings.beams, show_default=True, help="Beam width of the answer; 1 is greedy."
+)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON instead of the table.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
+def ask(
+    task: str,
+    text: tuple[str, ...],
+    image: Path,
+    output: Path | None,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Ask Florence-2 about IMAGE: captions, objects, outlines, reading.
+
+    \b
+    TASK needs no TEXT:
+      CAPTION  DETAILED_CAPTION  MORE_DETAILED_CAPTION  OD  DENSE_REGION_CAPTION
+      REGION_PROPOSAL  OCR  OCR_WITH_REGION
+    TASK needs a phrase as TEXT:
+      CAPTION_TO_PHRASE_GROUNDING  REFERRING_EXPRESSION_SEGMENTATION
+      OPEN_VOCABULARY_DETECTION
+    TASK needs a region as TEXT, "x0,y0,x1,y1" in pixels:
+      REGION_TO_SEGMENTATION  REGION_TO_CATEGORY  REGION_TO_DESCRIPTION
+      REGION_TO_OCR
+
+    Outlines come with a mask in COCO's run lengths. Every box, outline and quad has a score.
+
+    Exit code: 0 answered, 1 the answer can't be written, 2 usage, 3 unreadable image, 4 weights missing or wrong,
+    5 device, 130 interrupted.
+    """  # noqa: D301  (click reads \b as a character, and keeps the lines after it)
+    set_up_messages(debug=debug)
+    if len(text) > 1:
+        raise UsageError(f"there are {len(text)} words between TASK and IMAGE; put them in quotes to make one text")
+    # These import torch and numpy, which would slow --help down.
+    from grounded_seg.detect.answer.show import answer_as_json
+    from grounded_seg.detect.questions import question_about
+    from grounded_seg.detect.tasks import find_task
+    from grounded_seg.images.read import read_image
+    from grounded_seg.pipeline.load import find_models, load_models
+    from grounded_seg.weights.sources import resolve
+
+    asked = text[0].strip() if text else ""
+    found = find_task(task)
+    picture = read_image(image)
+    # What is quick comes first: a question that makes no sense is told before a model is loaded.
+    question_about(found, asked, picture.size)
+    detect = DetectSettings(beams=options.pop("beams"))
+    max_new_tokens = options.pop("max_new_tokens")
+    models = settings_from(ModelSettings, {**options, "segmenter": None})
+    if resolve(models, boxes_only=True).is_demo:
+        note(DEMO_NOTE)
+    weights = find_models(models, boxes_only=True)
+    detector, _ = load_models(weights, detect, SegmentSettings(), allow_base_mismatch=models.allow_base_mismatch)
+    from grounded_seg.detect.ask import ask as ask_model
+
+    answer = ask_model(detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=max_new_tokens)
+    content = answer_as_json(found, asked, picture, answer)
+    # The answer is told first: it took long, and isn't lost where the folder can't be written.
+    if as_json:
+        click.echo(json.dumps(content))
+    else:
+        _print(answer)
+    if output is not None:
+        _write(output, image.stem, content, picture, answer)
+
+
+def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answer: "Answer") -> None:
+    """Write NAME.json, and NAME.png where the answer has places; earlier ones of that name are replaced."""
+    from grounded_seg.detect.answer.show import draw_answer
+    from grounded_seg.images.draw import save_overlay
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if answer.boxes or answer.polygons or answer.quads:
+            save_overlay(folder / f"{name}.png", draw_answer(picture, answer))
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{folder}: the answer can't be written ({reason}); name another folder") from error
+
+
+def _print(answer: "Answer") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from grounded_seg.cli.console import stdout_console
+
+    rows = [(one.label, f"{one.score:.2f}", _corners([one.box_xyxy])) for one in answer.boxes]
+    rows += [(one.label, f"{one.score:.2f}", f"{sum(map(len, one.polygons))} corners") for one in answer.polygons]
+    rows += [(one.label, f"{one.score:.2f}", _corners(one.quad)) for one in answer.quads]
+    if answer.text:
+        # A reader of the text alone gets the text alone.
+        click.echo(answer.text)
+    elif not rows:
+        click.echo("nothing found")
+    else:
+        table = Table("label", "score", "where", box=None, padding=(0, 2, 0, 0))
+        for row in rows:
+            table.add_row(*map(Text, row))
+        stdout_console().print(table)
+
+
+def _corners(points: Any) -> str:
+    return " ".join(f"{value:.0f}" for point in points for value in point)

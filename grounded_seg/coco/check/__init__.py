@@ -1,0 +1,1 @@
+"""Check a COCO file and repair what can be repaired."""

@@ -1,0 +1,188 @@
+"""Make a COCO file right, and say what was done: every repair by place. Nothing is guessed that the file doesn't say.
+
+What can't be mended is left out: an image of unknown size, an annotation without a shape or of nothing.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from grounded_seg.coco.check.repair_ids import Identity, identity_of, number_annotations, numbered, repoint
+from grounded_seg.coco.check.repair_shapes import Repairs, number_from, repair_shape
+from grounded_seg.coco.check.validate import has_portable_name, is_id, size_of
+from grounded_seg.coco.parse_text import parse_file
+from grounded_seg.errors import ImageError, InputError, OutputError, UsageError
+from grounded_seg.images.read import upright_size
+from grounded_seg.records import ImageSize
+
+Record = dict[str, Any]
+
+
+def repair_file(path: Path, destination: Path, images: Path | None = None) -> list[str]:
+    """Write a repaired copy, one record a line, and list the repairs.
+
+    Args:
+        path: The file; it stays as it is.
+        destination: The copy, replaced if it is there.
+        images: The folder that the file names are relative to, which tells sizes that the file lacks.
+
+    Raises:
+        UsageError: If the copy would replace the file.
+        InputError: If there is nothing to repair: no JSON at all, or no list of images.
+        OutputError: If the copy can't be written.
+    """
+    if path.resolve() == destination.resolve():
+        raise UsageError(f"the repaired copy would replace {path}; name another file with --fix")
+    document, faults = parse_file(path)
+    if not isinstance(document, Mapping):
+        what = "a list, as of results" if isinstance(document, list) else "cut off or no JSON"
+        raise InputError(f"{path} is {what} and can't be repaired; export it again")
+    repairs = Repairs([f"{fault.place}: {fault.rule}: {fault.message}" for fault in faults])
+    repaired = repair_document(document, repairs, images)
+    if not repaired["images"]:
+        raise InputError(f"{path} lists no image whose name and size are known, and can't be repaired; export it again")
+    lines = []
+    for key, value in repaired.items():
+        rows = ",\n".join(json.dumps(row) for row in value) if isinstance(value, list) else ""
+        lines.append(f"{json.dumps(key)}: " + (f"[\n{rows}\n]" if rows else json.dumps(value)))
+    try:
+        destination.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="ascii")
+    except OSError as error:
+        raise OutputError(
+            f"{destination} can't be written ({error.strerror}); make room or get permission there, or name another "
+            "file with --fix"
+        ) from error
+    return repairs.lines
+
+
+def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path | None = None) -> Record:
+    """Give a repaired copy of a document; what was done is added to `repairs`."""
+    clean: Record = _without_nan(document, "$", repairs)
+    sections = {name: _records(clean, name, repairs) for name in ("images", "categories", "annotations")}
+    hints = _size_hints(sections["annotations"])
+    as_named = {place: str(image.get("file_name")).replace("\\", "/") for place, image in sections["images"]}
+    mended = [item for item in sections["images"] if _mend_image(*item, hints, images, repairs)]
+    # A path that lost its start or a size that differs may be another image's.
+    pictures = {place: (as_named[place], size_of(image)) for place, image in mended}
+    image_ids, kept_images = numbered(mended, "file_name", pictures, repairs)
+    if not sections["categories"]:
+        sections["categories"] = _categories_used(sections["annotations"], repairs)
+    for place, category in sections["categories"]:
+        if not isinstance(category.get("name"), str) or not category["name"].strip():
+            category["name"] = f"category {category.get('id')}"
+            repairs.add(place, f"it got the name {category['name']!r}")
+    classes = {place: category["name"] for place, category in sections["categories"]}
+    category_ids, categories = numbered(sections["categories"], "name", classes, repairs)
+    sizes = {image["id"]: ImageSize(image["width"], image["height"]) for image in kept_images}
+    annotations = []
+    for place, annotation in sections["annotations"]:
+        if repoint(annotation, "image_id", image_ids, place, repairs) and repoint(
+            annotation, "category_id", category_ids, place, repairs
+        ):
+            _mend_values(place, annotation, repairs)
+            if repair_shape(place, annotation, sizes[annotation["image_id"]], repairs):
+                annotations.append(annotation)
+    number_annotations(annotations, repairs)
+    return {**clean, "categories": categories, "images": kept_images, "annotations": annotations}
+
+
+def _without_nan(value: Any, place: str, repairs: Repairs) -> Any:
+    """Copy a value, with null for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(one, f"{place}.{key}", repairs) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one, f"{place}[{number}]", repairs) for number, one in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        repairs.add(place, f"{value} became null")
+        return None
+    return value
+
+
+def _records(document: Mapping[str, Any], name: str, repairs: Repairs) -> list[tuple[str, Record]]:
+    section = document.get(name)
+    if isinstance(section, dict):
+        repairs.add(name, "an object became a list of its values")
+        section = list(section.values())
+    if not isinstance(section, list):
+        repairs.add(name, "it was no list and became an empty one")
+        return []
+    records = []
+    for number, record in enumerate(section):
+        if isinstance(record, dict):
+            records.append((f"{name}[{number}]", record))
+        else:
+            repairs.add(f"{name}[{number}]", "left out, it was no object")
+    return records
+
+
+def _size_hints(annotations: list[tuple[str, Record]]) -> dict[Identity | None, list[Any]]:
+    """Collect what run-length masks say of their images' sizes: height and width."""
+    return {
+        identity_of(annotation.get("image_id")): annotation["segmentation"]["size"]
+        for _, annotation in annotations
+        if isinstance(annotation.get("segmentation"), dict)
+        and isinstance(annotation["segmentation"].get("size"), list)
+        and len(annotation["segmentation"]["size"]) == 2
+    }
+
+
+def _mend_image(
+    place: str, image: Record, hints: Mapping[Identity | None, list[Any]], folder: Path | None, repairs: Repairs
+) -> bool:
+    """Mend an image's name and size; False if it has to be left out."""
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        repairs.add(place, "left out with its annotations, it has no file_name")
+        return False
+    if not has_portable_name(image):
+        path = PureWindowsPath(name) if "\\" in name or PureWindowsPath(name).drive else PurePosixPath(name)
+        kept = (part.replace("\0", "") for part in path.parts if part not in (path.anchor, ".."))
+        parts = [part for part in kept if part]
+        if not parts:
+            repairs.add(place, f"left out with its annotations, its file_name {name!r} names no file")
+            return False
+        image["file_name"] = "/".join(parts)
+        repairs.add(place, f"file_name {name!r} became {image['file_name']!r}")
+    if size_of(image) is not None:
+        return True
+    sides = [number_from(image.get("width")), number_from(image.get("height"))]
+    hint = hints.get(identity_of(image.get("id")))
+    if None in sides and folder is not None:
+        try:
+            size = upright_size(folder / image["file_name"])
+            sides = [float(size.width), float(size.height)]
+        except ImageError:
+            pass
+    if None in sides and hint is not None:
+        sides = [number_from(side) for side in reversed(hint)]
+    image["width"], image["height"] = (None if side is None else int(side) for side in sides)
+    if size_of(image) is None:
+        repairs.add(place, "left out with its annotations, its size is not known; name its folder with --images")
+        return False
+    repairs.add(place, f"its size became {image['width']} x {image['height']}")
+    return True
+
+
+def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) -> list[tuple[str, Record]]:
+    named = [annotation.get("category_id") for _, annotation in annotations]
+    used: set[int] = {number for number in named if is_id(number)}
+    repairs.add("categories", f"made {len(used)} of the ids that annotations name")
+    return [("categories", {"id": number, "name": f"category {number}"}) for number in sorted(used)]
+
+
+def _mend_values(place: str, annotation: Record, repairs: Repairs) -> None:
+    crowd = annotation.get("iscrowd")
+    if type(crowd) is not int or crowd not in (0, 1):
+        annotation["iscrowd"] = int(crowd in (True, "1", "true", 1.0))
+        repairs.add(place, f"iscrowd {crowd!r} became {annotation['iscrowd']}")
+    if "score" in annotation:
+        old = annotation["score"]
+        score = number_from(old)
+        if score is None or not 0 <= score <= 1:
+            del annotation["score"]
+            repairs.add(place, f"score {old!r} was taken out")
+        elif isinstance(old, str):
+            annotation["score"] = score
+            repairs.add(place, f"score {old!r} became a number")

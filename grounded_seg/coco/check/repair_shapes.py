@@ -1,0 +1,139 @@
+"""Mend an annotation's box, mask and area."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from grounded_seg.coco.check.shapes import numbers, shape_faults
+from grounded_seg.errors import InputError
+from grounded_seg.geometry.masks import area_px, run_length_from_coco, run_length_from_polygons, tight_box_xyxy
+from grounded_seg.records import ImageSize, RunLength
+
+
+@dataclass
+class Repairs:
+    """What was done, a line each."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, place: str, what: str) -> None:
+        """Note a repair."""
+        self.lines.append(f"{place}: {what}")
+
+
+def number_from(value: Any) -> float | None:
+    """Read a finite number, also from text; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def repair_shape(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> bool:
+    """Mend the shape of an annotation; False if there is none to be had, and it has to be left out."""
+    for key in ("bbox", "segmentation"):
+        if isinstance(annotation.get(key), str):
+            annotation[key] = _list_from_text(annotation[key])
+            repairs.add(f"{place}.{key}", "text became numbers")
+    mask = _mended_mask(place, annotation, size, repairs)
+    box = numbers(annotation.get("bbox"))
+    if box is None or len(box) != 4 or min(box[2:]) <= 0:
+        box = None
+    if mask is None and box is None:
+        repairs.add(place, "left out, it has neither a box nor a mask")
+        return False
+    faults = {fault.rule for fault in shape_faults(place, annotation, size)}
+    if box is None or faults & {"bbox-outside", "bbox-malformed", "bbox-empty", "bbox-as-text"}:
+        box = _mended_box(box, mask, size)
+        if box is None:
+            repairs.add(place, "left out, its box lies outside the image")
+            return False
+        repairs.add(f"{place}.bbox", f"{annotation.get('bbox')!r:.60} became {box}")
+        annotation["bbox"] = box
+    if faults & {"area-off", "area-malformed"}:
+        area = area_px(mask) if mask is not None else box[2] * box[3]
+        repairs.add(f"{place}.area", f"{annotation.get('area')!r:.40} became {area:g}")
+        annotation["area"] = area
+    return True
+
+
+def _mended_box(box: list[float] | None, mask: RunLength | None, size: ImageSize) -> list[float] | None:
+    """Take the mask's box, or the part of the box that lies in the image."""
+    if mask is not None:
+        x0, y0, x1, y1 = tight_box_xyxy(mask)
+    elif box is not None:
+        x0, y0 = max(box[0], 0.0), max(box[1], 0.0)
+        x1, y1 = min(box[0] + box[2], float(size.width)), min(box[1] + box[3], float(size.height))
+    else:
+        return None
+    return [x0, y0, x1 - x0, y1 - y0] if x1 > x0 and y1 > y0 else None
+
+
+def _mended_mask(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> RunLength | None:
+    """Mend the segmentation, or empty it where it can't be; give the mask that it now is."""
+    old: Any = annotation.get("segmentation")
+    mended: Any = []
+    mask: RunLength | None = None
+    n_dropped = 0
+    try:
+        if isinstance(old, dict):
+            mended = {**old, "size": [size.height, size.width]} if _is_swapped(old, size) else old
+            mask = run_length_from_coco(mended)
+        elif isinstance(old, list) and old:
+            mended, n_dropped = _mended_polygons(old, size)
+            mask = run_length_from_polygons(mended, size) if mended else None
+    except InputError:
+        mask = None
+    if mask is None or mask.size != size or area_px(mask) == 0:
+        mended, mask = [], None
+    if mended != old:
+        if mask is None:
+            what = "taken out, it was damaged or missing"
+        elif n_dropped:
+            what = f"{n_dropped} of {n_dropped + len(mended)} polygons dropped, damaged or outside the image"
+            what += "" if all(polygon in old for polygon in mended) else "; the others mended"
+        else:
+            what = "mended"
+        repairs.add(f"{place}.segmentation", what)
+        annotation["segmentation"] = mended
+    return mask
+
+
+def _is_swapped(segmentation: dict[str, Any], size: ImageSize) -> bool:
+    return size.width != size.height and segmentation.get("size") == [size.width, size.height]
+
+
+def _mended_polygons(segmentation: list[Any], size: ImageSize) -> tuple[list[list[float]], int]:
+    """Keep the parts that are polygons, with their corners within the image; and count those dropped."""
+    parts = segmentation if any(isinstance(part, list | str) for part in segmentation) else [segmentation]
+    read = [numbers(_list_from_text(part) if isinstance(part, str) else part) for part in parts]
+    kept = [
+        _within(part, size)
+        for part in read
+        if part is not None and len(part) >= 6 and len(part) % 2 == 0 and _meets(part, size)
+    ]
+    return kept, len(parts) - len(kept)
+
+
+def _meets(polygon: list[float], size: ImageSize) -> bool:
+    """Tell whether any of a polygon's frame lies in the image; moved there, the rest would be a line on its edge."""
+    xs, ys = polygon[0::2], polygon[1::2]
+    return min(xs) < size.width and max(xs) > 0 and min(ys) < size.height and max(ys) > 0
+
+
+def _within(polygon: list[float], size: ImageSize) -> list[float]:
+    limits = (float(size.width), float(size.height))
+    return [min(max(value, 0.0), limits[place % 2]) for place, value in enumerate(polygon)]
+
+
+def _list_from_text(text: str) -> Any:
+    """Read "[1, 2]", "1, 2" or "1 2" as a list; None if it is no such thing."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        read = [number_from(word) for word in text.replace(",", " ").split()]
+        return None if None in read else read

@@ -1,0 +1,165 @@
+"""Read a COCO file of any size image by image. The home of ijson.
+
+The file is read once. Its images are kept as they are, its annotations wait in a temporary database on disk, because
+nothing says that those of one image stand together.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ijson
+
+from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.errors import InputError
+from grounded_seg.geometry.masks import run_length_from_coco, run_length_from_polygons
+from grounded_seg.records import ImageSize, RunLength
+
+_SECTIONS = ("categories", "images", "annotations")
+_LARGEST_ID = 2**63 - 1
+"""The database's numbers have 64 bits."""
+
+
+class CocoReader:
+    """An opened COCO file; use it in a `with` statement."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            InputError: If it can't be read, is no COCO file, or has ids that are missing, double or no whole numbers
+                from 1.
+        """
+        self.path = path
+        self.sections: dict[str, Any] = {"info": {}, "licenses": []}
+        """The others, whole."""
+        self.categories: dict[int, Mapping[str, Any]] = {}
+        """By id, in the order of the file."""
+        self.images: dict[int, Mapping[str, Any]] = {}
+        """By id, in the order of the file."""
+        self.has_masks = False
+        """Whether any annotation has one."""
+        # An empty name is a database on disk that goes away with its connection.
+        self._waiting = sqlite3.connect("")
+        self._waiting.execute("CREATE TABLE annotations (image_id INTEGER, category_id INTEGER, record TEXT)")
+        try:
+            self._load()
+        except BaseException:
+            self._waiting.close()
+            raise
+
+    def __enter__(self) -> "CocoReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._waiting.close()
+
+    def labelled_image(self, image_id: int) -> LabelledImage:
+        """Give an image with its annotations, in the order of the file.
+
+        Raises:
+            InputError: If an annotation is damaged.
+        """
+        record = self.images[image_id]
+        rows = self._waiting.execute("SELECT record FROM annotations WHERE image_id = ? ORDER BY rowid", (image_id,))
+        try:
+            size = ImageSize(width=int(record["width"]), height=int(record["height"]))
+            labels = tuple(self._label(json.loads(text), size) for (text,) in rows)
+            return LabelledImage(str(record["file_name"]), size, labels, record)
+        except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
+            raise self._unusable(f"image {image_id} or one of its annotations is damaged ({error!r})") from error
+
+    def _label(self, annotation: Mapping[str, Any], size: ImageSize) -> Label:
+        mask = _mask(annotation.get("segmentation"), size)
+        x, y, width, height = map(float, annotation["bbox"])
+        score = annotation.get("score")
+        return Label(
+            category=str(self.categories[annotation["category_id"]]["name"]),
+            box_xyxy=xyxy_from_xywh((x, y, width, height)),
+            mask=mask,
+            score=None if score is None else float(score),
+            is_crowd=bool(annotation.get("iscrowd", 0)),
+            record=annotation,
+        )
+
+    def _load(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                for section, record in _records(file):
+                    self._take(section, record)
+        except OSError as error:
+            raise InputError(f"{self.path} can't be read ({error.strerror}); check the path") from error
+        except (ijson.JSONError, UnicodeDecodeError) as error:
+            raise self._unusable(f"it is no JSON ({' '.join(str(error).split())})") from error
+        if not self.images:
+            raise self._unusable("it lists no images")
+        self._waiting.execute("CREATE INDEX by_image ON annotations (image_id)")
+        for image_id, category_id in self._waiting.execute("SELECT DISTINCT image_id, category_id FROM annotations"):
+            if image_id not in self.images or category_id not in self.categories:
+                raise self._unusable(
+                    f"an annotation names image {image_id}, category {category_id}, not both are listed"
+                )
+
+    def _take(self, section: str, record: Any) -> None:
+        if section not in _SECTIONS:
+            self.sections[section] = record
+            return
+        number = self._checked_id(section, record, "id")
+        if section == "annotations":
+            self.has_masks |= bool(record.get("segmentation"))
+            ids = [self._checked_id(section, record, key) for key in ("image_id", "category_id")]
+            self._waiting.execute("INSERT INTO annotations VALUES (?, ?, ?)", (*ids, json.dumps(record)))
+            return
+        known = self.categories if section == "categories" else self.images
+        if number in known:
+            raise self._unusable(f"two {section} have the id {number}")
+        known[number] = record
+
+    def _checked_id(self, section: str, record: Any, key: str) -> int:
+        number = record.get(key) if isinstance(record, Mapping) else None
+        if type(number) is not int or not 1 <= number <= _LARGEST_ID:
+            raise self._unusable(f"one of its {section} has {key} {number!r}, which is no whole number from 1")
+        return number
+
+    def _unusable(self, why: str) -> InputError:
+        return InputError(
+            f"{self.path}: {why}; `grounded-seg validate {self.path} --fix OUT` lists and repairs what is wrong"
+        )
+
+
+def _records(file: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every record of each section, and other sections whole, in the order of the file."""
+    # One pass over the events, because `ijson.items` finds one section only.
+    builder, section, depth = None, "", 0
+    for prefix, event, value in ijson.parse(file, use_float=True):
+        if builder is None:
+            if prefix == "" and event == "map_key":
+                section = value
+            starts = prefix == f"{section}.item" if section in _SECTIONS else prefix == section != ""
+            if not starts or event == "map_key":
+                continue
+            builder = ijson.ObjectBuilder()
+        builder.event(event, value)
+        depth += event in ("start_map", "start_array")
+        depth -= event in ("end_map", "end_array")
+        if depth == 0:
+            yield section, builder.value
+            builder = None
+
+
+def _mask(segmentation: Any, size: ImageSize) -> RunLength | None:
+    """Read either form of a mask; None where there is none."""
+    if not segmentation:
+        return None
+    if isinstance(segmentation, Mapping):
+        mask = run_length_from_coco(segmentation)
+        if mask.size != size:
+            raise ValueError(f"a mask of {mask.size.width} x {mask.size.height} px on an image of another size")
+        return mask
+    return run_length_from_polygons(segmentation, size)

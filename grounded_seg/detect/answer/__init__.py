@@ -1,0 +1,1 @@
+"""From generated tokens to labels, boxes, outlines and scores."""

@@ -1,0 +1,103 @@
+"""Florence-2's answers as boxes, polygons, quads and text in pixels.
+
+Florence-2's own processor (MIT) is followed but for four things: letters outside ASCII stay in labels, a box's corners
+are put in order, boxes without area are dropped, and special tokens never stay in labels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from grounded_seg.detect.answer.box_scores import TokenEvidence, shape_score
+from grounded_seg.detect.answer.grammar import Shape, ShapeKind, shapes_from_pieces
+from grounded_seg.detect.answer.pieces import TokenDecoder, pieces_from_text, pieces_from_tokens
+from grounded_seg.detect.answer.tokens import boxes_from_bins, points_from_bins
+from grounded_seg.detect.tasks import Task, TaskOutput, find_task
+from grounded_seg.errors import UsageError
+from grounded_seg.records import Answer, BoxXyxy, Detection, ImageSize, LabelledPolygons, LabelledQuad
+
+
+def parse_answer(
+    task: Task | str,
+    answer: str | Sequence[int],
+    size: ImageSize,
+    *,
+    prompt: str = "",
+    tokenizer: TokenDecoder | None = None,
+    evidence: TokenEvidence | None = None,
+) -> Answer:
+    """Read what Florence-2 generated. An answer that names nothing is empty; none is malformed enough to raise.
+
+    Args:
+        task: A task, its name or its token: "OD", "<OD>".
+        answer: The generated text, which may hold `<s>`, `</s>` and `<pad>`, or the generated token ids.
+        size: The upright image that was asked about.
+        prompt: What the user asked for. It goes into each detection, and is never dropped as a filler word.
+        tokenizer: What decodes the ids; needed where the answer is token ids.
+        evidence: How likely the model held each of the ids, where the answer is token ids: makes the scores.
+
+    Returns:
+        Coordinates are pixels, at the centres of the location bins. All scores are 1 where there is no evidence.
+
+    Raises:
+        UsageError: If there is no such task, ids come without a tokenizer, or a text with evidence.
+        ValueError: If a side of the image isn't positive.
+
+    >>> parse_answer("<OD>", "car<loc_10><loc_20><loc_300><loc_400>", ImageSize(1000, 1000)).boxes[0].box_xyxy
+    (10.5, 20.5, 300.5, 400.5)
+    """
+    task = find_task(task) if isinstance(task, str) else task
+    if isinstance(answer, str):
+        if evidence is not None:
+            raise UsageError("a text has no token ids that evidence could be of, pass the ids")
+        pieces = pieces_from_text(answer)
+    elif tokenizer is None:
+        raise UsageError("an answer of token ids needs the tokenizer that decodes them, pass tokenizer=...")
+    else:
+        pieces = pieces_from_tokens([int(token_id) for token_id in answer], tokenizer)
+    if task.gives is TaskOutput.TEXT:
+        return Answer(text="".join(piece.text for piece in pieces).strip())
+    shapes = shapes_from_pieces(task.gives, pieces, prompt)
+    scored = [(shape, 1.0 if evidence is None else shape_score(shape, evidence)) for shape in shapes]
+    boxes = (
+        (shape.label, box_from_shape(shape, size), score) for shape, score in scored if shape.kind is ShapeKind.BOX
+    )
+    return Answer(
+        boxes=tuple(Detection(label, prompt, box, score) for label, box, score in boxes if box is not None),
+        polygons=tuple(_polygons(shape, size, score) for shape, score in scored if shape.kind is ShapeKind.OUTLINE),
+        quads=tuple(_quad(shape, size, score) for shape, score in scored if shape.kind is ShapeKind.QUAD),
+    )
+
+
+def parse_tokens(task: Task, token_ids: Sequence[int], decoder: TokenDecoder, prompt: str = "") -> tuple[Shape, ...]:
+    """Find the shapes of an answer and the tokens that made each; none for a task that answers with text."""
+    return shapes_from_pieces(task.gives, pieces_from_tokens(token_ids, decoder), prompt)
+
+
+def box_from_shape(shape: Shape, size: ImageSize) -> BoxXyxy | None:
+    """Place a shape's box in the image: a box with its corners in order, or the box around an outline or a quad.
+
+    Always within the image, as bin centres are. None if it has no area.
+
+    Raises:
+        ValueError: If a side of the image isn't positive.
+    """
+    xs = [x for ring in shape.rings for x in ring[0::2]]
+    ys = [y for ring in shape.rings for y in ring[1::2]]
+    if min(xs) == max(xs) or min(ys) == max(ys):
+        return None
+    x0, y0, x1, y1 = boxes_from_bins(np.array([[min(xs), min(ys), max(xs), max(ys)]]), size)[0].tolist()
+    return x0, y0, x1, y1
+
+
+def _polygons(shape: Shape, size: ImageSize, score: float) -> LabelledPolygons:
+    return LabelledPolygons(shape.label, tuple(_points(ring, size) for ring in shape.rings), score)
+
+
+def _quad(shape: Shape, size: ImageSize, score: float) -> LabelledQuad:
+    first, second, third, fourth = _points(shape.rings[0], size)
+    return LabelledQuad(shape.label, (first, second, third, fourth), score)
+
+
+def _points(ring: tuple[int, ...], size: ImageSize) -> tuple[tuple[float, float], ...]:
+    return tuple((x, y) for x, y in points_from_bins(np.array(ring), size).tolist())

@@ -1,0 +1,107 @@
+"""A generated answer cut into what the parser reads: texts, location tokens and marks such as `<poly>`.
+
+Each piece knows the positions of its tokens in the answer, so that a score can go back to their probabilities. The
+kinds are single letters: joined to a string, the grammar of an answer is a regular expression over them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from grounded_seg.detect.answer.tokens import N_BINS
+
+TEXT, LOCATION, SEPARATOR, OPEN_POLYGON, CLOSE_POLYGON, OTHER_MARK = "tlspqm"
+"""Kinds of pieces."""
+
+_MARK_KINDS = {"<sep>": SEPARATOR, "<poly>": OPEN_POLYGON, "</poly>": CLOSE_POLYGON}
+_SILENT = frozenset({"<s>", "</s>", "<pad>"})
+"""Tokens that frame and fill an answer: as if they weren't there, wherever they stand."""
+_SPECIAL_TOKEN = re.compile(
+    r"<loc_(?P<bin>[0-9]+)>|<s>|</s>|<pad>|<unk>|<mask>|<image>|<and>"
+    r"|</?(?:od|ocr|cap|ncap|dcap|grounding|seg|region_cap|region_to_desciption|proposal|poly)>|<sep>"
+)
+"""Every special token of Florence-2's vocabulary; the missing r in "desciption" is the vocabulary's."""
+
+
+class TokenDecoder(Protocol):
+    """What turns token ids into text: a `tokenizers.Tokenizer`, such as a transformers tokenizer's own backend."""
+
+    def id_to_token(self, token_id: int, /) -> str | None:
+        """Name a token as the vocabulary writes it; None if there is no such token."""
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Turn tokens into text, all of them together: a letter's bytes may lie in several tokens."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of an answer of one kind."""
+
+    kind: str
+    """One of the letters above."""
+    positions: tuple[int, ...]
+    """Where its tokens stand in the answer, from 0; for an answer given as text, the piece's own number."""
+    text: str = ""
+    """The words of a text piece, as generated."""
+    bin: int = -1
+    """0 to 999 for a location."""
+
+
+def pieces_from_text(text: str) -> tuple[Piece, ...]:
+    """Cut an answer that was already decoded; it may hold `<s>`, `</s>` and `<pad>`."""
+    return tuple(_merged(enumerate(_split(text))))
+
+
+def pieces_from_tokens(token_ids: Iterable[int], decoder: TokenDecoder) -> tuple[Piece, ...]:
+    """Cut an answer given as token ids. Ids that the vocabulary doesn't have are marks without a meaning."""
+    ids = list(token_ids)
+    names = [decoder.id_to_token(token_id) if token_id >= 0 else None for token_id in ids]
+    pieces = []
+    for piece in _merged((position, name or "<unk>") for position, name in enumerate(names)):
+        if piece.kind == TEXT:
+            words = decoder.decode([ids[position] for position in piece.positions], skip_special_tokens=False)
+            piece = Piece(TEXT, piece.positions, text=words)
+        pieces.append(piece)
+    return tuple(pieces)
+
+
+def _split(text: str) -> Iterator[str]:
+    """Yield the special tokens and the texts between them, in order."""
+    end = 0
+    for match in _SPECIAL_TOKEN.finditer(text):
+        if match.start() > end:
+            yield text[end : match.start()]
+        yield match.group()
+        end = match.end()
+    if end < len(text):
+        yield text[end:]
+
+
+def _merged(tokens: Iterable[tuple[int, str]]) -> Iterator[Piece]:
+    """Classify tokens, drop the silent ones and join the texts that then are neighbours."""
+    words: list[tuple[int, str]] = []
+    for position, token in tokens:
+        special = _SPECIAL_TOKEN.fullmatch(token)
+        if token in _SILENT:
+            continue
+        if special is None:
+            words.append((position, token))
+            continue
+        if words:
+            yield _text_piece(words)
+            words = []
+        yield _special_piece(position, token, special.group("bin"))
+    if words:
+        yield _text_piece(words)
+
+
+def _text_piece(words: Sequence[tuple[int, str]]) -> Piece:
+    return Piece(TEXT, tuple(position for position, _ in words), text="".join(word for _, word in words))
+
+
+def _special_piece(position: int, token: str, digits: str | None) -> Piece:
+    # A bin past the last has no token; some tuners write <loc_1000>, and clamping it would only guess what they meant.
+    if digits is not None and len(digits) <= len(str(N_BINS)) and int(digits) < N_BINS:
+        return Piece(LOCATION, (position,), bin=int(digits))
+    return Piece(_MARK_KINDS.get(token, OTHER_MARK), (position,))

@@ -1,0 +1,1 @@
+"""All that reads Florence-2 checkpoints in the layout of the first implementation."""

@@ -1,0 +1,175 @@
+"""Florence-2 as this project uses it: images in, answers to questions out, each token with its probability.
+
+The network is transformers' own `Florence2ForConditionalGeneration`. The vision tower runs once per image, whatever the
+number of questions; encoder and decoder run over a batch of (image, question) pairs.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Florence2ForConditionalGeneration, GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
+
+from grounded_seg.detect.answer.box_scores import TokenEvidence
+from grounded_seg.detect.model.named_adapters import NamedAdapters
+from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
+from grounded_seg.detect.model.vocabulary import Vocabulary
+from grounded_seg.errors import UsageError
+from grounded_seg.records import Image
+
+MAX_NEW_TOKENS = 1024
+"""Longest answer, as on Florence-2's model card."""
+
+
+@dataclass(frozen=True)
+class AnswerRules:
+    """How a model's answers begin and end: part of the model, not of what is asked."""
+
+    start_id: int
+    """The decoder's first token, which isn't part of the answer."""
+    forced_first_id: int | None
+    """Token that every answer begins with, where the model was trained so."""
+    forced_last_id: int | None
+    """Token that ends an answer that is cut off."""
+    stop_beams_early: bool | str
+    length_penalty: float
+    """transformers' `early_stopping` and `length_penalty`: when beam search stops and whether it likes long answers."""
+    space_before_labels: bool = False
+    """Whether this model puts a space before each label, which published models don't; what is taught to it has to."""
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedAnswer:
+    """What the model said to one question."""
+
+    token_ids: tuple[int, ...]
+    """Without the decoder's start token; up to and with `</s>`, where the answer wasn't cut off."""
+    evidence: TokenEvidence
+
+
+class FlorenceModel:
+    """A loaded Florence-2 with its tokenizer; `checkpoint.load_florence` makes one."""
+
+    def __init__(
+        self,
+        network: Florence2ForConditionalGeneration,
+        vocabulary: Vocabulary,
+        pixels: PixelSettings,
+        rules: AnswerRules,
+    ) -> None:
+        self.network = network
+        self.vocabulary = vocabulary
+        self.pixels = pixels
+        self.rules = rules
+        self.adapters: NamedAdapters | None = None
+        """The same network with adapters beside its weights, of which `using` takes one."""
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Take one of the adapters beside the weights for a while, and images as it was trained on; None for the base.
+
+        Raises:
+            UsageError: If no adapter has this name.
+        """
+        if self.adapters is None:
+            if adapter is not None:
+                raise UsageError(f"no adapter {adapter!r} is loaded; give it to load_detector(adapters=...)")
+            yield
+            return
+        own = self.pixels
+        with self.adapters.switched_to(adapter):
+            if adapter is not None:
+                self.pixels = replace(own, squeezed_to=self.adapters.image_sides[adapter])
+            try:
+                yield
+            finally:
+                self.pixels = own
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
+        """Run the vision tower once over each image.
+
+        Args:
+            images: Any sizes; at least one.
+
+        Returns:
+            (n, n_image_tokens, width) on the model's device: what the text encoder reads of each image.
+        """
+        values = pixel_values(images, self.pixels, self.network.device).to(self.network.dtype)
+        features: torch.Tensor = self.network.get_image_features(values).pooler_output
+        return features
+
+    @torch.inference_mode()
+    def answer(
+        self, features: torch.Tensor, questions: Sequence[str], *, beams: int = 1, max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> list[GeneratedAnswer]:
+        """Ask each question of its image.
+
+        Args:
+            features: (n, n_image_tokens, width), a row per question; repeat a row to ask one image several questions.
+            questions: n texts, each a task's `question`; at least one.
+            beams: Beam width; 1 is greedy.
+            max_new_tokens: Longest answer; never more than the decoder has positions for.
+
+        Raises:
+            UsageError: If a question is longer than the model's positions.
+        """
+        encoded, mask = self._encode(features, questions)
+        sequences = self.network.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+            attention_mask=mask,
+            generation_config=self._generation(beams, max_new_tokens),
+        )
+        # The model's own words, run through the decoder once more: the same path for greedy search and beams.
+        hidden = self.network.model.language_model.decoder(
+            input_ids=sequences[:, :-1],
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+        return [self._answer(ids, states) for ids, states in zip(sequences[:, 1:], hidden, strict=True)]
+
+    def _encode(self, features: torch.Tensor, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the text encoder over image tokens and question, shorter questions padded; states and mask."""
+        rows = [torch.tensor(self.vocabulary.encode(question)) for question in questions]
+        room = self.network.config.text_config.max_position_embeddings - features.shape[1]
+        if max(map(len, rows)) > room:
+            raise UsageError(f"a prompt is too long: it has {max(map(len, rows))} tokens, the model takes {room}")
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.vocabulary.pad_id).to(features.device)
+        lengths = torch.tensor([features.shape[1] + len(row) for row in rows], device=features.device)
+        mask = (torch.arange(features.shape[1] + ids.shape[1], device=features.device) < lengths[:, None]).long()
+        inputs = torch.cat([features, self.network.get_input_embeddings()(ids)], dim=1)
+        encoder = self.network.model.language_model.encoder
+        return encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+
+    def _generation(self, beams: int, max_new_tokens: int) -> GenerationConfig:
+        return GenerationConfig(
+            num_beams=beams,
+            do_sample=False,
+            max_new_tokens=min(max_new_tokens, self.network.config.text_config.max_position_embeddings),
+            no_repeat_ngram_size=0,
+            # These two mean nothing without beams, and transformers says so each time.
+            early_stopping=beams > 1 and self.rules.stop_beams_early,
+            length_penalty=self.rules.length_penalty if beams > 1 else 1.0,
+            bos_token_id=self.vocabulary.bos_id,
+            pad_token_id=self.vocabulary.pad_id,
+            eos_token_id=self.vocabulary.eos_id,
+            decoder_start_token_id=self.rules.start_id,
+            forced_bos_token_id=self.rules.forced_first_id,
+            forced_eos_token_id=self.rules.forced_last_id,
+        )
+
+    def _answer(self, ids: torch.Tensor, states: torch.Tensor) -> GeneratedAnswer:
+        """Cut one row after its end and reduce the vocabulary's probabilities to what scores need."""
+        ends = (ids == self.vocabulary.eos_id).nonzero()
+        n_tokens = int(ends[0]) + 1 if len(ends) else len(ids)
+        # Row by row: the logits of a whole batch of long answers over 51,000 tokens would take gigabytes.
+        logits = self.network.lm_head(states[:n_tokens]).float()
+        total = logits.logsumexp(dim=1, keepdim=True)
+        chosen = logits.gather(1, ids[:n_tokens, None]) - total
+        locations = (logits[:, list(self.vocabulary.location_ids)] - total).exp()
+        evidence = TokenEvidence(chosen[:, 0].cpu().numpy(), locations.cpu().numpy())
+        return GeneratedAnswer(tuple(ids[:n_tokens].tolist()), evidence)

@@ -1,0 +1,1 @@
+"""Where the models run: choose the device and dtype, back off when memory is full, compile."""

@@ -1,0 +1,81 @@
+"""What each image of a data set is asked: every class that it has, and all or some of those that it hasn't."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from grounded_seg.coco.data_set import DataSet
+from grounded_seg.detect.prompts import PromptSet, prompts_from
+from grounded_seg.errors import UsageError
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The prompts of each image."""
+
+    data_set: DataSet
+    """With the classes that are asked about, and no others."""
+    prompts: PromptSet
+    """All of them."""
+    by_image: Mapping[int, PromptSet]
+    """By the image's id."""
+    notes: tuple[str, ...]
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """List ids of image and class of every question."""
+        id_by_name = {name: class_id for class_id, name in self.data_set.classes.items()}
+        return [(image, id_by_name[name]) for image, asked in self.by_image.items() for name in asked.classes]
+
+
+def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent: int | None = None) -> Questions:
+    """Decide what is asked.
+
+    Args:
+        data_set: The truth.
+        prompts: Prompts with their classes; None for the class names themselves.
+        n_absent: How many classes that an image hasn't it is asked about, drawn by a fixed seed; None for all. Fewer
+            take less time and flatter AP, as fewer wrong answers are possible.
+
+    Raises:
+        UsageError: If a prompt's class isn't one of the data set's, or `n_absent` is negative.
+    """
+    if n_absent is not None and n_absent < 0:
+        raise UsageError(f"absent is {n_absent}, it has to be at least 0")
+    asked = prompts or prompts_from(data_set.classes.values())
+    names = frozenset(data_set.classes.values())
+    unknown = [name for name in asked.classes if name not in names]
+    if unknown:
+        raise UsageError(
+            f"{data_set.path} has no class {unknown[0]!r}; it has {', '.join(sorted(names))}: correct the prompts' file"
+        )
+    notes = []
+    left_out = names - set(asked.classes)
+    if left_out:
+        notes.append(f"{len(left_out)} of {len(names)} classes have no prompt and are left out of all figures")
+        data_set = data_set.only_classes(frozenset(asked.classes))
+    if n_absent is not None:
+        notes.append(f"each image was asked about its own classes and at most {n_absent} others")
+    return Questions(data_set, asked, _by_image(data_set, asked, n_absent), tuple(notes))
+
+
+def _by_image(data_set: DataSet, prompts: PromptSet, n_absent: int | None) -> dict[int, PromptSet]:
+    if n_absent is None:
+        return {image.id: prompts for image in data_set.images}
+    present: dict[int, set[str]] = {image.id: set() for image in data_set.images}
+    for one in data_set.objects:
+        present[one.image_id].add(data_set.classes[one.category_id])
+    chosen = {}
+    for image_id, there in present.items():
+        absent = [name for name in prompts.classes if name not in there]
+        rng = np.random.default_rng((SEED, image_id))
+        drawn = rng.permutation(len(absent))[:n_absent].tolist()
+        chosen[image_id] = _only(prompts, there | {absent[place] for place in drawn})
+    return chosen
+
+
+def _only(prompts: PromptSet, names: set[str]) -> PromptSet:
+    kept = [(prompt, name) for prompt, name in prompts.class_by_prompt.items() if name in names]
+    return PromptSet(tuple(prompt for prompt, _ in kept), tuple(name for _, name in kept))

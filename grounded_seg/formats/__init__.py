@@ -1,1 +1,0 @@
-"""Formats of other label tools: each module writes one."""

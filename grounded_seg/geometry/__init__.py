@@ -1,0 +1,1 @@
+"""Boxes, masks, polygons and outlines: pure functions on arrays."""

@@ -1,0 +1,222 @@
+"""Polygons from masks, in the two conventions that readers rasterise by.
+
+Pixel-edge polygons run along the outer edges of the pixels, as the box convention of `grounded_seg` has it. pycocotools
+turns them back into exactly the same mask. Pixel-centre polygons run through the centres of the outermost pixels, for
+readers that draw the outline along with the inside (OpenCV's `fillPoly`, Pillow's `polygon`): those make a pixel-edge
+polygon a pixel too wide and too high.
+
+A polygon is one ring without holes, so a hole is joined to the outline by a cut of no width that runs there and back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
+from grounded_seg.records import RunLength
+
+Ring: TypeAlias = npt.NDArray[np.float64]
+"""(n, 2), x and y of each corner in pixels; the last corner is joined to the first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One connected part of a mask."""
+
+    outline: Ring
+    holes: tuple[Ring, ...]
+
+
+def edge_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[Ring]:
+    """Trace a mask along the edges of its pixels, one polygon for each part, holes joined by cuts.
+
+    Pixels that touch only at a corner are parts of their own. An empty mask has no polygon; the smallest, of one pixel,
+    is a square.
+
+    Args:
+        mask: At full image size.
+        tolerance_px: How far a simplified polygon may stray; 0 keeps every corner and so the very mask.
+    """
+    return [_with_cuts(_simplified(part, tolerance_px)) for part in _edge_parts(mask)]
+
+
+def centre_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[Ring]:
+    """Trace a mask through the centres of its outermost pixels, one polygon for each part, holes joined by cuts.
+
+    Pixels that touch at a corner hang together. Every polygon has three corners at least: a part of one pixel has its
+    centre three times. An empty mask has no polygon.
+
+    Args:
+        mask: At full image size.
+        tolerance_px: How far a simplified polygon may stray; 0 keeps every corner.
+    """
+    rings = [_with_cuts(_simplified(part, tolerance_px)) for part in _centre_parts(mask)]
+    # Readers take two corners for no polygon at all.
+    return [np.concatenate([ring, *[ring[:1]] * (3 - len(ring))]) for ring in rings]
+
+
+def joined_parts(rings: Sequence[Ring]) -> Ring:
+    """Make one polygon of several, (n, 2), for formats that have room for one only; (0, 2) of none.
+
+    The parts are joined by short lines from corner to corner. A reader that draws outlines shows them a pixel wide.
+    """
+    if not rings:
+        return np.zeros((0, 2))
+    largest = max(rings, key=len)
+    others = [(_shortest_gap(largest, ring)[0], place) for place, ring in enumerate(rings) if ring is not largest]
+    joined = largest
+    # From near to far, so that a far part can be joined to one on the way.
+    for _, place in sorted(others):
+        _, here, there = _shortest_gap(joined, rings[place])
+        joined = _spliced(joined, here, joined[here], rings[place], there)
+    return joined
+
+
+def _inside(mask: RunLength) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Cut the mask out with a margin of one pixel: the cut-out as 0 and 1, and the x and y of its corner."""
+    x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(mask))
+    pixels = mask_from_run_length(mask)[y0:y1, x0:x1]
+    return np.pad(np.ascontiguousarray(pixels).view(np.uint8), 1), np.array([x0 - 1, y0 - 1])
+
+
+def _edge_parts(mask: RunLength) -> list[Part]:
+    """Follow the edges between mask and background, part by part."""
+    inside, origin_xy = _inside(mask)
+    labels = cv2.connectedComponents(inside, connectivity=4)[1]
+    outlines: dict[int, Ring] = {}
+    holes: dict[int, list[Ring]] = {}
+    for ring in _edge_rings(inside.astype(np.bool_)):
+        x, y = min(ring, key=lambda corner: (corner[1], corner[0]))
+        # Below a ring's top left corner lies the part that it bounds, or the hole, which has its part above.
+        part, is_outline = (labels[y, x], True) if inside[y, x] else (labels[y - 1, x], False)
+        placed = np.array(ring, dtype=np.float64) + origin_xy
+        if is_outline:
+            outlines[part] = placed
+        else:
+            # All rings go clockwise. A hole goes the other way, so that its area is taken away from the part's.
+            holes.setdefault(part, []).append(placed[::-1])
+    return [Part(outlines[part], tuple(holes.get(part, ()))) for part in sorted(outlines)]
+
+
+def _edge_rings(inside: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
+    """List the rings of corners, each starting anywhere; `inside` has an empty margin.
+
+    Along each row of the pixel grid, the first corner is joined to the second, the third to the fourth and so on, and
+    likewise down each column. So a ring is walked by going across and down in turn.
+    """
+    up_left, up_right, low_left, low_right = inside[:-1, :-1], inside[:-1, 1:], inside[1:, :-1], inside[1:, 1:]
+    turns = up_left ^ up_right ^ low_left ^ low_right
+    touching = (up_left == low_right) & (up_left != up_right) & (up_right == low_left)
+    # Where two pixels touch at a corner only, two rings turn: the corner counts twice.
+    rows, columns = np.nonzero(turns | touching)
+    rows, columns = (np.repeat(axis, 1 + touching[rows, columns]) for axis in (rows, columns))
+    n_corners = len(rows)
+    is_second = np.zeros(n_corners, dtype=np.bool_)
+    is_second[1:] = (rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1])
+    # The first of the two ends the edge from the left. It belongs to the pixel up left or down left, whichever is set,
+    # and so goes on up or down.
+    goes_down = (~up_left & touching)[rows, columns]
+    order = np.lexsort((is_second ^ goes_down, rows, columns))
+    across = (np.arange(n_corners) ^ 1).tolist()
+    down_array = np.empty(n_corners, dtype=np.int64)
+    down_array[order] = order[np.arange(n_corners) ^ 1]
+    down = down_array.tolist()
+    corners = list(zip((columns + 1).tolist(), (rows + 1).tolist(), strict=True))
+    waiting = [True] * n_corners
+    rings = []
+    for start in range(n_corners):
+        ring = []
+        place = start
+        while waiting[place]:
+            across_from_here = across[place]
+            waiting[place] = waiting[across_from_here] = False
+            ring += [corners[place], corners[across_from_here]]
+            place = down[across_from_here]
+        if ring:
+            rings.append(ring)
+    return rings
+
+
+def _centre_parts(mask: RunLength) -> list[Part]:
+    """Follow the outermost pixels, part by part, with OpenCV."""
+    inside, origin_xy = _inside(mask)
+    contours, hierarchy = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings = [contour[:, 0].astype(np.float64) + origin_xy + 0.5 for contour in contours]
+    parents = [] if hierarchy is None else hierarchy[0, :, 3].tolist()
+    holes: dict[int, list[Ring]] = {}
+    for ring, parent in zip(rings, parents, strict=True):
+        if parent >= 0:
+            holes.setdefault(parent, []).append(ring)
+    return [
+        Part(ring, tuple(holes.get(place, ())))
+        for place, (ring, parent) in enumerate(zip(rings, parents, strict=True))
+        if parent < 0
+    ]
+
+
+def _with_cuts(part: Part) -> Ring:
+    """Make one ring of a part's outline and its holes."""
+    joined = part.outline
+    # From left to right, so that what lies to the left of a hole is joined already.
+    for hole in sorted(part.holes, key=lambda ring: ring[:, 0].min()):
+        there = int(np.lexsort((hole[:, 1], hole[:, 0]))[0])
+        here, meeting = _first_to_the_left(joined, hole[there])
+        joined = _spliced(joined, here, meeting, hole, there)
+    return joined
+
+
+def _simplified(part: Part, tolerance_px: float) -> Part:
+    """Drop corners by Douglas and Peucker's method, but none that lets outline and holes cross or a ring vanish."""
+    # A ring takes three corners; through centres, a part of one or two pixels has fewer.
+    if tolerance_px <= 0 or len(part.outline) < 3:
+        return part
+    polygon = shapely.simplify(shapely.Polygon(part.outline, part.holes), tolerance_px, preserve_topology=True)
+    # shapely says the first corner again at the end.
+    return Part(_ring_of(polygon.exterior), tuple(_ring_of(hole) for hole in polygon.interiors))
+
+
+def _ring_of(closed: shapely.LinearRing) -> Ring:
+    corners: Ring = shapely.get_coordinates(closed)[:-1]
+    return corners
+
+
+def _first_to_the_left(ring: Ring, corner: npt.NDArray[np.float64]) -> tuple[int, npt.NDArray[np.float64]]:
+    """Go left from a hole's corner until the ring around it is met: the side's number, and the point on it.
+
+    Where a ring that touched itself was simplified, nothing may be left there: the nearest corner is taken.
+    """
+    starts, ends = ring, np.roll(ring, -1, axis=0)
+    low, high = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])
+    sides = np.flatnonzero((low <= corner[1]) & (corner[1] <= high) & (low < high))
+    share = (corner[1] - starts[sides, 1]) / (ends[sides, 1] - starts[sides, 1])
+    x = starts[sides, 0] + share * (ends[sides, 0] - starts[sides, 0])
+    left = np.flatnonzero(x <= corner[0])
+    if not left.size:
+        nearest = int(((ring - corner) ** 2).sum(1).argmin())
+        return nearest, ring[nearest]
+    best = left[x[left].argmax()]
+    return int(sides[best]), np.array([x[best], corner[1]])
+
+
+def _shortest_gap(first: Ring, second: Ring) -> tuple[float, int, int]:
+    """Find the two corners that lie nearest: their distance in pixels, squared, and their places."""
+    best = (np.inf, 0, 0)
+    # Rows in blocks: two long outlines' whole table of distances would be large.
+    for start in range(0, len(first), 256):
+        distances = ((first[start : start + 256, None] - second[None]) ** 2).sum(2)
+        here, there = np.unravel_index(distances.argmin(), distances.shape)
+        best = min(best, (float(distances[here, there]), start + int(here), int(there)))
+    return best
+
+
+def _spliced(ring: Ring, side: int, meeting: npt.NDArray[np.float64], other: Ring, there: int) -> Ring:
+    """Leave `ring` at a point on one of its sides, go round `other` from its corner `there`, and come back."""
+    around = np.concatenate([other[there:], other[: there + 1]])
+    pieces: Sequence[Ring] = (ring[: side + 1], meeting[None], around, meeting[None], ring[side + 1 :])
+    joined = np.concatenate(pieces)
+    return joined[np.r_[True, (joined[1:] != joined[:-1]).any(1)]]

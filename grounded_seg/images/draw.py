@@ -1,0 +1,189 @@
+"""Draw what was found on a copy of the image: translucent masks with an outline, boxes, and labels with scores."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from grounded_seg.errors import DeviceError
+from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
+from grounded_seg.records import BoxXyxy, Image, ImageResult, ImageSize, Instance, RunLength
+
+try:
+    import cv2
+except ImportError as error:
+    # The wheel is linked with a library of the system that bare machines lack.
+    raise DeviceError(f"OpenCV can't be loaded ({error}); on Debian: apt-get install libgl1 libglib2.0-0") from error
+
+Canvas: TypeAlias = npt.NDArray[np.uint8]
+"""RGB, (height, width, 3), C-contiguous; drawn on in place."""
+Colour: TypeAlias = tuple[int, int, int]
+
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""RGB of one colour per prompt, told apart by people with any kind of colour vision (Okabe and Ito, 2008)."""
+
+_MASK_OPACITY = 0.45
+_TEXT_WEIGHT = 600
+_DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
+
+
+def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with_scores: bool = True) -> Canvas:
+    """Draw every instance, the best on top, and return a new image.
+
+    Lines and letters grow with the image, so that a thumbnail of it reads alike at any size.
+
+    Args:
+        image: The upright image that the result belongs to; it is not changed.
+        result: What was found; nothing gives a plain copy.
+        prompts: The run's prompts, whose colours are then the same on every image. Others follow as they appear.
+        with_scores: Write each score behind its label; the truth has none.
+
+    Returns:
+        RGB, (height, width, 3).
+    """
+    canvas = np.array(image.pixels, order="C")
+    colours = _colour_by_prompt([*prompts, *(instance.detection.prompt for instance in result.instances)])
+    worst_first = sorted(result.instances, key=lambda instance: instance.detection.score)
+    line_px = max(1, round(_unit_px(image.size) / 6))
+    for instance in worst_first:
+        if instance.mask is not None:
+            _draw_mask(canvas, instance.mask, colours[instance.detection.prompt], line_px)
+    for instance in worst_first:
+        _draw_box(canvas, instance.box_xyxy, colours[instance.detection.prompt], line_px)
+    for chip in reversed(_placed_chips(result.instances, image.size, with_scores)):
+        _draw_chip(canvas, chip, colours[chip.prompt])
+    return canvas
+
+
+def save_overlay(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write a picture in the format of the path's ending, and make its folder where that is missing.
+
+    Args:
+        path: Where to; an older file is replaced.
+        pixels: RGB (height, width, 3), or grey (height, width).
+
+    Raises:
+        OSError: If the folder or the file can't be written.
+        ValueError: If the ending is no image format's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Pillow rather than OpenCV: it takes any file name on any system. JPEG at 90 shows no blocks around letters.
+    encoded = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(encoded, _format_of(path), quality=90)
+    # Not by Pillow, whose encoders don't notice when a disk that gets full takes but a part of what they write.
+    path.write_bytes(encoded.getbuffer())
+
+
+def _format_of(path: Path) -> str:
+    try:
+        return PIL.Image.registered_extensions()[path.suffix.lower()]
+    except KeyError as error:
+        raise ValueError(f"{path} has no image format's ending") from error
+
+
+def _unit_px(size: ImageSize) -> float:
+    """The height of letters that suits the image: 14 px on 640 x 480, growing with the side of an equal square."""
+    return max(11.0, math.sqrt(size.width * size.height) / 40)
+
+
+def _colour_by_prompt(prompts: Sequence[str]) -> dict[str, Colour]:
+    return {prompt: PALETTE[number % len(PALETTE)] for number, prompt in enumerate(dict.fromkeys(prompts))}
+
+
+def _draw_mask(canvas: Canvas, run_length: RunLength, colour: Colour, line_px: int) -> None:
+    """Tint the mask's pixels and trace its edge; only its part of the image is touched."""
+    x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(run_length))
+    part = canvas[y0:y1, x0:x1]
+    inside = np.ascontiguousarray(mask_from_run_length(run_length)[y0:y1, x0:x1])
+    tinted = part[inside] * (1 - _MASK_OPACITY) + np.array(colour) * _MASK_OPACITY
+    part[inside] = np.rint(tinted).astype(np.uint8)
+    contours, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
+    cv2.drawContours(canvas, contours, -1, colour, line_px, cv2.LINE_AA)
+
+
+def _draw_box(canvas: Canvas, box_xyxy: BoxXyxy, colour: Colour, line_px: int) -> None:
+    """Draw the box's edges, a light line on a darker one, so that it shows on any ground."""
+    height, width = canvas.shape[:2]
+    x0, y0, x1, y1 = (round(edge) for edge in box_xyxy)
+    # A half-open box ends before its right and bottom edge, and the image's last pixel is at width - 1.
+    corners = (max(x0, 0), max(y0, 0)), (min(x1, width) - 1, min(y1, height) - 1)
+    dark: Colour = (colour[0] // 3, colour[1] // 3, colour[2] // 3)
+    cv2.rectangle(canvas, *corners, dark, line_px + 2)
+    cv2.rectangle(canvas, *corners, colour, line_px)
+
+
+@dataclass(frozen=True)
+class _Chip:
+    """A label's text and its place, in pixels."""
+
+    text: str
+    prompt: str
+    x: int
+    y: int
+    width: int
+    height: int
+    text_px: int
+    padding_px: int
+
+    def hides(self, other: "_Chip") -> bool:
+        return (
+            self.x < other.x + other.width
+            and other.x < self.x + self.width
+            and self.y < other.y + other.height
+            and other.y < self.y + self.height
+        )
+
+
+def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: bool) -> list[_Chip]:
+    """Give each label a place, the best first: on its box, in it or below it, whichever first hides no other label."""
+    font, text_px = cv2.FontFace("sans"), round(_unit_px(size))
+    padding_px = max(2, text_px // 4)
+    height = round(text_px * 1.2) + padding_px
+    placed: list[_Chip] = []
+    for instance in sorted(instances, key=lambda one: -one.detection.score):
+        detection = instance.detection
+        text = _printable(detection.label)
+        if with_scores:
+            text = f"{text} {detection.score:.2f}".lstrip()
+        width = cv2.getTextSize((0, 0), text, (0, 0), font, text_px, _TEXT_WEIGHT)[2] + 2 * padding_px
+        x0, y0, _, y1 = (round(edge) for edge in detection.box_xyxy)
+        x, lowest = max(0, min(x0, size.width - width)), max(0, size.height - height)
+        tries = [
+            _Chip(text, detection.prompt, x, max(0, min(y, lowest)), width, height, text_px, padding_px)
+            for y in (y0 - height, y0, y1 - height, y1)
+        ]
+        free = (one for one in tries if not any(one.hides(other) for other in placed))
+        placed.append(next(free, tries[0]))
+    return placed
+
+
+def _draw_chip(canvas: Canvas, chip: _Chip, colour: Colour) -> None:
+    """Write the text on a ground of the colour, in the ink that reads better on it."""
+    corner = (chip.x + chip.width - 1, chip.y + chip.height - 1)
+    cv2.rectangle(canvas, (chip.x, chip.y), corner, colour, cv2.FILLED)
+    # How bright the eye sees the three, from ITU-R BT.601.
+    brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = _DARK if brightness > 100 else _LIGHT
+    # Capital letters are 0.72 of the font's size.
+    baseline = chip.y + (chip.height + round(chip.text_px * 0.72)) // 2
+    font = cv2.FontFace("sans")
+    cv2.putText(canvas, chip.text, (chip.x + chip.padding_px, baseline), ink, font, chip.text_px, _TEXT_WEIGHT)
+
+
+def _printable(label: str) -> str:
+    """Put the label on one line, and take out half characters, at which OpenCV's text crashes."""
+    return " ".join(label.encode("utf-8", "replace").decode("utf-8").split())

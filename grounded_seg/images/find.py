@@ -1,0 +1,213 @@
+"""Find the images that files, folders and lists of them name, without opening any."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeAlias
+
+from grounded_seg.errors import InputError
+from grounded_seg.images.read import IMAGE_ENDINGS
+
+_RUN_RECORDS = frozenset({"results.jsonl", "run.json"})
+"""A folder that holds one of these was written by a run."""
+_RUN_PICTURES = frozenset({"overlays", "masks", "crops"})
+"""Folders in it with pictures of that run."""
+_MAY_BE_SHORTER = re.compile(r"^\.|/\.|//|/$|\\")
+"""Most names of a list are as short as can be, and needn't go through `pathlib`."""
+_BLOCK_BYTES = 1 << 16
+"""Of a list, read at once."""
+
+
+@dataclass(frozen=True)
+class PathList:
+    """A file that names images and folders, one a line; `@FILE` on the command line.
+
+    Relative paths count from the current folder, as on the command line. Names with line breaks need a list whose names
+    end with a zero byte, as `find -print0` writes it.
+    """
+
+    file: Path
+
+    def __str__(self) -> str:
+        """As it stands on the command line."""
+        return f"@{self.file}"
+
+    def paths(self) -> Iterator[str]:
+        """Read the paths one by one; empty lines are passed over.
+
+        Raises:
+            InputError: If the list can't be read.
+        """
+        try:
+            with self.file.open("rb") as file:
+                # A list of ten million names would take a gigabyte at once.
+                end = b"\0" if b"\0" in file.read(_BLOCK_BYTES) else b"\n"
+                file.seek(0)
+                for entry in _split(file.read, end):
+                    path = entry.removesuffix(b"\r") if end == b"\n" else entry
+                    if path:
+                        yield os.fsdecode(path)
+        except OSError as error:
+            raise InputError(f"list {_shown(self.file)} can't be read ({error.strerror}); check the path") from error
+
+
+Given: TypeAlias = Path | PathList
+"""What a request names: an image, a folder, or a list of these."""
+
+
+def given_from(text: str) -> Given:
+    """Read a PATH of the command line; a file whose name begins with @ is `./@NAME`."""
+    return PathList(Path(text[1:])) if text.startswith("@") else Path(text)
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of a request. Names only: ten million paths would not fit beside the models."""
+
+    root: Path
+    """The folder that all names are relative to: the one given, or the common parent of several."""
+    file_names: tuple[str, ...]
+    """Path of each image relative to `root`, POSIX, unique, sorted by code point; never empty."""
+
+    def path(self, file_name: str) -> Path:
+        """Where the image of this name is."""
+        return self.root / file_name
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all names in their order, each followed by a zero byte: the same for the same list only."""
+        digest = hashlib.sha256()
+        for name in self.file_names:
+            digest.update(os.fsencode(name) + b"\0")
+        return digest.hexdigest()
+
+
+def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
+    """List the images that files, folders and lists name, without opening any.
+
+    A file named directly is taken whatever its ending, a file in a folder only with one of `IMAGE_ENDINGS`. Links to
+    files are followed, links to folders only where named directly, so that a link to a parent is no endless walk. The
+    pictures that a run wrote are left out: `overlays`, `masks` and `crops` beside a `results.jsonl` or `run.json`,
+    unless they are named. A folder within a folder that can't be listed stands for itself: reading it as an image gives
+    the reason, while leaving it out would be a silent gap. So does what a list names and isn't there.
+
+    Args:
+        paths: Files, folders and lists, at least one.
+        recursive: Whether folders within a folder are searched too.
+
+    Raises:
+        InputError: If a path doesn't exist, a folder or list that is named can't be read, or there is no image at all.
+    """
+    for path in paths:
+        if not isinstance(path, PathList) and not os.path.lexists(path):
+            raise InputError(f"no file or folder is at {_shown(path)}; check the path")
+    root, resolved = _root(paths)
+    inside = len(os.path.join(root, ""))  # noqa: PTH118  (characters before a name, the separator's too)
+    # A sorted list with its repeats, rather than a set: half the memory for ten million names.
+    names = sorted(
+        path[inside:].replace(os.sep, "/") for text in _texts(paths) for path in _images_at(resolved(text), recursive)
+    )
+    if not names:
+        places = ", ".join(_shown(path) for path in paths) or "an empty list of paths"
+        raise InputError(f"no images in {places}; looked for files ending in {' '.join(IMAGE_ENDINGS)}, in any case")
+    return FoundImages(root=Path(root), file_names=tuple(name for name, _ in groupby(names)))
+
+
+def common_root(folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
+    """Find the folder that several folders lie in: the one given, or the absolute common parent of different ones.
+
+    Returns:
+        The folder, and the way from there to each: POSIX, empty or ending with a slash.
+    """
+    if len(set(folders)) == 1:
+        return folders[0], ("",) * len(folders)
+    absolute = [Path(_absolute(str(folder))) for folder in folders]
+    root = Path(os.path.commonpath(absolute))
+    ways = (folder.relative_to(root).as_posix() for folder in absolute)
+    return root, tuple("" if way == "." else f"{way}/" for way in ways)
+
+
+def _root(paths: Sequence[Given]) -> tuple[str, Callable[[str], str]]:
+    """Find the root, and how the paths given are written below it."""
+    bases = {_base(text) for text in _texts(paths)}
+    if len(bases) > 1:
+        # Only now do relative and absolute paths, and those with "..", have to share one root.
+        return os.path.commonpath({_base(_absolute(text)) for text in _texts(paths)}), _absolute
+    return bases.pop() if bases else "", str
+
+
+def _texts(paths: Sequence[Given]) -> Iterator[str]:
+    """Give each path as the shortest text for it, as `pathlib` writes it; the current folder is empty."""
+    for path in paths:
+        for text in path.paths() if isinstance(path, PathList) else [path]:
+            if not isinstance(text, str) or _MAY_BE_SHORTER.search(text):
+                text = str(Path(text))
+            yield "" if text == os.curdir else text
+
+
+def _base(path: str) -> str:
+    """Give the folder itself, or the one that a file is in."""
+    # Not `Path.is_dir`, which raises for what lies in a forbidden folder: reading it gives the reason.
+    return path if os.path.isdir(path or os.curdir) else os.path.dirname(path)  # noqa: PTH120
+
+
+def _absolute(path: str) -> str:
+    """Make a path absolute and free of "..", keeping the names of links where that can be."""
+    given = Path(path)
+    if ".." not in given.parts:
+        return str(given.absolute())
+    return str(given.resolve() if os.path.isdir(given) else given.parent.resolve() / given.name)
+
+
+def _images_at(path: str, recursive: bool) -> Iterator[str]:
+    """Yield the file itself, or the images of a folder in no particular order."""
+    if not os.path.isdir(path or os.curdir):
+        yield path
+        return
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        left_out = _RUN_PICTURES if _was_written_by_a_run(folder) else frozenset()
+        try:
+            with os.scandir(folder or os.curdir) as entries:
+                for entry in entries:
+                    place = os.path.join(folder, entry.name)  # noqa: PTH118  (ten million `Path`s take minutes)
+                    if entry.is_dir(follow_symlinks=False):
+                        if recursive and entry.name not in left_out:
+                            waiting.append(place)
+                    # A link to nothing is listed, like a folder that can't be.
+                    elif _has_image_ending(entry.name) and not (entry.is_symlink() and os.path.isdir(place)):
+                        yield place
+        except OSError as error:
+            if folder == path:
+                raise InputError(
+                    f"folder {_shown(path)} can't be listed ({error.strerror}); check its permissions"
+                ) from error
+            yield folder
+
+
+def _was_written_by_a_run(folder: str) -> bool:
+    return any(os.path.lexists(Path(folder, name)) for name in _RUN_RECORDS)
+
+
+def _has_image_ending(name: str) -> bool:
+    stem, dot, ending = name.rpartition(".")
+    return bool(stem and dot) and ending.lower() in IMAGE_ENDINGS
+
+
+def _split(read: Callable[[int], bytes], end: bytes) -> Iterator[bytes]:
+    """Cut what a file holds at each `end`, in little memory."""
+    rest = b""
+    while block := read(_BLOCK_BYTES):
+        *whole, rest = (rest + block).split(end)
+        yield from whole
+    yield rest
+
+
+def _shown(path: Given | str) -> str:
+    """Quote a path, so that spaces are seen and a line break in a name doesn't break the message's one line."""
+    return repr(str(path))

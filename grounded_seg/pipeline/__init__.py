@@ -1,0 +1,1 @@
+"""One batch of images through both stages, and the result a caller gets."""

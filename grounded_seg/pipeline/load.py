@@ -1,0 +1,87 @@
+"""From the options to two loaded models: find, fetch, check and load their weights."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from grounded_seg.detect.detector import FlorenceDetector
+    from grounded_seg.device.choose import Versions
+    from grounded_seg.segment.segmenter import SamSegmenter
+    from grounded_seg.weights.fetch import Progress
+    from grounded_seg.weights.locate import LocatedWeights
+
+
+@dataclass(frozen=True)
+class FoundModels:
+    """Exactly which weights are to be loaded, and where they run; for a run's manifest."""
+
+    detector: "LocatedWeights"
+    adapter: "LocatedWeights | None"
+    segmenter: "LocatedWeights | None"
+    device: str
+    dtype: str
+    threads: int
+    """CPU threads that one operation may use."""
+    versions: "Versions"
+
+
+def find_models(models: ModelSettings, *, boxes_only: bool = False, progress: "Progress | None" = None) -> FoundModels:
+    """Find or fetch the weights that `models` names, and what they will run on; nothing is loaded yet.
+
+    Args:
+        models: Which weights, and where they run.
+        boxes_only: Look for no segmenter.
+        progress: Called while a weight file is fetched.
+
+    Raises:
+        UsageError: If there is no such preset, or the device's name makes no sense.
+        WeightsError: If weights are missing, or can't be fetched.
+        DeviceError: If the device isn't there or can't run this.
+    """
+    # These import torch, which takes seconds: not before a model is really wanted.
+    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+    from grounded_seg.weights.locate import locate
+    from grounded_seg.weights.sources import resolve
+
+    # What is quick comes first: a wrong device is told before weights are fetched.
+    device = resolve_device(models.device)
+    dtype = resolve_dtype(models.dtype, device)
+    sources = resolve(models)
+    return FoundModels(
+        detector=locate(sources.detector, offline=models.offline),
+        adapter=None if sources.adapter is None else locate(sources.adapter, is_adapter=True, offline=models.offline),
+        segmenter=None if boxes_only else locate(sources.segmenter, offline=models.offline, progress=progress),
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        threads=n_threads(),
+        versions=versions(),
+    )
+
+
+def load_models(
+    found: FoundModels, detect: DetectSettings, segment: SegmentSettings, *, allow_base_mismatch: bool = False
+) -> "tuple[FlorenceDetector, SamSegmenter | None]":
+    """Load weights to where they are to run.
+
+    Args:
+        found: What `find_models` gave.
+        detect: How the detector is asked.
+        segment: Which masks are taken, and what is done to them.
+        allow_base_mismatch: Load an adapter although it says that it was trained on another base.
+
+    Raises:
+        WeightsError: If weights are missing or wrong.
+        DeviceError: If the device has too little memory.
+    """
+    from grounded_seg.detect.detector import load_detector
+    from grounded_seg.device.choose import dtype_named, resolve_device
+    from grounded_seg.segment import load_segmenter
+
+    device, dtype = resolve_device(found.device), dtype_named(found.dtype)
+    detector = load_detector(
+        found.detector, found.adapter, detect, device=device, dtype=dtype, allow_base_mismatch=allow_base_mismatch
+    )
+    segmenter = None if found.segmenter is None else load_segmenter(found.segmenter.path, device, dtype, segment)
+    return detector, segmenter

@@ -1,0 +1,170 @@
+"""Large images in overlapping tiles: where the tiles lie, and how what was found on them comes together.
+
+A detector sees every image at one size, so that small objects of a large image vanish; on a tile they don't. The whole
+image is asked as well, for what is larger than a tile. What was found twice is kept once.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
+from grounded_seg.geometry.masks import placed_run_length
+from grounded_seg.records import Image, ImageSize, Instance, SegmentedImage
+from grounded_seg.segment.duplicates import distinct_masks
+from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
+
+IOU_THRESHOLD = 0.5
+"""Two finds of one class that overlap by more than this IoU are one object."""
+CONTAINMENT_THRESHOLD = 0.7
+"""So are two of which the smaller lies within the other by more than this share, as the part that a tile shows does."""
+_EDGE_PX, _EDGE_SHARE = 2.0, 0.01
+"""A box that comes this near to a tile's inner edge, in pixels or in shares of the side, is taken to go on beyond it: a
+detector's boxes lie on a grid of a thousandth of the side, and are off by several of its steps."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image, in whole pixels, half-open."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def crop(self, image: Image) -> Image:
+        """Cut the part out, as an image of its own that shares the pixels."""
+        return Image(path=image.path, pixels=image.pixels[self.top : self.bottom, self.left : self.right])
+
+
+def tiles(size: ImageSize, settings: TileSettings) -> list[Tile]:
+    """Cover an image with as few tiles as the overlap allows, evenly spread; none for an image that fits in one.
+
+    All tiles are alike: as wide as the side, or as the image where that is narrower, and as high likewise. They go
+    from left to right, then from top to bottom.
+
+    >>> [(tile.left, tile.right) for tile in tiles(ImageSize(1000, 400), TileSettings(side=400, overlap=0.2))]
+    [(0, 400), (300, 700), (600, 1000)]
+    """
+    if max(size.width, size.height) <= settings.side:
+        return []
+    width, height = min(settings.side, size.width), min(settings.side, size.height)
+    return [
+        Tile(left, top, left + width, top + height)
+        for top in _starts(size.height, settings)
+        for left in _starts(size.width, settings)
+    ]
+
+
+def _starts(length: int, settings: TileSettings) -> list[int]:
+    """Place tiles along one axis, the first at the start and the last at the end."""
+    surplus = length - settings.side
+    if surplus <= 0:
+        return [0]
+    # A step of at least a pixel, also where a small tile overlaps almost whole.
+    longest_step = max(1, settings.side - math.ceil(settings.overlap * settings.side))
+    n_steps = math.ceil(surplus / longest_step)
+    return [surplus * step // n_steps for step in range(n_steps + 1)]
+
+
+def find_on_tiles(
+    find: Callable[[Sequence[Image]], Sequence[SegmentedImage]],
+    images: Sequence[Image],
+    settings: TileSettings,
+    classes: Mapping[str, str],
+    detect: DetectSettings,
+) -> list[SegmentedImage]:
+    """Look for objects on whole images and on their tiles, and bring the finds together.
+
+    Args:
+        find: Finds objects on a batch of images. It is given as many at once as there are images, at most.
+        images: The batch.
+        settings: The size of the tiles.
+        classes: The class of each prompt, in the order asked.
+        detect: Between which finds duplicates are looked for, and how many are kept for a prompt: on the image as a
+            whole, just as on one that isn't cut. Without a scope, finds of one prompt are still brought together.
+
+    Returns:
+        For each image its instances, in the order of the prompts, from high to low score within a prompt.
+    """
+    whole = find(images)
+    plans = [tiles(image.size, settings) for image in images]
+    crops = [tile.crop(image) for image, plan in zip(images, plans, strict=True) for tile in plan]
+    parts = iter([part for start in range(0, len(crops), len(images)) for part in find(crops[start:][: len(images)])])
+    return [
+        _merged(image.size, one, [(tile, next(parts)) for tile in plan], classes, detect)
+        for image, one, plan in zip(images, whole, plans, strict=True)
+    ]
+
+
+def _merged(
+    size: ImageSize,
+    whole: SegmentedImage,
+    parts: Sequence[tuple[Tile, SegmentedImage]],
+    classes: Mapping[str, str],
+    detect: DetectSettings,
+) -> SegmentedImage:
+    """Bring the finds of one image and its tiles together."""
+    finds = [(instance, False) for instance in whole.instances]
+    for tile, part in parts:
+        finds += [(_on_image(instance, tile, size), _is_cut(instance, tile, size)) for instance in part.instances]
+    # A find that its tile cut off gives way to any that shows the object whole, whatever their scores.
+    finds.sort(key=lambda find: (find[1], -find[0].detection.score))
+    distinct = _without_duplicates([instance for instance, _ in finds], classes, detect.nms)
+    by_prompt = [[one for one in distinct if one.detection.prompt == prompt] for prompt in classes]
+    everything = [whole, *(part for _, part in parts)]
+    return SegmentedImage(
+        instances=tuple(
+            one
+            for found in by_prompt
+            for one in sorted(found, key=lambda one: -one.detection.score)[: detect.max_detections]
+        ),
+        n_empty_masks=sum(one.n_empty_masks for one in everything),
+        n_unusable_boxes=sum(one.n_unusable_boxes for one in everything),
+    )
+
+
+def _without_duplicates(
+    best_first: Sequence[Instance], classes: Mapping[str, str], scope: SuppressionScope
+) -> list[Instance]:
+    groups: dict[str, list[Instance]] = {}
+    for one in best_first:
+        prompt = one.detection.prompt
+        groups.setdefault(prompt if scope is SuppressionScope.NONE else classes[prompt], []).append(one)
+    chosen = {id(one) for group in groups.values() for one in _distinct(group, CONTAINMENT_THRESHOLD)}
+    distinct = [one for one in best_first if id(one) in chosen]
+    # What lies within a thing of another class is no part of it that a tile shows: a driver stays beside the car.
+    return _distinct(distinct, 1.0) if scope is SuppressionScope.AGNOSTIC else distinct
+
+
+def _distinct(best_first: Sequence[Instance], containment_threshold: float) -> list[Instance]:
+    """Keep the first of those that are one object: by their masks, or by their boxes where there are no masks."""
+    masks = [instance.mask for instance in best_first if instance.mask is not None]
+    if len(masks) == len(best_first):
+        return [best_first[place] for place in distinct_masks(masks, IOU_THRESHOLD, containment_threshold)]
+    boxes = array_from_boxes([instance.box_xyxy for instance in best_first])
+    ranks = -np.arange(len(best_first), dtype=np.float64)
+    return [best_first[place] for place in kept_after_suppression(boxes, ranks, IOU_THRESHOLD, containment_threshold)]
+
+
+def _on_image(instance: Instance, tile: Tile, size: ImageSize) -> Instance:
+    """Move what was found on a tile into the image."""
+    x0, y0, x1, y1 = instance.box_xyxy
+    box_xyxy = (x0 + tile.left, y0 + tile.top, x1 + tile.left, y1 + tile.top)
+    mask = None if instance.mask is None else placed_run_length(instance.mask, tile.left, tile.top, size)
+    return replace(instance, detection=replace(instance.detection, box_xyxy=box_xyxy), mask=mask)
+
+
+def _is_cut(instance: Instance, tile: Tile, size: ImageSize) -> bool:
+    """Tell whether a find, in pixels of its tile, touches an edge of the tile that isn't one of the image."""
+    x0, y0, x1, y1 = instance.box_xyxy
+    width, height = tile.right - tile.left, tile.bottom - tile.top
+    near_x, near_y = max(_EDGE_PX, _EDGE_SHARE * width), max(_EDGE_PX, _EDGE_SHARE * height)
+    return (
+        (tile.left > 0 and x0 < near_x)
+        or (tile.top > 0 and y0 < near_y)
+        or (tile.right < size.width and x1 > width - near_x)
+        or (tile.bottom < size.height and y1 > height - near_y)
+    )

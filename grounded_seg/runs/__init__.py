@@ -1,0 +1,1 @@
+"""The folder that a run writes: journal, manifest, resume, pictures, merge."""

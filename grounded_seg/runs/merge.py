@@ -1,0 +1,135 @@
+"""Join runs of different images into one: their journals line by line, in the order of one run over all of them."""
+
+import heapq
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.coco.schema import JournalLine
+from grounded_seg.coco.write import write_annotations
+from grounded_seg.errors import InputError, UsageError
+from grounded_seg.images.find import common_root
+from grounded_seg.runs.counts import Tally
+from grounded_seg.runs.folder import RunFolder, as_output_error
+from grounded_seg.runs.journal import Journal, read_lines
+from grounded_seg.runs.manifest import Counts, read_manifest, write_json
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A finished run that goes into another."""
+
+    folder: RunFolder
+    manifest: Mapping[str, Any]
+    root: Path
+    """The folder that its images' names are relative to."""
+    prompts: Mapping[str, str]
+    """The class of each prompt."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order asked."""
+        return tuple(dict.fromkeys(self.prompts.values()))
+
+    def lines(self, prefix: str) -> Iterator[JournalLine]:
+        """Read the journal, with something put before each name."""
+        for line in read_lines(self.folder.journal):
+            line["file_name"] = f"{prefix}{line['file_name']}"
+            yield line
+
+
+def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
+    """Join the journals of finished runs into a new run folder with one COCO file; pictures stay where they are.
+
+    Names become relative to the common parent of the runs' images, and stand in the order of one run over all of them.
+    The classes keep the order of the first run. Memory doesn't grow with the runs.
+
+    Args:
+        runs: Folders of runs, two or more, with the same classes and no image in common.
+        output: A folder that holds no run yet.
+
+    Raises:
+        UsageError: If there is but one run, one isn't finished, the classes differ, a prompt stands for several
+            classes, or `output` is in use.
+        InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
+        OutputError: If the results can't be written.
+    """
+    if len(runs) < 2:
+        raise UsageError("merging takes two runs or more")
+    parts = [_part(run) for run in runs]
+    prompts = _common_prompts(parts)
+    root, prefixes = common_root([part.root for part in parts])
+    folder, tally = RunFolder(output), Tally(is_resumed=True)
+    folder.check_new()
+    folder.make()
+    with Journal(folder.journal) as journal:
+        journal.make()
+        try:
+            _merge(parts, prefixes, journal, tally)
+            with as_output_error(folder.annotations):
+                write_annotations(read_lines(folder.journal), parts[0].classes, folder.annotations, prompts)
+            counts = tally.counts()
+            manifest = {
+                "prompts": prompts,
+                "paths": [str(run) for run in runs],
+                "images": {"root": str(root), "count": counts.images},
+                "merged": [part.manifest for part in parts],
+                "counts": asdict(counts),
+                "exit_code": int(counts.skipped > 0),
+            }
+            write_json(folder.manifest, json.dumps(manifest, indent=2, ensure_ascii=False))
+        except BaseException:
+            # Half of a merged run is of no use, and would be taken for a run.
+            folder.remove_records()
+            raise
+    return counts
+
+
+def _part(run: Path) -> _Part:
+    folder = RunFolder(run)
+    manifest = read_manifest(folder.manifest)
+    try:
+        if manifest["exit_code"] is None:
+            raise UsageError(f"{run} isn't finished; bring it to its end with run --resume")
+        part = _Part(folder, manifest, Path(manifest["images"]["root"]), dict(manifest["prompts"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder.manifest} isn't that of a run ({error!r}); name folders that run wrote") from error
+    if not folder.journal.is_file():
+        raise InputError(f"{folder.journal} isn't there; name folders that run wrote")
+    return part
+
+
+def _common_prompts(parts: Sequence[_Part]) -> dict[str, str]:
+    """Bring the prompts of all runs together.
+
+    Raises:
+        UsageError: If the classes differ, or a prompt stands for several.
+    """
+    first, prompts = parts[0], dict(parts[0].prompts)
+    for part in parts[1:]:
+        if set(part.classes) != set(first.classes):
+            raise UsageError(
+                f"{part.folder.root} has the classes {', '.join(part.classes)}, {first.folder.root} has "
+                f"{', '.join(first.classes)}; only runs with the same classes can be merged"
+            )
+        for prompt, name in part.prompts.items():
+            if prompts.setdefault(prompt, name) != name:
+                raise UsageError(
+                    f"the prompt {prompt!r} is {name!r} in {part.folder.root} and {prompts[prompt]!r} in another run"
+                )
+    return prompts
+
+
+def _merge(parts: Sequence[_Part], prefixes: Sequence[str], journal: Journal, tally: Tally) -> None:
+    """Merge the journals, each of which is in the order of its names."""
+    last = None
+    sources = [part.lines(prefix) for part, prefix in zip(parts, prefixes, strict=True)]
+    for line in heapq.merge(*sources, key=itemgetter("file_name")):
+        if line["file_name"] == last:
+            raise InputError(f"image {last!r} is in two of the runs; merge runs of different images")
+        last = line["file_name"]
+        journal.append(line)
+        tally.add_line(line)

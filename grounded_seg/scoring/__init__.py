@@ -1,0 +1,1 @@
+"""Metrics on arrays: matching, average precision, presence, calibration, kinds of error, plots."""

@@ -1,0 +1,61 @@
+"""Does a score of 0.8 mean right in 8 of 10 cases? The expected calibration error and its reliability bins.
+
+As Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599) define it for classifiers and Küppers et
+al. (arXiv 2004.13546) for detectors: predictions in bins of equal width by score, in each the gap between mean score
+and the share that is right, averaged by the number of predictions. Right means matched with an object at IoU .5.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches
+
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The predictions whose score lies between two values."""
+
+    low: float
+    high: float
+    """The upper edge belongs to the next bin, but for the last one."""
+    n: int
+    mean_score: float | None
+    """None where the bin is empty."""
+    share_right: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far scores are from the share that is right."""
+
+    error: float | None
+    """Expected calibration error in [0, 1]; None without predictions."""
+    n: int
+    """Predictions, without those on crowds."""
+    bins: tuple[ReliabilityBin, ...]
+
+
+def calibration_of(matches: Matches) -> Calibration:
+    """Compare scores with what is right at IoU .5.
+
+    Two predictions with score 0.9, one of them right: mean score 0.9, share 0.5, error 0.4.
+    """
+    judged = ~matches.ignored[:, ALL_SIZES, AT_50]
+    scores = np.clip(matches.score[judged], 0.0, 1.0)
+    is_right = matches.matched[judged, ALL_SIZES, AT_50]
+    # Tenths as text has them: 0.3 belongs into the bin that begins with 0.3, though 0.3 * 10 is less than 3.
+    edges = np.round(np.linspace(0.0, 1.0, N_BINS + 1), 12)
+    place = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, N_BINS - 1)
+    bins = []
+    error = 0.0
+    for number in range(N_BINS):
+        inside = place == number
+        n = int(inside.sum())
+        mean_score, share_right = (float(scores[inside].mean()), float(is_right[inside].mean())) if n else (None, None)
+        if mean_score is not None and share_right is not None:
+            error += n / len(scores) * abs(mean_score - share_right)
+        bins.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), n, mean_score, share_right))
+    return Calibration(error=error if len(scores) else None, n=len(scores), bins=tuple(bins))

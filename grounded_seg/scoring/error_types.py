@@ -1,0 +1,195 @@
+"""Why predictions are wrong and objects missed, and what each kind of error costs.
+
+The kinds, and their order of precedence, are TIDE's (Bolya et al., "TIDE: A General Toolbox for Identifying Object
+Detection Errors", arXiv 2008.08115; `tidecv/quantify.py`), at IoU .5 for right and .1 for background. The cost of a
+kind is the AP50 gained by mending it alone; a prediction that is mended takes the object that it had nearly found, and
+of several for one object the best is mended and the rest removed. What counts as right is COCO's own matching, so the
+AP50 that it starts from is COCO's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_seg.scoring.average_precision import interpolated_precision, mean_of
+from grounded_seg.scoring.columns import ScoredShapes
+from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches, overlaps
+
+FOREGROUND_IOU = 0.5
+BACKGROUND_IOU = 0.1
+
+
+class ErrorKind(StrEnum):
+    """What is wrong."""
+
+    CLASS = "class"
+    """In the right place, of the wrong class."""
+    LOCALISATION = "localisation"
+    """Of the right class, IoU from .1 to .5."""
+    BOTH = "both"
+    """Of the wrong class, and not well placed either."""
+    DUPLICATE = "duplicate"
+    """On an object that a better prediction has found."""
+    BACKGROUND = "background"
+    """On nothing: IoU at most .1 with any object."""
+    MISSED = "missed"
+    """An object that no prediction found, not even nearly."""
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """The error of each prediction and object; n predictions in the order of the matches, m objects."""
+
+    kind: tuple[ErrorKind | None, ...]
+    """(n,); None where the prediction is right or ignored."""
+    truth: npt.NDArray[np.int64]
+    """The object that a class or localisation error nearly found, (n,); -1 for the other kinds."""
+    is_missed: npt.NDArray[np.bool_]
+    """(m,)"""
+
+
+@dataclass(frozen=True)
+class ErrorCost:
+    """How often a kind of error happens and what it costs."""
+
+    n: int
+    AP50_cost: float | None
+    """AP50 gained by mending all of this kind and nothing else; None without ground truth."""
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """The AP50 there is, and what each kind of error takes from it. The costs don't add up to the whole loss."""
+
+    AP50: float | None
+    per_kind: Mapping[ErrorKind, ErrorCost]
+    AP50_all_mended: float | None
+    """1; None without ground truth."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Predictions with their classes, as they are or mended."""
+
+    category: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float64]
+    is_right: npt.NDArray[np.bool_]
+    n_truths: npt.NDArray[np.int64]
+    """(n classes,)"""
+
+
+def errors_of(truths: ScoredShapes, answers: ScoredShapes, matches: Matches) -> Errors:
+    """Say of each prediction what is wrong with it, and which objects were missed.
+
+    Args:
+        truths: The objects that were matched.
+        answers: The predictions that were matched.
+        matches: Of the two.
+    """
+    to_find = np.flatnonzero(~truths.is_crowd)
+    found = np.zeros(len(truths), dtype=np.bool_)
+    found[matches.truth[matches.truth >= 0]] = True
+    is_wrong = ~matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
+    kinds: list[ErrorKind | None] = [None] * len(matches.answer)
+    nearly = np.full(len(matches.answer), -1, dtype=np.int64)
+    objects_by_image = _grouped(truths.image[to_find], to_find)
+    nothing = np.zeros(0, dtype=np.int64)
+    for image, rows in _grouped(matches.image[is_wrong], np.flatnonzero(is_wrong)).items():
+        objects = objects_by_image.get(image, nothing)
+        ious = overlaps(answers, matches.answer[rows], truths, objects)
+        same_class = matches.category[rows][:, None] == truths.category[objects]
+        for row, iou, same in zip(rows.tolist(), ious, same_class, strict=True):
+            kinds[row], place = _kind_of(iou, same)
+            if place is not None:
+                nearly[row] = objects[place]
+    usable = np.zeros(len(truths), dtype=np.bool_)
+    usable[nearly[nearly >= 0]] = True
+    return Errors(kind=tuple(kinds), truth=nearly, is_missed=~truths.is_crowd & ~found & ~usable)
+
+
+def _kind_of(iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> tuple[ErrorKind, int | None]:
+    """Judge a wrong prediction by its overlap with its image's objects, and name the one that it nearly found."""
+    of_class, of_others = np.where(same, iou, 0.0), np.where(same, 0.0, iou)
+    best_of_class, best_of_others = of_class.max(initial=0.0), of_others.max(initial=0.0)
+    if BACKGROUND_IOU <= best_of_class < FOREGROUND_IOU:
+        return ErrorKind.LOCALISATION, int(of_class.argmax())
+    if best_of_others >= FOREGROUND_IOU:
+        return ErrorKind.CLASS, int(of_others.argmax())
+    if best_of_class >= FOREGROUND_IOU:
+        return ErrorKind.DUPLICATE, None
+    if best_of_others <= BACKGROUND_IOU:
+        return ErrorKind.BACKGROUND, None
+    return ErrorKind.BOTH, None
+
+
+def error_summary(errors: Errors, matches: Matches) -> ErrorSummary:
+    """Count the errors and say what each kind costs."""
+    before = _average_precision(_mended(errors, matches, frozenset()))
+    per_kind = {}
+    for kind in ErrorKind:
+        n = int(errors.is_missed.sum()) if kind is ErrorKind.MISSED else errors.kind.count(kind)
+        cost = None
+        if before is not None:
+            # Mending can change which predictions stand in the curve's steps: that is never a gain.
+            cost = max(0.0, _after_mending(errors, matches, frozenset({kind})) - before)
+        per_kind[kind] = ErrorCost(n, cost)
+    everything = None if before is None else _after_mending(errors, matches, frozenset(ErrorKind))
+    return ErrorSummary(AP50=before, per_kind=per_kind, AP50_all_mended=everything)
+
+
+def _after_mending(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> float:
+    """AP50 without these kinds of error, where there is ground truth.
+
+    An object that was missed is taken out of the truth, as TIDE does it. With none left, all were missed, and now none
+    is: 1.
+    """
+    after = _average_precision(_mended(errors, matches, kinds))
+    return 1.0 if after is None else after
+
+
+def _mended(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> _Judged:
+    """Give the predictions as they would be without these kinds of error."""
+    found = set(matches.truth[matches.truth >= 0].tolist())
+    is_right = matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
+    kept = ~matches.ignored[:, ALL_SIZES, AT_50]
+    category = matches.category.copy()
+    # From the best score down: of several that nearly found an object, the best one is mended. Which kind it is
+    # doesn't matter here: an object is given away once, whatever is mended, so that the costs stay comparable.
+    for row in np.argsort(-matches.score, kind="stable").tolist():
+        kind, truth = errors.kind[row], int(errors.truth[row])
+        is_best = truth >= 0 and truth not in found
+        found.add(truth)
+        if kind not in kinds:
+            continue
+        if is_best:
+            is_right[row] = True
+            category[row] = matches.truth_category[truth]
+        else:
+            kept[row] = False
+    counts = matches.truth_counts[:, ALL_SIZES]
+    if ErrorKind.MISSED in kinds:
+        counts = counts & ~errors.is_missed
+    n_truths = np.bincount(matches.truth_category[counts], minlength=matches.index.n_classes)
+    return _Judged(category[kept], matches.score[kept], is_right[kept], n_truths)
+
+
+def _average_precision(judged: _Judged) -> float | None:
+    """AP at one threshold, the mean over classes with objects."""
+    order = np.lexsort((-judged.score, judged.category))
+    category, is_right = judged.category[order], judged.is_right[order].astype(np.float64)
+    per_class = []
+    for place in np.flatnonzero(judged.n_truths).tolist():
+        start, end = np.searchsorted(category, [place, place + 1])
+        hits = is_right[start:end, None]
+        per_class.append(interpolated_precision(hits, 1 - hits, float(judged.n_truths[place])).mean())
+    return mean_of(np.array(per_class, dtype=np.float64))
+
+
+def _grouped(keys: npt.NDArray[np.int64], places: npt.NDArray[np.intp]) -> dict[int, npt.NDArray[np.int64]]:
+    """Group places by key."""
+    order = np.argsort(keys, kind="stable")
+    values, starts = np.unique(keys[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(places[order], starts[1:]), strict=True)) if len(values) else {}

@@ -1,0 +1,168 @@
+"""`eval --json`: scores as JSON, and read back for `compare`.
+
+Besides the figures the file holds what they were computed from, packed: so a comparison can draw images again and again
+without the data set. `matches` is base64 of numpy's compressed archive (.npz) for each stage.
+"""
+
+import base64
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_seg.coco.text import read_json
+from grounded_seg.errors import InputError
+from grounded_seg.scoring.average_precision import FIGURES
+from grounded_seg.scoring.columns import KIND_NAMES, Index
+from grounded_seg.scoring.fingerprint import truth_sha256
+from grounded_seg.scoring.matching import Matches
+from grounded_seg.scoring.measure import Scores, Stage
+from grounded_seg.scoring.presence import PresenceTallies
+
+_BITS = ("matched", "ignored", "truth_counts")
+"""Boolean arrays of a match, stored eight to a byte."""
+_COLUMNS = ("answer", "image", "category", "score", "rank", "truth", "truth_image", "truth_category")
+
+
+@dataclass(frozen=True, eq=False)
+class SavedScores:
+    """What a comparison needs of a report."""
+
+    path: Path
+    file_names: tuple[str, ...]
+    """Of the images, in the order of the matches."""
+    matches: Mapping[str, Matches]
+    """By stage."""
+    tallies: PresenceTallies
+    presence_on: str
+    """boxes or masks: what presence was measured on."""
+    score_threshold: float
+    cut_at: float | None
+    """The predictions lack what scores less; None where that isn't known."""
+    truth_sha256: str | None
+    """Of the data set; None in reports that were written before this was kept."""
+
+
+def report_of(
+    scores: Scores, speed: Mapping[str, float] | None, notes: tuple[str, ...], made_with: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put scores into the form of `eval --json`; parts that weren't measured are left out.
+
+    Args:
+        scores: What was measured.
+        speed: Seconds per stage and image, and images per second; None for predictions from a file.
+        notes: What there is to say about how the data were read.
+        made_with: Where the predictions come from, in JSON.
+    """
+    report: dict[str, Any] = {name: _stage_report(stage) for name, stage in scores.stages().items()}
+    report["presence"] = {
+        "measured_on": KIND_NAMES[scores.presence_kind],
+        "score_threshold": scores.score_threshold,
+        **asdict(scores.presence),
+        "per_class": [
+            {"name": name, **asdict(summary)}
+            for name, summary in zip(scores.index.names, scores.presence_per_class, strict=True)
+        ],
+    }
+    report["calibration"] = {KIND_NAMES[kind]: asdict(one) for kind, one in scores.calibration.items()}
+    report["errors"] = {KIND_NAMES[kind]: asdict(one) for kind, one in scores.error_summaries.items()}
+    if scores.loss is not None:
+        report["errors"]["mask_AP_lost_to"] = asdict(scores.loss)
+    if scores.missed_masks is not None:
+        report["errors"]["masks_missed"] = asdict(scores.missed_masks)
+    if speed is not None:
+        report["speed"] = dict(speed)
+    if scores.intervals:
+        report["intervals"] = scores.intervals
+    report["notes"] = list(notes)
+    report["made_with"] = dict(made_with)
+    report["data_set"] = {
+        "file": scores.data_set.path.name,
+        "sha256": truth_sha256(scores.data_set),
+        "n_objects": len(scores.data_set.objects),
+        "categories": [{"id": class_id, "name": name} for class_id, name in scores.data_set.classes.items()],
+        "images": [{"id": image.id, "file_name": image.file_name} for image in scores.data_set.images],
+    }
+    report["matches"] = {name: _packed(_arrays_of(stage.matches)) for name, stage in scores.stages().items()}
+    report["matches"]["presence"] = _packed(vars(scores.tallies))
+    return report
+
+
+def read_report(path: Path) -> SavedScores:
+    """Read back what `eval --json` wrote.
+
+    Raises:
+        InputError: If the file can't be read, or is no such report.
+    """
+    report = read_json(path)
+    try:
+        data_set = report["data_set"]
+        categories = {one["id"]: one["name"] for one in data_set["categories"]}
+        index = Index(
+            image_ids=tuple(image["id"] for image in data_set["images"]),
+            category_ids=tuple(categories),
+            names=tuple(categories.values()),
+        )
+        packed = dict(report["matches"])
+        return SavedScores(
+            path=path,
+            file_names=tuple(image["file_name"] for image in data_set["images"]),
+            tallies=PresenceTallies(**_unpacked(packed.pop("presence"))),
+            matches={name: _matches_from(_unpacked(text), index) for name, text in packed.items()},
+            presence_on=str(report["presence"]["measured_on"]),
+            score_threshold=float(report["presence"]["score_threshold"]),
+            cut_at=_cut_at(report["made_with"]),
+            truth_sha256=data_set.get("sha256"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is no report of eval ({type(error).__name__}: {error}); name a file that `eval --json` wrote"
+        ) from error
+
+
+def _cut_at(made_with: Mapping[str, Any]) -> float | None:
+    """Look up from which score on predictions were kept: by the models that were asked, or by the run that was read."""
+    threshold = made_with.get("detect", {}).get("score_threshold")
+    return None if threshold is None else float(threshold)
+
+
+def _stage_report(stage: Stage) -> dict[str, Any]:
+    report: dict[str, Any] = {name: getattr(stage.summary, name) for name in FIGURES}
+    report["per_class"] = [asdict(one) for one in stage.summary.per_class]
+    if stage.per_prompt:
+        report["per_prompt"] = [asdict(one) for one in stage.per_prompt]
+    return report
+
+
+def _arrays_of(matches: Matches) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {name: getattr(matches, name) for name in _COLUMNS}
+    for name in _BITS:
+        bits = getattr(matches, name)
+        arrays[name] = np.packbits(bits)
+        arrays[f"{name}_shape"] = np.array(bits.shape)
+    return arrays
+
+
+def _matches_from(arrays: Mapping[str, npt.NDArray[Any]], index: Index) -> Matches:
+    bits = {}
+    for name in _BITS:
+        shape = tuple(arrays[f"{name}_shape"].tolist())
+        bits[name] = np.unpackbits(arrays[name], count=int(np.prod(shape))).astype(np.bool_).reshape(shape)
+    return Matches(index=index, **{name: arrays[name] for name in _COLUMNS}, **bits)
+
+
+def _packed(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    memory = io.BytesIO()
+    # The stub takes every keyword for its option.
+    np.savez_compressed(memory, **dict(arrays))  # type: ignore[arg-type]
+    return base64.b64encode(memory.getvalue()).decode("ascii")
+
+
+def _unpacked(text: str) -> dict[str, npt.NDArray[Any]]:
+    with np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,234 @@
+"""All that is measured of predictions on a data set: both stages, presence, calibration, errors, intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.scoring.average_precision import PrecisionRecall, mean_of, precision_recall, twelve_figures
+from grounded_seg.scoring.calibration import Calibration, calibration_of
+from grounded_seg.scoring.columns import Index, Kind, ScoredShapes, answers_from, index_of, truths_from
+from grounded_seg.scoring.error_types import Errors, ErrorSummary, error_summary, errors_of
+from grounded_seg.scoring.intervals import Figures, Interval, intervals
+from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches, match
+from grounded_seg.scoring.metrics import EvaluationSummary, SizeRanges, summary_of
+from grounded_seg.scoring.presence import PresenceSummary, PresenceTallies, presence_summary, presence_tallies
+
+PRESENCE_FIGURES = ("IL_FPR", "IL_MCC", "cgF1")
+
+
+@dataclass(frozen=True)
+class PromptFigures:
+    """How well one prompt finds its class; None where the class has no objects."""
+
+    prompt: str
+    class_name: str
+    AP: float | None
+    AP50: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One stage's predictions, matched and measured."""
+
+    kind: Kind
+    truths: ScoredShapes
+    answers: ScoredShapes
+    matches: Matches
+    tables: PrecisionRecall
+    summary: EvaluationSummary
+    per_prompt: tuple[PromptFigures, ...] = ()
+
+    def figures(self, image_weights: npt.NDArray[np.float64]) -> Figures:
+        """Compute COCO's twelve figures with a weight per image."""
+        return twelve_figures(precision_recall(self.matches, image_weights))
+
+
+@dataclass(frozen=True)
+class LossShares:
+    """Where the chain's mask AP is lost: 1 = AP + the detector's share + the segmenter's."""
+
+    detector: float
+    """AP of masks given the true boxes, less the chain's."""
+    segmenter: float
+    """What is missing even with the true boxes: 1 less their AP."""
+
+
+@dataclass(frozen=True)
+class MissedMasks:
+    """Objects that the chain's masks miss at IoU .5, by the stage that missed them."""
+
+    box_missed: int
+    """No predicted box matches either: the detector's."""
+    box_found: int
+    """A box matches, its mask doesn't: the segmenter's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """All that was measured."""
+
+    data_set: DataSet
+    index: Index
+    boxes: Stage
+    masks: Stage | None
+    masks_given_true_boxes: Stage | None
+    presence_kind: Kind
+    presence: PresenceSummary
+    presence_per_class: tuple[PresenceSummary, ...]
+    """In the order of the index."""
+    tallies: PresenceTallies
+    calibration: Mapping[Kind, Calibration]
+    errors: Mapping[Kind, Errors]
+    error_summaries: Mapping[Kind, ErrorSummary]
+    loss: LossShares | None
+    missed_masks: MissedMasks | None
+    score_threshold: float
+    intervals: Mapping[str, Mapping[str, Interval | None]] = field(default_factory=dict)
+    """By stage or "presence", and by figure; empty where they weren't asked for."""
+
+    def stages(self) -> dict[str, Stage]:
+        """Give the stages that were measured, by their names in the report."""
+        named = {"boxes": self.boxes, "masks": self.masks, "masks_given_true_boxes": self.masks_given_true_boxes}
+        return {name: stage for name, stage in named.items() if stage is not None}
+
+
+def score(
+    data_set: DataSet,
+    predictions: Sequence[Prediction],
+    given_true_boxes: Sequence[Prediction] | None = None,
+    *,
+    score_threshold: float,
+    asked: Sequence[tuple[int, int]] | None = None,
+    class_by_prompt: Mapping[str, str] | None = None,
+    boxes_only: bool = False,
+    n_draws: int = 0,
+) -> Scores:
+    """Measure predictions.
+
+    Args:
+        data_set: The truth.
+        predictions: The chain's; their masks are measured if both sides have masks.
+        given_true_boxes: What the segmenter made of the objects' own boxes; None where that wasn't asked.
+        score_threshold: From which score on a prediction counts for presence, in [0, 1].
+        asked: Ids of image and class of each question; None for every class on every image.
+        class_by_prompt: The class of each prompt, for figures per prompt.
+        boxes_only: Measure no masks.
+        n_draws: Bootstrap draws for 95 % intervals; 0 for none.
+    """
+    # No predictions at all score 0 as masks too; predictions of boxes only say nothing about masks.
+    predicts_masks = not predictions or any(one.mask is not None for one in predictions)
+    with_masks = data_set.has_masks and predicts_masks and not boxes_only
+    boxes = _stage(data_set, predictions, "bbox", class_by_prompt)
+    masks = _stage(data_set, predictions, "segm", class_by_prompt) if with_masks else None
+    given = None
+    if given_true_boxes is not None and data_set.has_masks:
+        given = _stage(data_set, given_true_boxes, "segm")
+    index = boxes.matches.index
+    best = masks or boxes
+    tallies = presence_tallies(
+        best.truths, best.answers, index, score_threshold, None if asked is None else _places(asked, index)
+    )
+    measured = {stage.kind: stage for stage in (boxes, masks) if stage is not None}
+    errors = {kind: errors_of(stage.truths, stage.answers, stage.matches) for kind, stage in measured.items()}
+    scores = Scores(
+        data_set=data_set,
+        index=index,
+        boxes=boxes,
+        masks=masks,
+        masks_given_true_boxes=given,
+        presence_kind=best.kind,
+        presence=presence_summary(tallies),
+        presence_per_class=tuple(presence_summary(tallies, category=place) for place in range(index.n_classes)),
+        tallies=tallies,
+        calibration={kind: calibration_of(stage.matches) for kind, stage in measured.items()},
+        errors=errors,
+        error_summaries={kind: error_summary(errors[kind], stage.matches) for kind, stage in measured.items()},
+        loss=_loss(masks, given),
+        missed_masks=_missed_masks(boxes, masks),
+        score_threshold=score_threshold,
+    )
+    return _with_intervals(scores, n_draws) if n_draws else scores
+
+
+def _stage(
+    data_set: DataSet,
+    predictions: Sequence[Prediction],
+    kind: Kind,
+    class_by_prompt: Mapping[str, str] | None = None,
+) -> Stage:
+    if kind == "segm":
+        predictions = [one for one in predictions if one.mask is not None]
+    document = data_set.document(kind)
+    index = index_of(document)
+    truths = truths_from(document, index, kind)
+    answers = answers_from(document, [one.as_result() for one in predictions], index, kind)
+    matches = match(truths, answers, index, SizeRanges().as_array())
+    tables = precision_recall(matches)
+    prompts = np.array([one.prompt or "" for one in predictions])
+    per_prompt = tuple(
+        _prompt_figures(prompt, class_name, prompts == prompt, truths, answers, index)
+        for prompt, class_name in (class_by_prompt or {}).items()
+        if class_name in index.names
+    )
+    return Stage(kind, truths, answers, matches, tables, summary_of(matches, tables), per_prompt)
+
+
+def _prompt_figures(
+    prompt: str,
+    class_name: str,
+    is_its: npt.NDArray[np.bool_],
+    truths: ScoredShapes,
+    answers: ScoredShapes,
+    index: Index,
+) -> PromptFigures:
+    """Measure one prompt's answers against all objects of its class."""
+    category = index.names.index(class_name)
+    matches = match(
+        truths.chosen(truths.category == category), answers.chosen(is_its), index, SizeRanges().as_array()[:1]
+    )
+    precision = precision_recall(matches).precision[category, ALL_SIZES]
+    return PromptFigures(prompt, class_name, AP=mean_of(precision), AP50=mean_of(precision[AT_50]))
+
+
+def _places(asked: Sequence[tuple[int, int]], index: Index) -> list[tuple[int, int]]:
+    images = {image_id: place for place, image_id in enumerate(index.image_ids)}
+    categories = {category_id: place for place, category_id in enumerate(index.category_ids)}
+    return [(images[image_id], categories[category_id]) for image_id, category_id in asked]
+
+
+def _loss(masks: Stage | None, given: Stage | None) -> LossShares | None:
+    if masks is None or given is None or masks.summary.AP is None or given.summary.AP is None:
+        return None
+    return LossShares(detector=given.summary.AP - masks.summary.AP, segmenter=1 - given.summary.AP)
+
+
+def _missed_masks(boxes: Stage, masks: Stage | None) -> MissedMasks | None:
+    if masks is None or len(boxes.truths) != len(masks.truths):
+        return None
+    is_missed = ~masks.truths.is_crowd & ~_is_found(masks.matches)
+    has_box = _is_found(boxes.matches)
+    return MissedMasks(box_missed=int((is_missed & ~has_box).sum()), box_found=int((is_missed & has_box).sum()))
+
+
+def _is_found(matches: Matches) -> npt.NDArray[np.bool_]:
+    """Tell which objects are matched at IoU .5, (m,)."""
+    found = np.zeros(len(matches.truth_image), dtype=np.bool_)
+    found[matches.truth[matches.truth >= 0]] = True
+    return found
+
+
+def _with_intervals(scores: Scores, n_draws: int) -> Scores:
+    n_images = scores.index.n_images
+    measured = {name: intervals(stage.figures, n_images, n_draws) for name, stage in scores.stages().items()}
+    measured["presence"] = intervals(lambda weights: presence_figures(scores.tallies, weights), n_images, n_draws)
+    return replace(scores, intervals=measured)
+
+
+def presence_figures(tallies: PresenceTallies, image_weights: npt.NDArray[np.float64]) -> Figures:
+    """Compute the presence figures with a weight per image."""
+    summary = presence_summary(tallies, image_weights)
+    return {name: getattr(summary, name) for name in PRESENCE_FIGURES}

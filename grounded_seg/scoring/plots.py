@@ -1,0 +1,175 @@
+"""Pictures of an evaluation: precision against recall, scores, reliability, and which class is taken for which.
+
+The home of matplotlib, which is an optional extra; it is imported when a picture is drawn, and never through pyplot,
+which keeps global state.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.scoring.average_precision import RECALL_THRESHOLDS
+from grounded_seg.scoring.columns import KIND_NAMES
+from grounded_seg.scoring.error_types import ErrorKind
+from grounded_seg.scoring.matching import ALL_SIZES, AT_50
+from grounded_seg.scoring.measure import Scores, Stage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_Draw: TypeAlias = "Callable[[Axes, Scores, Stage], None]"
+
+_MAX_CURVES = 12
+"""Classes drawn in colour of their own; the mean is drawn over all."""
+_MAX_CONFUSED = 30
+"""Classes in the confusion picture: with more nothing could be read."""
+_BACKGROUND = "nothing"
+
+
+def check_can_plot() -> None:
+    """Look for matplotlib, before anything is measured that is to be drawn.
+
+    Raises:
+        UsageError: If it isn't installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plots needs matplotlib; install it with `pip install 'grounded-seg[plots]'`")
+
+
+def write_plots(scores: Scores, folder: Path) -> list[Path]:
+    """Draw every picture that the scores give, for boxes and, where measured, for masks.
+
+    Args:
+        scores: What was measured.
+        folder: Where to; it is made if it is missing.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: If matplotlib isn't installed.
+        OutputError: If a file can't be written.
+    """
+    check_can_plot()
+    return [
+        _written(folder / f"{name}-{KIND_NAMES[stage.kind]}.png", draw, scores, stage)
+        for stage in (scores.boxes, scores.masks)
+        if stage is not None
+        for name, draw in _PICTURES.items()
+    ]
+
+
+def _written(path: Path, draw: _Draw, scores: Scores, stage: Stage) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    draw(figure.add_subplot(), scores, stage)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written ({error.strerror}); name another folder with --plots") from error
+    return path
+
+
+def _precision_recall(axes: "Axes", _: Scores, stage: Stage) -> None:
+    """Draw precision at each recall at IoU .5, a line per class with most objects, and the mean over all classes."""
+    curves = stage.tables.precision[:, ALL_SIZES, AT_50]
+    measured = np.flatnonzero(~np.isnan(curves[:, 0]))
+    n_objects = np.bincount(stage.matches.truth_category, minlength=len(curves))
+    for place in sorted(measured.tolist(), key=lambda one: -n_objects[one])[:_MAX_CURVES]:
+        label = f"{_text(stage.matches.index.names[place])} {curves[place].mean():.2f}"
+        axes.plot(RECALL_THRESHOLDS, curves[place], linewidth=1, label=label)
+    if len(measured):
+        mean = curves[measured].mean(axis=0)
+        axes.plot(RECALL_THRESHOLDS, mean, color="black", linewidth=2.5, label=f"all classes {mean.mean():.2f}")
+        axes.legend(title="AP50", fontsize="small")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_title(f"Precision and recall at IoU 0.5: {KIND_NAMES[stage.kind]}")
+
+
+def _score_histogram(axes: "Axes", _: Scores, stage: Stage) -> None:
+    """Count predictions by score, right and wrong ones apart."""
+    matches = stage.matches
+    judged = ~matches.ignored[:, ALL_SIZES, AT_50]
+    is_right = matches.matched[:, ALL_SIZES, AT_50]
+    parts = [matches.score[judged & is_right], matches.score[judged & ~is_right]]
+    labels = [f"right ({len(parts[0])})", f"wrong ({len(parts[1])})"]
+    axes.hist(parts, bins=np.linspace(0, 1, 21).tolist(), label=labels, color=["tab:blue", "tab:orange"])
+    if any(len(part) for part in parts):
+        # A thousand boxes of hardly any score would leave nothing to see of the rest.
+        axes.set_yscale("log")
+    axes.legend()
+    axes.set(xlabel="score", ylabel="predictions")
+    axes.set_title(f"Scores of right and wrong predictions at IoU 0.5: {KIND_NAMES[stage.kind]}")
+
+
+def _reliability(axes: "Axes", scores: Scores, stage: Stage) -> None:
+    """Draw the share that is right in each bin of scores; on the diagonal a score means what it says."""
+    calibration = scores.calibration[stage.kind]
+    filled = [one for one in calibration.bins if one.n]
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="a score means what it says")
+    heights = [one.share_right or 0.0 for one in filled]
+    middles = [(one.low + one.high) / 2 for one in filled]
+    axes.bar(middles, heights, width=0.09, alpha=0.6, label="share that is right, of so many predictions")
+    axes.plot([one.mean_score or 0.0 for one in filled], heights, "o", color="black", label="mean score")
+    for one, middle, height in zip(filled, middles, heights, strict=True):
+        above = (0, 6)
+        axes.annotate(str(one.n), (middle, height), above, textcoords="offset points", ha="center", fontsize="small")
+    error = "-" if calibration.error is None else f"{calibration.error:.3f}"
+    axes.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.12))
+    axes.set_title(f"Reliability of {KIND_NAMES[stage.kind]} at IoU 0.5: expected calibration error {error}")
+    # Bars may stand anywhere: below the picture nothing is hidden.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize="small", ncols=3)
+
+
+def _confusion(axes: "Axes", scores: Scores, stage: Stage) -> None:
+    """Count which class objects were taken for, with predictions at or above the threshold, those on nothing too."""
+    matches, errors = stage.matches, scores.errors[stage.kind]
+    n_classes = matches.index.n_classes
+    table = np.zeros((n_classes + 1, n_classes + 1), dtype=np.int64)
+    used = np.zeros(len(matches.truth_image), dtype=np.bool_)
+    for row in np.flatnonzero(matches.score >= scores.score_threshold).tolist():
+        kind = errors.kind[row]
+        truth = int(matches.truth[row]) if kind is None else int(errors.truth[row]) if kind is ErrorKind.CLASS else -1
+        if kind is None and (truth < 0 or not matches.truth_counts[truth, ALL_SIZES]):
+            continue
+        if truth >= 0:
+            used[truth] = True
+        table[n_classes if truth < 0 else matches.truth_category[truth], matches.category[row]] += 1
+    missed = matches.truth_counts[:, ALL_SIZES] & ~used
+    table[:n_classes, n_classes] = np.bincount(matches.truth_category[missed], minlength=n_classes)
+    # Those with most confusion are worth the room.
+    confused = table.sum(axis=1)[:n_classes] + table.sum(axis=0)[:n_classes] - 2 * np.diag(table)[:n_classes]
+    shown = [*sorted(np.argsort(-confused, kind="stable")[:_MAX_CONFUSED].tolist()), n_classes]
+    names = [*map(_text, matches.index.names), _BACKGROUND]
+    part = table[np.ix_(shown, shown)]
+    shares = part / np.maximum(part.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = "small" if len(shown) <= 12 else 5
+    axes.set_xticks(range(len(shown)), [names[place] for place in shown], rotation=90, fontsize=size)
+    axes.set_yticks(range(len(shown)), [names[place] for place in shown], fontsize=size)
+    for (row, column), count in np.ndenumerate(part):
+        if count:
+            ink = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=size, color=ink)
+    axes.set(xlabel=f"predicted, score at least {scores.score_threshold:g}", ylabel="true")
+    axes.set_title(f"What is taken for what at IoU 0.5: {KIND_NAMES[stage.kind]}")
+
+
+_PICTURES: dict[str, _Draw] = {
+    "precision-recall": _precision_recall,
+    "scores": _score_histogram,
+    "reliability": _reliability,
+    "confusion": _confusion,
+}
+
+
+def _text(name: str) -> str:
+    """Keep a name on one short line, and its dollar signs from being read as formulas."""
+    plain = " ".join(name.split()).replace("$", r"\$")
+    return plain if len(plain) <= 30 else f"{plain[:29]}…"

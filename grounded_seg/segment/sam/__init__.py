@@ -1,0 +1,1 @@
+"""Segment Anything: configuration, weights, image encoder and mask decoder."""

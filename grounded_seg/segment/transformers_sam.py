@@ -1,0 +1,217 @@
+"""SAM, SAM-HQ and SAM 2.1 in the layout of transformers, computed by transformers, as a `BoxNetwork`.
+
+The folder says in its `config.json` which of them it is. The image encoders of SAM and SAM-HQ attend as in
+`segment.attention`; SAM 2's has no relative positions and uses torch's fused attention by itself.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
+
+from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
+from grounded_seg.errors import WeightsError
+from grounded_seg.records import Image, ImageSize
+from grounded_seg.segment.resize import resized_pixels, resized_size
+from grounded_seg.segment.sam.attention import grid_attention, relative_positions
+from grounded_seg.segment.upsampling import Axis, axis_straight, axis_through_square
+from grounded_seg.weights.files import NATIVE_WEIGHT_FILES, weight_files
+from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
+
+_VALUES_AT_A_TIME = 30
+"""Values per patch and channel that a box takes in transformers' decoders, which copy the embedding for each box."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of transformers' models."""
+
+    name: str
+    model: type[Any]
+    processor: type[Any]
+    pads: bool
+    """The image is scaled to fit the square and padded, rather than stretched to fill it."""
+
+
+_SAM2 = Family("SAM 2", Sam2Model, Sam2ImageProcessor, pads=False)
+FAMILIES = {
+    "sam": Family("SAM", SamModel, SamImageProcessor, pads=True),
+    "sam_hq": Family("SAM-HQ", SamHQModel, SamImageProcessor, pads=True),
+    "sam2": _SAM2,
+    # The published files hold the tracker as well, and say so.
+    "sam2_video": _SAM2,
+}
+"""By `model_type` of `config.json`."""
+
+
+class TransformersNetwork:
+    """A model of transformers. Its weights stay in float32; its image encoder computes in `dtype` by autocast."""
+
+    def __init__(
+        self,
+        family: Family,
+        model: Any,
+        processor: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        """Move a model to where it runs.
+
+        Args:
+            family: Which one it is.
+            model: One of the family's `model` class; changed in place.
+            processor: transformers' own, brings images into the model's square.
+            device: Where it runs.
+            dtype: Number format of the image encoder.
+            compiled: Send the image encoder through torch.compile.
+        """
+        self._family = family
+        self._model = model.to(device=device, dtype=torch.float32).eval()
+        self._processor = processor
+        self._dtype = dtype
+        self.device = device
+        if family.pads:
+            for layer in self._model.vision_encoder.layers:
+                layer.attn.forward = partial(_attend, layer.attn)
+        if compiled:
+            compile_encoder(self._model.vision_encoder)
+        self._compiling = compile_failure_as_device_error if compiled else nullcontext
+
+    @property
+    def bytes_per_box(self) -> int:
+        """Memory that one more box takes in `decode` at its peak."""
+        n_channels: int = self._model.config.mask_decoder_config.hidden_size
+        return _VALUES_AT_A_TIME * self._grid_side**2 * n_channels * torch.float32.itemsize
+
+    def frame(self, size: ImageSize) -> ImageSize:
+        """Give the size to which an image is resized: as large as fits, or the whole square."""
+        return resized_size(size, self._side) if self._family.pads else ImageSize(self._side, self._side)
+
+    def axes(self, size: ImageSize) -> tuple[Axis, Axis]:
+        """Plan the way of x and y from the logits to the image."""
+        n_logits, frame = 4 * self._grid_side, self.frame(size)
+        if not self._family.pads:
+            return axis_straight(n_logits, size.width), axis_straight(n_logits, size.height)
+        return (
+            axis_through_square(n_logits, self._side, frame.width, size.width),
+            axis_through_square(n_logits, self._side, frame.height, size.height),
+        )
+
+    def encode(self, images: Sequence[Image]) -> list[dict[str, Any]]:
+        """Embed the images, each as the arguments that the model's `forward` takes for them."""
+        pixels = [self._pixels(image) for image in images]
+        # By itself transformers takes an image of 1, 3 or 4 rows for one whose colours come first.
+        squares = self._processor(pixels, input_data_format="channels_last", return_tensors="pt").pixel_values
+        is_half = self._dtype is not torch.float32
+        with self._compiling(), torch.autocast(self.device.type, dtype=self._dtype, enabled=is_half):
+            embeddings = self._model.get_image_embeddings(squares.to(self.device))
+        return [_of_image(embeddings, index) for index in range(len(images))]
+
+    def decode(
+        self, embedding: dict[str, Any], boxes_xyxy: torch.Tensor, *, multimask: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn boxes into logits and predicted IoUs, as `BoxNetwork` says."""
+        found = self._model(**embedding, input_boxes=boxes_xyxy[None], multimask_output=multimask)
+        return found.pred_masks[0].float(), found.iou_scores[0].float()
+
+    def _pixels(self, image: Image) -> Any:
+        """Give the pixels; of an image so thin that transformers would resize it to nothing, resized ones."""
+        frame = self.frame(image.size)
+        return resized_pixels(image.pixels, frame) if min(frame.width, frame.height) == 1 else image.pixels
+
+    @property
+    def _side(self) -> int:
+        side = self._model.config.prompt_encoder_config.image_size
+        return int(side)
+
+    @property
+    def _grid_side(self) -> int:
+        return self._side // int(self._model.config.prompt_encoder_config.patch_size)
+
+
+def load_transformers_network(
+    folder: Path, model_type: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+) -> TransformersNetwork:
+    """Load a folder as transformers' `save_pretrained` writes it, strictly and without running any code in it.
+
+    Args:
+        folder: With `config.json`, `model.safetensors` or the files of its index, and where it is there
+            `preprocessor_config.json`; nothing else in it is looked at.
+        model_type: What its `config.json` says, a key of `FAMILIES`.
+        device: Where it is to run.
+        dtype: Number format of the image encoder.
+        compiled: Send the image encoder through torch.compile.
+
+    Raises:
+        WeightsError: If a file is missing or damaged, or the tensors aren't those that the configuration asks for.
+    """
+    family = FAMILIES[model_type]
+    try:
+        with quiet_transformers():
+            # Given a folder, transformers would also load an adapter that lies in it, unasked and unchecked.
+            model, report = family.model.from_pretrained(
+                None,
+                config=family.model.config_class.from_pretrained(folder, local_files_only=True),
+                state_dict=_read_tensors(folder),
+                dtype=torch.float32,
+                # Reported with the missing ones instead of as a page of text.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+            processor = _load_processor(folder, family, int(model.config.prompt_encoder_config.image_size))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
+    check_report(folder, family.name, report)
+    return TransformersNetwork(family, model, processor, device, dtype, compiled=compiled)
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    files = weight_files(folder, NATIVE_WEIGHT_FILES)
+    if not files:
+        raise ValueError(f"none of {', '.join(NATIVE_WEIGHT_FILES)} is there")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _load_processor(folder: Path, family: Family, side: int) -> Any:
+    """Read how images are prepared; without such a file, as published models of this family do it."""
+    if any(os.path.isfile(folder / name) for name in ("preprocessor_config.json", "processor_config.json")):
+        return family.processor.from_pretrained(folder, local_files_only=True)
+    square = {"height": side, "width": side}
+    if family.pads:
+        return family.processor(size={"longest_edge": side}, pad_size=square)
+    return family.processor(size=square)
+
+
+def _of_image(embeddings: Any, index: int) -> dict[str, Any]:
+    """Take one image out of what `get_image_embeddings` gives: a tensor, a list by level, or a tensor and a list."""
+    one = slice(index, index + 1)
+    if isinstance(embeddings, tuple):
+        last, intermediate = embeddings
+        return {
+            "image_embeddings": last[one].float(),
+            "intermediate_embeddings": [level[one].float() for level in intermediate],
+        }
+    if isinstance(embeddings, list):
+        return {"image_embeddings": [level[one].float() for level in embeddings]}
+    return {"image_embeddings": embeddings[one].float()}
+
+
+def _attend(attention: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+    """Do what the `forward` of transformers' vision attention of SAM and SAM-HQ does."""
+    batch, height, width, _channels = hidden_states.shape
+    qkv = attention.qkv(hidden_states)
+    heads = qkv.reshape(batch, height * width, 3, attention.num_attention_heads, -1).permute(2, 0, 3, 1, 4)
+    rows = relative_positions(attention.rel_pos_h, height)
+    columns = relative_positions(attention.rel_pos_w, width)
+    attended = grid_attention(heads, rows, columns, (height, width))
+    return attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1)), None

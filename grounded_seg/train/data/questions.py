@@ -1,0 +1,182 @@
+"""From examples to questions and their answers, as `run` asks and as Florence-2 writes them."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from grounded_seg.detect.answer.tokens import bins_from_boxes, text_from_bins
+from grounded_seg.detect.tasks import TASKS
+from grounded_seg.errors import InputError
+from grounded_seg.geometry.boxes import array_from_boxes
+from grounded_seg.records import ImageSize
+from grounded_seg.train.data.records import BoxExample, Example, LabelledBox, Question, SplitData, TrainingData
+from grounded_seg.train.settings import PromptForm, TrainSettings
+
+_CLASS_TASK = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
+_OD_QUESTION = TASKS["OD"].question()
+_BEFORE_LABEL = re.compile(r"(^|<loc_\d+>)(?!<loc_\d+>|$)")
+
+
+def answer_from_boxes(boxes: Sequence[LabelledBox], size: ImageSize) -> str:
+    """Write boxes as Florence-2 does: grouped by label, each box four location tokens; nothing for no boxes.
+
+    From left to right, those that start alike from top to bottom, and labels in the order of their first box: one set
+    of boxes has one answer, however its data set lists them.
+
+    >>> car, wheel = LabelledBox("car", (50, 20, 100, 60)), LabelledBox("wheel", (0, 0, 10, 10))
+    >>> answer_from_boxes([car, wheel], ImageSize(100, 100))
+    'wheel<loc_0><loc_0><loc_100><loc_100>car<loc_500><loc_200><loc_999><loc_600>'
+    """
+    bins = bins_from_boxes(array_from_boxes([box.box_xyxy for box in boxes]), size)
+    groups: dict[str, list[int]] = {}
+    for place in sorted(range(len(boxes)), key=lambda place: bins[place].tolist()):
+        groups.setdefault(boxes[place].label, []).append(place)
+    return "".join(label + text_from_bins(bins[places]) for label, places in groups.items())
+
+
+def with_spaced_labels(answer: str) -> str:
+    """Put a space before each label of an answer, for models that were taught so.
+
+    >>> with_spaced_labels("wheel<loc_0><loc_0><loc_9><loc_9>car<loc_5><loc_2><loc_9><loc_6>")
+    ' wheel<loc_0><loc_0><loc_9><loc_9> car<loc_5><loc_2><loc_9><loc_6>'
+    """
+    return _BEFORE_LABEL.sub(r"\1 ", answer)
+
+
+def positive_questions(example: Example, form: PromptForm) -> tuple[Question, ...]:
+    """Ask an example about what is on it; a background image has no such question, but for the form `od`."""
+    if not isinstance(example, BoxExample):
+        return (Question(example, example.question, example.answer),)
+    if form is PromptForm.OD:
+        # Where some objects aren't listed there is no right answer.
+        answer = answer_from_boxes(example.boxes, example.size)
+        return () if example.unsure else (Question(example, _OD_QUESTION, answer),)
+    labels = dict.fromkeys(box.label for box in example.boxes)
+    return tuple(class_question(example, label) for label in labels)
+
+
+def class_question(example: BoxExample, prompt: str) -> Question:
+    """Ask for one class, there or not."""
+    boxes = [box for box in example.boxes if box.label == prompt]
+    return Question(example, _CLASS_TASK.question(prompt), answer_from_boxes(boxes, example.size), prompt)
+
+
+def all_questions(examples: Sequence[Example], prompts: Sequence[str], form: PromptForm) -> list[Question]:
+    """Ask examples about every class, there or not, as `eval` does; with the form `od` and for texts once each."""
+    questions: list[Question] = []
+    for example in examples:
+        if isinstance(example, BoxExample) and form is PromptForm.CLASS:
+            questions += [class_question(example, prompt) for prompt in prompts if prompt not in example.unsure]
+        else:
+            questions += positive_questions(example, form)
+    return questions
+
+
+class QuestionPlan:
+    """The questions of each epoch: all that have an answer, and negatives drawn anew each time."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[str],
+        form: PromptForm,
+        negative_ratio: float,
+        seed: int,
+        group: int = 1,
+    ) -> None:
+        """Prepare the plan.
+
+        Args:
+            examples: What is learnt from.
+            prompts: All classes, and further prompts for what is nowhere: those that aren't on an image are its
+                negatives.
+            form: How boxes are asked for.
+            negative_ratio: Negatives for each question about a class that is there. Unless it is 0, every background
+                image is asked at least once an epoch. With the form `od` there are no other negatives than these.
+            seed: Of the draws and the order.
+            group: How many questions about one image may stand together, which spares the image's encoding.
+        """
+        self._positive = [question for example in examples for question in positive_questions(example, form)]
+        if form is PromptForm.OD and not negative_ratio:
+            self._positive = [one for one in self._positive if one.answer]
+        self._absent: list[tuple[BoxExample, tuple[str, ...]]] = []
+        if form is PromptForm.CLASS and negative_ratio:
+            boxed = [example for example in examples if isinstance(example, BoxExample)]
+            self._absent = [(example, absent) for example in boxed if (absent := _absent_from(example, prompts))]
+        n_about_boxes = sum(isinstance(one.example, BoxExample) for one in self._positive)
+        n_background = sum(not example.boxes for example, _ in self._absent)
+        n_possible = sum(len(absent) for _, absent in self._absent)
+        self.n_negatives = min(max(round(negative_ratio * n_about_boxes), n_background), n_possible)
+        self._seed = seed
+        self._group = group
+
+    def __len__(self) -> int:
+        return len(self._positive) + self.n_negatives
+
+    def epoch(self, number: int) -> list[Question]:
+        """Give the questions of an epoch in their order, always the same ones for a number.
+
+        Args:
+            number: From 0.
+        """
+        rng = np.random.default_rng((self._seed, number))
+        by_image: dict[str, list[Question]] = {}
+        for question in [*self._positive, *self._negatives(rng)]:
+            by_image.setdefault(str(question.example.image), []).append(question)
+        groups = []
+        for questions in by_image.values():
+            shuffled = [questions[place] for place in rng.permutation(len(questions)).tolist()]
+            groups += [shuffled[start : start + self._group] for start in range(0, len(shuffled), self._group)]
+        return [question for place in rng.permutation(len(groups)).tolist() for question in groups[place]]
+
+    def _negatives(self, rng: np.random.Generator) -> list[Question]:
+        """Draw absent prompts of images, none twice; background images first, so that each is asked something."""
+        counts = np.array([len(absent) for _, absent in self._absent], dtype=np.int64)
+        ends = np.cumsum(counts)
+        background = [place for place, (example, _) in enumerate(self._absent) if not example.boxes]
+        chosen = {int(ends[place] - 1 - rng.integers(counts[place])) for place in background}
+        for number in rng.permutation(int(counts.sum())).tolist():
+            if len(chosen) == self.n_negatives:
+                break
+            chosen.add(number)
+        numbers = np.array(sorted(chosen), dtype=np.int64)
+        places = np.searchsorted(ends, numbers, side="right")
+        questions = []
+        for number, place in zip(numbers.tolist(), places.tolist(), strict=True):
+            example, absent = self._absent[place]
+            questions.append(class_question(example, absent[number - int(ends[place])]))
+        return questions
+
+
+def training_plan(data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
+    """Plan the questions of a data set's training split.
+
+    Args:
+        data: What was read.
+        settings: Form of the questions, negatives and seed.
+        group: As for `QuestionPlan`.
+
+    Raises:
+        InputError: If there is nothing to ask.
+    """
+    plan = split_plan(data.train, data, settings, group)
+    if not len(plan):
+        raise InputError(f"{settings.dataset} has neither objects nor texts to train on; annotate some of its images")
+    return plan
+
+
+def split_plan(split: SplitData, data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
+    """Plan the questions of any split of a data set, maybe none; arguments as for `training_plan`."""
+    prompts = all_prompts(data, settings)
+    return QuestionPlan(split.examples, prompts, settings.prompt_form, settings.negative_ratio, settings.seed, group)
+
+
+def all_prompts(data: TrainingData, settings: TrainSettings) -> tuple[str, ...]:
+    """Give the classes, and what else is asked for as absent, each once."""
+    return tuple(dict.fromkeys((*data.classes, *settings.negatives)))
+
+
+def _absent_from(example: BoxExample, prompts: Sequence[str]) -> tuple[str, ...]:
+    there = {box.label for box in example.boxes} | example.unsure
+    return tuple(prompt for prompt in prompts if prompt not in there)

@@ -1,0 +1,150 @@
+"""From questions to the tensors of a batch: images as the model wants them, token ids, and labels."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from grounded_seg.detect.model.florence import FlorenceModel
+from grounded_seg.detect.model.pixels import PixelSettings, pixel_values, squeezed
+from grounded_seg.detect.model.vocabulary import Vocabulary
+from grounded_seg.images.read import read_image
+from grounded_seg.records import Image
+from grounded_seg.train.data.augment import Augmentation
+from grounded_seg.train.data.questions import QuestionPlan, with_spaced_labels
+from grounded_seg.train.data.records import BoxExample, Question
+
+IGNORED = -100
+"""Label of padding, which the loss leaves out."""
+_CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One question, ready to be put into a batch."""
+
+    image: Image
+    key: tuple[str, int]
+    """Of the image as it is shown: equal keys in a batch are encoded once."""
+    question_ids: torch.Tensor
+    answer_ids: torch.Tensor
+
+
+class ImageStore:
+    """Reads images, squeezed where that is asked for, and keeps the last ones in memory."""
+
+    def __init__(self, image_size: int | None = None, max_bytes: int = _CACHE_BYTES) -> None:
+        self._image_size = image_size
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, Image] = OrderedDict()
+        self._n_bytes = 0
+
+    def read(self, question: Question) -> Image:
+        """Decode a question's image.
+
+        Raises:
+            ImageError: If it can't be read any more.
+        """
+        key = str(question.example.image)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        image = squeezed(read_image(question.example.image), self._image_size)
+        self._kept[key] = image
+        self._n_bytes += image.pixels.nbytes
+        while self._n_bytes > self._max_bytes and len(self._kept) > 1:
+            self._n_bytes -= self._kept.popitem(last=False)[1].pixels.nbytes
+        return image
+
+
+class AnswerWriter:
+    """Writes questions and answers in a model's own token ids."""
+
+    def __init__(self, model: FlorenceModel) -> None:
+        self._vocabulary: Vocabulary = model.vocabulary
+        first = model.rules.forced_first_id
+        self._lead = [] if first is None else [first]
+        self._space_before_labels = model.rules.space_before_labels
+        self.room = int(model.network.config.text_config.max_position_embeddings)
+        """Longest answer in tokens."""
+
+    def question_ids(self, question: Question) -> list[int]:
+        """Give `<s>` words `</s>`."""
+        return self._vocabulary.encode(question.text)
+
+    def answer_ids(self, question: Question) -> list[int]:
+        """Give what the decoder is to say: words and `</s>`, after the token that the model's answers begin with.
+
+        Labels begin as they do in the model's own answers: a token that it never said is one that an adapter, which
+        leaves the output layer alone, can hardly make likely.
+        """
+        answer = question.answer
+        if self._space_before_labels and isinstance(question.example, BoxExample):
+            answer = with_spaced_labels(answer)
+        return [*self._lead, *self._vocabulary.encode(answer)[1:]]
+
+
+class QuestionDataset(Dataset[Sample]):
+    """A plan's questions; `set_epoch` moves on to the next draw.
+
+    What it gives depends on seed, epoch and place only, so that a resumed training sees what it would have seen.
+    """
+
+    def __init__(
+        self, plan: QuestionPlan, writer: AnswerWriter, images: ImageStore, augmentation: Augmentation | None, seed: int
+    ) -> None:
+        self._plan = plan
+        self._writer = writer
+        self._images = images
+        self._augmentation = augmentation
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the questions of this epoch; accelerate calls it."""
+        self._epoch = epoch
+        self._questions = self._plan.epoch(epoch)
+        self._places = {key: place for place, key in enumerate(sorted({str(q.example.image) for q in self._questions}))}
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, index: int) -> Sample:
+        question = self._questions[index]
+        image, key = self._images.read(question), str(question.example.image)
+        if self._augmentation is not None:
+            # One draw an image and epoch, so that all its questions in a batch share one picture.
+            rng = np.random.default_rng((self._seed, self._epoch, self._places[key]))
+            image, question = self._augmentation.apply(image, question, rng)
+        return Sample(
+            image,
+            (key, self._epoch),
+            torch.tensor(self._writer.question_ids(question)),
+            torch.tensor(self._writer.answer_ids(question)),
+        )
+
+
+class Collator:
+    """Puts samples together: each image once, questions and answers padded, padding left out of the loss."""
+
+    def __init__(self, pixels: PixelSettings, pad_id: int) -> None:
+        self._pixels = pixels
+        self._pad_id = pad_id
+
+    def __call__(self, samples: Sequence[Sample]) -> Mapping[str, torch.Tensor]:
+        """Give `pixel_values` (images, 3, h, w), `image_index` (n,), `input_ids`, `attention_mask`, `labels` (n, t)."""
+        keys = list(dict.fromkeys(sample.key for sample in samples))
+        by_key = {sample.key: sample.image for sample in samples}
+        input_ids = pad_sequence([one.question_ids for one in samples], batch_first=True, padding_value=self._pad_id)
+        lengths = torch.tensor([len(one.question_ids) for one in samples])
+        return {
+            "pixel_values": pixel_values([by_key[key] for key in keys], self._pixels),
+            "image_index": torch.tensor([keys.index(sample.key) for sample in samples]),
+            "input_ids": input_ids,
+            "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
+            "labels": pad_sequence([one.answer_ids for one in samples], batch_first=True, padding_value=IGNORED),
+        }

@@ -1,0 +1,1 @@
+"""Base against tuned: validation, report and pictures."""

@@ -1,0 +1,107 @@
+"""Base and tuned model on one COCO file, through the pipeline, as `eval` does it."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.coco.dataset_reader import read_data_set
+from grounded_seg.coco.schema import xywh_from_xyxy
+from grounded_seg.errors import InputError
+from grounded_seg.evaluation.answer_file import AskSettings
+from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
+from grounded_seg.evaluation.evaluate import evaluate as measure
+from grounded_seg.geometry.masks import coco_from_run_length
+from grounded_seg.runs.folder import as_output_error
+from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.train.data.records import BoxExample
+from grounded_seg.train.folder import TrainFolder
+from grounded_seg.train.settings import Method, TrainSettings
+from grounded_seg.weights.locate import is_on_disk
+from grounded_seg.weights.sources import resolve
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One measurement of the base, and the same of the tuned model."""
+
+    base: Evaluation
+    tuned: Evaluation
+
+
+def pair_on(file: Path, images: Path, settings: TrainSettings, progress: Progress) -> Pair:
+    """Measure both on a COCO file."""
+    result = TrainFolder(settings.output).result(settings.method)
+    base = replace(settings.models, adapter="none")
+    if settings.method is Method.LORA:
+        tuned = replace(settings.models, adapter=str(result))
+    else:
+        tuned = replace(settings.models, detector=str(result), adapter="none")
+    boxes_only = not is_on_disk(resolve(settings.models).segmenter)
+    return Pair(*(_measured(file, images, models, boxes_only, progress) for models in (base, tuned)))
+
+
+def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool, progress: Progress) -> Evaluation:
+    source = AskSettings(images=images, models=models, boxes_only=boxes_only)
+    threshold = DetectSettings().score_threshold
+    return measure(EvaluationSettings(file, source, score_threshold=threshold, boxes_only=boxes_only), progress)
+
+
+def check_measurable(file: Path) -> None:
+    """See now, not after the training, whether a COCO file can be read and has its images.
+
+    Raises:
+        InputError: If it can't, or hasn't.
+    """
+    folder = images_of(file)
+    missing = [one.file_name for one in read_data_set(file).images if not (folder / one.file_name).is_file()]
+    if missing:
+        raise InputError(f"{file}: its image {missing[0]!r} isn't in {folder}; put it there or take its entry out")
+
+
+def images_of(file: Path) -> Path:
+    """Give the folder of a COCO file's images: `images` beside it, or the one that it lies in."""
+    beside = file.parent / "images"
+    return beside if beside.is_dir() else file.parent
+
+
+def write_test_file(examples: Sequence[BoxExample], prompts: Sequence[str], folder: TrainFolder) -> tuple[Path, Path]:
+    """Write the test split as a COCO file, which `eval` takes as well; give it and the folder of its images.
+
+    Every prompt is a category, those for what is on none of the images too: presence is measured on all of them.
+    """
+    root = Path(os.path.commonpath([str(one.image.resolve().parent) for one in examples]))
+    ids = {name: number for number, name in enumerate(prompts, start=1)}
+    document: dict[str, list[dict[str, Any]]] = {
+        "images": [],
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
+        "annotations": [],
+    }
+    for number, one in enumerate(examples, start=1):
+        name = one.image.resolve().relative_to(root).as_posix()
+        size = {"width": one.size.width, "height": one.size.height}
+        document["images"].append({"id": number, "file_name": name, **size})
+        whole = (0.0, 0.0, float(one.size.width), float(one.size.height))
+        shapes = [(box.label, box.box_xyxy, box.mask, 0) for box in one.boxes]
+        # Objects that aren't listed one by one may be anywhere: nothing that is found of them is wrong.
+        shapes += [(name, whole, None, 1) for name in sorted(one.unsure) if name in ids]
+        for label, box_xyxy, mask, is_crowd in shapes:
+            x, y, width, height = xywh_from_xyxy(box_xyxy)
+            annotation = {
+                "id": len(document["annotations"]) + 1,
+                "image_id": number,
+                "category_id": ids[label],
+                "bbox": [x, y, width, height],
+                "area": width * height,
+                "iscrowd": is_crowd,
+            }
+            shape = {} if mask is None else {"segmentation": coco_from_run_length(mask)}
+            document["annotations"].append(annotation | shape)
+    path = folder.root / "test.json"
+    with as_output_error():
+        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    return path, root

@@ -1,0 +1,139 @@
+"""Figures of a validation: each metric sees every question with its true and its given answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from grounded_seg.coco.schema import xywh_from_xyxy
+from grounded_seg.records import Detection
+from grounded_seg.scoring.metrics import evaluate
+from grounded_seg.settings import DetectSettings
+from grounded_seg.train.data.records import BoxExample, Question, TextExample
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question and what the model said."""
+
+    question: Question
+    text: str
+    """As generated, with location tokens, without `<s>` and `</s>`."""
+    detections: tuple[Detection, ...] = ()
+    """The boxes in it, all scores; in the pixels of the upright image."""
+
+
+class Metric(Protocol):
+    """A figure, or several, of a validation. Any function with this signature is one.
+
+    The highest value is the best; a metric with a true attribute `lower_is_better` says the opposite of all its
+    figures.
+    """
+
+    def __call__(self, answered: Sequence[Answered], /) -> Mapping[str, float]:
+        """Give each figure by its name; none where the answers have nothing to measure."""
+
+
+def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
+    """Measure COCO's AP and AP50 over all questions about boxes, as fractions.
+
+    Every image is asked what the validation asks it; a class that an image isn't asked about adds nothing there.
+    """
+    about_boxes = [one for one in answered if isinstance(one.question.example, BoxExample)]
+    if not about_boxes:
+        return {}
+    document, predictions = _as_coco(about_boxes)
+    summary = evaluate(document, predictions, "bbox")
+    figures = {"AP": summary.AP, "AP50": summary.AP50}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def found_rate(answered: Sequence[Answered]) -> Mapping[str, float]:
+    """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`.
+
+    At the score threshold that `run` has by default: precision only ranks, and is as good where no score comes near it.
+    """
+    threshold = DetectSettings().score_threshold
+    fired: dict[str, list[bool]] = {"present_rate": [], "absent_rate": []}
+    for one in answered:
+        if isinstance(one.question.example, BoxExample):
+            name = "present_rate" if one.question.answer else "absent_rate"
+            fired[name].append(any(box.score >= threshold for box in one.detections))
+    return {name: sum(some) / len(some) for name, some in fired.items() if some}
+
+
+def text_match(answered: Sequence[Answered]) -> Mapping[str, float]:
+    """Measure text answers: share that are exactly right, and the mean normalised edit distance, 0 for equal texts."""
+    texts = [one for one in answered if isinstance(one.question.example, TextExample)]
+    if not texts:
+        return {}
+    exact = sum(one.text.strip() == one.question.answer.strip() for one in texts)
+    distance = sum(normalised_edit_distance(one.text.strip(), one.question.answer.strip()) for one in texts)
+    return {"exact_match": exact / len(texts), "edit_distance": distance / len(texts)}
+
+
+def normalised_edit_distance(one: str, other: str) -> float:
+    """Count the letters to insert, delete or replace (Levenshtein), divided by the longer text's, in [0, 1].
+
+    >>> normalised_edit_distance("kitten", "sitting")
+    0.42857142857142855
+    """
+    if not one and not other:
+        return 0.0
+    row = list(range(len(other) + 1))
+    for number, letter in enumerate(one, start=1):
+        before, row[0] = row[0], number
+        for place, its in enumerate(other, start=1):
+            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (letter != its))
+    return row[-1] / max(len(one), len(other))
+
+
+BUILT_IN: tuple[Metric, ...] = (box_precision, found_rate, text_match)
+
+
+def figures_of(answered: Sequence[Answered], metrics: Sequence[Metric] = ()) -> dict[str, float]:
+    """Take all figures that these answers allow, the built-in ones and then the others."""
+    found: dict[str, float] = {}
+    for metric in (*BUILT_IN, *metrics):
+        found.update(metric(answered))
+    return found
+
+
+def lower_is_better(metrics: Sequence[Metric], answered: Sequence[Answered]) -> set[str]:
+    """Name the figures of these metrics, on these answers, of which the lowest is the best."""
+    return {name for one in metrics if getattr(one, "lower_is_better", False) for name in one(answered)}
+
+
+def _as_coco(answered: Sequence[Answered]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Bring questions about boxes into COCO's form: truth as asked, predictions by class."""
+    images: dict[str, int] = {}
+    names: dict[str, int] = {}
+    truths: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    for one in answered:
+        example, prompt = one.question.example, one.question.prompt
+        if not isinstance(example, BoxExample):
+            continue
+        key = str(example.image)
+        if key not in images:
+            images[key] = len(images) + 1
+            records.append({"id": images[key], "width": example.size.width, "height": example.size.height})
+        wanted = [box for box in example.boxes if prompt in ("", box.label)]
+        for label, box_xyxy, score in (
+            *((box.label, box.box_xyxy, None) for box in wanted),
+            *((prompt or found.label, found.box_xyxy, found.score) for found in one.detections),
+        ):
+            x, y, width, height = xywh_from_xyxy(box_xyxy)
+            category_id = names.setdefault(label, len(names) + 1)
+            shape = {
+                "image_id": images[key],
+                "category_id": category_id,
+                "bbox": [x, y, width, height],
+                "area": width * height,
+            }
+            if score is None:
+                truths.append({"id": len(truths) + 1, "iscrowd": 0, **shape})
+            else:
+                predictions.append({"score": score, **shape})
+    categories = [{"id": number, "name": name} for name, number in names.items()]
+    return {"images": records, "categories": categories, "annotations": truths}, predictions

@@ -1,0 +1,62 @@
+"""`--compile`: the same embeddings through torch.compile, and one line where it can't be done."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_sam import CPU, SIZES, SMALL, random_image, random_sam
+
+from grounded_seg.errors import DeviceError
+from grounded_seg.segment import load_segmenter
+from grounded_seg.segment.sam.build import save_sam
+from grounded_seg.segment.sam.network import SamNetwork
+
+
+@pytest.fixture
+def compile_with(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts another backend in the place of torch's, which takes minutes."""
+    compile_module = torch.nn.Module.compile
+
+    def choose(backend: Any) -> None:
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=backend))
+
+    return choose
+
+
+def test_it_is_off_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _: pytest.fail("compiled"))
+    save_sam(random_sam(), SMALL, tmp_path)
+    load_segmenter(tmp_path, CPU, torch.float32)
+
+
+@torch.inference_mode()
+def test_what_is_compiled_gives_the_same(compile_with: Any) -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_with(backend)
+    compiled = SamNetwork(random_sam(), CPU, torch.float32, compiled=True)
+    plain = SamNetwork(random_sam(), CPU, torch.float32)
+    # One image, and two of other shapes.
+    for images in ([random_image(SIZES[0])], [random_image(size) for size in SIZES[1:3]]):
+        for one, other in zip(compiled.encode(images), plain.encode(images), strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+    assert graphs
+
+
+@torch.inference_mode()
+def test_what_cannot_be_compiled_is_one_line(compile_with: Any) -> None:
+    def backend(_: Any, __: Any) -> Any:
+        raise RuntimeError("no compiler\nand much more")
+
+    compile_with(backend)
+    network = SamNetwork(random_sam(), CPU, torch.float32, compiled=True)
+    with pytest.raises(
+        DeviceError, match=r"can't build an image encoder here \(.*no compiler.*\)\. Leave --compile"
+    ) as error:
+        network.encode([random_image(SIZES[0])])
+    assert "\n" not in str(error.value)

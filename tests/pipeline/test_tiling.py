@@ -1,0 +1,194 @@
+"""Tiles: they cover the image and overlap enough, and what is found on several of them is found once."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import ColourDetector, InnerSegmenter, painted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grounded_seg.errors import UsageError
+from grounded_seg.geometry.masks import mask_from_run_length
+from grounded_seg.pipeline.tiling import find_on_tiles, tiles
+from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
+from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
+
+lengths = st.integers(1, 5000)
+settings_of_tiles = st.builds(TileSettings, side=st.integers(200, 2000), overlap=st.floats(0, 0.75, allow_nan=False))
+
+
+@given(lengths, lengths, settings_of_tiles)
+def test_tiles_cover_the_image_alike_and_overlap_enough(width: int, height: int, settings: TileSettings) -> None:
+    found = tiles(ImageSize(width, height), settings)
+    if max(width, height) <= settings.side:
+        assert found == []
+        return
+    assert {(tile.right - tile.left, tile.bottom - tile.top) for tile in found} == {
+        (min(width, settings.side), min(height, settings.side))
+    }
+    columns = sorted({(tile.left, tile.right) for tile in found})
+    rows = sorted({(tile.top, tile.bottom) for tile in found})
+    assert len(found) == len(columns) * len(rows)
+    for spans, length in ((columns, width), (rows, height)):
+        assert (spans[0][0], spans[-1][1]) == (0, length)
+        assert all(earlier[1] - later[0] >= settings.overlap * settings.side for earlier, later in pairwise(spans))
+        # One tile less would not reach with this overlap.
+        fewest = 1 + max(0, length - settings.side) / (settings.side - np.ceil(settings.overlap * settings.side))
+        assert len(spans) < fewest + 1
+
+
+@given(lengths, st.integers(1, 8), st.floats(0, 0.99))
+def test_tiny_tiles_still_cover_a_line(length: int, side: int, overlap: float) -> None:
+    found = tiles(ImageSize(length, 1), TileSettings(side, overlap))
+    assert {column for tile in found for column in range(tile.left, tile.right)} == (
+        set(range(length)) if length > side else set()
+    )
+
+
+@pytest.mark.parametrize(("side", "overlap"), [(0, 0.2), (100, 1.0), (100, -0.1), (100, float("nan"))])
+def test_impossible_tiles_are_refused(side: int, overlap: float) -> None:
+    with pytest.raises(UsageError, match="it has to be at least"):
+        TileSettings(side, overlap)
+
+
+RED = {"red car": "car"}
+
+
+def find_red(images: Sequence[Image]) -> list[SegmentedImage]:
+    return InnerSegmenter().segment(images, ColourDetector().detect(images, ["red car"]))
+
+
+def picture(width: int, height: int, **boxes: tuple[int, int, int, int]) -> Image:
+    return Image(path=Path("x.png"), pixels=painted(width, height, **boxes))
+
+
+def pixels_of(instance: Instance) -> tuple[int, ...]:
+    assert instance.mask is not None
+    rows, columns = np.nonzero(mask_from_run_length(instance.mask))
+    return (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+
+
+@pytest.mark.parametrize("box", [(3, 4, 20, 22), (30, 4, 55, 30), (80, 60, 97, 72), (35, 20, 75, 50), (0, 0, 100, 75)])
+def test_an_object_on_several_tiles_is_found_once_where_it_is(box: tuple[int, int, int, int]) -> None:
+    image = picture(100, 75, red=box)
+    seen: list[int] = []
+
+    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+        seen.append(len(images))
+        return find_red(images)
+
+    [found] = find_on_tiles(find, [image], TileSettings(side=40, overlap=0.25), RED, DetectSettings())
+    assert seen == [1] * (1 + 3 * 3)
+    [instance] = found.instances
+    assert instance.box_xyxy == box
+    assert pixels_of(instance) == (box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1)
+    assert instance.mask is not None
+    assert instance.mask.size == image.size
+
+
+def test_what_only_a_tile_shows_is_found() -> None:
+    image = picture(100, 75, red=(50, 60, 58, 66))
+
+    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+        return [
+            one if image.width <= 40 else SegmentedImage() for image, one in zip(images, find_red(images), strict=True)
+        ]
+
+    [found] = find_on_tiles(find, [image], TileSettings(side=40), RED, DetectSettings())
+    assert [instance.box_xyxy for instance in found.instances] == [(50, 60, 58, 66)]
+
+
+def test_a_part_at_a_tiles_edge_gives_way_to_the_whole_though_its_box_stops_short_of_the_edge() -> None:
+    # Tiles from 0 to 1000 and from 800 to 1800; the first shows half of the object, surely, the second all of it.
+    shown = iter([None, ((900, 2, 995, 8), 0.9), ((100, 2, 300, 8), 0.5)])
+
+    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+        found = [next(shown) for _ in images]
+        return [
+            SegmentedImage(() if one is None else (Instance(Detection("car", "red car", *one), None, None),))
+            for one in found
+        ]
+
+    [found] = find_on_tiles(find, [picture(1800, 10)], TileSettings(side=1000), RED, DetectSettings())
+    assert [instance.box_xyxy for instance in found.instances] == [(900, 2, 1100, 8)]
+
+
+def test_without_masks_boxes_are_merged() -> None:
+    image = picture(100, 40, red=(20, 5, 50, 30))
+
+    def boxes_only(images: Sequence[Image]) -> list[SegmentedImage]:
+        found = ColourDetector().detect(images, ["red car"])
+        return [SegmentedImage(tuple(Instance(one, None, None) for one in some)) for some in found]
+
+    [found] = find_on_tiles(boxes_only, [image], TileSettings(side=40), RED, DetectSettings())
+    assert [instance.box_xyxy for instance in found.instances] == [(20, 5, 50, 30)]
+
+
+def test_each_image_of_a_batch_keeps_its_own_finds_and_small_ones_get_no_tiles() -> None:
+    images = [picture(30, 30, red=(5, 5, 15, 15)), picture(90, 30, red=(60, 5, 80, 20)), picture(20, 20)]
+    seen: list[int] = []
+
+    def find(batch: Sequence[Image]) -> list[SegmentedImage]:
+        seen.append(len(batch))
+        return find_red(batch)
+
+    found = find_on_tiles(find, images, TileSettings(side=40), RED, DetectSettings())
+    assert seen == [3, 3]
+    assert [[one.box_xyxy for one in some.instances] for some in found] == [[(5, 5, 15, 15)], [(60, 5, 80, 20)], []]
+
+
+def test_masks_that_came_out_empty_are_counted_over_all_tiles() -> None:
+    # The fake's masks lose their outermost pixels: nothing is left of two.
+    [found] = find_on_tiles(find_red, [picture(60, 30, red=(2, 2, 4, 4))], TileSettings(side=40), RED, DetectSettings())
+    assert (found.instances, found.n_empty_masks) == ((), 2)
+
+
+CLASS_OF = {"car": "car", "automobile": "car", "dog": "dog"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "prompts"),
+    [
+        (SuppressionScope.NONE, ["car", "automobile", "dog"]),
+        (SuppressionScope.CLASS, ["automobile", "dog"]),
+        (SuppressionScope.AGNOSTIC, ["automobile"]),
+    ],
+)
+def test_duplicates_are_looked_for_within_the_scope_over_all_tiles(scope: SuppressionScope, prompts: list[str]) -> None:
+    scores = {"car": 0.5, "automobile": 0.9, "dog": 0.6}
+
+    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+        return [
+            SegmentedImage(
+                tuple(
+                    Instance(Detection(prompt, prompt, one.box_xyxy, scores[prompt]), one.mask, 0.5)
+                    for prompt in scores
+                    for one in some.instances
+                )
+            )
+            for some in find_red(images)
+        ]
+
+    image = picture(100, 40, red=(20, 5, 50, 30))
+    [found] = find_on_tiles(find, [image], TileSettings(side=40), CLASS_OF, DetectSettings(nms=scope))
+    assert [one.detection.prompt for one in found.instances] == prompts
+
+
+def test_the_limit_holds_for_the_image_not_for_each_tile() -> None:
+    def one_each(images: Sequence[Image]) -> list[SegmentedImage]:
+        # The whole image shows nothing; each tile the same small box, with a score of its own.
+        return [
+            SegmentedImage((Instance(Detection("red car", "red car", (10, 10, 20, 20), next(scores)), None, None),))
+            if image.width <= 40
+            else SegmentedImage()
+            for image in images
+        ]
+
+    for limit in (1, 2, 100):
+        scores = iter([0.4, 0.9, 0.5, 0.6, 0.7, 0.8])
+        detect = DetectSettings(max_detections=limit)
+        [found] = find_on_tiles(one_each, [picture(120, 40)], TileSettings(side=40, overlap=0), RED, detect)
+        assert [one.detection.score for one in found.instances] == [0.9, 0.5, 0.4][:limit]

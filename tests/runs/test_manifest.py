@@ -1,0 +1,29 @@
+"""`run.json` is written whole or not at all, and is on the disk before it has its name."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from grounded_seg.runs.manifest import write_json
+
+
+def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.json"
+    path.write_text("old")
+    synced: list[tuple[int, str]] = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_ino, path.read_text())))
+    write_json(path, "{}")
+    assert path.read_text() == "{}\n"
+    assert synced == [(path.stat().st_ino, "old"), (tmp_path.stat().st_ino, "{}\n")]
+    assert [one.name for one in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_file_system_that_syncs_no_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == tmp_path.stat().st_ino:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    write_json(tmp_path / "run.json", "{}")
+    assert (tmp_path / "run.json").read_text() == "{}\n"

@@ -1,0 +1,505 @@
+"""Runs that are cut off and gone on with: the same bytes, nothing lost, nothing twice; and what is refused."""
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import Paint
+from fakes import ColourDetector, Silent
+from paths import TESTS
+
+from grounded_seg.coco.schema import JournalLine
+from grounded_seg.detect.prompts import PromptSet, prompts_from
+from grounded_seg.errors import DeviceMemoryError, ImageError, InputError, OutputError, UsageError
+from grounded_seg.records import Detection, Image, RunReport
+from grounded_seg.runs import run as batch
+from grounded_seg.runs.run import Outcome, run_images
+from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings, TileSettings
+
+RED = prompts_from(["red car"])
+N_IMAGES = 12
+N_LINES = N_IMAGES + 1
+FAKE_RUN = [sys.executable, str(TESTS / "fake_run.py")]
+
+
+class Stopper(Silent):
+    """Raises after so many images."""
+
+    def __init__(self, n_images: int, error: BaseException) -> None:
+        self.n_left = n_images
+        self.error = error
+
+    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+        self.n_left -= 1
+        if self.n_left == 0:
+            raise self.error
+
+
+class Filler(Silent):
+    """After so many images no file may grow beyond a limit: below our code, a write takes a part and then fails."""
+
+    def __init__(self, limit_bytes: int, n_images: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.n_left = n_images
+
+    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
+        self.fill()
+
+    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+        self.n_left -= 1
+        self.fill()
+
+    def fill(self) -> None:
+        if self.n_left == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.fixture
+def photos(paint: Paint) -> Path:
+    """Good images, and one among them that can't be read."""
+    for number in range(N_IMAGES):
+        folder = paint(f"photos/{number:02}.png", red=(0, 0, 5 + number, 9)).parent
+    (folder / "05-damaged.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> RunSettings:
+    return RunSettings(output=tmp_path / "out", batch_size=4)
+
+
+@pytest.fixture
+def whole(detector: ColourDetector, photos: Path, settings: RunSettings, tmp_path: Path) -> dict[str, bytes]:
+    """What a run that nothing cuts off writes."""
+    settings = replace(settings, output=tmp_path / "whole")
+    run(photos, settings)
+    detector.batch_sizes.clear()
+    return results_of(settings.output)
+
+
+def run(
+    photos: Path, settings: RunSettings, watcher: Silent | None = None, prompts: PromptSet = RED, **changes: Any
+) -> RunReport:
+    return run_images(prompts, [photos], replace(settings, **changes), watcher or Silent())
+
+
+def results_of(output: Path) -> dict[str, bytes]:
+    """All files but run.json, which tells the time."""
+    files = {path.relative_to(output).as_posix(): path for path in output.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if name != "run.json"}
+
+
+def n_lines(output: Path) -> int:
+    journal = output / "results.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+@pytest.mark.parametrize("n_done", [1, 3, 4, 5, 6, 11, 12, 13])
+def test_a_resumed_run_gives_the_bytes_of_an_uninterrupted_one(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes], n_done: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(n_done, KeyboardInterrupt()))
+    # The line of the image that was being reported is in the journal; no later one is.
+    assert n_lines(settings.output) == n_done
+    assert not (settings.output / "annotations.json").exists()
+    detector.batch_sizes.clear()
+    watcher = Silent()
+    report = run(photos, settings, watcher, resume=True)
+    assert results_of(settings.output) == whole
+    # The sixth name is the damaged one's; all others show one thing.
+    is_skipped = n_done >= 6
+    assert (watcher.n_done, watcher.n_found, watcher.n_skipped) == (n_done, n_done - is_skipped, is_skipped)
+    assert (report.n_done, report.n_skipped, report.n_instances) == (N_IMAGES, 1, N_IMAGES)
+    # A batch that was cut off is asked about whole, and none before it.
+    n_batches = 0 if n_done == N_LINES else -(-N_LINES // 4) - n_done // 4
+    assert detector.batch_sizes == [4] * n_batches
+
+
+def test_a_run_that_is_cut_off_again_and_again_comes_to_its_end(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    n_interruptions = 0
+    while True:
+        try:
+            run(photos, settings, Stopper(2, KeyboardInterrupt()), resume=True)
+        except KeyboardInterrupt:
+            n_interruptions += 1
+        else:
+            break
+    assert n_interruptions == N_LINES // 2
+    assert results_of(settings.output) == whole
+
+
+def test_a_torn_line_is_mended(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(6, KeyboardInterrupt()))
+    journal = settings.output / "results.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-30])
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+
+
+@pytest.mark.parametrize("leftover", ["nothing", "no journal", "an empty journal", "half a line"])
+def test_a_run_that_left_no_whole_line_starts_afresh(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes], leftover: str
+) -> None:
+    if leftover != "nothing":
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, settings, Stopper(2, KeyboardInterrupt()))
+        journal = settings.output / "results.jsonl"
+        half = journal.read_bytes()[:40]
+        journal.unlink()
+        if leftover != "no journal":
+            journal.write_bytes(half if leftover == "half a line" else b"")
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+
+
+def test_a_finished_run_is_left_as_it_is_without_loading_a_model(
+    detector: ColourDetector, photos: Path, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(photos, settings)
+    before, manifest = results_of(settings.output), (settings.output / "run.json").read_bytes()
+    monkeypatch.setattr(batch.GroundedSegmenter, "from_settings", None)
+    again = run(photos, settings, resume=True)
+    assert results_of(settings.output) == before
+    assert (settings.output / "run.json").read_bytes() == manifest
+    assert replace(again, seconds=0) == replace(first, seconds=0)
+    assert again.exit_code == 1  # one image was skipped
+
+
+def test_a_run_that_was_cut_off_before_its_last_file_gets_that(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(N_LINES, KeyboardInterrupt()))
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+    manifest = json.loads((settings.output / "run.json").read_text())
+    assert manifest["exit_code"] == 1
+    assert (manifest["counts"]["done"], manifest["counts"]["empty_masks"]) == (N_IMAGES, None)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_results_without_their_journal_are_not_taken_for_a_killed_run(
+    detector: ColourDetector, photos: Path, settings: RunSettings, is_there: bool
+) -> None:
+    run(photos, settings)
+    (settings.output / "results.jsonl").unlink()
+    if is_there:
+        (settings.output / "results.jsonl").touch()
+    before = results_of(settings.output)
+    with pytest.raises(UsageError, match=r"annotations\.json is there, but not results\.jsonl.*--overwrite"):
+        run(photos, settings, resume=True)
+    assert results_of(settings.output) == before
+
+
+def test_a_run_that_was_killed_while_it_cleared_the_folder_starts_afresh(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(photos, settings, prompts=prompts_from(["blue car"]))
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda _: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, settings, overwrite=True)
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+
+
+@pytest.mark.parametrize("killed_at", ["grounded_seg.runs.run.Journal.empty", "grounded_seg.runs.folder.Path.unlink"])
+def test_a_run_that_was_killed_while_it_cleared_the_records_can_be_resumed(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: str,
+) -> None:
+    def kill(one: Any, missing_ok: bool = True) -> None:
+        if isinstance(one, Path) and one.name != "run.json":
+            return unlink(one, missing_ok)
+        raise KeyboardInterrupt
+
+    run(photos, settings)
+    earlier, unlink = results_of(settings.output), Path.unlink
+    with monkeypatch.context() as patched:
+        patched.setattr(killed_at, kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, settings, overwrite=True)
+    assert not (settings.output / "annotations.json").exists()
+    assert (settings.output / "run.json").exists()
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole == earlier
+
+
+def test_what_stopped_at_a_bad_image_may_go_on_without_it(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    with pytest.raises(ImageError, match="05-damaged"):
+        run(photos, settings, on_error=OnError.STOP)
+    assert n_lines(settings.output) == 4
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_size": 2}, "batch-size was 4 and is 2"),
+        ({"detect": DetectSettings(score_threshold=0.3)}, "detect score-threshold was 0.5 and is 0.3"),
+        ({"tiles": TileSettings(20)}, "tiles side was null and is 20"),
+        ({"boxes_only": True}, "boxes-only was false and is true"),
+        ({"max_pixels": 1000}, "max-pixels was 178956970 and is 1000"),
+        ({"save": frozenset({Drawn.CROPS})}, 'save was ["overlay"] and is ["crops"]'),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    detector: ColourDetector, photos: Path, settings: RunSettings, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(6, KeyboardInterrupt()))
+    before = results_of(settings.output)
+    with pytest.raises(UsageError) as raised:
+        run(photos, settings, resume=True, **changes)
+    assert says in str(raised.value)
+    assert "--overwrite" in str(raised.value)
+    assert results_of(settings.output) == before
+
+
+def test_other_prompts_are_refused(detector: ColourDetector, photos: Path, settings: RunSettings) -> None:
+    run(photos, settings, prompts=prompts_from(["red car", "blue car"]))
+    for other in (["blue car", "red car"], ["red car"]):
+        with pytest.raises(UsageError, match="prompts was"):
+            run(photos, settings, prompts=prompts_from(other), resume=True)
+    with pytest.raises(UsageError, match="prompts was"):
+        run(photos, settings, prompts=PromptSet(("red car", "blue car"), ("car", "car")), resume=True)
+
+
+def test_other_images_are_refused(detector: ColourDetector, photos: Path, settings: RunSettings, paint: Paint) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(6, KeyboardInterrupt()))
+    added = paint("photos/99.png")
+    with pytest.raises(UsageError, match="number of images was 13 and is 14"):
+        run(photos, settings, resume=True)
+    added.unlink()
+    (photos / "11.png").rename(photos / "98.png")
+    with pytest.raises(UsageError, match="list of images was"):
+        run(photos, settings, resume=True)
+
+
+def test_what_changes_no_result_may_change(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(8, KeyboardInterrupt()))
+    settings.output.rename(tmp_path / "moved")
+    models = ModelSettings(offline=True)
+    run(photos, settings, resume=True, output=tmp_path / "moved", models=models, on_error=OnError.STOP)
+    assert results_of(tmp_path / "moved")["annotations.json"] == whole["annotations.json"]
+
+
+def test_images_in_another_place_are_told(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(8, KeyboardInterrupt()))
+    run(photos, settings, resume=True)
+    assert not caplog.records
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(8, KeyboardInterrupt()), overwrite=True)
+    photos.rename(tmp_path / "moved")
+    run(tmp_path / "moved", settings, resume=True)
+    [record] = caplog.records
+    assert f"begun with the images in {photos} and goes on with those in {tmp_path / 'moved'}" in record.getMessage()
+    assert results_of(settings.output) == whole
+    assert json.loads((settings.output / "run.json").read_text())["images"]["root"] == str(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("manifest", [None, "{", "[]", "{}"])
+def test_a_journal_without_its_manifest_is_no_run_to_go_on_with(
+    detector: ColourDetector, photos: Path, settings: RunSettings, manifest: str | None
+) -> None:
+    run(photos, settings)
+    (settings.output / "run.json").unlink()
+    if manifest is not None:
+        (settings.output / "run.json").write_text(manifest)
+    with pytest.raises((InputError, UsageError), match=r"run\.json"):
+        run(photos, settings, resume=True)
+
+
+def test_a_journal_that_is_out_of_turn_is_refused(
+    detector: ColourDetector, photos: Path, settings: RunSettings
+) -> None:
+    run(photos, settings)
+    journal = settings.output / "results.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[1:]))
+    with pytest.raises(UsageError, match=r"line 1 of .*results.jsonl is about '01.png'"):
+        run(photos, settings, resume=True)
+
+
+def test_both_ways_to_use_a_used_folder_at_once_are_refused(settings: RunSettings) -> None:
+    with pytest.raises(UsageError, match="--resume"):
+        replace(settings, resume=True, overwrite=True)
+
+
+def test_halves_are_remembered(
+    detector: ColourDetector, photos: Path, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, room = detector.detect, [4]
+
+    def detect(images: Sequence[Image], *prompts: Any) -> list[tuple[Detection, ...]]:
+        if len(images) > room[0]:
+            raise DeviceMemoryError("full")
+        return found(images, *prompts)
+
+    monkeypatch.setattr(detector, "detect", detect)
+    monkeypatch.setitem(sys.modules, "grounded_seg.device.choose", SimpleNamespace(free_memory=lambda: None))
+    room[0] = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(7, KeyboardInterrupt()))
+    assert json.loads((settings.output / "run.json").read_text())["images_at_once"] == 2
+    room[0] = 4
+    detector.batch_sizes.clear()
+    run(photos, settings, resume=True)
+    assert set(detector.batch_sizes) == {2}
+    assert json.loads((settings.output / "run.json").read_text())["images_at_once"] == 2
+
+
+def test_a_full_disk_can_be_gone_on_from(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(path: Path, pixels: object) -> None:
+        if path.name == "07.png.jpg":
+            raise OSError(28, "No space left on device", str(path))
+        save(path, pixels)  # type: ignore[arg-type]
+
+    from grounded_seg.runs.pictures import save_overlay as save
+
+    with monkeypatch.context() as patched:
+        patched.setattr("grounded_seg.runs.pictures.save_overlay", full)
+        with pytest.raises(OutputError, match=r"07\.png\.jpg.*No space left"):
+            run(photos, settings)
+    assert n_lines(settings.output) == 8
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+
+
+@pytest.mark.parametrize(
+    ("what", "limit", "after", "n_done"),
+    [("run.json", 1000, 0, [0]), ("results.jsonl", 3000, 0, range(1, N_LINES)), ("annotations.json", 1000, 13, [13])],
+)
+def test_a_system_that_takes_no_more_leaves_whole_lines(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    what: str,
+    limit: int,
+    after: int,
+    n_done: Sequence[int],
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OutputError, match=rf"{what} can't be written \(File too large\)"):
+            run(photos, settings, Filler(limit, after))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal = (settings.output / "results.jsonl").read_bytes()
+    assert whole["results.jsonl"].startswith(journal)
+    assert journal.endswith(b"\n") or not journal
+    assert n_lines(settings.output) in n_done
+    assert not [path for path in settings.output.iterdir() if path.name.endswith(".part")]
+    run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+
+
+def test_kills_at_random_moments_lose_nothing(
+    photos: Path, settings: RunSettings, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*FAKE_RUN, "run", "red car", str(photos), "-o", str(settings.output), "--batch-size", "4", "--resume"]
+    monkeypatch.setenv("SECONDS_PER_BATCH", "0.5")
+    chance, n_in_mid_journal = random.Random(0), 0  # noqa: S311  (reproducible is the point)
+    for _ in range(4):
+        before = n_lines(settings.output)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            wanted = before + chance.randint(1, 3)
+            while process.poll() is None and n_lines(settings.output) < wanted:
+                time.sleep(0.0005)
+            time.sleep(chance.uniform(0, 0.1))
+            process.kill()
+        n_in_mid_journal += 0 < n_lines(settings.output) < N_LINES
+    assert n_in_mid_journal >= 2
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert results_of(settings.output) == whole
+
+
+def test_lines_that_standard_output_does_not_take_are_told(
+    photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    command = [*FAKE_RUN, "run", "red car", str(photos), "-o", str(settings.output), "--batch-size", "4", "--overwrite"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, "--json"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: standard output can't be written (No space left on device)")
+    # What it says is what goes.
+    assert "same command with --resume instead of --overwrite goes on" in line
+    assert n_lines(settings.output) == 1
+    again = [*command[:-1], "--resume", "--json"]
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, N_LINES - 1)
+    assert results_of(settings.output) == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_in_order(
+    photos: Path, settings: RunSettings, whole: dict[str, bytes], number: signal.Signals, monkeypatch: Any
+) -> None:
+    command = [*FAKE_RUN, "run", "red car", str(photos), "-o", str(settings.output), "--batch-size", "4"]
+    monkeypatch.setenv("SECONDS_PER_BATCH", "2")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and n_lines(settings.output) == 0:
+            time.sleep(0.01)
+        # While it runs, no other run may write there.
+        for changes in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(UsageError, match="another run is writing"):
+                run(photos, settings, **changes)
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == ""
+    [line] = err.strip().splitlines()
+    assert line.startswith("error: interrupted")
+    assert "--resume" in line
+    assert n_lines(settings.output) < N_LINES
+    monkeypatch.setenv("SECONDS_PER_BATCH", "0")
+    assert subprocess.run([*command, "--resume"], capture_output=True, check=False).returncode == 1
+    assert results_of(settings.output) == whole

@@ -1,0 +1,114 @@
+"""The encoder's attention: the same numbers as segment-anything's own, in less memory."""
+
+import pytest
+import torch
+from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
+from tiny_sam import SMALL, random_sam
+
+from grounded_seg.segment.sam import attention as attention_module
+from grounded_seg.segment.sam.attention import (
+    blocked_attention,
+    grid_attention,
+    lengthened_attention,
+    relative_positions,
+    use_fast_attention,
+)
+
+
+def random_attention(side: int) -> Attention:
+    torch.manual_seed(1)
+    attention = Attention(24, num_heads=3, use_rel_pos=True, input_size=(side, side))
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+    return attention.eval()
+
+
+def one_block_encoder(attention: Attention) -> ImageEncoderViT:
+    """An object with the part of an encoder that is changed."""
+    encoder = torch.nn.Module()
+    block = torch.nn.Module()
+    block.attn = attention
+    encoder.blocks = torch.nn.ModuleList([block])
+    return encoder
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 16])
+@torch.inference_mode()
+def test_it_is_the_original_attention(side: int) -> None:
+    attention = random_attention(side)
+    patches = torch.randn(2, side, side, 24)
+    expected = attention(patches)
+    use_fast_attention(one_block_encoder(attention))
+    assert torch.allclose(attention(patches), expected, atol=2e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_windowed_and_global_blocks_give_the_original_embedding() -> None:
+    original, fast = random_sam().image_encoder, random_sam().image_encoder
+    # A window of 5 on a grid of 16 pads; the last block looks at everything.
+    assert [block.window_size for block in fast.blocks] == [SMALL.window_size, SMALL.window_size, 0]
+    use_fast_attention(fast)
+    pixels = torch.randn(2, 3, SMALL.image_size, SMALL.image_size)
+    expected = original(pixels)
+    assert expected.std() > 0.1
+    assert torch.allclose(fast(pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_only_the_given_encoder_changes() -> None:
+    changed, other = random_sam().image_encoder, random_sam().image_encoder
+    use_fast_attention(changed)
+    assert "forward" in vars(changed.blocks[0].attn)
+    assert "forward" not in vars(other.blocks[0].attn)
+    assert changed.state_dict().keys() == other.state_dict().keys()
+
+
+@pytest.mark.parametrize("shape_hw", [(1, 1), (5, 3), (4, 16)])
+@pytest.mark.parametrize("at_a_time", [1, 50, 600, 10**6])
+@torch.inference_mode()
+def test_any_blocks_give_what_lengthened_vectors_give(
+    shape_hw: tuple[int, int], at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_module, "SCORES_AT_A_TIME", at_a_time)
+    height, width = shape_hw
+    torch.manual_seed(2)
+    qkv = torch.randn(3, 2, 3, height * width, 8)
+    rows, columns = (relative_positions(torch.randn(2 * side - 1, 8), side) for side in shape_hw)
+    expected = lengthened_attention(qkv, rows, columns, shape_hw)
+    assert torch.allclose(blocked_attention(qkv, rows, columns, shape_hw), expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_half_precision_and_compiled_encoders_attend_by_lengthened_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    for name in ("blocked_attention", "lengthened_attention"):
+        monkeypatch.setattr(attention_module, name, lambda *_, name=name: called.append(name))
+    rows = columns = torch.zeros(1, 1, 8)
+    qkv = torch.zeros(3, 1, 1, 1, 8)
+    for dtype in (torch.float32, torch.bfloat16):
+        grid_attention(qkv.to(dtype), rows, columns, (1, 1))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    grid_attention(qkv, rows, columns, (1, 1))
+    assert called == ["blocked_attention", "lengthened_attention", "lengthened_attention"]
+
+
+def test_two_patches_by_hand() -> None:
+    # One head, one channel, a grid of 1 x 2: scores are q * k + q * columns.
+    qkv = torch.tensor([[1.0, 2.0], [3.0, 5.0], [10.0, 20.0]]).reshape(3, 1, 1, 2, 1)
+    rows = torch.zeros(1, 1, 1)
+    columns = relative_positions(torch.tensor([[1.0], [0.0], [-1.0]]), 2)
+    attended = lengthened_attention(qkv, rows, columns, (1, 2))
+    assert torch.allclose(blocked_attention(qkv, rows, columns, (1, 2)), attended)
+    # The first query scores 3 + 0 and 5 + 1, the second 6 - 2 and 10 + 0.
+    weights = torch.softmax(torch.tensor([[3.0, 6.0], [4.0, 10.0]]), dim=1)
+    assert torch.allclose(attended.flatten(), weights @ torch.tensor([10.0, 20.0]))
+
+
+def test_relative_positions_by_hand() -> None:
+    table = torch.tensor([[-2.0], [-1.0], [0.0], [1.0], [2.0]])
+    assert relative_positions(table, 3)[..., 0].tolist() == [[0, -1, -2], [1, 0, -1], [2, 1, 0]]
+
+
+def test_a_table_for_another_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="5 relative positions don't fit 4 patches, which have 7"):
+        relative_positions(torch.zeros(5, 8), 4)

@@ -1,0 +1,80 @@
+"""What is around a training's steps: what is asked for its report, its curves, measuring again, and failed starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_florence import save_tiny_florence
+from train_cases import od_row, tiny_settings, write_coco, write_jsonl
+from transformers import TrainerState
+
+from grounded_seg.errors import InputError, UsageError
+from grounded_seg.train import evaluate, train
+from grounded_seg.train.data.data_set import read_training_data
+from grounded_seg.train.fit.callbacks import Keeper
+from grounded_seg.train.folder import MetricsLog
+from grounded_seg.train.measure.report import write_report
+from grounded_seg.train.settings import Method
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_florence(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("data")).parent
+
+
+def test_the_report_asks_for_the_negatives_too(
+    base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(file: Path, *_: Any) -> None:
+        raise InputError(", ".join(one["name"] for one in json.loads(file.read_text())["categories"]))
+
+    monkeypatch.setattr("grounded_seg.train.measure.report.pair_on", look)
+    settings = tiny_settings(dataset, tmp_path, base, negatives=("cat", "red"))
+    data = read_training_data(dataset, (60, 20, 20), 0)
+    with pytest.raises(InputError, match=r"^red, green, cat$"):
+        write_report(settings, data, lambda _done, _all: None)
+
+
+def test_the_curves_are_drawn_at_each_validation(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib isn't installed")
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.rows += [{"step": 1, "epoch": 0.5, "loss": 3.0}, {"step": 1, "epoch": 0.5, "valid_loss": 2.0}]
+    keeper = Keeper(log, tmp_path / "loss.png", "loss", lambda: None, lambda: None, lambda _row: None)
+    keeper.on_evaluate(None, TrainerState(is_world_process_zero=False), None)
+    assert list(tmp_path.iterdir()) == []
+    keeper.on_evaluate(None, TrainerState(is_world_process_zero=True), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_evaluate_leaves_out_what_a_training_does_and_shows_the_base_whole_images(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [od_row(name, "three", "y" * length) for name, length in (("a.png", 200), ("b.png", 9), ("c.png", 9))]
+    for split in ("train", "valid", "test"):
+        write_jsonl(tmp_path / split, rows)
+    seen: list[tuple[int, int]] = []
+
+    def ask(_florence: Any, questions: Any, images: Any) -> list[Any]:
+        seen.append((images.read(questions[0]).pixels.shape[0], len(questions)))
+        return []
+
+    monkeypatch.setattr("grounded_seg.train.measure.split.answered", ask)
+    settings = tiny_settings(tmp_path, tmp_path / "run", base, image_size=20, method=Method.FULL)
+    evaluate(settings)
+    evaluate(settings, base)
+    assert seen == [(30, 2), (20, 2)]
+
+
+def test_a_start_that_failed_is_no_training_in_the_folder(base: Path, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(UsageError, match="warmup-steps is 50"):
+        train(tiny_settings(dataset, run, base, warmup_steps=50))
+    assert [path for path in run.rglob("*") if path.is_file()] == []
+    train(tiny_settings(dataset, run, base, max_steps=1))
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
