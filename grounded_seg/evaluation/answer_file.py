@@ -16,8 +16,8 @@ from typing import Any
 
 from grounded_seg.errors import UsageError
 from grounded_seg.evaluation.requests import Questions
+from grounded_seg.files import as_output_error
 from grounded_seg.pipeline.load import FoundModels
-from grounded_seg.runs.folder import as_output_error
 from grounded_seg.runs.journal import lock
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 

@@ -13,10 +13,10 @@ from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.evaluation.listed_images import read_listed
+from grounded_seg.files import as_output_error
 from grounded_seg.geometry.masks import area_px
 from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.records import Detection, Image, ImageResult, Instance, RunLength
-from grounded_seg.runs.folder import as_output_error
 from grounded_seg.scoring.columns import KIND_NAMES
 from grounded_seg.scoring.error_types import ErrorKind
 from grounded_seg.scoring.image_scores import image_scores

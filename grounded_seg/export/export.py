@@ -22,7 +22,8 @@ from grounded_seg.export.png_masks import MaskPngWriter
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.export.voc import VocWriter
 from grounded_seg.export.yolo import YoloWriter
-from grounded_seg.runs.folder import RunFolder, as_output_error
+from grounded_seg.files import as_output_error
+from grounded_seg.runs.folder import RunFolder
 
 SPLITS = ("train", "valid", "test")
 _UNFINISHED = ".part"

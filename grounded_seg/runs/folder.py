@@ -10,34 +10,18 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.errors import UsageError
+from grounded_seg.files import as_output_error
 
 _IMAGE_FOLDERS = ("overlays", "masks", "crops")
 _LIKE_A_PICTURE = re.compile(r"\.(jpg|png)_*$", re.IGNORECASE)
 """Folders whose names end so get one more underscore; then no two become one, and none ends like a picture."""
 _MAX_NAME_BYTES = 255
 """Of one part of a path, on every common file system."""
-
-
-@contextmanager
-def as_output_error(what: Path | str = "the results") -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into an `OutputError` of one line.
-
-    Args:
-        what: Is written in the block; for errors that don't name a file, as that of a disk that gets full.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{error.filename or what} can't be written ({error.strerror or error}); "
-            "make room or get permission there, or name another folder with --output"
-        ) from error
 
 
 @dataclass(frozen=True)

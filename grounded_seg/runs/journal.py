@@ -15,7 +15,7 @@ from types import TracebackType
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.runs.folder import as_output_error
+from grounded_seg.files import as_output_error
 
 if sys.platform == "win32":
     import msvcrt

@@ -1,17 +1,14 @@
 """`run.json`: what a run does, with what, and in the end what it came to and how long it took."""
 
 import json
-import os
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from grounded_seg.errors import InputError
+from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
-from grounded_seg.runs.folder import as_output_error
 from grounded_seg.settings import RunSettings
 
 _WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run anew with --overwrite"
@@ -76,43 +73,10 @@ class Manifest:
         Raises:
             OutputError: If it can't be written.
         """
-        write_json(path, self._text())
+        write_text(path, f"{self._text()}\n")
 
     def _text(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, default=_plain)
-
-
-def write_json(path: Path, text: str) -> None:
-    """Write a file of JSON, whole or not at all, also where the power fails.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    with as_output_error(path):
-        try:
-            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{text}\n")
-                file.flush()
-                # Before the new name is: else the old file could be gone, and the new one empty.
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the system put the names of a folder's files onto the disk, where it knows how to."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network file systems refuse; the files themselves are safe then all the same.
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

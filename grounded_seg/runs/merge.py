@@ -11,11 +11,12 @@ from typing import Any
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import write_annotations
 from grounded_seg.errors import InputError, UsageError
+from grounded_seg.files import as_output_error, write_text
 from grounded_seg.images.find import common_root
 from grounded_seg.runs.counts import Tally
-from grounded_seg.runs.folder import RunFolder, as_output_error
+from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
-from grounded_seg.runs.manifest import Counts, read_manifest, write_json
+from grounded_seg.runs.manifest import Counts, read_manifest
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
                 "counts": asdict(counts),
                 "exit_code": int(counts.skipped > 0),
             }
-            write_json(folder.manifest, json.dumps(manifest, indent=2, ensure_ascii=False))
+            write_text(folder.manifest, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         except BaseException:
             # Half of a merged run is of no use, and would be taken for a run.
             folder.remove_records()

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from grounded_seg.files import as_output_error
 from grounded_seg.geometry.masks import mask_from_run_length
 from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import BoxXyxy, Image
-from grounded_seg.runs.folder import RunFolder, as_output_error
+from grounded_seg.runs.folder import RunFolder
 from grounded_seg.settings import Drawn
 
 _JPEG_MAX_SIDE_PX = 65_500

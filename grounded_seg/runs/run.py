@@ -20,6 +20,7 @@ from grounded_seg.engine.batches import BatchAsker
 from grounded_seg.engine.read_ahead import batches, read_ahead
 from grounded_seg.engine.write_behind import OrderedWriter
 from grounded_seg.errors import UsageError
+from grounded_seg.files import as_output_error
 from grounded_seg.images.find import FoundImages, Given, find_images
 from grounded_seg.images.read import only_own_limit, read_image, read_or_skip
 from grounded_seg.pipeline.chain import GroundedSegmenter
@@ -27,7 +28,7 @@ from grounded_seg.pipeline.load import FoundModels, find_models
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import Image, ImageSkipped, RunReport
 from grounded_seg.runs.counts import Tally
-from grounded_seg.runs.folder import RunFolder, as_output_error
+from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import ImageNames, Manifest, read_manifest
 from grounded_seg.runs.pictures import write_pictures

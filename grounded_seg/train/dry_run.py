@@ -7,10 +7,10 @@ from pathlib import Path
 
 from grounded_seg.detect.answer.parse import parse_answer
 from grounded_seg.detect.model.load import load_florence
+from grounded_seg.files import as_output_error
 from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
-from grounded_seg.runs.folder import as_output_error
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.lengths import without_long_rows

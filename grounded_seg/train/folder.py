@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.runs.folder import as_output_error
+from grounded_seg.files import as_output_error
 from grounded_seg.train.settings import Method
 
 Row = Mapping[str, float]

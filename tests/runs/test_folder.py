@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from grounded_seg.errors import OutputError
-from grounded_seg.runs.folder import RunFolder, as_output_error
+from grounded_seg.files import as_output_error
+from grounded_seg.runs.folder import RunFolder
 
 
 def test_files_keep_sub_folders_and_the_whole_name() -> None:

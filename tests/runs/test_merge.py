@@ -159,7 +159,7 @@ def test_a_merged_run_that_gets_no_manifest_leaves_nothing(
         raise OutputError(f"{path} can't be written")
 
     with monkeypatch.context() as patched:
-        patched.setattr("grounded_seg.runs.merge.write_json", refuse)
+        patched.setattr("grounded_seg.runs.merge.write_text", refuse)
         with pytest.raises(OutputError, match=r"run\.json can't be written"):
             merge_runs(parts, tmp_path / "ab")
     assert not list((tmp_path / "ab").iterdir())

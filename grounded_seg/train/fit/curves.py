@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from grounded_seg.runs.folder import as_output_error
+from grounded_seg.files import as_output_error
 from grounded_seg.train.folder import Row
 
 _LOG = logging.getLogger(__name__)

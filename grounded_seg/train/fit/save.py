@@ -16,7 +16,7 @@ from grounded_seg.detect.model.adapters import CONFIG_FILE
 from grounded_seg.detect.model.record import write_adapter_base
 from grounded_seg.detect.model.save import save_with_processor
 from grounded_seg.errors import OutputError
-from grounded_seg.runs.folder import as_output_error
+from grounded_seg.files import as_output_error
 from grounded_seg.train.settings import Method, PromptForm, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights
 

@@ -13,8 +13,8 @@ from grounded_seg.errors import InputError
 from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
 from grounded_seg.evaluation.evaluate import evaluate as measure
+from grounded_seg.files import as_output_error
 from grounded_seg.geometry.masks import coco_from_run_length
-from grounded_seg.runs.folder import as_output_error
 from grounded_seg.settings import DetectSettings, ModelSettings
 from grounded_seg.train.data.records import BoxExample
 from grounded_seg.train.folder import TrainFolder

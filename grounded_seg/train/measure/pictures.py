@@ -7,10 +7,10 @@ from pathlib import Path
 from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.files import as_output_error
 from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.images.read import read_image
 from grounded_seg.records import BoxXyxy, Detection, ImageResult, Instance
-from grounded_seg.runs.folder import as_output_error
 from grounded_seg.settings import DetectSettings
 from grounded_seg.train.data.records import BoxExample
 from grounded_seg.train.measure.comparison import Pair

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.runs.folder import as_output_error
+from grounded_seg.files import as_output_error
 from grounded_seg.scoring.measure import Scores
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Example, TextExample, TrainingData

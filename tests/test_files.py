@@ -1,11 +1,11 @@
-"""`run.json` is written whole or not at all, and is on the disk before it has its name."""
+"""A file is written whole or not at all, and is on the disk before it has its name."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from grounded_seg.runs.manifest import write_json
+from grounded_seg.files import write_text
 
 
 def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,7 +13,7 @@ def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path: Path, mo
     path.write_text("old")
     synced: list[tuple[int, str]] = []
     monkeypatch.setattr("os.fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_ino, path.read_text())))
-    write_json(path, "{}")
+    write_text(path, "{}\n")
     assert path.read_text() == "{}\n"
     assert synced == [(path.stat().st_ino, "old"), (tmp_path.stat().st_ino, "{}\n")]
     assert [one.name for one in tmp_path.iterdir()] == ["run.json"]
@@ -25,5 +25,5 @@ def test_a_file_system_that_syncs_no_folder_is_no_error(tmp_path: Path, monkeypa
             raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr("os.fsync", refuse)
-    write_json(tmp_path / "run.json", "{}")
+    write_text(tmp_path / "run.json", "{}\n")
     assert (tmp_path / "run.json").read_text() == "{}\n"

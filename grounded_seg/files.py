@@ -1,0 +1,102 @@
+"""Files that are written whole or not at all, locks between processes, and full disks as errors of one line."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from grounded_seg.errors import OutputError, UsageError
+
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def as_output_error(what: Path | str = "the results") -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an `OutputError` of one line.
+
+    Args:
+        what: Is written in the block; for errors that don't name a file, as that of a disk that gets full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or what} can't be written ({error.strerror or error}); "
+            "make room or get permission there, or name another folder with --output"
+        ) from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to be written whole or not at all, also where the power fails; its folder must exist.
+
+    The bytes go into a hidden file beside it, which takes its place at the end of the block. A block that fails leaves
+    an older file as it was.
+
+    Raises:
+        OSError: If it can't be written; `as_output_error` makes it one line.
+    """
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            # Before the new name is: else the old file could be gone, and the new one empty.
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    with as_output_error(path), whole_file(path) as file:
+        # What a file name can hold and UTF-8 can't is written as an escape.
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
+def lock(path: Path, in_use: str) -> FileLock:
+    """Lock something for this process, until the lock is released or the process ends, however it ends.
+
+    Args:
+        path: The lock's own file, which stays; its folder must exist.
+        in_use: The message where another process holds the lock.
+
+    Raises:
+        UsageError: If another process holds it.
+        OutputError: If the file can't be made.
+    """
+    held = FileLock(path)
+    with as_output_error(path):
+        try:
+            held.acquire(timeout=0)
+        except Timeout as error:
+            raise UsageError(in_use) from error
+        except (OSError, NotImplementedError) as error:
+            if not path.exists():
+                raise
+            _LOG.warning("%s can't be locked (%s); make sure that no other process writes there", path, error)
+    return held
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the system put the names of a folder's files onto the disk, where it knows how to."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems refuse; the files themselves are safe then all the same.
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
