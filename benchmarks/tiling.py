@@ -78,7 +78,7 @@ def measure(images: list[Image], annotations: list[dict[str, Any]], tiles: TileS
     }
     segmenter = GroundedSegmenter.from_preset("demo", detect=DetectSettings(score_threshold=0), tiles=tiles)
     started = time.perf_counter()
-    found = [result for image in images for result in segmenter.segment_images([image], prompts_from(prompts))]
+    found = [result for image in images for result in segmenter.batch([image], prompts_from(prompts))]
     seconds = time.perf_counter() - started
     predictions = [
         {**annotation_from_instance(instance), "image_id": number, "category_id": ids[instance.detection.prompt]}

@@ -65,28 +65,42 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
-def lock(path: Path, in_use: str) -> FileLock:
-    """Lock something for this process, until the lock is released or the process ends, however it ends.
+class Lock:
+    """A lock that this process holds until it is released or the process ends, however it ends."""
 
-    Args:
-        path: The lock's own file, which stays; its folder must exist.
-        in_use: The message where another process holds the lock.
+    def __init__(self, path: Path, in_use: str) -> None:
+        """Take the lock.
 
-    Raises:
-        UsageError: If another process holds it.
-        OutputError: If the file can't be made.
-    """
-    held = FileLock(path)
-    with as_output_error(path):
-        try:
-            held.acquire(timeout=0)
-        except Timeout as error:
-            raise UsageError(in_use) from error
-        except (OSError, NotImplementedError) as error:
-            if not path.exists():
-                raise
-            _LOG.warning("%s can't be locked (%s); make sure that no other process writes there", path, error)
-    return held
+        Args:
+            path: The lock's own file, which is there as long as the lock is held; its folder must exist.
+            in_use: The message where another process holds the lock.
+
+        Raises:
+            UsageError: If another process holds it.
+            OutputError: If the file can't be made.
+        """
+        self._path = path
+        self._lock = FileLock(path)
+        with as_output_error(path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                raise UsageError(in_use) from error
+            except (OSError, NotImplementedError) as error:
+                if not path.exists():
+                    raise
+                _LOG.warning("%s can't be locked (%s); make sure that no other process writes there", path, error)
+        if not path.exists():
+            # Another process has just released it: what was locked is the file that it took away.
+            self._lock.release()
+            raise UsageError(in_use)
+
+    def release(self) -> None:
+        """Give the lock up and take its file away."""
+        # While it is still held, so that nobody's file is taken; some systems refuse, and it stays there then.
+        with suppress(OSError):
+            self._path.unlink()
+        self._lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

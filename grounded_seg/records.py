@@ -158,19 +158,3 @@ class LabelledQuad:
     """(x, y) pixels in reading order from the top left."""
     score: float = 1.0
     """As of `LabelledPolygons`."""
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """The sum of a run over many images."""
-
-    n_done: int
-    n_skipped: int
-    n_instances: int
-    seconds: float
-    """Wall time from the first image read to the last file written."""
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every image was done, 1 when some or all were skipped."""
-        return 1 if self.n_skipped else 0

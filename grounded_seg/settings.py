@@ -187,7 +187,7 @@ class ModelSettings:
 class RunSettings:
     """One `run`: what is asked of which images, and what is written."""
 
-    output: Path
+    output: Path = Path("grounded-seg-out")
     models: ModelSettings = field(default_factory=ModelSettings)
     detect: DetectSettings = field(default_factory=DetectSettings)
     segment: SegmentSettings = field(default_factory=SegmentSettings)

@@ -10,8 +10,9 @@ import pytest
 from coco_cases import Box, truth, written
 from fakes import ColourDetector, InnerSegmenter, found_models, painted
 
-from grounded_seg.pipeline.chain import GroundedSegmenter
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
+from grounded_seg.pipeline.chain import Chain
+from grounded_seg.pipeline.load import FoundModels
+from grounded_seg.settings import DetectSettings, SegmentSettings, TileSettings
 
 Paint = Callable[..., Path]
 
@@ -38,24 +39,21 @@ def paint(tmp_path: Path) -> Paint:
 
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch) -> ColourDetector:
-    """Makes every run load this detector and its segmenter instead of weights."""
+    """Makes every run load this detector and its segmenter instead of weights, each found under its own name."""
     fake = ColourDetector()
 
-    def from_settings(
-        models: ModelSettings,
+    def load_chain(
+        found: FoundModels,
         detect: DetectSettings,
-        *,
-        segment: SegmentSettings = SegmentSettings(),  # noqa: B008
+        segment: SegmentSettings,
         tiles: TileSettings | None = None,
-        boxes_only: bool = False,
-        found: object = None,
-        progress: object = None,
-    ) -> GroundedSegmenter:
-        return GroundedSegmenter(fake, None if boxes_only else InnerSegmenter(), tiles=tiles)
+        *,
+        allow_base_mismatch: bool = False,
+    ) -> Chain:
+        return Chain(fake, None if found.segmenter is None else InnerSegmenter(), tiles=tiles)
 
-    monkeypatch.setattr(GroundedSegmenter, "from_settings", from_settings)
-    monkeypatch.setattr("grounded_seg.runs.run.find_models", lambda *_, **__: None)
-    monkeypatch.setattr("grounded_seg.evaluation.answers.find_models", lambda *_, **__: found_models())
+    monkeypatch.setattr("grounded_seg.runs.run.load_chain", load_chain)
+    monkeypatch.setattr("grounded_seg.runs.run.find_models", found_models)
     return fake
 
 

@@ -1,17 +1,19 @@
 """A detector and a segmenter that need no weights: they find painted rectangles by the name of their colour."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.geometry.masks import run_length_from_mask
+from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Detection, Image, Instance, SegmentedImage
-from grounded_seg.runs.run import Outcome
+from grounded_seg.runs.counts import Counts
+from grounded_seg.settings import ModelSettings
 
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 BACKGROUND = (90, 90, 90)
@@ -27,23 +29,35 @@ def painted(width: int, height: int, **boxes_xyxy: tuple[int, int, int, int]) ->
 
 @dataclass(frozen=True)
 class FakeVersions:
-    """What stands for `runtime.Versions`, which imports torch."""
+    """Stands for `device.choose.Versions`, which imports torch."""
 
     torch: str = "2"
 
 
-def found_models(detector_sha256: str = "0" * 64) -> Any:
-    """Stand for `loading.FoundModels` of two models without an adapter."""
-    detector = SimpleNamespace(name="fake detector", sha256=detector_sha256)
-    segmenter = SimpleNamespace(name="fake segmenter", sha256="1" * 64)
-    return SimpleNamespace(
-        detector=detector,
-        adapter=None,
-        segmenter=segmenter,
-        device="cpu",
-        dtype="float32",
+@dataclass(frozen=True)
+class FakeWeights:
+    """Stands for `weights.locate.LocatedWeights`, which imports the hub's library."""
+
+    path: Path
+    name: str
+    revision: str | None
+    sha256: str
+
+    @classmethod
+    def named(cls, name: str) -> "FakeWeights":
+        return cls(Path(name), name, None, hashlib.sha256(name.encode()).hexdigest())
+
+
+def found_models(models: ModelSettings, *, boxes_only: bool = False, progress: object = None) -> FoundModels:
+    """Stand for `pipeline.load.find_models`: every name has weights of its own, and nothing is on disk."""
+    return FoundModels(
+        detector=FakeWeights.named(models.detector or models.preset),  # type: ignore[arg-type]
+        adapter=FakeWeights.named(models.adapter) if models.adapter else None,  # type: ignore[arg-type]
+        segmenter=None if boxes_only else FakeWeights.named(models.segmenter or models.preset),  # type: ignore[arg-type]
+        device="cpu" if models.device == "auto" else models.device,
+        dtype="float32" if models.dtype == "auto" else str(models.dtype),
         threads=1,
-        versions=FakeVersions(),
+        versions=FakeVersions(),  # type: ignore[arg-type]
     )
 
 
@@ -54,10 +68,19 @@ class ColourDetector:
         self.batch_sizes: list[int] = []
 
     def detect(
-        self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        class_names: Sequence[str] | None = None,
+        *,
+        asked: Sequence[Collection[str]] | None = None,
     ) -> list[tuple[Detection, ...]]:
         self.batch_sizes.append(len(images))
-        return [tuple(found for prompt in prompts for found in self._find(image, prompt)) for image in images]
+        each = [prompts if asked is None else [one for one in prompts if one in some] for some in asked or images]
+        return [
+            tuple(found for prompt in some for found in self._find(image, prompt))
+            for image, some in zip(images, each, strict=True)
+        ]
 
     @staticmethod
     def _find(image: Image, prompt: str) -> list[Detection]:
@@ -93,8 +116,8 @@ class InnerSegmenter:
 class Silent:
     """Watches without a word."""
 
-    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
-        self.n_done, self.n_found, self.n_skipped = n_done, n_found, n_skipped
+    def started(self, n_images: int, counts: Counts) -> None:
+        self.n_done, self.n_found, self.n_skipped = counts.n_images, counts.n_instances, counts.n_skipped
 
-    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+    def finished_image(self, line: JournalLine) -> None:
         pass

@@ -143,10 +143,10 @@ def test_cars_need_the_adapter(demo: GroundedSegmenter) -> None:
 def test_alone_and_in_a_batch_are_the_same(demo: GroundedSegmenter, scenes: list[Scene]) -> None:
     images = [as_image(scene, f"{index}.png") for index, scene in enumerate(scenes[:4])]
     prompts = prompts_from(["red car", "tree", "blue ball", "a word for nothing"])
-    together = demo.segment_images(images, prompts)
+    together = demo.batch(images, prompts)
     n_compared = 0
     for image, batched in zip(images, together, strict=True):
-        [alone] = demo.segment_images([image], prompts)
+        [alone] = demo.batch([image], prompts)
         assert [i.box_xyxy for i in alone.instances] == [i.box_xyxy for i in batched.instances]
         assert [i.detection.label for i in alone.instances] == [i.detection.label for i in batched.instances]
         scores = [[i.detection.score for i in result.instances] for result in (alone, batched)]

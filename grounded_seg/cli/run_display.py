@@ -13,12 +13,9 @@ from rich.text import Text
 
 from grounded_seg.cli.console import stdout_console
 from grounded_seg.cli.messages import stdout_error
-from grounded_seg.coco.schema import JournalLine
-from grounded_seg.geometry.masks import area_px
-from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import ImageSkipped, Instance, RunReport
+from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
+from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import text_of
-from grounded_seg.runs.run import Outcome
 
 _TEXT_COLUMNS = ("image", "prompt", "label")
 _NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")
@@ -82,15 +79,20 @@ class RunDisplay:
         total_mb = None if n_total is None else n_total // 10**6
         self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
 
-    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
+    def started(self, n_images: int, counts: Counts) -> None:
         """Begin to count images, after those that an earlier run did."""
         self.has_started = True
-        self._n_found, self._n_skipped = n_found, n_skipped
+        self._n_found, self._n_skipped = counts.n_instances, counts.n_skipped
         self._progress.reset(
-            self._task, description="images", total=n_images, completed=n_done, found=n_found, skipped=n_skipped
+            self._task,
+            description="images",
+            total=n_images,
+            completed=counts.n_images,
+            found=counts.n_instances,
+            skipped=counts.n_skipped,
         )
 
-    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+    def finished_image(self, line: JournalLine) -> None:
         """Print the image's JSON line, or keep its rows for the table."""
         self._n_found += len(line["instances"])
         self._n_skipped += line["status"] == "skipped"
@@ -103,17 +105,18 @@ class RunDisplay:
             except OSError as problem:
                 raise stdout_error(problem) from problem
             return
-        if isinstance(outcome, ImageSkipped):
+        name = _printable(line["file_name"])
+        if line["status"] == "skipped":
             if len(self._skipped) < _MAX_SKIPPED:
-                self._skipped.append(f"skipped {_printable(file_name)}: {outcome.error}: {outcome.reason}")
+                self._skipped.append(f"skipped {name}: {line['error']}: {line['reason']}")
             return
-        for row in _rows(file_name, outcome):
+        for row in [_row(name, one) for one in line["instances"]] or [(name, "nothing found")]:
             if len(self._rows) < _MAX_ROWS:
                 self._rows.append(row)
             else:
                 self._n_rows_left_out += 1
 
-    def summarise(self, report: RunReport, written: Sequence[Path]) -> None:
+    def summarise(self, counts: Counts, written: Sequence[Path]) -> None:
         """Print the table, the sum and what was written; after JSON lines there is nothing to add."""
         if self._json_lines:
             return
@@ -131,38 +134,32 @@ class RunDisplay:
             console.print(table)
         if self._n_rows_left_out:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
-        if report.n_skipped > len(self._skipped):
-            self._skipped.append(f"skipped {report.n_skipped - len(self._skipped)} more, as results.jsonl tells")
-        for line in (*self._skipped, "", _sum(report), *(_printable(str(path)) for path in written)):
+        if counts.n_skipped > len(self._skipped):
+            self._skipped.append(f"skipped {counts.n_skipped - len(self._skipped)} more, as results.jsonl tells")
+        for line in (*self._skipped, "", _sum(counts), *(_printable(str(path)) for path in written)):
             # Paths stay in one piece, so that they can be copied.
             console.print(Text(line), soft_wrap=True)
 
 
-def _rows(file_name: str, outcome: PromptedResult) -> list[tuple[str, ...]]:
-    """Give an image's rows: one for each instance, or one that says why there is none."""
-    name = _printable(file_name)
-    if not outcome.instances:
-        return [(name, "nothing found")]
-    return [_instance_row(name, instance) for instance in outcome.instances]
-
-
-def _instance_row(name: str, instance: Instance) -> tuple[str, ...]:
-    detection = instance.detection
+def _row(name: str, instance: JournalInstance) -> tuple[str, ...]:
+    attributes = instance["attributes"]
+    mask_score = attributes["mask_score"]
+    x, y, width, height = instance["detector_bbox"]
     return (
         name,
-        detection.prompt,
-        detection.label,
-        f"{detection.score:.2f}",
-        " ".join(f"{edge:.0f}" for edge in detection.box_xyxy),
-        "" if instance.mask is None else str(area_px(instance.mask)),
-        "" if instance.mask_score is None else f"{instance.mask_score:.2f}",
+        attributes["prompt"],
+        attributes["label"],
+        f"{instance['score']:.2f}",
+        " ".join(f"{edge:.0f}" for edge in xyxy_from_xywh((x, y, width, height))),
+        f"{instance['area']:.0f}" if instance["segmentation"] else "",
+        "" if mask_score is None else f"{mask_score:.2f}",
     )
 
 
-def _sum(report: RunReport) -> str:
-    images = "1 image" if report.n_done == 1 else f"{report.n_done} images"
-    skipped = f", {report.n_skipped} skipped" if report.n_skipped else ""
-    return f"{report.n_instances} found in {images}{skipped}, {report.seconds:.1f} s"
+def _sum(counts: Counts) -> str:
+    images = "1 image" if counts.n_done == 1 else f"{counts.n_done} images"
+    skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
+    return f"{counts.n_instances} found in {images}{skipped}, {counts.seconds['total']:.1f} s"
 
 
 def _printable(name: str) -> str:

@@ -1,9 +1,8 @@
 """Stage 1 as a whole: images and prompts in, scored boxes out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import torch
@@ -58,6 +57,7 @@ class FlorenceDetector:
         prompts: Sequence[str],
         class_names: Sequence[str] | None = None,
         *,
+        asked: Sequence[Collection[str]] | None = None,
         adapter: str | None = None,
     ) -> list[tuple[Detection, ...]]:
         """Find what each prompt asks for in each image.
@@ -70,6 +70,7 @@ class FlorenceDetector:
             prompts: Distinct, each the words for one thing.
             class_names: The class of each prompt, between whose boxes duplicates are looked for with `class`; each
                 prompt is its own class where this isn't given.
+            asked: Which of the prompts each image is asked; None for all of them.
             adapter: Which of the adapters that are loaded beside the weights to use; None for none of them.
 
         Returns:
@@ -87,15 +88,18 @@ class FlorenceDetector:
         ):
             with compile_failure_as_device_error() if self.settings.compile else nullcontext():
                 features = self.model.encode_images(images)
-            answers = self._answers(features, prompts)
-            found = [self._detections(image.size, prompts, [next(answers) for _ in prompts]) for image in images]
+            each = [[one for one in prompts if asked is None or one in asked[row]] for row in range(len(images))]
+            answers = self._answers(features, each)
+            found = [
+                self._detections(image.size, some, [next(answers) for _ in some])
+                for image, some in zip(images, each, strict=True)
+            ]
         classes = dict(zip(prompts, class_names or prompts, strict=True))
         return [self._kept(detections, classes) for detections in found]
 
-    def _answers(self, features: torch.Tensor, prompts: Sequence[str]) -> Iterator[GeneratedAnswer]:
-        """Ask every prompt of every image, image by image."""
-        questions = [self._task.question(prompt) for prompt in prompts]
-        pairs = list(product(range(len(features)), questions))
+    def _answers(self, features: torch.Tensor, prompts: Sequence[Sequence[str]]) -> Iterator[GeneratedAnswer]:
+        """Ask every image its prompts, image by image."""
+        pairs = [(row, self._task.question(prompt)) for row, some in enumerate(prompts) for prompt in some]
         for start in range(0, len(pairs), _QUESTIONS_AT_ONCE):
             rows, texts = zip(*pairs[start : start + _QUESTIONS_AT_ONCE], strict=True)
             yield from self.model.answer(
@@ -158,10 +162,15 @@ class AdaptedDetector:
     """One of those that were given to `load_detector(adapters=...)`."""
 
     def detect(
-        self, images: Sequence[Image], prompts: Sequence[str], class_names: Sequence[str] | None = None
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        class_names: Sequence[str] | None = None,
+        *,
+        asked: Sequence[Collection[str]] | None = None,
     ) -> list[tuple[Detection, ...]]:
         """Find what each prompt asks for in each image, as `FlorenceDetector.detect` does."""
-        return self.detector.detect(images, prompts, class_names, adapter=self.adapter)
+        return self.detector.detect(images, prompts, class_names, asked=asked, adapter=self.adapter)
 
 
 def load_detector(

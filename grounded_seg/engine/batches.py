@@ -1,91 +1,137 @@
-"""Ask the models about one batch after the other, with fewer images at once where the memory is too small."""
+"""Fixed batches: cut by position, padded to one size, and halved where the device's memory is too small."""
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
-from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.engine.read_ahead import batches
-from grounded_seg.errors import DeviceMemoryError
-from grounded_seg.pipeline.chain import GroundedSegmenter
+from grounded_seg.engine.request import Processed, Request
+from grounded_seg.errors import DeviceMemoryError, UsageError
+from grounded_seg.geometry.boxes import areas_px, array_from_boxes, clip
+from grounded_seg.images.read import read_or_skip, read_sized
+from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import Image, ImageSkipped
+from grounded_seg.records import Detection, Image, ImageSkipped, Instance
+from grounded_seg.settings import MAX_PIXELS
 
 _LOG = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
-_Outcome = TypeVar("_Outcome")
+_Result = TypeVar("_Result")
 
 
-def _ignore() -> None:
-    """Nobody asked to be told."""
+@dataclass(frozen=True, eq=False)
+class ReadImage:
+    """A request with its image, as far as that could be read."""
+
+    request: Request
+    image: Image | ImageSkipped
+    seconds: float
 
 
-class BatchAsker:
-    """Asks about batches; one that is too much for the device's memory goes through in halves, as do those after it."""
+def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
+    """Cut a list into batches by position; the last one may be short.
 
-    def __init__(self, segmenter: GroundedSegmenter, prompts: PromptSet, n_at_once: int) -> None:
-        """Put models and questions together.
+    Raises:
+        UsageError: If the size is below 1.
 
-        Args:
-            segmenter: The models.
-            prompts: What is asked about each image.
-            n_at_once: Images that go through the models together, at first.
-        """
+    >>> list(batches("abcde", 2))
+    [('a', 'b'), ('c', 'd'), ('e',)]
+    """
+    if size < 1:
+        raise UsageError(f"batch-size is {size}, it must be at least 1")
+    iterator = iter(items)
+    while batch := tuple(islice(iterator, size)):
+        yield batch
+
+
+def read_request(request: Request, *, max_pixels: int = MAX_PIXELS, skips: bool = True) -> ReadImage:
+    """Read a request's image.
+
+    Args:
+        request: Which, and of what size it has to be.
+        max_pixels: Width x height above which it isn't read.
+        skips: Give the reason where it can't be read, instead of raising it.
+
+    Raises:
+        ImageError: If it can't be read, and isn't to be skipped.
+    """
+    started = time.perf_counter()
+    read = read_or_skip if skips else read_sized
+    image = read(request.path, max_pixels, request.size)
+    return ReadImage(request, image, time.perf_counter() - started)
+
+
+class BatchProcessor:
+    """Sends batches through a chain, in halves from the first one on that is too much for the device's memory."""
+
+    def __init__(self, chain: Chain, n_at_once: int) -> None:
+        """Begin with so many images at once."""
         self.n_at_once = n_at_once
-        self._segmenter = segmenter
-        self._prompts = prompts
+        self._chain = chain
 
-    def ask(
-        self, batch: Sequence[Image | ImageSkipped], halved: Callable[[], None] = _ignore
-    ) -> list[PromptedResult | ImageSkipped]:
-        """Ask about the readable images of a batch; the skipped ones keep their places.
-
-        Args:
-            batch: As many images as `n_at_once` was at first, or fewer.
-            halved: Called after `n_at_once` was lowered, before the batch is tried again.
+    def process(self, batch: Sequence[ReadImage]) -> list[Processed]:
+        """Process a batch, one record for each of its images in their order; what is skipped keeps its index.
 
         Raises:
             DeviceMemoryError: If there is no memory even for one image.
         """
-        return self.in_parts(
-            batch, lambda part: self._segmenter.segment_readable(part, self._prompts, self.n_at_once), halved
-        )
+        readable = [(one.request, one.image) for one in batch if isinstance(one.image, Image)]
+        results = iter(self._in_parts(readable, self._results))
+        boxed = [one for one in readable if one[0].boxes is not None]
+        started = time.perf_counter()
+        given = dict(zip((id(request) for request, _ in boxed), self._in_parts(boxed, self._given), strict=True))
+        true_boxes = {"true_boxes": (time.perf_counter() - started) / len(boxed)} if boxed else {}
+        processed = []
+        for one in batch:
+            seconds = {"read": one.seconds}
+            if isinstance(one.image, Image):
+                result = next(results)
+                seconds |= result.seconds
+                if id(one.request) in given:
+                    seconds |= true_boxes
+                instances = given.get(id(one.request))
+                processed.append(Processed(one.request, one.image, result, instances, seconds))
+            else:
+                processed.append(Processed(one.request, None, one.image, None, seconds))
+        return processed
 
-    def in_parts(
-        self,
-        items: Sequence[_Item],
-        ask: Callable[[Sequence[_Item]], Sequence[_Outcome]],
-        halved: Callable[[], None] = _ignore,
-    ) -> list[_Outcome]:
-        """Ask the models about anything else in the same way, as many at once as there is memory for.
+    def _results(self, part: Sequence[tuple[Request, Image]]) -> list[PromptedResult]:
+        images, prompts = [image for _, image in part], [request.prompts for request, _ in part]
+        return self._chain.results(images, prompts, self.n_at_once)
 
-        Args:
-            items: What is asked about.
-            ask: Gives the outcome of each item of a part.
-            halved: As for `ask`.
+    def _given(self, part: Sequence[tuple[Request, Image]]) -> list[tuple[Instance, ...]]:
+        boxes = [_within(request.boxes or (), image) for request, image in part]
+        return [one.instances for one in self._chain.segment([image for _, image in part], boxes)]
 
-        Raises:
-            DeviceMemoryError: If there is no memory even for one.
-        """
-        while (outcomes := self._outcomes(items, ask)) is None:
-            _LOG.warning("out of memory; going on with %d at a time", self.n_at_once)
-            halved()
-        return outcomes
-
-    def _outcomes(
-        self, items: Sequence[_Item], ask: Callable[[Sequence[_Item]], Sequence[_Outcome]]
-    ) -> list[_Outcome] | None:
-        """Ask about a batch; None if the memory was too small, and is tried again with less."""
-        try:
-            return [outcome for part in batches(items, self.n_at_once) for outcome in ask(part)]
-        except DeviceMemoryError:
-            if self.n_at_once == 1:
-                raise
+    def _in_parts(self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], Sequence[_Result]]) -> list[_Result]:
+        """Work on all items, so many at once as there is memory for."""
+        while True:
+            try:
+                return [result for part in batches(items, self.n_at_once) for result in work(part)]
+            except DeviceMemoryError:
+                if self.n_at_once == 1:
+                    raise
+            # Only here, outside of the handler, are the failed attempt's tensors gone.
+            _free_memory()
             self.n_at_once //= 2
-        # This imports torch, which takes seconds; models that run out of memory have done so already.
-        from grounded_seg.device.choose import free_memory
+            _LOG.warning("out of memory; continuing with %d images at a time", self.n_at_once)
 
-        # Only here, outside of the handler, are the failed attempt's tensors gone.
-        free_memory()
-        return None
+
+def _free_memory() -> None:
+    # This imports torch, which takes seconds; models that run out of memory have done so already.
+    from grounded_seg.device.choose import free_memory
+
+    free_memory()
+
+
+def _within(boxes: Sequence[Detection], image: Image) -> list[Detection]:
+    """Cut given boxes to the image; those without area are left out."""
+    clipped = clip(array_from_boxes([one.box_xyxy for one in boxes]), image.size)
+    return [
+        Detection(one.label, one.prompt, (box[0], box[1], box[2], box[3]), one.score)
+        for one, box, area in zip(boxes, clipped.tolist(), areas_px(clipped).tolist(), strict=True)
+        if area > 0
+    ]

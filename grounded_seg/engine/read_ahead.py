@@ -1,4 +1,4 @@
-"""Take items batch by batch, and read ahead: threads work on the next ones while the last are being used."""
+"""Read ahead: threads work on the next items while the last ones are being used."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,26 +7,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
-from grounded_seg.errors import UsageError
-
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
-
-
-def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
-    """Cut a list into batches by position; the last one may be short.
-
-    Raises:
-        UsageError: If the size is below 1.
-
-    >>> list(batches("abcde", 2))
-    [('a', 'b'), ('c', 'd'), ('e',)]
-    """
-    if size < 1:
-        raise UsageError(f"batch-size is {size}, it has to be at least 1")
-    iterator = iter(items)
-    while batch := tuple(islice(iterator, size)):
-        yield batch
 
 
 @contextmanager

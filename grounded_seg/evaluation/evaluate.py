@@ -1,6 +1,7 @@
 """One evaluation: read the truth, ask the models or read predictions, and measure."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.predictions_reader import read_predictions
+from grounded_seg.coco.text import read_json
 from grounded_seg.detect.prompts import PromptSet, read_classes
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.evaluation.answer_file import AskSettings
-from grounded_seg.evaluation.answers import Progress, answers_for
+from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
-from grounded_seg.evaluation.source_run import SourceRun, run_of
+from grounded_seg.runs.folder import RunFolder
 from grounded_seg.scoring.measure import Scores, score
+from grounded_seg.settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -24,22 +26,32 @@ class EvaluationSettings:
 
     ground_truth: Path
     """A COCO data set."""
-    source: AskSettings | Path
+    source: RunSettings | Path
     """How the models are asked, or a file of predictions."""
     score_threshold: float
-    """From which score on a box says that something is there, in [0, 1]."""
+    """Minimum score for a box to count as found, in [0, 1]; average precision takes every box."""
+    images: Path | None = None
+    """Folder that the data set's file names start from, to ask the models."""
+    output: Path | None = None
+    """Folder that keeps the models' predictions; None for a temporary one."""
     prompts: Path | None = None
     """YAML file of prompts and their classes; None to ask for the class names, or for those of the run's `run.json`."""
     n_absent: int | None = None
     """Classes that an image hasn't that it is asked about; None for all."""
     boxes_only: bool = False
     n_draws: int = 0
-    """Draws for 95 % intervals; 0 for none."""
+    """Bootstrap resamples for 95 % intervals; 0 for none."""
 
     def __post_init__(self) -> None:
-        """Refuse what only goes with asking the models."""
-        if isinstance(self.source, Path) and self.n_absent is not None:
-            raise UsageError("--absent says what the models are asked; it doesn't go with --predictions")
+        """Refuse what doesn't go together."""
+        if isinstance(self.source, Path):
+            if self.n_absent is not None:
+                raise UsageError("--absent says what the models are asked; it doesn't go with --predictions")
+            return
+        if self.images is None:
+            raise UsageError("name the data set's images with --images, or predictions to score with --predictions")
+        if self.source.resume and self.output is None:
+            raise UsageError("--resume needs the folder that keeps the predictions; name it with --output")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +73,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
 
     Args:
         settings: What is measured against what.
-        progress: Told how many images the models are done with.
+        progress: Told how many images the models are done with, and how many there are.
 
     Raises:
         UsageError: If settings don't go together, or prompts name no class of the data set.
@@ -70,10 +82,12 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
     """
     data_set = read_data_set(settings.ground_truth)
     prompts = None if settings.prompts is None else read_classes(settings.prompts)
-    if isinstance(settings.source, Path):
-        return _of_file(data_set, settings.source, prompts, settings)
+    if isinstance(settings.source, Path) or settings.images is None:
+        return _of_file(data_set, Path(str(settings.source)), prompts, settings)
     questions = questions_for(data_set, prompts, settings.n_absent)
-    answers = answers_for(questions, settings.source, progress)
+    answers = ask_models(
+        questions, settings.images, settings.source, progress, output=settings.output, n_absent=settings.n_absent
+    )
     scores = score(
         questions.data_set,
         answers.predictions,
@@ -89,7 +103,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
 
 
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
-    run = run_of(path) or SourceRun(None, None)
+    run = _run_of(path) or _SourceRun(None, None)
     class_by_prompt = run.class_by_prompt if prompts is None else prompts.class_by_prompt
     file = read_predictions(path, data_set, class_by_prompt)
     notes = [*data_set.notes, *file.notes]
@@ -123,3 +137,44 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         n_draws=settings.n_draws,
     )
     return Evaluation(scores, file.predictions, None, made_with, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _SourceRun:
+    """What matters of the run that predictions come from; None for what isn't known."""
+
+    class_by_prompt: Mapping[str, str] | None
+    score_threshold: float | None
+    """Boxes that score less were dropped; the highest threshold of runs that were merged."""
+
+
+def _run_of(path: Path) -> _SourceRun | None:
+    """Read the `run.json` beside a run's results; None where there is none.
+
+    Raises:
+        InputError: If it can't be read.
+    """
+    folder = RunFolder(path.parent)
+    if path not in (folder.journal, folder.annotations) or not os.path.exists(folder.manifest):
+        return None
+    manifest = read_json(folder.manifest)
+    if not isinstance(manifest, Mapping):
+        return None
+    prompts = manifest.get("prompts")
+    return _SourceRun(
+        {str(prompt): str(name) for prompt, name in prompts.items()} if isinstance(prompts, Mapping) else None,
+        max(_score_thresholds(manifest), default=None),
+    )
+
+
+def _score_thresholds(manifest: Mapping[str, Any]) -> Iterator[float]:
+    """Give the threshold of a run, or those of the runs that it was merged from."""
+    merged = manifest.get("merged")
+    for part in merged if isinstance(merged, list) else ():
+        if isinstance(part, Mapping):
+            yield from _score_thresholds(part)
+    value: Any = manifest
+    for key in ("settings", "detect", "score_threshold"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, int | float):
+        yield float(value)

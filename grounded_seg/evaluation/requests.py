@@ -1,13 +1,19 @@
 """What each image of a data set is asked: every class that it has, and all or some of those that it hasn't."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.data_set import DataSet, DataSetObject
+from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.detect.prompts import PromptSet, prompts_from
+from grounded_seg.engine.request import Request
 from grounded_seg.errors import UsageError
+from grounded_seg.records import Detection
 
 SEED = 0
 
@@ -29,6 +35,39 @@ class Questions:
         id_by_name = {name: class_id for class_id, name in self.data_set.classes.items()}
         return [(image, id_by_name[name]) for image, asked in self.by_image.items() for name in asked.classes]
 
+    def request(self, index: int, images: Path, *, true_boxes: bool) -> Request:
+        """Give the engine's request for an image.
+
+        Args:
+            index: The image's position in the data set.
+            images: Folder that the data set's file names start from.
+            true_boxes: Have the objects' own boxes segmented too, the class as the prompt; crowds are left out.
+        """
+        image = self.data_set.images[index]
+        objects = self.data_set.objects_by_image.get(image.id, ()) if true_boxes else ()
+        boxes = tuple(self._true_box(one) for one in objects if not one.is_crowd)
+        return Request(
+            index,
+            image.file_name,
+            images / image.file_name,
+            self.by_image[image.id],
+            image.size,
+            boxes if true_boxes else None,
+        )
+
+    def _true_box(self, one: DataSetObject) -> Detection:
+        name = self.data_set.classes[one.category_id]
+        return Detection(label=name, prompt=name, box_xyxy=xyxy_from_xywh(one.bbox_xywh), score=1.0)
+
+    def sha256(self) -> str:
+        """Hash all that is asked: ids, sizes, prompts and true boxes."""
+        images = [
+            (one.id, None if one.size is None else (one.size.width, one.size.height)) for one in self.data_set.images
+        ]
+        prompts = {str(image): asked.class_by_prompt for image, asked in self.by_image.items()}
+        boxes = [(one.image_id, one.category_id, one.bbox_xywh) for one in self.data_set.objects]
+        return hashlib.sha256(json.dumps([images, prompts, boxes]).encode()).hexdigest()
+
 
 def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent: int | None = None) -> Questions:
     """Decide what is asked.
@@ -37,13 +76,13 @@ def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent:
         data_set: The truth.
         prompts: Prompts with their classes; None for the class names themselves.
         n_absent: How many classes that an image hasn't it is asked about, drawn by a fixed seed; None for all. Fewer
-            take less time and flatter AP, as fewer wrong answers are possible.
+            take less time and flatter AP, as fewer wrong predictions are possible.
 
     Raises:
         UsageError: If a prompt's class isn't one of the data set's, or `n_absent` is negative.
     """
     if n_absent is not None and n_absent < 0:
-        raise UsageError(f"absent is {n_absent}, it has to be at least 0")
+        raise UsageError(f"absent is {n_absent}, it must be at least 0")
     asked = prompts or prompts_from(data_set.classes.values())
     names = frozenset(data_set.classes.values())
     unknown = [name for name in asked.classes if name not in names]
@@ -72,7 +111,7 @@ def _by_image(data_set: DataSet, prompts: PromptSet, n_absent: int | None) -> di
         absent = [name for name in prompts.classes if name not in there]
         rng = np.random.default_rng((SEED, image_id))
         drawn = rng.permutation(len(absent))[:n_absent].tolist()
-        chosen[image_id] = _only(prompts, there | {absent[place] for place in drawn})
+        chosen[image_id] = _only(prompts, there | {absent[index] for index in drawn})
     return chosen
 
 

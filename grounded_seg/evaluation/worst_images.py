@@ -12,10 +12,10 @@ import numpy.typing as npt
 from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
-from grounded_seg.evaluation.listed_images import read_listed
 from grounded_seg.files import as_output_error
 from grounded_seg.geometry.masks import area_px
 from grounded_seg.images.draw import draw, save_overlay
+from grounded_seg.images.read import read_sized
 from grounded_seg.records import Detection, Image, ImageResult, Instance, RunLength
 from grounded_seg.scoring.columns import KIND_NAMES
 from grounded_seg.scoring.error_types import ErrorKind
@@ -61,7 +61,7 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
     sections = []
     for number, place in enumerate(order, start=1):
         image = scores.data_set.images[place]
-        pixels = read_listed(image, scores.data_set, images)
+        pixels = read_sized(images / image.file_name, size=image.size)
         seen = [one for one in predictions if one.image_id == image.id and one.score >= scores.score_threshold]
         names = [f"worst/{number:03}-truth.jpg", f"worst/{number:03}-predicted.jpg"]
         with as_output_error():

@@ -1,6 +1,5 @@
 """Find the images that files, folders and lists of them name, without opening any."""
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -76,14 +75,6 @@ class FoundImages:
     def path(self, file_name: str) -> Path:
         """Where the image of this name is."""
         return self.root / file_name
-
-    @property
-    def sha256(self) -> str:
-        """Hash of all names in their order, each followed by a zero byte: the same for the same list only."""
-        digest = hashlib.sha256()
-        for name in self.file_names:
-            digest.update(os.fsencode(name) + b"\0")
-        return digest.hexdigest()
 
 
 def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:

@@ -1,5 +1,6 @@
 """Read an image from disk as one upright RGB array. The home of Pillow's decoding."""
 
+import errno
 import os
 import stat
 import struct
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ExifTags
 
-from grounded_seg.errors import ImageError
+from grounded_seg.errors import ImageAccessError, ImageError
 from grounded_seg.records import Image, ImageSize, ImageSkipped
 from grounded_seg.settings import MAX_PIXELS
 
@@ -37,6 +38,9 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+
+_LASTING = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+"""Why a file can't be reached today nor tomorrow, unless someone changes it."""
 
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,6 +75,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
         ImageError: If there is no such file, or it is no image, damaged, truncated, too large, or there is no memory
             for it.
+        ImageAccessError: If the system can't read the file at present.
     """
     _check_readable(path)
     kind = "content"
@@ -94,16 +99,39 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
         except MemoryError as error:
             raise ImageError(f"{_shown(path)} is too large for the memory that is left; scale it down") from error
         except _DAMAGE as error:
+            # Pillow's own errors, as that of a truncated file, have no number; the system's have.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise _out_of_reach(path, error) from error
             detail = " ".join(str(error).split())
             raise ImageError(
                 f"{_shown(path)} can't be decoded, its {kind} is damaged ({detail}); copy it again"
             ) from error
 
 
-def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS) -> Image | ImageSkipped:
-    """Decode an image of at most so many pixels, or say why that can't be."""
+def read_sized(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image:
+    """Decode an image that has to have a size.
+
+    Args:
+        path: As for `read_image`.
+        max_pixels: As for `read_image`.
+        size: The upright size that it has to have, in pixels; None for any.
+
+    Raises:
+        ImageError: If it can't be read, or has another size.
+    """
+    image = read_image(path, max_pixels)
+    if size is not None and image.size != size:
+        raise ImageError(
+            f"{_shown(path)} is {image.width} x {image.height} px upright, but its data set says {size.width} x "
+            f"{size.height} px; name the data set's own images with --images"
+        )
+    return image
+
+
+def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image | ImageSkipped:
+    """Decode an image as `read_sized` does, or say why that can't be."""
     try:
-        return read_image(path, max_pixels)
+        return read_sized(path, max_pixels, size)
     except ImageError as error:
         return ImageSkipped(path=path, reason=str(error), error=type(error).__name__)
 
@@ -151,6 +179,8 @@ def _check_readable(path: Path) -> None:
             raise ImageError(f"{_shown(path)} is a link to a file that isn't there; remove the link") from error
         raise ImageError(f"no file is at {_shown(path)}; check the path") from error
     except OSError as error:
+        if error.errno not in _LASTING:
+            raise _out_of_reach(path, error) from error
         raise ImageError(f"{_shown(path)} can't be reached ({error.strerror}); check its permissions") from error
     if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{_shown(path)} is a folder{_why_unlisted(path)}; name the images in it")
@@ -159,6 +189,12 @@ def _check_readable(path: Path) -> None:
         raise ImageError(f"{_shown(path)} is a pipe or a device, not a file; save the image to a file first")
     if status.st_size == 0:
         raise ImageError(f"{_shown(path)} is empty (0 bytes); copy it again")
+
+
+def _out_of_reach(path: Path, error: OSError) -> ImageAccessError:
+    return ImageAccessError(
+        f"{_shown(path)} can't be read at present ({error.strerror}); see to the disk or the share, and try again"
+    )
 
 
 def _why_unlisted(folder: Path) -> str:

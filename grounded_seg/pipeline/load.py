@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
+from grounded_seg.detect.model.record import check_questions
+from grounded_seg.pipeline.chain import Chain
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
     from grounded_seg.device.choose import Versions
-    from grounded_seg.segment.segmenter import SamSegmenter
     from grounded_seg.weights.fetch import Progress
     from grounded_seg.weights.locate import LocatedWeights
 
@@ -60,28 +61,46 @@ def find_models(models: ModelSettings, *, boxes_only: bool = False, progress: "P
     )
 
 
-def load_models(
-    found: FoundModels, detect: DetectSettings, segment: SegmentSettings, *, allow_base_mismatch: bool = False
-) -> "tuple[FlorenceDetector, SamSegmenter | None]":
-    """Load weights to where they are to run.
+def load_found_detector(
+    found: FoundModels, detect: DetectSettings, *, allow_base_mismatch: bool = False
+) -> "FlorenceDetector":
+    """Load the detector alone to where it runs; arguments and errors as for `load_chain`."""
+    from grounded_seg.detect.detector import load_detector
+    from grounded_seg.device.choose import dtype_named, resolve_device
+
+    device, dtype = resolve_device(found.device), dtype_named(found.dtype)
+    return load_detector(
+        found.detector, found.adapter, detect, device=device, dtype=dtype, allow_base_mismatch=allow_base_mismatch
+    )
+
+
+def load_chain(
+    found: FoundModels,
+    detect: DetectSettings,
+    segment: SegmentSettings,
+    tiles: TileSettings | None = None,
+    *,
+    allow_base_mismatch: bool = False,
+) -> Chain:
+    """Load both models to where they run.
 
     Args:
-        found: What `find_models` gave.
+        found: What `find_models` gave; without a segmenter the chain stops at the boxes.
         detect: How the detector is asked.
         segment: Which masks are taken, and what is done to them.
+        tiles: Look at images larger than a tile in tiles, too.
         allow_base_mismatch: Load an adapter although it says that it was trained on another base.
 
     Raises:
         WeightsError: If weights are missing or wrong.
         DeviceError: If the device has too little memory.
     """
-    from grounded_seg.detect.detector import load_detector
     from grounded_seg.device.choose import dtype_named, resolve_device
     from grounded_seg.segment import load_segmenter
 
+    check_questions((found.adapter or found.detector).path)
+    detector = load_found_detector(found, detect, allow_base_mismatch=allow_base_mismatch)
+    if found.segmenter is None:
+        return Chain(detector, tiles=tiles, detect=detect)
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
-    detector = load_detector(
-        found.detector, found.adapter, detect, device=device, dtype=dtype, allow_base_mismatch=allow_base_mismatch
-    )
-    segmenter = None if found.segmenter is None else load_segmenter(found.segmenter.path, device, dtype, segment)
-    return detector, segmenter
+    return Chain(detector, load_segmenter(found.segmenter.path, device, dtype, segment), tiles=tiles, detect=detect)

@@ -1,4 +1,4 @@
-"""What was found on one image together with what had been asked, and the forms that it can be had in."""
+"""The result of one image that a caller gets, and the forms that it can be had in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.schema import CocoDocument
-from grounded_seg.coco.write import document_from_lines, journal_line
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.images.draw import draw
-from grounded_seg.images.read import read_image
-from grounded_seg.pipeline.supervision import detections_from_result
 from grounded_seg.records import Image, ImageResult, SegmentedImage
 
 if TYPE_CHECKING:
     import supervision
 
+    from grounded_seg.coco.schema import CocoDocument
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptedResult(ImageResult):
-    """What was found on one image, and what had been asked."""
+    """What was found on one image, and what had been asked.
+
+    The modules of the forms are imported as they are asked for: a record needs neither Pillow nor OpenCV.
+    """
 
     prompts: PromptSet
 
@@ -40,8 +40,10 @@ class PromptedResult(ImageResult):
             prompts=prompts,
         )
 
-    def to_coco(self) -> CocoDocument:
+    def to_coco(self) -> "CocoDocument":
         """Give the image's COCO data set, as in `annotations.json`; its `file_name` is the path's last part."""
+        from grounded_seg.coco.write import document_from_lines, journal_line
+
         line = journal_line(self.path.name, self)
         return document_from_lines([line], self.prompts.classes, self.prompts.class_by_prompt)
 
@@ -51,6 +53,8 @@ class PromptedResult(ImageResult):
         Raises:
             UsageError: If the package supervision isn't installed; it isn't among what this one installs.
         """
+        from grounded_seg.pipeline.supervision import detections_from_result
+
         return detections_from_result(self, self.prompts.classes, self.prompts.class_by_prompt)
 
     def draw(self, image: Image | None = None) -> npt.NDArray[np.uint8]:
@@ -62,4 +66,7 @@ class PromptedResult(ImageResult):
         Raises:
             ImageError: If the file can't be read again.
         """
+        from grounded_seg.images.draw import draw
+        from grounded_seg.images.read import read_image
+
         return draw(read_image(self.path) if image is None else image, self, self.prompts.prompts)

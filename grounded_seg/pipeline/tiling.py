@@ -5,11 +5,12 @@ image is asked as well, for what is larger than a tile. What was found twice is 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
 from grounded_seg.geometry.masks import placed_run_length
 from grounded_seg.records import Image, ImageSize, Instance, SegmentedImage
@@ -69,44 +70,32 @@ def _starts(length: int, settings: TileSettings) -> list[int]:
     return [surplus * step // n_steps for step in range(n_steps + 1)]
 
 
-def find_on_tiles(
-    find: Callable[[Sequence[Image]], Sequence[SegmentedImage]],
-    images: Sequence[Image],
-    settings: TileSettings,
-    classes: Mapping[str, str],
-    detect: DetectSettings,
-) -> list[SegmentedImage]:
-    """Look for objects on whole images and on their tiles, and bring the finds together.
-
-    Args:
-        find: Finds objects on a batch of images. It is given as many at once as there are images, at most.
-        images: The batch.
-        settings: The size of the tiles.
-        classes: The class of each prompt, in the order asked.
-        detect: Between which finds duplicates are looked for, and how many are kept for a prompt: on the image as a
-            whole, just as on one that isn't cut. Without a scope, finds of one prompt are still brought together.
-
-    Returns:
-        For each image its instances, in the order of the prompts, from high to low score within a prompt.
-    """
-    whole = find(images)
-    plans = [tiles(image.size, settings) for image in images]
-    crops = [tile.crop(image) for image, plan in zip(images, plans, strict=True) for tile in plan]
-    parts = iter([part for start in range(0, len(crops), len(images)) for part in find(crops[start:][: len(images)])])
-    return [
-        _merged(image.size, one, [(tile, next(parts)) for tile in plan], classes, detect)
-        for image, one, plan in zip(images, whole, plans, strict=True)
-    ]
+def crops_of(image: Image, settings: TileSettings) -> list[tuple[Tile, Image]]:
+    """Cut an image into its tiles, each as an image of its own; none for an image that fits in one."""
+    return [(tile, tile.crop(image)) for tile in tiles(image.size, settings)]
 
 
-def _merged(
+def merged(
     size: ImageSize,
     whole: SegmentedImage,
     parts: Sequence[tuple[Tile, SegmentedImage]],
-    classes: Mapping[str, str],
+    prompts: PromptSet,
     detect: DetectSettings,
 ) -> SegmentedImage:
-    """Bring the finds of one image and its tiles together."""
+    """Merge the instances of a whole image and of its tiles.
+
+    Args:
+        size: Of the image.
+        whole: The instances of the whole image.
+        parts: The instances of each tile, in pixels of the tile.
+        prompts: What was asked.
+        detect: The scope of duplicate removal, and how many instances of a prompt are kept: on the image as a whole,
+            just as on one that isn't cut. With scope none, instances of one prompt are still merged.
+
+    Returns:
+        Instances in the order of the prompts, from high to low score within a prompt.
+    """
+    classes = prompts.class_by_prompt
     finds = [(instance, False) for instance in whole.instances]
     for tile, part in parts:
         finds += [(_on_image(instance, tile, size), _is_cut(instance, tile, size)) for instance in part.instances]

@@ -1,32 +1,38 @@
-"""What a run came to so far: counts and seconds that grow while it goes on."""
+"""What a run came to so far: counts and seconds that grow while it proceeds."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from grounded_seg.coco.schema import JournalLine
-from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import ImageSkipped, RunReport
-from grounded_seg.runs.manifest import Counts
 
 
 @dataclass
-class Tally:
-    """Counts what is in the journal, and the seconds that it took since this run began or went on."""
+class Counts:
+    """Counts what is in the journal, and the seconds that it took since this run began or was resumed."""
 
     is_resumed: bool = False
     n_done: int = 0
     n_skipped: int = 0
     n_instances: int = 0
     n_empty_masks: int = 0
+    """Detections dropped because their mask came out empty or too small."""
     n_unusable_boxes: int = 0
+    """Likewise, because their box isn't finite, has no area, or lies outside the image."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Of each stage, and `total`. Reading and writing run beside the models, on threads whose seconds add up."""
 
     @property
     def n_images(self) -> int:
-        """Lines in the journal."""
+        """Images done and skipped."""
         return self.n_done + self.n_skipped
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every image was done, 1 when some or all were skipped."""
+        return int(self.n_skipped > 0)
 
     def add_line(self, line: JournalLine) -> None:
         """Count what a line of the journal says."""
@@ -35,13 +41,6 @@ class Tally:
         else:
             self.n_done += 1
             self.n_instances += len(line["instances"])
-
-    def add_outcome(self, outcome: PromptedResult | ImageSkipped) -> None:
-        """Count what no line says: what was dropped, and the models' seconds."""
-        if isinstance(outcome, PromptedResult):
-            self.n_empty_masks += outcome.n_empty_masks
-            self.n_unusable_boxes += outcome.n_unusable_boxes
-            self.add_seconds(outcome.seconds)
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
         """Add the seconds of some stages."""
@@ -55,22 +54,13 @@ class Tally:
         yield
         self.add_seconds({stage: time.perf_counter() - started})
 
-    def counts(self) -> Counts:
-        """Give the counts as a finished run's manifest has them."""
-        return Counts(
-            images=self.n_images,
-            done=self.n_done,
-            skipped=self.n_skipped,
-            instances=self.n_instances,
-            empty_masks=None if self.is_resumed else self.n_empty_masks,
-            unusable_boxes=None if self.is_resumed else self.n_unusable_boxes,
-        )
-
-    def report(self) -> RunReport:
-        """Give the sum of a finished run."""
-        return RunReport(
-            n_done=self.n_done,
-            n_skipped=self.n_skipped,
-            n_instances=self.n_instances,
-            seconds=self.seconds["total"],
-        )
+    def as_json(self) -> dict[str, Any]:
+        """Give the counts as `run.json` has them; what was dropped before a run was resumed isn't known."""
+        return {
+            "images": self.n_images,
+            "done": self.n_done,
+            "skipped": self.n_skipped,
+            "instances": self.n_instances,
+            "empty_masks": None if self.is_resumed else self.n_empty_masks,
+            "unusable_boxes": None if self.is_resumed else self.n_unusable_boxes,
+        }

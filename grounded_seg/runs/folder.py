@@ -80,8 +80,13 @@ class RunFolder:
         return [path for path in self._results() if path.exists()]
 
     @as_output_error()
-    def check_free(self, *, overwrite: bool, resume: bool = False) -> None:
+    def check_free(self, *, overwrite: bool, resume: bool = False, can_overwrite: bool = True) -> None:
         """Refuse a folder that is in use; nothing is changed yet.
+
+        Args:
+            overwrite: What an earlier run wrote may be replaced.
+            resume: An earlier run may be resumed.
+            can_overwrite: The command has an option for that, which a message may name.
 
         Raises:
             UsageError: If it is no folder; if it holds results, and `overwrite` and `resume` are off; if what it holds
@@ -94,9 +99,10 @@ class RunFolder:
         if not used:
             return
         if not (overwrite or resume):
+            or_replace = "--overwrite to replace it, " if can_overwrite else ""
             raise UsageError(
-                f"{self.root} already holds {', '.join(used)}; add --resume to go on with that run, --overwrite to "
-                "replace it, or name another folder with --output"
+                f"{self.root} already holds {', '.join(used)}; add --resume to resume that run, {or_replace}or name "
+                "another folder with --output"
             )
         if not (self.journal.exists() or self.manifest.exists()):
             raise UsageError(

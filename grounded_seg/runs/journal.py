@@ -1,26 +1,23 @@
-"""`results.jsonl`: one line per image, written as the run goes, and all that `annotations.json` is built from.
+"""`results.jsonl`: one line per image, written as the run proceeds, and all that `annotations.json` is built from.
 
-Its lock is the run's: two runs can't write one journal, and the system lifts the lock of a process that died.
+A lock beside it is the run's: two runs can't write one journal, and the system lifts the lock of a process that died.
 """
 
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.files import as_output_error
+from grounded_seg.files import Lock, as_output_error, whole_file
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+LOCK_NAME = ".lock"
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ class Journal:
     """The journal of a run, locked against other runs from the moment that it is there; for a `with` statement."""
 
     def __init__(self, path: Path) -> None:
-        """Lock the journal if there is one; nothing is changed.
+        """Lock the journal if there is one; nothing else is changed.
 
         Raises:
             UsageError: If another run is writing it.
@@ -40,6 +37,8 @@ class Journal:
         """
         self.path = path
         self._file: FileIO | None = None
+        self._lock: Lock | None = None
+        self._replacement: _Replacement | None = None
         self._synced = time.monotonic()
         if os.path.lexists(path):
             self._open()
@@ -87,7 +86,38 @@ class Journal:
                         break
                     n_bytes += len(text)
                     yield line
-            self._opened.truncate(n_bytes)
+            # A whole journal isn't even touched.
+            if os.fstat(self._opened.fileno()).st_size > n_bytes:
+                self._opened.truncate(n_bytes)
+
+    def replace_lines(self, n_lines: int) -> None:
+        """Let `put` replace some of the first lines: a new journal takes this one's name once they are all there.
+
+        Args:
+            n_lines: How many lines the journal has.
+
+        Raises:
+            OutputError: If the new journal can't be written.
+        """
+        with as_output_error(self.path):
+            self._replacement = _Replacement(self.path, n_lines)
+
+    def put(self, index: int, line: JournalLine) -> None:
+        """Write the line of an image: in place of its old one, or behind the last.
+
+        Args:
+            index: The image's position in the run, higher with each call.
+            line: What came of it.
+
+        Raises:
+            OutputError: If it can't be written.
+        """
+        if self._replacement is not None and index < self._replacement.n_lines:
+            with as_output_error(self.path):
+                self._replacement.put(index, _encoded(line))
+            return
+        self._finish_replacement()
+        self.append(line)
 
     def append(self, line: JournalLine) -> None:
         """Add one line, whole or not at all; it reads back as soon as this returns.
@@ -95,7 +125,7 @@ class Journal:
         Raises:
             OutputError: If it can't be written.
         """
-        rest = f"{text_of(line)}\n".encode("ascii")
+        rest = _encoded(line)
         file = self._opened
         with as_output_error(self.path):
             n_bytes = os.fstat(file.fileno()).st_size
@@ -115,6 +145,7 @@ class Journal:
         Raises:
             OutputError: If it can't.
         """
+        self._finish_replacement()
         with as_output_error(self.path):
             os.fsync(self._opened.fileno())
         self._synced = time.monotonic()
@@ -126,19 +157,20 @@ class Journal:
         return self._file
 
     def _open(self) -> None:
+        if self._lock is None:
+            in_use = f"another run is writing {self.path}; wait for its end, or name another folder with --output"
+            self._lock = Lock(self.path.with_name(LOCK_NAME), in_use)
         with as_output_error(self.path):
             # Without Python's buffer, what was written outlives a crash of this process.
-            file = FileIO(self.path, "a+")
-        try:
-            lock(file)
-        except BlockingIOError as error:
-            file.close()
-            raise UsageError(
-                f"another run is writing {self.path}; wait for its end, or name another folder with --output"
-            ) from error
-        except OSError as error:
-            _LOG.warning("%s can't be locked (%s); see to it that no other run writes there", self.path, error.strerror)
-        self._file = file
+            self._file = FileIO(self.path, "a+")
+
+    def _finish_replacement(self) -> None:
+        if self._replacement is not None:
+            with as_output_error(self.path):
+                self._replacement.finish()
+            self._replacement = None
+            self._opened.close()
+            self._open()
 
     def __enter__(self) -> "Journal":
         return self
@@ -146,8 +178,49 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._replacement is not None:
+            self._replacement.discard()
         if self._file is not None:
             self._file.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+class _Replacement:
+    """A new journal with some lines of the old one replaced."""
+
+    def __init__(self, path: Path, n_lines: int) -> None:
+        self.n_lines = n_lines
+        self._n_written = 0
+        self._stack = ExitStack()
+        self._new = self._stack.enter_context(whole_file(path))
+        self._old = self._stack.enter_context(path.open("rb"))
+
+    def put(self, index: int, text: bytes) -> None:
+        """Copy the old lines before this one, and write this instead of its old one."""
+        self._copy(index)
+        self._old.readline()
+        self._new.write(text)
+        self._n_written = index + 1
+
+    def finish(self) -> None:
+        """Copy the rest, and take the old journal's name."""
+        self._copy(self.n_lines)
+        self._stack.close()
+
+    def discard(self) -> None:
+        """Leave the old journal as it is."""
+        with suppress(_DiscardedError), self._stack:
+            raise _DiscardedError
+
+    def _copy(self, n_lines: int) -> None:
+        while self._n_written < n_lines:
+            self._new.write(self._old.readline())
+            self._n_written += 1
+
+
+class _DiscardedError(Exception):
+    """The new journal isn't wanted."""
 
 
 def text_of(line: JournalLine) -> str:
@@ -167,11 +240,15 @@ def read_lines(path: Path) -> Iterator[JournalLine]:
                 line = _parsed(text)
                 if line is None:
                     raise InputError(
-                        f"{path}:{number}: this line is damaged; run --resume on that folder does anew what follows"
+                        f"{path}:{number}: this line is damaged; the same command with --resume repeats what follows"
                     )
                 yield line
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); check that it is a file, and the disk") from error
+
+
+def _encoded(line: JournalLine) -> bytes:
+    return f"{text_of(line)}\n".encode("ascii")
 
 
 def _parsed(text: bytes) -> JournalLine | None:
@@ -186,21 +263,3 @@ def _parsed(text: bytes) -> JournalLine | None:
     except (ValueError, AttributeError, KeyError, TypeError):
         return None
     return line if has_all and are_whole else None
-
-
-def lock(file: FileIO) -> None:
-    """Lock a file for this process, until it is closed or the process dies.
-
-    Raises:
-        BlockingIOError: If another process holds the lock.
-        OSError: If the file system knows no locks.
-    """
-    if sys.platform == "win32":
-        # Others can't read what is locked there, so it is a byte far behind the end.
-        file.seek(1 << 62)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(error.errno, error.strerror) from error
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

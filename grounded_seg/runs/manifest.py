@@ -1,33 +1,19 @@
 """`run.json`: what a run does, with what, and in the end what it came to and how long it took."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from grounded_seg.errors import InputError
+from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.settings import RunSettings
 
-_WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run anew with --overwrite"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What a run came to."""
-
-    images: int
-    """Inputs, skipped ones too."""
-    done: int
-    skipped: int
-    instances: int
-    empty_masks: int | None
-    """Detections dropped because their mask came out empty or too small; None for a resumed run, as the journal doesn't
-    tell how many there were before."""
-    unusable_boxes: int | None
-    """Likewise, because their box isn't finite, has no area, or lies outside the image."""
+_WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -38,7 +24,27 @@ class ImageNames:
     """The folder that their names are relative to, absolute."""
     count: int
     sha256: str
-    """Of all names, see `FoundImages.sha256`."""
+    """Of all names in their order, each followed by a zero byte: the same for the same list only."""
+
+    @classmethod
+    def of(cls, root: Path, names: Sequence[str]) -> "ImageNames":
+        """Count and hash the names of images below a root."""
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(os.fsencode(name) + b"\0")
+        return cls(root, len(names), digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class DataSetAsked:
+    """The data set that an `eval` asks about."""
+
+    ground_truth: str
+    """The COCO file, as it was given."""
+    sha256: str
+    """Of what is asked about each image: its id, size, prompts and true boxes."""
+    absent: int | None
+    """Classes that an image hasn't that it is asked about; None for all."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,17 @@ class Manifest:
     """Files, folders and lists, as they were given."""
     images: ImageNames
     settings: RunSettings
-    models: FoundModels | None
-    """None where the models were put together by hand."""
+    models: FoundModels | Mapping[str, Any] | None
+    """What ran; None before the models are found."""
     images_at_once: int
     """The batch size, or less where the device's memory was too small for it."""
-    counts: Counts | None = None
-    """None until the run is finished, as for what follows."""
+    counts: Mapping[str, int | None] | None = None
+    """See `Counts.as_json`. None until the run is finished, as for what follows."""
     seconds: Mapping[str, float] | None = None
-    """Since the run was started or resumed: as `total`, and of each stage. Reading and writing go on beside the models,
-    on several threads whose seconds add up."""
+    """See `Counts.seconds`."""
     exit_code: int | None = None
+    evaluation: DataSetAsked | None = None
+    """None for a `run`."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the manifest as it reads back."""
@@ -76,7 +83,10 @@ class Manifest:
         write_text(path, f"{self._text()}\n")
 
     def _text(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, default=_plain)
+        content = asdict(self)
+        if self.evaluation is None:
+            del content["evaluation"]
+        return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -94,6 +104,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InputError(f"{path} is no manifest of a run; {_WHY_NEEDED}")
     return manifest
+
+
+def refuse_evaluation(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Refuse the folder that an `eval` wrote where one of a `run` is needed.
+
+    Raises:
+        UsageError: If it is one.
+    """
+    if manifest.get("evaluation") is not None:
+        raise UsageError(
+            f"{folder} holds the predictions of an eval, not a run; name the folder of a run, or score these "
+            "predictions with eval --resume"
+        )
 
 
 def _plain(value: object) -> Any:

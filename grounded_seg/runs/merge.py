@@ -3,7 +3,7 @@
 import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from grounded_seg.coco.write import write_annotations
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error, write_text
 from grounded_seg.images.find import common_root
-from grounded_seg.runs.counts import Tally
+from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
-from grounded_seg.runs.manifest import Counts, read_manifest
+from grounded_seg.runs.manifest import read_manifest, refuse_evaluation
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,22 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
     parts = [_part(run) for run in runs]
     prompts = _common_prompts(parts)
     root, prefixes = common_root([part.root for part in parts])
-    folder, tally = RunFolder(output), Tally(is_resumed=True)
+    folder, counts = RunFolder(output), Counts(is_resumed=True)
     folder.check_new()
     folder.make()
     with Journal(folder.journal) as journal:
         journal.make()
         try:
-            _merge(parts, prefixes, journal, tally)
+            _merge(parts, prefixes, journal, counts)
             with as_output_error(folder.annotations):
                 write_annotations(read_lines(folder.journal), parts[0].classes, folder.annotations, prompts)
-            counts = tally.counts()
             manifest = {
                 "prompts": prompts,
                 "paths": [str(run) for run in runs],
-                "images": {"root": str(root), "count": counts.images},
+                "images": {"root": str(root), "count": counts.n_images},
                 "merged": [part.manifest for part in parts],
-                "counts": asdict(counts),
-                "exit_code": int(counts.skipped > 0),
+                "counts": counts.as_json(),
+                "exit_code": counts.exit_code,
             }
             write_text(folder.manifest, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         except BaseException:
@@ -92,6 +91,7 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
 def _part(run: Path) -> _Part:
     folder = RunFolder(run)
     manifest = read_manifest(folder.manifest)
+    refuse_evaluation(manifest, run)
     try:
         if manifest["exit_code"] is None:
             raise UsageError(f"{run} isn't finished; bring it to its end with run --resume")
@@ -124,7 +124,7 @@ def _common_prompts(parts: Sequence[_Part]) -> dict[str, str]:
     return prompts
 
 
-def _merge(parts: Sequence[_Part], prefixes: Sequence[str], journal: Journal, tally: Tally) -> None:
+def _merge(parts: Sequence[_Part], prefixes: Sequence[str], journal: Journal, counts: Counts) -> None:
     """Merge the journals, each of which is in the order of its names."""
     last = None
     sources = [part.lines(prefix) for part, prefix in zip(parts, prefixes, strict=True)]
@@ -133,4 +133,4 @@ def _merge(parts: Sequence[_Part], prefixes: Sequence[str], journal: Journal, ta
             raise InputError(f"image {last!r} is in two of the runs; merge runs of different images")
         last = line["file_name"]
         journal.append(line)
-        tally.add_line(line)
+        counts.add_line(line)

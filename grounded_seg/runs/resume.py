@@ -1,16 +1,16 @@
-"""Go on with a run that was cut off: whether it is the same run, and what of it stands in the journal."""
+"""Resume an interrupted run: whether it is the same run, and what of it stands in the journal."""
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.errors import UsageError
-from grounded_seg.images.find import FoundImages
-from grounded_seg.runs.counts import Tally
+from grounded_seg.errors import ImageAccessError, UsageError
+from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import Journal
-from grounded_seg.runs.manifest import Manifest
+from grounded_seg.runs.manifest import Manifest, refuse_evaluation
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,8 +23,64 @@ _MAX_SHOWN = 40
 """Characters of a value in a message."""
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What an interrupted run left in its folder."""
+
+    manifest: Mapping[str, Any]
+    counts: Counts
+    """Of the lines that stay."""
+    n_lines: int
+    """Whole lines in the journal."""
+    again: frozenset[int]
+    """Indices of images whose files couldn't be read then, though they may now: they are asked again."""
+
+    def is_finished(self, n_images: int) -> bool:
+        """Tell whether nothing is left to do."""
+        return self.manifest["exit_code"] is not None and self.n_lines == n_images and not self.again
+
+    def same_models_named(self, now: Manifest) -> bool:
+        """Tell whether weights, device and dtype are named as they were; then a finished run needs no other check."""
+        was = dict(self.manifest["settings"]["models"])
+        return {**was, "offline": None} == {**now.as_json()["settings"]["models"], "offline": None}
+
+
+def earlier_run(manifest: Mapping[str, Any], now: Manifest, names: Sequence[str], journal: Journal) -> Earlier:
+    """Check that an earlier run was the same, as far as that is known without the models, and count its lines.
+
+    A line that can't be read, and all behind it, are cut off.
+
+    Args:
+        manifest: What the run left in its `run.json`.
+        now: What is asked for now.
+        names: The images, in order.
+        journal: What it wrote.
+
+    Raises:
+        UsageError: If it was another run, or the lines are of other images.
+        OutputError: If the journal can't be read or changed.
+    """
+    folder = now.settings.output
+    _check_kind(manifest, now, folder)
+    check_same(manifest, now, folder)
+    _tell_if_moved(manifest, now)
+    counts, n_lines, again = Counts(is_resumed=True), 0, set()
+    for index, line in enumerate(journal.recovered_lines()):
+        if index >= len(names) or line["file_name"] != names[index]:
+            raise UsageError(
+                f"line {index + 1} of {journal.path} is about {line['file_name']!r}, out of turn; "
+                "start again with --overwrite, or name another folder with --output"
+            )
+        n_lines += 1
+        if line["error"] == ImageAccessError.__name__:
+            again.add(index)
+        else:
+            counts.add_line(line)
+    return Earlier(manifest, counts, n_lines, frozenset(again))
+
+
 def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
-    """Refuse to go on with a run that would have given other results.
+    """Refuse to resume a run that would have given other results.
 
     Args:
         earlier: The manifest that the run left.
@@ -32,8 +88,7 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
         folder: Of the run, for the message.
 
     Raises:
-        UsageError: If prompts, images, settings, weights, device, number format, threads or software differ; says
-            which.
+        UsageError: If prompts, images, settings, weights, device, dtype, threads or software differ; says which.
     """
     wanted = dict(_comparable(now.as_json()))
     try:
@@ -57,40 +112,31 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
         )
 
 
-def tell_if_moved(earlier: Mapping[str, Any], now: Manifest) -> None:
-    """Warn where the images lie in another folder than when the run was begun: moved, or others of the same names.
+def _check_kind(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
+    """Refuse what is no run of this command."""
+    if earlier.get("merged") is not None:
+        raise UsageError(
+            f"{folder} was merged from several runs and can't be resumed; resume those runs, then merge them again"
+        )
+    if now.evaluation is None:
+        refuse_evaluation(earlier, folder)
+    elif earlier.get("evaluation") is None:
+        raise UsageError(
+            f"{folder} holds a run, not the predictions of an eval; score it with --predictions, or name another "
+            "folder with --output"
+        )
 
-    Args:
-        earlier: The manifest that the run left, of the same run as far as `check_same` can tell.
-        now: What is asked for now.
-    """
+
+def _tell_if_moved(earlier: Mapping[str, Any], now: Manifest) -> None:
+    """Warn where the images lie in another folder than when the run was begun: moved, or others of the same names."""
     was, wanted = earlier["images"].get("root"), str(now.images.root)
     if was not in (None, wanted):
         _LOG.warning(
-            "this run was begun with the images in %s and goes on with those in %s, which have the same names; "
+            "this run was begun with the images in %s and is resumed with those in %s, which have the same names; "
             "if they aren't the same images, stop it and use --overwrite",
             was,
             wanted,
         )
-
-
-def tally_of(journal: Journal, found: FoundImages) -> Tally:
-    """Count what an earlier run left in the journal, and cut off what it left behind the last whole line.
-
-    Raises:
-        UsageError: If the lines are of other images.
-        OutputError: If the journal can't be read or changed.
-    """
-    tally = Tally(is_resumed=True)
-    for line in journal.recovered_lines():
-        place = tally.n_images
-        if place >= len(found.file_names) or line["file_name"] != found.file_names[place]:
-            raise UsageError(
-                f"line {place + 1} of {journal.path} is about {line['file_name']!r}, out of turn; "
-                "start again with --overwrite, or name another folder with --output"
-            )
-        tally.add_line(line)
-    return tally
 
 
 def _comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -102,6 +148,9 @@ def _comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in manifest["settings"].items():
         if name not in _FREE_SETTINGS:
             yield from _leaves(name, value)
+    if manifest.get("evaluation") is not None:
+        yield "data set", manifest["evaluation"]["sha256"]
+        yield "absent", manifest["evaluation"]["absent"]
     for name, value in (manifest["models"] or {}).items():
         if isinstance(value, Mapping):
             value = {key: one for key, one in value.items() if key not in _FREE_OF_WEIGHTS}

@@ -1,96 +1,74 @@
-"""Many images: read ahead, ask, write pictures and a journal line for each behind, and the COCO file at the end.
+"""A run: many images through the engine into one folder, and the COCO file at the end.
 
-The models work on one batch after the other, on the thread that called. Other threads decode the images of the next
-batches and write what came of the last ones, so that the models seldom wait.
+`run_images` is what the command `run` does. `fill` is its middle part, which `eval` shares: the steps from the first
+image read to the last line in the journal.
 """
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import journal_line, write_annotations
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.engine.batches import BatchAsker
-from grounded_seg.engine.read_ahead import batches, read_ahead
-from grounded_seg.engine.write_behind import OrderedWriter
+from grounded_seg.engine.engine import open_engine
+from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.errors import UsageError
 from grounded_seg.files import as_output_error
 from grounded_seg.images.find import FoundImages, Given, find_images
-from grounded_seg.images.read import only_own_limit, read_image, read_or_skip
-from grounded_seg.pipeline.chain import GroundedSegmenter
-from grounded_seg.pipeline.load import FoundModels, find_models
+from grounded_seg.images.read import only_own_limit
+from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import Image, ImageSkipped, RunReport
-from grounded_seg.runs.counts import Tally
+from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import ImageNames, Manifest, read_manifest
 from grounded_seg.runs.pictures import write_pictures
-from grounded_seg.runs.resume import check_same, tally_of, tell_if_moved
-from grounded_seg.settings import OnError, RunSettings
+from grounded_seg.runs.resume import Earlier, check_same, earlier_run
+from grounded_seg.settings import Drawn, OnError, RunSettings
 
 if TYPE_CHECKING:
     from grounded_seg.weights.fetch import Progress
 
-Outcome: TypeAlias = PromptedResult | ImageSkipped
-
-_N_THREADS = min(8, os.cpu_count() or 1)
-"""That read, and again as many that write. More wouldn't decode any faster, and hold more images."""
-
 
 class Watcher(Protocol):
-    """Is told how a run goes, as it goes; of images on another thread than the caller's."""
+    """Is told how a run proceeds."""
 
-    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
-        """The models are loaded, the first image is next; the journal holds so many of an earlier run.
+    def started(self, n_images: int, counts: Counts) -> None:
+        """The models are loaded, the first image is next.
 
         Args:
             n_images: In all.
-            n_done: Those that stand in the journal, skipped ones too.
-            n_found: Instances on them.
-            n_skipped: Those of them that were skipped.
+            counts: Of those that stand in the journal already.
         """
 
-    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
-        """An image is done or skipped, and `line` stands in the journal."""
+    def finished_image(self, line: JournalLine) -> None:
+        """An image is done or skipped, and its line stands in the journal."""
 
 
 @dataclass(frozen=True)
-class _Read:
-    """An image as far as it could be read."""
+class Job:
+    """What a run is about."""
 
-    file_name: str
-    image: Image | ImageSkipped
-    seconds: float
+    manifest: Manifest
+    names: Sequence[str]
+    """The images, in the order of the journal's lines."""
+    request: Callable[[int], Request]
+    """Gives the request of an image by its index."""
+    line: Callable[[Processed], JournalLine]
+    """Makes an image's line, and its files; it can be pickled."""
+    skips: bool = True
+    """An image that can't be read is skipped."""
 
-
-@dataclass(frozen=True)
-class _Finished:
-    """An image whose pictures are written, ready for the journal."""
-
-    file_name: str
-    outcome: Outcome
-    line: JournalLine
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What the steps of a run share."""
-
-    prompts: PromptSet
-    settings: RunSettings
-    found: FoundImages
-    folder: RunFolder
-    journal: Journal
-    tally: Tally
-    watcher: Watcher
+    @property
+    def settings(self) -> RunSettings:
+        """How it is asked, and where it is written."""
+        return self.manifest.settings
 
 
 def run_images(
@@ -100,14 +78,14 @@ def run_images(
     watcher: Watcher,
     *,
     progress: "Progress | None" = None,
-) -> RunReport:
+) -> Counts:
     """Ask about all images of files, folders and lists, and write what was found into `settings.output`.
 
     Which images go through the models together is fixed by position in the sorted list, and every batch has the same
     shape. So the same list and settings give the same bytes of `annotations.json` and `results.jsonl`, whether the run
-    was cut off and resumed or not. An image that can't be read is skipped, unless it is the only one asked about.
+    was interrupted and resumed or not. An image that can't be read is skipped, unless it is the only one asked about.
     Nothing is written before the first batch has been read and the models are loaded. Whatever ends the run, the lines
-    in the journal are whole by then, and it can be resumed.
+    in the journal are whole by then, and it can be resumed. A finished run that is resumed is left as it is.
 
     Args:
         prompts: What is asked about each image.
@@ -124,31 +102,114 @@ def run_images(
     """
     started = time.perf_counter()
     folder = RunFolder(settings.output)
-    folder.check_free(overwrite=settings.overwrite, resume=settings.resume)
-    with Journal(folder.journal) as journal, only_own_limit():
+    with claimed(folder, settings) as journal:
         found = _find_inputs(paths, settings, folder)
-        # Absolute, so that runs that were started in different folders can be merged.
-        names = ImageNames(found.root.absolute(), len(found.file_names), found.sha256)
-        manifest = Manifest(
-            prompts.class_by_prompt, tuple(map(str, paths)), names, settings, None, images_at_once=settings.batch_size
-        )
-        # A run that was killed before its first line has left nothing to go on with.
-        earlier = read_manifest(folder.manifest) if settings.resume and journal.has_lines else None
-        tally = Tally() if earlier is None else _taken_up(earlier, manifest, found, journal)
-        n_before = tally.n_images
-        run = _Run(prompts, settings, found, folder, journal, tally, watcher)
-        manifest = _ask_about_the_rest(run, manifest, earlier, paths, progress)
-        journal.sync()
-        with tally.timed("write"), as_output_error(folder.annotations):
+        job = _job_of(prompts, paths, found, settings)
+        earlier = earlier_of(job, folder, journal)
+        if earlier is not None and is_complete(earlier, job) and folder.annotations.exists():
+            earlier.counts.add_seconds({"total": time.perf_counter() - started})
+            return earlier.counts
+        manifest, counts = fill(job, folder, journal, earlier, watcher, progress=progress)
+        with counts.timed("write"), as_output_error(folder.annotations):
             write_annotations(read_lines(folder.journal), prompts.classes, folder.annotations, prompts.class_by_prompt)
-        tally.add_seconds({"total": time.perf_counter() - started})
-        report = tally.report()
-        seconds = {stage: round(seconds, 3) for stage, seconds in tally.seconds.items()}
-        manifest = replace(manifest, counts=tally.counts(), seconds=seconds, exit_code=report.exit_code)
-        # That of a run that was finished before tells how long it took.
-        if earlier is None or earlier["exit_code"] is None or tally.n_images > n_before:
+        finish(manifest, counts, folder, started)
+    return counts
+
+
+@contextmanager
+def claimed(folder: RunFolder, settings: RunSettings, *, can_overwrite: bool = True) -> Iterator[Journal]:
+    """Check that the folder may be written, and lock its journal for the block.
+
+    Raises:
+        UsageError: If it is in use.
+        OutputError: If it can't be looked at.
+    """
+    folder.check_free(overwrite=settings.overwrite, resume=settings.resume, can_overwrite=can_overwrite)
+    with Journal(folder.journal) as journal, only_own_limit():
+        yield journal
+
+
+def earlier_of(job: Job, folder: RunFolder, journal: Journal) -> Earlier | None:
+    """Find the run that is to be resumed; None to start afresh, as where it was killed before its first line.
+
+    Raises:
+        UsageError: If it is another run.
+        InputError: If its manifest is missing or damaged.
+    """
+    if not (job.settings.resume and journal.has_lines):
+        return None
+    return earlier_run(read_manifest(folder.manifest), job.manifest, job.names, journal)
+
+
+def is_complete(earlier: Earlier, job: Job) -> bool:
+    """Tell whether a run is finished and was made with the weights that are named now."""
+    return earlier.is_finished(len(job.names)) and earlier.same_models_named(job.manifest)
+
+
+def fill(
+    job: Job,
+    folder: RunFolder,
+    journal: Journal,
+    earlier: Earlier | None,
+    watcher: Watcher,
+    *,
+    progress: "Progress | None" = None,
+) -> tuple[Manifest, Counts]:
+    """Bring the journal to its end; gives the manifest as it has become, and what the run came to.
+
+    Raises:
+        As for `run_images`.
+    """
+    settings, manifest = job.settings, job.manifest
+    counts = Counts() if earlier is None else earlier.counts
+    if earlier is not None:
+        manifest = replace(
+            manifest, models=earlier.manifest["models"], images_at_once=earlier.manifest["images_at_once"]
+        )
+    work = Work(job.line, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips)
+    with open_engine(_requests(job, earlier), work) as engine:
+        # The first batch is read before the models are loaded: a single bad image is told at once.
+        has_any = engine.read_first()
+        if has_any or earlier is None or not earlier.same_models_named(manifest):
+            with counts.timed("load"):
+                models = find_models(settings.models, boxes_only=settings.boxes_only, progress=progress)
+                manifest = replace(manifest, models=models)
+                if earlier is not None:
+                    check_same(earlier.manifest, manifest, folder.root)
+                if has_any:
+                    engine.load(
+                        partial(
+                            load_chain,
+                            models,
+                            settings.detect,
+                            settings.segment,
+                            settings.tiles,
+                            allow_base_mismatch=settings.models.allow_base_mismatch,
+                        )
+                    )
+        if earlier is None:
+            _start_afresh(folder, journal)
+        elif earlier.again:
+            journal.replace_lines(earlier.n_lines)
+        watcher.started(len(job.names), counts)
+        if has_any:
             manifest.write(folder.manifest)
-    return report
+            for outcome in engine.outcomes():
+                manifest = _record(outcome, manifest, folder, journal, counts)
+                watcher.finished_image(outcome.made)
+    journal.sync()
+    return manifest, counts
+
+
+def finish(manifest: Manifest, counts: Counts, folder: RunFolder, started: float) -> None:
+    """Write down what the run came to, and when it was started by `time.perf_counter`.
+
+    Raises:
+        OutputError: If the manifest can't be written.
+    """
+    counts.add_seconds({"total": time.perf_counter() - started})
+    seconds = {stage: round(one, 3) for stage, one in counts.seconds.items()}
+    replace(manifest, counts=counts.as_json(), seconds=seconds, exit_code=counts.exit_code).write(folder.manifest)
 
 
 def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolder) -> FoundImages:
@@ -160,111 +221,62 @@ def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolde
     return replace(found, file_names=file_names)
 
 
-def _taken_up(earlier: Mapping[str, Any], manifest: Manifest, found: FoundImages, journal: Journal) -> Tally:
-    """Check that an earlier run was the same, as far as that is known without the models, and count its lines."""
-    check_same(earlier, manifest, manifest.settings.output)
-    tell_if_moved(earlier, manifest)
-    return tally_of(journal, found)
-
-
-def _ask_about_the_rest(
-    run: _Run,
-    manifest: Manifest,
-    earlier: Mapping[str, Any] | None,
-    paths: Sequence[Given],
-    progress: "Progress | None",
-) -> Manifest:
-    """Bring the journal to its end; gives the manifest as it has become."""
-    settings, n_kept, n_images = run.settings, run.tally.n_images, len(run.found.file_names)
+def _job_of(prompts: PromptSet, paths: Sequence[Given], found: FoundImages, settings: RunSettings) -> Job:
+    # Absolute, so that runs that were started in different folders can be merged.
+    names = ImageNames.of(found.root.absolute(), found.file_names)
+    manifest = Manifest(
+        prompts.class_by_prompt, tuple(map(str, paths)), names, settings, None, images_at_once=settings.batch_size
+    )
     is_alone = len(paths) == 1 and isinstance(paths[0], Path) and not os.path.isdir(paths[0])
-    read = partial(_read, run, skip=settings.on_error is OnError.SKIP and not is_alone)
-    # A batch that was cut off is asked about as a whole: the last bits of its numbers depend on who is in it.
-    start = n_images if n_kept == n_images else n_kept - n_kept % settings.batch_size
-    names = islice(run.found.file_names, start, None)
-    with read_ahead(names, read, n_threads=_N_THREADS, n_ahead=settings.batch_size + _N_THREADS) as images:
-        read_batches = batches(images, settings.batch_size)
-        # The first batch is read before the models are loaded: a single bad image is told at once.
-        first = next(read_batches, None)
-        with run.tally.timed("load"):
-            models = find_models(settings.models, boxes_only=settings.boxes_only, progress=progress)
-            manifest = replace(manifest, models=models)
-            if earlier is not None:
-                check_same(earlier, manifest, run.folder.root)
-                manifest = replace(manifest, images_at_once=earlier["images_at_once"])
-            segmenter = None if first is None else _loaded(settings, models)
-        if earlier is None:
-            _start_afresh(run)
-        run.watcher.started(n_images, n_kept, run.tally.n_instances, run.tally.n_skipped)
-        if segmenter is None or first is None:
-            return manifest
-        manifest.write(run.folder.manifest)
-        asker = BatchAsker(segmenter, run.prompts, manifest.images_at_once)
-        read_batches = chain([first], read_batches)
-        # Held here, these images would stay in memory to the end.
-        del first
-        return _process(read_batches, n_kept - start, asker, run, manifest)
-
-
-def _start_afresh(run: _Run) -> None:
-    """Make the folder and lock its journal, then take out what an earlier run left."""
-    run.folder.make()
-    run.journal.make()
-    run.folder.clear_records(run.journal.empty)
-    run.folder.clear_pictures()
-
-
-def _loaded(settings: RunSettings, models: FoundModels) -> GroundedSegmenter:
-    return GroundedSegmenter.from_settings(
-        settings.models,
-        settings.detect,
-        segment=settings.segment,
-        tiles=settings.tiles,
-        boxes_only=settings.boxes_only,
-        found=models,
+    return Job(
+        manifest,
+        found.file_names,
+        lambda index: Request(index, found.file_names[index], found.path(found.file_names[index]), prompts),
+        partial(_line_with_pictures, folder=RunFolder(settings.output), save=settings.save),
+        skips=settings.on_error is OnError.SKIP and not is_alone,
     )
 
 
-def _process(
-    read_batches: Iterable[Sequence[_Read]], n_kept: int, asker: BatchAsker, run: _Run, manifest: Manifest
+def _requests(job: Job, earlier: Earlier | None) -> Iterator[Request]:
+    """Give the images of all batches in which one is left to do.
+
+    A batch that was cut off is asked about as a whole: the last bits of its numbers depend on who is in it.
+    """
+    n_lines, again = (0, frozenset[int]()) if earlier is None else (earlier.n_lines, earlier.again)
+    size, n_images = job.settings.batch_size, len(job.names)
+    for start in range(0, n_images, size):
+        batch = range(start, min(start + size, n_images))
+        known = [index < n_lines and index not in again for index in batch]
+        if not all(known):
+            yield from (replace(job.request(index), is_known=one) for index, one in zip(batch, known, strict=True))
+
+
+def _start_afresh(folder: RunFolder, journal: Journal) -> None:
+    """Make the folder and lock its journal, then take out what an earlier run left."""
+    folder.make()
+    journal.make()
+    folder.clear_records(journal.empty)
+    folder.clear_pictures()
+
+
+def _record(
+    outcome: Outcome[JournalLine], manifest: Manifest, folder: RunFolder, journal: Journal, counts: Counts
 ) -> Manifest:
-    """Ask about batches and have the outcomes written, all but the first `n_kept`, which are in the journal already."""
-    n_waiting = run.settings.batch_size + _N_THREADS
-    with OrderedWriter(partial(_record, run), n_threads=_N_THREADS, n_waiting=n_waiting) as writer:
-
-        def remember_halving() -> None:
-            # A run that is resumed goes on in the same halves, but not with what was done before.
-            writer.wait()
-            replace(manifest, images_at_once=asker.n_at_once).write(run.folder.manifest)
-
-        for batch in read_batches:
-            outcomes = asker.ask([one.image for one in batch], remember_halving)
-            for one, outcome in islice(zip(batch, outcomes, strict=True), n_kept, None):
-                writer.submit(partial(_write, run, one, outcome))
-            n_kept = 0
-    return replace(manifest, images_at_once=asker.n_at_once)
-
-
-def _read(run: _Run, file_name: str, *, skip: bool) -> _Read:
-    """Read an image; with `skip` off, one that can't be read is raised."""
-    started = time.perf_counter()
-    read = read_or_skip if skip else read_image
-    image = read(run.found.path(file_name), run.settings.max_pixels)
-    return _Read(file_name, image, time.perf_counter() - started)
-
-
-def _write(run: _Run, read: _Read, outcome: Outcome) -> _Finished:
-    """Write an image's pictures, and its journal line so far as that goes without the journal."""
-    started = time.perf_counter()
-    if isinstance(read.image, Image) and isinstance(outcome, PromptedResult):
-        write_pictures(run.folder, read.file_name, read.image, outcome, run.settings.save)
-    line = journal_line(read.file_name, outcome)
-    return _Finished(read.file_name, outcome, line, {"read": read.seconds, "write": time.perf_counter() - started})
-
-
-def _record(run: _Run, finished: _Finished) -> None:
     """Put an image's line into the journal; only from then on it is done."""
-    run.journal.append(finished.line)
-    run.tally.add_line(finished.line)
-    run.tally.add_outcome(finished.outcome)
-    run.tally.add_seconds(finished.seconds)
-    run.watcher.finished_image(finished.file_name, finished.outcome, finished.line)
+    if outcome.n_at_once != manifest.images_at_once:
+        # A resumed run sends as many images at once, but doesn't repeat what was done before.
+        manifest = replace(manifest, images_at_once=outcome.n_at_once)
+        manifest.write(folder.manifest)
+    journal.put(outcome.request.index, outcome.made)
+    counts.add_line(outcome.made)
+    counts.n_empty_masks += outcome.n_empty_masks
+    counts.n_unusable_boxes += outcome.n_unusable_boxes
+    counts.add_seconds(outcome.seconds)
+    return manifest
+
+
+def _line_with_pictures(processed: Processed, *, folder: RunFolder, save: frozenset[Drawn]) -> JournalLine:
+    """Write an image's pictures, and make its line."""
+    if processed.image is not None and isinstance(processed.result, PromptedResult):
+        write_pictures(folder, processed.request.name, processed.image, processed.result, save)
+    return journal_line(processed.request.name, processed.result)

@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from conftest import Paint
-from fakes import ColourDetector
+from fakes import ColourDetector, found_models
 from paths import ROOT
 
 import grounded_seg
@@ -24,7 +24,8 @@ from grounded_seg.cli.exit_codes import CLOSED_OUTPUT, INTERRUPTED, UNEXPECTED
 from grounded_seg.cli.run_display import RunDisplay
 from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.errors import DeviceError, WeightsError
-from grounded_seg.pipeline.chain import GroundedSegmenter
+from grounded_seg.pipeline.chain import Chain
+from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.run import run_images
 from grounded_seg.settings import ModelSettings, RunSettings
 from grounded_seg.weights.sources import LocalSource, ModelSources
@@ -109,7 +110,7 @@ def test_a_terminal_shows_progress_on_stderr_only(
     monkeypatch.setenv("TERM", "xterm")
     with RunDisplay(json_lines=True) as display:
         display.fetching(5_000_000, 10_000_000)
-        display.started(4, 3, 5, 2)
+        display.started(4, Counts(n_done=1, n_skipped=2, n_instances=5))
         display._progress.refresh()
         run_images(prompts_from(["red car"]), [paint("a.png")], RunSettings(Path("out")), display)
     out, err = capsys.readouterr()
@@ -210,11 +211,11 @@ def test_an_expected_error_is_one_line_and_a_code(
 def test_what_the_models_raise_is_one_line_and_a_code(
     monkeypatch: pytest.MonkeyPatch, paint: Paint, raised: BaseException, code: int, says: str, debug: bool
 ) -> None:
-    def fail(*arguments: object, **options: object) -> GroundedSegmenter:
+    def fail(*arguments: object, **options: object) -> Chain:
         raise raised
 
-    monkeypatch.setattr("grounded_seg.runs.run.find_models", lambda *_, **__: None)
-    monkeypatch.setattr(GroundedSegmenter, "from_settings", fail)
+    monkeypatch.setattr("grounded_seg.runs.run.find_models", found_models)
+    monkeypatch.setattr("grounded_seg.runs.run.load_chain", fail)
     result = grounded("run", "red car", paint("a.png"), *(["--debug"] if debug else []))
     assert result.exit_code == code
     assert result.stderr.splitlines()[-1].startswith(says)

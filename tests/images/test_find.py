@@ -173,14 +173,6 @@ def test_a_list_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         find_images([PathList(tmp_path / "empty.txt")])
 
 
-def test_the_hash_tells_lists_apart(tmp_path: Path) -> None:
-    touch(tmp_path / "a.png", tmp_path / "b.png")
-    before = find_images([tmp_path]).sha256
-    assert before == find_images([tmp_path / "a.png", tmp_path / "b.png"]).sha256
-    touch(tmp_path / "c.png")
-    assert before != find_images([tmp_path]).sha256
-
-
 def test_a_name_takes_less_than_two_hundred_bytes(tmp_path: Path) -> None:
     n_names = 20_000
     (tmp_path / "list").write_text(

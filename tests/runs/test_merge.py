@@ -49,7 +49,7 @@ def test_merged_runs_are_one_run_over_all_images(detector: ColourDetector, photo
         run(tmp_path / "2", *(path for path in (photos / "c").iterdir() if path.name != "3.png")),
     ]
     counts = merge_runs(parts, tmp_path / "merged")
-    assert (counts.images, counts.done, counts.skipped, counts.instances) == (16, 15, 1, 30)
+    assert (counts.n_images, counts.n_done, counts.n_skipped, counts.n_instances) == (16, 15, 1, 30)
     for name in ("annotations.json", "results.jsonl"):
         assert (tmp_path / "merged" / name).read_bytes() == (whole / name).read_bytes()
     manifest = json.loads((tmp_path / "merged" / "run.json").read_text())
@@ -132,7 +132,7 @@ def test_a_damaged_journal_is_told_with_its_line(
     assert line.startswith(f"error: {b / 'results.jsonl'}:2: this line is damaged; ")
     # What the line says is of use.
     run_images(CARS, [photos / "b"], RunSettings(b, resume=True), Silent())
-    assert merge_runs([a, b], tmp_path / "ab").images == 10
+    assert merge_runs([a, b], tmp_path / "ab").n_images == 10
 
 
 def test_a_journal_that_cannot_be_read_is_one_line(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_merged_run_that_gets_no_manifest_leaves_nothing(
         with pytest.raises(OutputError, match=r"run\.json can't be written"):
             merge_runs(parts, tmp_path / "ab")
     assert not list((tmp_path / "ab").iterdir())
-    assert merge_runs(parts, tmp_path / "ab").images == 10
+    assert merge_runs(parts, tmp_path / "ab").n_images == 10
 
 
 def test_the_command_says_what_came_of_it(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:
@@ -178,5 +178,5 @@ def test_the_command_says_what_came_of_it(detector: ColourDetector, photos: Path
 
 def test_a_resumed_run_and_a_merged_one_are_told_apart(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:
     merge_runs([run(tmp_path / name, photos / name) for name in "ab"], tmp_path / "ab")
-    with pytest.raises(UsageError, match=r"run\.json"):
+    with pytest.raises(UsageError, match="was merged from several runs and can't be resumed"):
         run_images(CARS, [photos], replace(RunSettings(tmp_path / "ab"), resume=True), Silent())

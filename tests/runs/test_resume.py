@@ -1,6 +1,8 @@
 """Runs that are cut off and gone on with: the same bytes, nothing lost, nothing twice; and what is refused."""
 
+import errno
 import json
+import os
 import random
 import resource
 import signal
@@ -13,18 +15,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 from conftest import Paint
-from fakes import ColourDetector, Silent
+from fakes import ColourDetector, FakeVersions, Silent, found_models
 from paths import TESTS
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet, prompts_from
 from grounded_seg.errors import DeviceMemoryError, ImageError, InputError, OutputError, UsageError
-from grounded_seg.records import Detection, Image, RunReport
-from grounded_seg.runs import run as batch
-from grounded_seg.runs.run import Outcome, run_images
-from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings, TileSettings
+from grounded_seg.records import Detection, Image
+from grounded_seg.runs import run as runs
+from grounded_seg.runs.counts import Counts
+from grounded_seg.runs.journal import read_lines
+from grounded_seg.runs.run import run_images
+from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, Precision, RunSettings, TileSettings
 
 RED = prompts_from(["red car"])
 N_IMAGES = 12
@@ -39,7 +45,7 @@ class Stopper(Silent):
         self.n_left = n_images
         self.error = error
 
-    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+    def finished_image(self, line: JournalLine) -> None:
         self.n_left -= 1
         if self.n_left == 0:
             raise self.error
@@ -52,10 +58,10 @@ class Filler(Silent):
         self.limit_bytes = limit_bytes
         self.n_left = n_images
 
-    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
+    def started(self, n_images: int, counts: Counts) -> None:
         self.fill()
 
-    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+    def finished_image(self, line: JournalLine) -> None:
         self.n_left -= 1
         self.fill()
 
@@ -89,7 +95,7 @@ def whole(detector: ColourDetector, photos: Path, settings: RunSettings, tmp_pat
 
 def run(
     photos: Path, settings: RunSettings, watcher: Silent | None = None, prompts: PromptSet = RED, **changes: Any
-) -> RunReport:
+) -> Counts:
     return run_images(prompts, [photos], replace(settings, **changes), watcher or Silent())
 
 
@@ -173,11 +179,11 @@ def test_a_finished_run_is_left_as_it_is_without_loading_a_model(
 ) -> None:
     first = run(photos, settings)
     before, manifest = results_of(settings.output), (settings.output / "run.json").read_bytes()
-    monkeypatch.setattr(batch.GroundedSegmenter, "from_settings", None)
+    monkeypatch.setattr(runs, "find_models", None)
     again = run(photos, settings, resume=True)
     assert results_of(settings.output) == before
     assert (settings.output / "run.json").read_bytes() == manifest
-    assert replace(again, seconds=0) == replace(first, seconds=0)
+    assert replace(again, seconds={}, is_resumed=False) == replace(first, seconds={})
     assert again.exit_code == 1  # one image was skipped
 
 
@@ -332,7 +338,7 @@ def test_images_in_another_place_are_told(
     photos.rename(tmp_path / "moved")
     run(tmp_path / "moved", settings, resume=True)
     [record] = caplog.records
-    assert f"begun with the images in {photos} and goes on with those in {tmp_path / 'moved'}" in record.getMessage()
+    assert f"begun with the images in {photos} and is resumed with those in {tmp_path / 'moved'}" in record.getMessage()
     assert results_of(settings.output) == whole
     assert json.loads((settings.output / "run.json").read_text())["images"]["root"] == str(tmp_path / "moved")
 
@@ -503,3 +509,151 @@ def test_a_signal_ends_the_run_in_order(
     monkeypatch.setenv("SECONDS_PER_BATCH", "0")
     assert subprocess.run([*command, "--resume"], capture_output=True, check=False).returncode == 1
     assert results_of(settings.output) == whole
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        (ModelSettings(detector="another"), "models detector sha256 was"),
+        (ModelSettings(adapter="another"), "models adapter"),
+        (ModelSettings(segmenter="another"), "models segmenter sha256 was"),
+        (ModelSettings(dtype=Precision.BFLOAT16), 'models dtype was "float32" and is "bfloat16"'),
+        (ModelSettings(device="cuda:0"), 'models device was "cpu" and is "cuda:0"'),
+    ],
+)
+@pytest.mark.parametrize("n_done", [6, N_LINES])
+def test_other_models_are_refused(
+    detector: ColourDetector, photos: Path, settings: RunSettings, models: ModelSettings, says: str, n_done: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(n_done, KeyboardInterrupt()))
+    if n_done == N_LINES:
+        run(photos, settings, resume=True)
+    before = results_of(settings.output)
+    with pytest.raises(UsageError) as raised:
+        run(photos, settings, resume=True, models=models)
+    assert says in str(raised.value)
+    assert results_of(settings.output) == before
+
+
+@pytest.mark.parametrize("changes", [{"threads": 2}, {"versions": FakeVersions("3")}])
+def test_other_threads_and_software_are_refused(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(6, KeyboardInterrupt()))
+    monkeypatch.setattr(runs, "find_models", lambda *models, **rest: replace(found_models(*models, **rest), **changes))
+    [name] = changes
+    with pytest.raises(UsageError, match=f"models {name}"):
+        run(photos, settings, resume=True)
+
+
+def test_a_finished_run_is_neither_located_nor_written_anew(
+    detector: ColourDetector, photos: Path, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos, settings)
+    before = {path.name: path.stat().st_mtime_ns for path in settings.output.iterdir()}
+    monkeypatch.setattr(runs, "find_models", None)
+    monkeypatch.setattr(runs, "write_annotations", None)
+    run(photos, settings, resume=True)
+    assert {path.name: path.stat().st_mtime_ns for path in settings.output.iterdir()} == before
+
+
+@pytest.fixture
+def lost(photos: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of images whose share is gone, as long as they are in this set."""
+    names: set[str] = set()
+    real = PIL.Image.open
+
+    def open_image(path: Path, *arguments: Any, **options: Any) -> PIL.Image.Image:
+        if path.name in names:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(PIL.Image, "open", open_image)
+    return names
+
+
+@pytest.mark.parametrize("n_done", [7, 10, N_LINES])
+def test_images_out_of_reach_are_asked_again(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    lost: set[str],
+    n_done: int,
+) -> None:
+    lost |= {"01.png", "04.png", "06.png"}
+    if n_done < N_LINES:
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, settings, Stopper(n_done, KeyboardInterrupt()))
+    else:
+        assert run(photos, settings).exit_code == 1
+    skipped = [line for line in read_lines(settings.output / "results.jsonl") if line["status"] == "skipped"]
+    assert [(line["file_name"], line["error"]) for line in skipped][:2] == [
+        ("01.png", "ImageAccessError"), ("04.png", "ImageAccessError"),
+    ]  # fmt: skip
+    assert "Input/output error" in str(skipped[0]["reason"])
+    before = (settings.output / "results.jsonl").read_bytes()
+    # While it is being done again, the old journal stays.
+    lost.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(1, KeyboardInterrupt()), resume=True)
+    assert (settings.output / "results.jsonl").read_bytes() == before
+    detector.batch_sizes.clear()
+    report = run(photos, settings, resume=True)
+    assert results_of(settings.output) == whole
+    assert (report.n_done, report.n_skipped, report.n_instances) == (N_IMAGES, 1, N_IMAGES)
+    # Each in its old batch, and no other batch.
+    assert detector.batch_sizes == [4] * (2 if n_done == N_LINES else 4)
+
+
+def test_an_image_that_stays_out_of_reach_stays_skipped(
+    detector: ColourDetector, photos: Path, settings: RunSettings, lost: set[str]
+) -> None:
+    lost.add("07.png")
+    run(photos, settings)
+    before = results_of(settings.output)
+    report = run(photos, settings, resume=True)
+    assert (report.exit_code, report.n_skipped) == (1, 2)
+    assert results_of(settings.output) == before
+
+
+def test_a_truncated_image_is_damaged_for_good(detector: ColourDetector, photos: Path, settings: RunSettings) -> None:
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8))
+    image.save(photos / "03.jpg")
+    (photos / "03.jpg").write_bytes((photos / "03.jpg").read_bytes()[:-900])
+    run(photos, settings)
+    detector.batch_sizes.clear()
+    run(photos, settings, resume=True)
+    assert detector.batch_sizes == []
+    [line] = [one for one in read_lines(settings.output / "results.jsonl") if one["file_name"] == "03.jpg"]
+    assert line["error"] == "ImageError"
+
+
+def test_a_run_with_too_many_open_files_can_be_resumed(
+    detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes]
+) -> None:
+    class Full(Silent):
+        """After the first image, leaves the process no file but those that are open."""
+
+        def finished_image(self, line: JournalLine) -> None:
+            next_file = os.dup(0)
+            os.close(next_file)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (next_file, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        with pytest.raises(OutputError):
+            run(photos, settings, Full(), save=frozenset())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    errors = [line["error"] for line in read_lines(settings.output / "results.jsonl")]
+    assert "ImageAccessError" in errors
+    run(photos, settings, resume=True, save=frozenset())
+    names = ("annotations.json", "results.jsonl")
+    assert {name: results_of(settings.output)[name] for name in names} == {name: whole[name] for name in names}

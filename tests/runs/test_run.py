@@ -14,10 +14,10 @@ from fakes import ColourDetector
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet, prompts_from
 from grounded_seg.errors import ImageError, InputError, OutputError, UsageError
-from grounded_seg.records import ImageSkipped, RunReport
+from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import read_lines
 from grounded_seg.runs.pictures import crop
-from grounded_seg.runs.run import Outcome, run_images
+from grounded_seg.runs.run import run_images
 from grounded_seg.settings import Drawn, OnError, RunSettings
 
 RED = prompts_from(["red car"])
@@ -32,13 +32,13 @@ class Log:
         self.lines: list[JournalLine] = []
         self.skipped: list[str] = []
 
-    def started(self, n_images: int, n_done: int, n_found: int, n_skipped: int) -> None:
-        self.n_images, self.n_done = n_images, n_done
+    def started(self, n_images: int, counts: Counts) -> None:
+        self.n_images, self.n_done = n_images, counts.n_images
 
-    def finished_image(self, file_name: str, outcome: Outcome, line: JournalLine) -> None:
+    def finished_image(self, line: JournalLine) -> None:
         self.lines.append(line)
-        if isinstance(outcome, ImageSkipped):
-            self.skipped.append(file_name)
+        if line["status"] == "skipped":
+            self.skipped.append(line["file_name"])
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def photos(paint: Paint) -> Path:
     return folder
 
 
-def run(prompts: PromptSet, path: Path, settings: RunSettings, **changes: Any) -> RunReport:
+def run(prompts: PromptSet, path: Path, settings: RunSettings, **changes: Any) -> Counts:
     return run_images(prompts, [path], replace(settings, **changes), Log())
 
 
@@ -256,7 +256,8 @@ def test_the_manifest_tells_what_was_done(detector: ColourDetector, photos: Path
     assert manifest["counts"] == counts
     assert set(manifest["seconds"]) == {"load", "read", "detect", "segment", "write", "total"}
     assert manifest["exit_code"] == 1
-    assert manifest["models"] is None
+    assert manifest["models"]["detector"]["name"] == "base-ft"
+    assert (manifest["models"]["device"], manifest["models"]["dtype"]) == ("cpu", "float32")
 
 
 def test_several_paths_are_named_from_their_common_parent(

@@ -11,7 +11,7 @@ from grounded_seg.cli.commands.run import DEMO_NOTE
 from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import detector_options, settings_from
 from grounded_seg.errors import OutputError, UsageError
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
+from grounded_seg.settings import DetectSettings, ModelSettings
 
 if TYPE_CHECKING:
     from grounded_seg.records import Answer
@@ -79,7 +79,7 @@ def ask(
     from grounded_seg.detect.questions import question_about
     from grounded_seg.detect.tasks import find_task
     from grounded_seg.images.read import read_image
-    from grounded_seg.pipeline.load import find_models, load_models
+    from grounded_seg.pipeline.load import find_models, load_found_detector
     from grounded_seg.weights.sources import resolve
 
     asked = text[0].strip() if text else ""
@@ -93,7 +93,7 @@ def ask(
     if resolve(models, boxes_only=True).is_demo:
         note(DEMO_NOTE)
     weights = find_models(models, boxes_only=True)
-    detector, _ = load_models(weights, detect, SegmentSettings(), allow_base_mismatch=models.allow_base_mismatch)
+    detector = load_found_detector(weights, detect, allow_base_mismatch=models.allow_base_mismatch)
     from grounded_seg.detect.ask import ask as ask_model
 
     answer = ask_model(detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=max_new_tokens)

@@ -18,10 +18,9 @@ from grounded_seg.cli.options import (
     tiles_from,
 )
 from grounded_seg.errors import InterruptionError, OutputError, UsageError
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings, SegmentSettings
 
 if TYPE_CHECKING:
-    from grounded_seg.evaluation.answer_file import AskSettings
     from grounded_seg.evaluation.evaluate import Evaluation
 
 
@@ -107,7 +106,9 @@ def evaluate(
         check_can_plot()
     settings = EvaluationSettings(
         ground_truth=ground_truth,
-        source=_ask_settings(images, options) if predictions is None else _only_scored(predictions, options),
+        source=_run_settings(options) if predictions is None else _only_scored(predictions, options),
+        images=images,
+        output=options["output"],
         score_threshold=settings_from(DetectSettings, options).score_threshold,
         prompts=options["prompts"],
         n_absent=options["absent"],
@@ -140,29 +141,20 @@ def _only_scored(predictions: Path, options: dict[str, Any]) -> Path:
     return predictions
 
 
-def _ask_settings(images: Path | None, options: dict[str, Any]) -> "AskSettings":
-    """Build the settings of asking the models.
-
-    Raises:
-        UsageError: If there are no images to ask about, or values don't go together.
-    """
-    from grounded_seg.evaluation.answer_file import AskSettings
+def _run_settings(options: dict[str, Any]) -> RunSettings:
+    """Build the settings of asking the models."""
     from grounded_seg.weights.sources import resolve
 
-    if images is None:
-        raise UsageError("name the data set's images with --images, or predictions to score with --predictions")
     models = settings_from(ModelSettings, options)
     if resolve(models, boxes_only=options["boxes_only"]).is_demo:
         note(DEMO_NOTE)
-    return AskSettings(
-        images=images,
+    return RunSettings(
         models=models,
         detect=settings_from(DetectSettings, options),
         segment=settings_from(SegmentSettings, options),
         tiles=tiles_from(options),
         boxes_only=options["boxes_only"],
         batch_size=options["batch_size"],
-        output=options["output"],
         resume=options["resume"],
     )
 

@@ -24,6 +24,6 @@ def merge_runs(runs: tuple[Path, ...], output: Path, debug: bool) -> int:
     from grounded_seg.runs.merge import merge_runs as merge
 
     counts = merge(runs, output)
-    skipped = f", {counts.skipped} skipped" if counts.skipped else ""
-    click.echo(f"{counts.instances} instances in {counts.done} images{skipped}: {output}")
+    skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
+    click.echo(f"{counts.n_instances} instances in {counts.n_done} images{skipped}: {output}")
     return 0

@@ -10,12 +10,11 @@ from typing import Any
 from grounded_seg.coco.dataset_reader import read_data_set
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.errors import InputError
-from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
 from grounded_seg.evaluation.evaluate import evaluate as measure
 from grounded_seg.files import as_output_error
 from grounded_seg.geometry.masks import coco_from_run_length
-from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings
 from grounded_seg.train.data.records import BoxExample
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.settings import Method, TrainSettings
@@ -46,9 +45,10 @@ def pair_on(file: Path, images: Path, settings: TrainSettings, progress: Progres
 
 
 def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool, progress: Progress) -> Evaluation:
-    source = AskSettings(images=images, models=models, boxes_only=boxes_only)
+    source = RunSettings(models=models, boxes_only=boxes_only)
     threshold = DetectSettings().score_threshold
-    return measure(EvaluationSettings(file, source, score_threshold=threshold, boxes_only=boxes_only), progress)
+    asked = EvaluationSettings(file, source, score_threshold=threshold, images=images, boxes_only=boxes_only)
+    return measure(asked, progress)
 
 
 def check_measurable(file: Path) -> None:

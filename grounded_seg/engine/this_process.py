@@ -1,0 +1,95 @@
+"""The executor that is this process: the models on the calling thread, reading ahead and writing behind on others."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain as chained
+from types import TracebackType
+from typing import Generic, Self
+
+from grounded_seg.engine.batches import BatchProcessor, batches, read_request
+from grounded_seg.engine.read_ahead import read_ahead
+from grounded_seg.engine.request import Made, Outcome, Processed, Request, Work
+from grounded_seg.pipeline.chain import Chain
+from grounded_seg.pipeline.result import PromptedResult
+
+N_THREADS = min(8, os.cpu_count() or 1)
+"""That read, and again as many that write. More wouldn't decode any faster, and hold more images."""
+
+
+class ThisProcess(Generic[Made]):
+    """Works through requests in this process; see `engine.Executor`."""
+
+    def __init__(self, requests: Iterable[Request], work: Work[Made]) -> None:
+        """Put requests and work together; nothing starts yet."""
+        self._requests = requests
+        self._work = work
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        n_ahead = self._work.batch_size + N_THREADS
+        read = partial(read_request, max_pixels=self._work.max_pixels, skips=self._work.skips)
+        images = self._stack.enter_context(read_ahead(self._requests, read, n_threads=N_THREADS, n_ahead=n_ahead))
+        self._batches = batches(images, self._work.batch_size)
+        self._writers = self._stack.enter_context(ThreadPoolExecutor(N_THREADS, thread_name_prefix="writer"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def read_first(self) -> bool:
+        """Read the first batch; see `engine.Executor`."""
+        first = next(self._batches, None)
+        if first is not None:
+            self._batches = chained([first], self._batches)
+        return first is not None
+
+    def load(self, load: Callable[[], Chain]) -> None:
+        """Load the models; see `engine.Executor`."""
+        self._processor = BatchProcessor(load(), self._work.n_at_once or self._work.batch_size)
+
+    def outcomes(self) -> Iterator[Outcome[Made]]:
+        """Give the outcomes in the order of the requests; see `engine.Executor`."""
+        under_way: deque[Future[Outcome[Made]]] = deque()
+        # Handed over, so that a batch's images don't stay in memory to the end.
+        all_batches, self._batches = self._batches, iter(())
+        while True:
+            try:
+                batch = next(all_batches, None)
+                processed = [] if batch is None else self._processor.process(batch)
+            except BaseException:
+                # What is done already is told first, so that it doesn't have to be done again.
+                yield from _taken(under_way, n_left=0)
+                raise
+            if batch is None:
+                break
+            n_at_once = self._processor.n_at_once
+            wanted = (one for one in processed if not one.request.is_known)
+            under_way.extend(self._writers.submit(_finished, one, self._work, n_at_once) for one in wanted)
+            del batch, processed
+            yield from _taken(under_way, n_left=self._work.batch_size + N_THREADS)
+        yield from _taken(under_way, n_left=0)
+
+
+def _taken(under_way: "deque[Future[Outcome[Made]]]", n_left: int) -> Iterator[Outcome[Made]]:
+    """Take the outcomes that are done, and wait for more where too many are under way: what bounds the memory."""
+    while under_way and (len(under_way) > n_left or under_way[0].done()):
+        yield under_way.popleft().result()
+
+
+def _finished(processed: Processed, work: Work[Made], n_at_once: int) -> Outcome[Made]:
+    """Have the per-image function do its part."""
+    started = time.perf_counter()
+    made = work.per_image(processed)
+    seconds = {**processed.seconds, "write": time.perf_counter() - started}
+    result = processed.result
+    n_empty, n_unusable = (
+        (result.n_empty_masks, result.n_unusable_boxes) if isinstance(result, PromptedResult) else (0, 0)
+    )
+    return Outcome(processed.request, made, n_empty, n_unusable, seconds, n_at_once)
