@@ -24,7 +24,7 @@ from grounded_seg.segment.resize import resized_pixels, resized_size
 from grounded_seg.segment.sam.attention import grid_attention, relative_positions
 from grounded_seg.segment.upsampling import Axis, axis_straight, axis_through_square
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES, weight_files
-from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
+from grounded_seg.weights.strict_loading import first_line, load_strictly, quiet_transformers
 
 _VALUES_AT_A_TIME = 30
 """Values per patch and channel that a box takes in transformers' decoders, which copy the embedding for each box."""
@@ -158,20 +158,12 @@ def load_transformers_network(
     family = FAMILIES[model_type]
     try:
         with quiet_transformers():
-            # Given a folder, transformers would also load an adapter that lies in it, unasked and unchecked.
-            model, report = family.model.from_pretrained(
-                None,
-                config=family.model.config_class.from_pretrained(folder, local_files_only=True),
-                state_dict=_read_tensors(folder),
-                dtype=torch.float32,
-                # Reported with the missing ones instead of as a page of text.
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-            processor = _load_processor(folder, family, int(model.config.prompt_encoder_config.image_size))
+            config = family.model.config_class.from_pretrained(folder, local_files_only=True)
+            processor = _load_processor(folder, family, int(config.prompt_encoder_config.image_size))
+        tensors = _read_tensors(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
-    check_report(folder, family.name, report)
+    model = load_strictly(family.model, folder, family.name, config=config, tensors=tensors, dtype=torch.float32)
     return TransformersNetwork(family, model, processor, device, dtype, compiled=compiled)
 
 

@@ -1,10 +1,11 @@
-"""Load a Florence-2 folder, strictly: every tensor has to be there, none may be left over, no code is run."""
+"""A Florence-2 folder loaded strictly: every tensor is required, none may be left over, no code is run."""
 
 import json
 import logging
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
@@ -21,7 +22,7 @@ from grounded_seg.detect.model.pixels import load_pixel_settings
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_vocabulary
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
-from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
+from grounded_seg.weights.strict_loading import first_line, load_strictly
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,62 +30,72 @@ Attention = Literal["sdpa", "eager"]
 """transformers' implementation of it; eager is the reference, and faster for training on a CPU."""
 
 
-def load_florence(folder: Path, *, attention: Attention = "sdpa") -> FlorenceModel:
-    """Load a Florence-2 in float32 on the CPU.
+@dataclass(frozen=True)
+class Quantized:
+    """How weights are quantized while they are loaded."""
+
+    config: Any
+    """transformers' own, such as a `BitsAndBytesConfig`."""
+    device: torch.device
+    """The card that they are quantized on."""
+
+
+def load_florence(folder: Path, *, attention: Attention = "sdpa", quantized: Quantized | None = None) -> FlorenceModel:
+    """A Florence-2 in float32 on the CPU, or quantized on a card.
 
     Of a native folder, as transformers' `save_pretrained` writes it, this reads `config.json`, `model.safetensors` or
     the files that its index names, `tokenizer.json`, and where they are there `generation_config.json` and the image
     configuration. A folder of the first implementation (`microsoft/Florence-2-*`) is rewritten on the way, see
-    `older_layout`. Nothing else in the folder is looked at.
+    `first_layout`. Nothing else in the folder is looked at.
 
     Args:
         folder: In either layout.
         attention: How attention is computed.
+        quantized: How the weights are quantized, where they are.
 
     Raises:
         WeightsError: If a file is missing or damaged, the folder holds another model, or its tensors aren't exactly
             those that its configuration asks for.
+        torch.OutOfMemoryError: If a quantized model doesn't fit on its card.
     """
     is_older = has_older_layout(folder)
     vocabulary = load_vocabulary(folder, add_missing=is_older)
-    network = load_network(folder, dtype=torch.float32, attention=attention)
+    dtype = torch.float32 if quantized is None else None
+    network = load_network(folder, dtype=dtype, attention=attention, quantized=quantized)
     _check_fits(folder, network, vocabulary)
     return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
 
 
 def load_network(
-    folder: Path, *, dtype: torch.dtype | None = None, attention: Attention = "sdpa"
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    attention: Attention = "sdpa",
+    quantized: Quantized | None = None,
 ) -> Florence2ForConditionalGeneration:
-    """Load only the network of a folder, in either layout, with its own rules of generation.
+    """Only the network of a folder, in either layout, with its own rules of generation.
 
     Args:
-        folder: As for `load_florence`.
-        dtype: Number format of the weights; None for the file's own.
+        folder: As for `load_florence`, as are the errors.
+        dtype: Of the weights; None for the file's own.
         attention: How attention is computed.
-
-    Raises:
-        WeightsError: As `load_florence` does.
+        quantized: How the weights are quantized, where they are.
     """
     stored = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
-    # Without a wish, the widest of the file's formats, so that no tensor loses bits.
-    formats = {tensor.dtype for tensor in stored.tensors.values()} or {torch.float32}
-    dtype = dtype or reduce(torch.promote_types, formats)
-    try:
-        with quiet_transformers():
-            # Given a folder, transformers would also load an adapter that lies in it, unasked and unchecked.
-            network, report = Florence2ForConditionalGeneration.from_pretrained(
-                None,
-                config=stored.config,
-                state_dict=stored.tensors,
-                dtype=dtype,
-                attn_implementation=attention,
-                # Reported with the missing ones instead of as a page of text.
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{folder} can't be loaded as Florence-2 ({first_line(error)})") from error
-    check_report(folder, "Florence-2", report)
+    if dtype is None:
+        # The widest of the file's dtypes, so that no tensor loses bits.
+        dtype = reduce(torch.promote_types, {tensor.dtype for tensor in stored.tensors.values()} or {torch.float32})
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if quantized is not None:
+        options |= {"quantization_config": quantized.config, "device_map": {"": quantized.device}}
+    network = load_strictly(
+        Florence2ForConditionalGeneration,
+        folder,
+        "Florence-2",
+        config=stored.config,
+        tensors=stored.tensors,
+        **options,
+    )
     network.generation_config, is_given = older_generation(folder)
     if not is_given:
         _LOG.warning("%s has no generation_config.json: taking Florence-2's rules of generation.", folder)
