@@ -4,7 +4,7 @@ from grounded_seg.detect.answer.parse import parse_answer
 from grounded_seg.detect.model.florence import MAX_NEW_TOKENS, FlorenceModel
 from grounded_seg.detect.questions import question_about
 from grounded_seg.detect.tasks import Task
-from grounded_seg.device.choose import out_of_memory_as_device_error
+from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.records import Answer, Image
 
 

@@ -16,8 +16,8 @@ from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.named_adapters import named_adapters
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
 from grounded_seg.detect.tasks import TASKS, Task
-from grounded_seg.device.choose import out_of_memory_as_device_error
 from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
 from grounded_seg.records import Detection, Image, ImageSize
 from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope

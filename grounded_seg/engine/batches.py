@@ -84,7 +84,7 @@ class BatchAsker:
                 raise
             self.n_at_once //= 2
         # This imports torch, which takes seconds; models that run out of memory have done so already.
-        from grounded_seg.device.choose import free_memory
+        from grounded_seg.device.memory import free_memory
 
         # Only here, outside of the handler, are the failed attempt's tensors gone.
         free_memory()

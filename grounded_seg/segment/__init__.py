@@ -33,7 +33,7 @@ def load_segmenter(
         DeviceError: If the device has no room for them.
     """
     # These import torch, which takes seconds: not before a model is really wanted.
-    from grounded_seg.device.choose import out_of_memory_as_device_error
+    from grounded_seg.device.memory import out_of_memory_as_device_error
     from grounded_seg.segment.load import load_network
     from grounded_seg.segment.segmenter import SamSegmenter
 

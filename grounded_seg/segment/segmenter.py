@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from grounded_seg.device.choose import out_of_memory_as_device_error
-from grounded_seg.device.memory import in_chunks
+from grounded_seg.device.memory import in_chunks, out_of_memory_as_device_error
 from grounded_seg.geometry.masks import run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
 from grounded_seg.segment.duplicates import without_duplicates

@@ -47,7 +47,7 @@ def test_a_batch_that_is_too_much_goes_through_in_halves(
     room: int, sizes: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real one belongs to torch, which takes seconds to load.
-    monkeypatch.setitem(sys.modules, "grounded_seg.device.choose", SimpleNamespace(free_memory=lambda: None))
+    monkeypatch.setitem(sys.modules, "grounded_seg.device.memory", SimpleNamespace(free_memory=lambda: None))
     detector, halvings = SmallDetector(room), []
     asker = BatchAsker(GroundedSegmenter(detector, InnerSegmenter()), RED, 6)
     outcomes = asker.ask(batch(6), lambda: halvings.append(asker.n_at_once))
@@ -71,7 +71,7 @@ def test_what_is_too_much_for_the_segmenter_is_remembered_as_well(monkeypatch: p
                 raise DeviceMemoryError("no room to segment")
             return super().segment(images, detections)
 
-    monkeypatch.setitem(sys.modules, "grounded_seg.device.choose", SimpleNamespace(free_memory=lambda: None))
+    monkeypatch.setitem(sys.modules, "grounded_seg.device.memory", SimpleNamespace(free_memory=lambda: None))
     detector, halvings = SmallDetector(8), []
     asker = BatchAsker(GroundedSegmenter(detector, SmallSegmenter()), RED, 8)
     for _ in range(2):

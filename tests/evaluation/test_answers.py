@@ -128,7 +128,7 @@ def test_too_little_memory_halves_the_batches_of_both_stages(
         return segment(self, images, detections)
 
     # The real one belongs to torch, which takes seconds to load.
-    monkeypatch.setitem(sys.modules, "grounded_seg.device.choose", SimpleNamespace(free_memory=lambda: None))
+    monkeypatch.setitem(sys.modules, "grounded_seg.device.memory", SimpleNamespace(free_memory=lambda: None))
     monkeypatch.setattr(ColourDetector, "detect", small_detector)
     monkeypatch.setattr(InnerSegmenter, "segment", small_segmenter)
     detector.batch_sizes.clear()
