@@ -11,11 +11,11 @@ import torch
 from grounded_seg.detect.answer.box_scores import ScoreRule, shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
 from grounded_seg.detect.model.adapters import merge_adapter
-from grounded_seg.detect.model.florence import MAX_NEW_TOKENS, FlorenceModel, GeneratedAnswer
+from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.named_adapters import named_adapters
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
-from grounded_seg.detect.tasks import TASKS, Task
+from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS, Task
 from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group

@@ -11,6 +11,9 @@ from types import MappingProxyType
 
 from grounded_seg.errors import UsageError
 
+MAX_NEW_TOKENS = 1024
+"""Longest answer, as on Florence-2's model card."""
+
 
 class TaskInput(StrEnum):
     """What a task needs beside the image."""

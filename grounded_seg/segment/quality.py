@@ -1,10 +1,13 @@
-"""What is done to a single mask before it is kept: clean it, and see whether it stays in its box."""
+"""The quality of masks: cleaned, measured against their box, and freed of duplicates."""
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.records import BoxXyxy
+from grounded_seg.geometry.masks import masks_kept_by_group
+from grounded_seg.records import BoxXyxy, Instance
 from grounded_seg.segment.upsampling import Region
 
 
@@ -37,3 +40,24 @@ def share_outside(region: Region, box_xyxy: BoxXyxy) -> float:
     left, top = max(0, int(np.floor(x0)) - region.left), max(0, int(np.floor(y0)) - region.top)
     right, bottom = max(0, int(np.ceil(x1)) - region.left), max(0, int(np.ceil(y1)) - region.top)
     return 1 - np.count_nonzero(region.mask[top:bottom, left:right]) / np.count_nonzero(region.mask)
+
+
+def without_duplicates(
+    instances: Sequence[Instance], iou_threshold: float, containment_threshold: float
+) -> tuple[Instance, ...]:
+    """The instances whose mask doesn't repeat that of a higher-scored one of the same prompt; the order stays.
+
+    Args:
+        instances: All of one image; one without a mask is dropped.
+        iou_threshold: In [0, 1]; see `masks_kept_by_group`.
+        containment_threshold: Likewise.
+    """
+    masked = [(one, one.mask) for one in instances if one.mask is not None]
+    kept = masks_kept_by_group(
+        [mask for _, mask in masked],
+        [one.detection.score for one, _ in masked],
+        [one.detection.prompt for one, _ in masked],
+        iou_threshold,
+        containment_threshold,
+    )
+    return tuple(masked[index][0] for index in sorted(kept))

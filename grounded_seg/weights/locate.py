@@ -12,8 +12,14 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.fetch import Progress, cache_folder, fetch
-from grounded_seg.weights.files import ADAPTER_FILE, NATIVE_WEIGHT_FILES, PICKLE_FILE, weight_files
-from grounded_seg.weights.hashes import ANY_WEIGHTS, sha256_of_weights
+from grounded_seg.weights.files import (
+    ADAPTER_FILE,
+    ANY_WEIGHTS,
+    NATIVE_WEIGHT_FILES,
+    PICKLE_FILE,
+    sha256_of_weights,
+    weight_files,
+)
 from grounded_seg.weights.presets import preset_table
 from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
 
@@ -34,7 +40,7 @@ class LocatedWeights:
     revision: str | None
     """Commit on the hub, where they come from there."""
     sha256: str
-    """Of the weights alone, see `hashes.sha256_of_weights`."""
+    """Of the weights alone, see `files.sha256_of_weights`."""
 
 
 def locate(

@@ -11,8 +11,7 @@ from paths import DEMO
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.settings import ModelSettings
-from grounded_seg.weights.files import ADAPTER_FILE, NATIVE_WEIGHT_FILES, WEIGHT_FILES, weight_files
-from grounded_seg.weights.hashes import sha256_of_weights
+from grounded_seg.weights.files import ADAPTER_FILE, NATIVE_WEIGHT_FILES, WEIGHT_FILES, sha256_of_weights, weight_files
 from grounded_seg.weights.locate import is_on_disk, locate
 from grounded_seg.weights.sources import HubSource, LocalSource, resolve
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from grounded_seg.detect.answer.fillers import GROUNDING_FILLERS
 from grounded_seg.detect.answer.pieces import OPEN_POLYGON, TEXT, Piece
 from grounded_seg.detect.tasks import TaskOutput
 
@@ -21,6 +20,18 @@ _OUTLINES = re.compile("([lspq]{4,})")
 _ONE_OUTLINE = re.compile("p([^q]*)q")
 _RING = re.compile("(l+)(?:s|$)")
 _LABELLED_QUAD = re.compile("t[^tl]*(l{8})")
+
+_FILLERS = """
+a, a group, a set, all, an, another, any, anybody, anyone, anything, each, each other, everybody, everyone, everything,
+few, he, her, hers, herself, him, himself, his, I, image, images, it, its, itself, lots, many, me, mine, myself, nobody,
+none, one, one another, oneself, other objects, our, ours, ourselves, several, she, some, somebody, someone, something,
+that, the, the image, their, theirs, them, themselves, these, they, this, those, us, we, what, which, who, whom, whose,
+you, your, yours, yourself, yourselves
+"""
+
+GROUNDING_FILLERS = frozenset(phrase.strip() for phrase in _FILLERS.replace("\n", " ").split(","))
+"""Pronouns and fillers, which name nothing to look for: phrase grounding drops boxes with exactly such a label, so "I"
+and not "It". They are the `banned_grounding_tokens` of Florence-2's processor configuration (MIT)."""
 
 
 class ShapeKind(StrEnum):

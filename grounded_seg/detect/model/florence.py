@@ -17,11 +17,9 @@ from grounded_seg.detect.answer.box_scores import TokenEvidence
 from grounded_seg.detect.model.named_adapters import NamedAdapters
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
+from grounded_seg.detect.tasks import MAX_NEW_TOKENS
 from grounded_seg.errors import UsageError
 from grounded_seg.records import Image
-
-MAX_NEW_TOKENS = 1024
-"""Longest answer, as on Florence-2's model card."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class AdapterBase:
     revision: str | None
     """Commit on the hub, where it came from there."""
     sha256: str
-    """Of the weights, see `weights.hashes.sha256_of_weights`: what decides."""
+    """Of the weights, see `weights.files.sha256_of_weights`: what decides."""
 
 
 def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, Any] | None = None) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import BartTokenizer, CLIPImageProcessor, Florence2ForConditionalGeneration, Florence2Processor
 
-from grounded_seg.detect.answer.fillers import GROUNDING_FILLERS
+from grounded_seg.detect.answer.grammar import GROUNDING_FILLERS
 from grounded_seg.detect.first_layout.adapter import is_older_adapter
 from grounded_seg.detect.first_layout.checkpoint import older_generation
 from grounded_seg.detect.model.adapters import CONFIG_FILE, TENSORS_FILE, merge_adapter, read_adapter
