@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
 
     Raises:
         UsageError: If the name is none of these.
-        DeviceError: If this machine doesn't have it.
+        DeviceError: If this machine doesn't have the device.
     """
     available = _available_devices()
     if name == "auto":

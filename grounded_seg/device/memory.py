@@ -22,10 +22,7 @@ def halving(size: int, attempt: Callable[[int], _Result]) -> tuple[_Result, int]
 
     Args:
         size: Items at once in the first attempt, at least 1.
-        attempt: Does all of its work in calls of at most this many items.
-
-    Raises:
-        DeviceMemoryError, RuntimeError, MemoryError: The error of the attempt with one item, or of another kind.
+        attempt: Works with at most this many items at once. Its error with one item, or of another kind, is raised.
     """
     while True:
         try:
@@ -41,15 +38,9 @@ def halving(size: int, attempt: Callable[[int], _Result]) -> tuple[_Result, int]
 def in_chunks(
     items: Sequence[_Item], size: int, work: Callable[[Sequence[_Item]], Sequence[_Result]]
 ) -> Iterator[_Result]:
-    """The results of `work` on consecutive chunks, which get smaller where the memory is full.
+    """The results of `work` on consecutive chunks of at most `size` items, halved for good where the memory is full.
 
-    Args:
-        items: May be none.
-        size: Items of a chunk at first, at least 1. After running out of memory it stays at what went through.
-        work: Gives the results of a chunk, whatever their number.
-
-    Raises:
-        DeviceMemoryError, RuntimeError, MemoryError: As `halving` does.
+    `work` gives the results of a chunk, whatever their number. Errors are those of `halving`.
     """
     start = 0
     while start < len(items):

@@ -1,4 +1,4 @@
-"""What every segmenter's network does, and the one that a file or folder holds."""
+"""The network of a segmenter: what each has to do, and the one that a file or folder holds."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from grounded_seg.segment.upsampling import Axis
 
 
 class BoxNetwork(Protocol):
-    """A network that encodes an image once, and then turns any number of boxes on it into mask logits."""
+    """A network that encodes an image once, then turns any number of boxes on it into mask logits."""
 
     @property
     def device(self) -> torch.device:
@@ -27,24 +27,21 @@ class BoxNetwork(Protocol):
         """Memory that one more box takes in `decode` at its peak."""
 
     def frame(self, size: ImageSize) -> ImageSize:
-        """Give the size to which an image is resized before it is encoded; boxes are given in these pixels."""
+        """The size that an image is resized to before it is encoded; boxes are given in these pixels."""
 
     def axes(self, size: ImageSize) -> tuple[Axis, Axis]:
-        """Plan the way of x and y from the logits back to the image."""
+        """The upsampling of x and y from the logits to the image."""
 
     def encode(self, images: Sequence[Image]) -> list[Any]:
-        """Embed at least one image, each in a form that only `decode` knows."""
+        """The embeddings of at least one image, for `decode`."""
 
     def decode(self, embedding: Any, boxes_xyxy: torch.Tensor, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn boxes on one image into logits.
+        """Logits (n, masks, side, side) and predicted IoUs (n, masks), float32; a mask is where logits are above 0.
 
         Args:
             embedding: What `encode` gave for the image.
             boxes_xyxy: (n, 4) float32 in pixels of the frame, n at least 1.
-            multimask: Three masks a box instead of one.
-
-        Returns:
-            Logits (n, masks, side, side) and predicted IoUs (n, masks), float32; a mask is where logits are above 0.
+            multimask: Predict three masks a box instead of one.
         """
 
 
@@ -54,11 +51,8 @@ def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, comp
     Args:
         source: A weight file, which is segment-anything's, or a folder, whose `config.json` names its family.
         device: Where it runs.
-        dtype: Of its image encoder, at least.
-        compiled: Send the image encoder through torch.compile.
-
-    Raises:
-        WeightsError: If the weights are missing, damaged, or of another model.
+        dtype: Of its image encoder.
+        compiled: Compile the image encoder with torch.compile.
     """
     model_type = _model_type(source / CONFIG_FILE) if os.path.isdir(source) else MODEL_TYPE
     if model_type == MODEL_TYPE:

@@ -18,7 +18,7 @@ from grounded_seg.segment.upsampling import Axis, Region, regions_from_logits
 from grounded_seg.settings import SegmentSettings
 
 DECODER_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31, "mps": 1 << 30}
-"""Memory of a chunk of boxes, by type of device; on a CPU, what its caches and its allocator handle well."""
+"""Memory of a chunk of boxes, by type of device; on a CPU, what caches and allocator handle well."""
 ENCODER_IMAGES = {"cpu": 1, "cuda": 4, "mps": 4}
 """Images in a call of the encoder, at most, by type of device: a CPU gains nothing by more than one."""
 

@@ -1,17 +1,64 @@
-"""Strict loading of transformers models: no tensor missing, none unexpected, all of the right shape."""
+"""Strict loading: tensors read without running code, none missing, none unexpected, all of the right shape."""
 
+import pickle
+import struct
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights.files import WEIGHT_FILES, weight_files
 
 _N_NAMED = 3
 """Tensor names spelled out in an error; the rest is counted."""
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, SafetensorError),
+)
+"""What torch and safetensors raise on files with bytes changed or cut off."""
+
+
+def read_tensors(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
+    """The weights of a folder as they are stored; for `names` see `weight_files`, for errors `read_tensor_file`."""
+    files = weight_files(folder, names)
+    if not files:
+        raise WeightsError(f"{folder} has no weights: none of {', '.join(names)} is there")
+    return {name: tensor for file in files for name, tensor in read_tensor_file(file).items()}
+
+
+def read_tensor_file(path: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of a `.safetensors` file, or of what `torch.save` wrote; code in a pickle isn't run.
+
+    Raises:
+        WeightsError: If it can't be read, is damaged, or holds anything but tensors.
+    """
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} can't be read as weights: it is damaged or holds more than tensors, and a pickle can run code. "
+            "Fetch it from its publisher again, or convert it to .safetensors."
+        ) from error
+    except _DAMAGE as error:
+        raise WeightsError(f"{path} can't be read as weights ({first_line(error)}). Fetch or copy it again.") from error
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(f"{path} isn't a plain table of named tensors; take the model's own file.")
+    return content
+
+
+def _unpickle(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # torch warns of an unusual pickle; whether it can be used is told by the result.
+        warnings.simplefilter("ignore")
+        # Only the newer, zipped layout of torch.save can be mapped instead of copied.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def load_strictly(
@@ -54,15 +101,9 @@ def load_strictly(
 
 
 def check_report(source: Path, kind: str, report: Mapping[str, Any]) -> None:
-    """Refuse a loaded model with missing, unexpected or mismatched tensors.
+    """Refuse a loaded model with missing, unexpected or mismatched tensors; the `WeightsError` names source and kind.
 
-    Args:
-        source: Where it was loaded from, for the message.
-        kind: What it should have been, likewise.
-        report: The second result of transformers' `from_pretrained(..., output_loading_info=True)`.
-
-    Raises:
-        WeightsError: If there are such tensors, or some couldn't be read.
+    `report` is the second result of transformers' `from_pretrained(..., output_loading_info=True)`.
     """
     wrong = {
         "missing": sorted(report["missing_keys"]),
@@ -73,6 +114,18 @@ def check_report(source: Path, kind: str, report: Mapping[str, Any]) -> None:
     problems += [first_line(RuntimeError(message)) for message in report.get("error_msgs") or ()]
     if problems:
         raise WeightsError(f"{source} isn't the {kind} that its config.json describes. Tensors {'; '.join(problems)}")
+
+
+def misfits(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps tensors from being exactly a model's, as `described`; empty where they fit."""
+    common = given.keys() & expected.keys()
+    return described(
+        {
+            "missing": sorted(expected.keys() - common),
+            "unexpected": sorted(given.keys() - common),
+            "of another shape": sorted(name for name in common if given[name].shape != expected[name].shape),
+        }
+    )
 
 
 def described(wrong: Mapping[str, Sequence[str]]) -> list[str]:
@@ -98,6 +151,9 @@ def first_line(error: Exception) -> str:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bar and no table of tensors from transformers: what is wrong becomes our own error."""
+    # Slow to import; segment-anything's own models are loaded without it.
+    from transformers.utils import logging as transformers_logging
+
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
