@@ -21,7 +21,7 @@ from grounded_seg.weights.files import (
     weight_files,
 )
 from grounded_seg.weights.presets import preset_table
-from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
+from grounded_seg.weights.sources import HubSource, LocalSource, ModelSources, PublishedSource, Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +41,30 @@ class LocatedWeights:
     """Commit on the hub, where they come from there."""
     sha256: str
     """Of the weights alone, see `files.sha256_of_weights`."""
+
+
+@dataclass(frozen=True)
+class LocatedModels:
+    """The weights of one run on this disk, and the sources that they come from: resolved once, handed on."""
+
+    sources: ModelSources
+    detector: LocatedWeights
+    adapter: LocatedWeights | None
+    segmenter: LocatedWeights | None
+    """None where only boxes are wanted."""
+
+
+def locate_models(
+    sources: ModelSources, *, boxes_only: bool = False, offline: bool = False, progress: Progress | None = None
+) -> LocatedModels:
+    """The weights of all models of a run, found or fetched; arguments and errors are those of `locate`."""
+    adapter, segmenter = sources.adapter, None if boxes_only else sources.segmenter
+    return LocatedModels(
+        sources=sources,
+        detector=locate(sources.detector, offline=offline),
+        adapter=None if adapter is None else locate(adapter, is_adapter=True, offline=offline),
+        segmenter=None if segmenter is None else locate(segmenter, offline=offline, progress=progress),
+    )
 
 
 def locate(
