@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from grounded_seg.detect.first_layout.checkpoint import GENERATION_DEFAULTS
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
+from grounded_seg.detect.model.load import GENERATION_DEFAULTS
 from grounded_seg.detect.model.pixels import PixelSettings
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_vocabulary
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tiny_florence import SIDE, make_network, make_tokenizer
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.first_layout.checkpoint import GENERATION_DEFAULTS
+from grounded_seg.detect.model.load import GENERATION_DEFAULTS
 
 # Written down from the first implementation's module tree, apart from the table under test.
 _NATIVE_TO_OLDER = (

@@ -31,7 +31,7 @@ LAYERS = (
 )
 
 HOMES = {
-    "torch": {"device", "detect", "segment", "train"},
+    "torch": {"device", "weights", "detect", "segment", "train"},
     "torchvision": {"detect", "segment", "train"},
     "transformers": {"detect", "segment", "train", "weights"},
     "peft": {"detect", "train"},

@@ -24,7 +24,7 @@ from train_detector import UNTAUGHT
 from transformers import Florence2ForConditionalGeneration
 
 from grounded_seg.detect.model.record import write_adapter_base
-from grounded_seg.weights.hashes import sha256_of_weights
+from grounded_seg.weights.files import sha256_of_weights
 from grounded_seg.weights.locate import LocatedWeights
 
 BATCH, N_QUESTIONS = 12, 3

@@ -1,8 +1,8 @@
 """Stage 1: prompts become scored boxes through Florence-2.
 
-One prompt, straight forward: `prompts` -> `tasks` (the question) -> `florence` (`pixels`, `vocabulary`) -> `parse`
-(`pieces`, `shapes`, `location_tokens`) -> `scores` -> `detector`. `checkpoint` and `adapters` load the weights,
-`named_adapters` keeps several beside them.
+One prompt, straight forward: `detector` -> `tasks` (the question) -> `model/florence` (`pixels`, `vocabulary`) ->
+`answer/parse` (`pieces`, `grammar`, `tokens`) -> `answer/box_scores`. `model/load` and `model/adapters` load the
+weights; `ask` asks one question of any task.
 """
 
 from typing import TYPE_CHECKING

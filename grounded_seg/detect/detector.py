@@ -9,15 +9,14 @@ import torch
 
 from grounded_seg.detect.answer.box_scores import ScoreRule, shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
-from grounded_seg.detect.model.adapters import merge_adapter
-from grounded_seg.detect.model.florence import MAX_NEW_TOKENS, FlorenceModel, GeneratedAnswer
+from grounded_seg.detect.model.adapters import merge_adapter, named_adapters
+from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.model.load import load_florence
-from grounded_seg.detect.model.named_adapters import named_adapters
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
-from grounded_seg.detect.tasks import TASKS, Task
-from grounded_seg.device.choose import out_of_memory_as_device_error
+from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
 from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
-from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
+from grounded_seg.device.memory import out_of_memory_as_device_error
+from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, Image, ImageSize
 from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope
 from grounded_seg.weights.locate import LocatedWeights
@@ -28,11 +27,11 @@ _TASKS = {
     GroundingTask.REFERRING: TASKS["REFERRING_EXPRESSION_SEGMENTATION"],
 }
 _QUESTIONS_AT_ONCE = 16
-"""Questions that go through encoder and decoder together: bounds the memory for many prompts on many images."""
+"""Questions that go through encoder and decoder together, at most: bounds the memory."""
 
 
 class FlorenceDetector:
-    """Florence-2 asked for one thing at a time, its answers scored and thinned out."""
+    """Florence-2 asked for one thing at a time; its boxes are scored, and duplicates dropped."""
 
     def __init__(
         self,
@@ -40,16 +39,10 @@ class FlorenceDetector:
         settings: DetectSettings,
         rule: ScoreRule = ScoreRule.PRODUCT,
     ) -> None:
-        """Wrap a loaded model.
-
-        Args:
-            model: The model.
-            settings: How it is asked, and which boxes are kept.
-            rule: What makes a score.
-        """
         self.model = model
         self.settings = settings
         self.rule = rule
+        self._task = _TASKS[settings.task]
 
     def detect(
         self,
@@ -60,25 +53,21 @@ class FlorenceDetector:
         asked: Sequence[Collection[str]] | None = None,
         adapter: str | None = None,
     ) -> list[tuple[Detection, ...]]:
-        """Find what each prompt asks for in each image.
+        """The detections of each image, in the order of the prompts and from high to low score within a prompt.
 
         Each prompt is a question of its own, so classes don't blend; all questions about an image share one run of the
-        vision tower. What isn't there gives no box.
+        vision tower.
 
         Args:
             images: Any sizes. None in, none out.
             prompts: Distinct, each the words for one thing.
-            class_names: The class of each prompt, between whose boxes duplicates are looked for with `class`; each
-                prompt is its own class where this isn't given.
+            class_names: The class of each prompt, for duplicate removal within a class; by default the prompt itself.
             asked: Which of the prompts each image is asked; None for all of them.
             adapter: Which of the adapters that are loaded beside the weights to use; None for none of them.
 
-        Returns:
-            Per image its detections, in the order of the prompts and from high to low score within a prompt.
-
         Raises:
             UsageError: If a prompt is empty, or too long for the model, or no adapter has this name.
-            DeviceError: If the device runs out of memory.
+            DeviceMemoryError: If the device runs out of memory.
         """
         if not images or not prompts:
             return [() for _ in images]
@@ -98,7 +87,7 @@ class FlorenceDetector:
         return [self._kept(detections, classes) for detections in found]
 
     def _answers(self, features: torch.Tensor, prompts: Sequence[Sequence[str]]) -> Iterator[GeneratedAnswer]:
-        """Ask every image its prompts, image by image."""
+        """The answers of every image to its prompts, image by image."""
         pairs = [(row, self._task.question(prompt)) for row, some in enumerate(prompts) for prompt in some]
         for start in range(0, len(pairs), _QUESTIONS_AT_ONCE):
             rows, texts = zip(*pairs[start : start + _QUESTIONS_AT_ONCE], strict=True)
@@ -109,7 +98,7 @@ class FlorenceDetector:
     def _detections(
         self, size: ImageSize, prompts: Sequence[str], answers: Sequence[GeneratedAnswer]
     ) -> list[Detection]:
-        """Read one image's answers; boxes without area are dropped."""
+        """The boxes of one image's answers; those without area are dropped."""
         detections = []
         for prompt, answer in zip(prompts, answers, strict=True):
             for shape in parse_tokens(self._task, answer.token_ids, self.model.vocabulary, prompt):
@@ -121,7 +110,7 @@ class FlorenceDetector:
         return detections
 
     def _kept(self, detections: Sequence[Detection], classes: dict[str, str]) -> tuple[Detection, ...]:
-        """Drop what scores too low, then duplicates, then what is over the limit; order the rest."""
+        """The detections without low scores, then without duplicates, then up to the limit for each prompt."""
         likely = [one for one in detections if one.score >= self.settings.score_threshold]
         distinct = self._without_duplicates(likely, classes)
         by_prompt = [[one for one in distinct if one.prompt == prompt] for prompt in classes]
@@ -132,30 +121,23 @@ class FlorenceDetector:
         )
 
     def _without_duplicates(self, detections: list[Detection], classes: dict[str, str]) -> list[Detection]:
-        if self.settings.nms is SuppressionScope.NONE:
+        settings = self.settings
+        if settings.nms is SuppressionScope.NONE:
             return detections
-        by_class = self.settings.nms is SuppressionScope.CLASS
-        groups: dict[str, list[Detection]] = {}
-        for one in detections:
-            groups.setdefault(classes[one.prompt] if by_class else "", []).append(one)
-        distinct = []
-        for group in groups.values():
-            boxes = array_from_boxes([one.box_xyxy for one in group])
-            scores = np.array([one.score for one in group])
-            kept = kept_after_suppression(
-                boxes, scores, self.settings.iou_threshold, self.settings.box_containment_threshold
-            )
-            distinct += [group[index] for index in kept]
-        return distinct
-
-    @property
-    def _task(self) -> Task:
-        return _TASKS[self.settings.task]
+        by_class = settings.nms is SuppressionScope.CLASS
+        kept = kept_by_group(
+            array_from_boxes([one.box_xyxy for one in detections]),
+            np.array([one.score for one in detections]),
+            [classes[one.prompt] if by_class else "" for one in detections],
+            settings.iou_threshold,
+            settings.box_containment_threshold,
+        )
+        return [detections[index] for index in kept]
 
 
 @dataclass(frozen=True, eq=False)
 class AdaptedDetector:
-    """A detector that always uses the same one of its named adapters, for `GroundedSegmenter`."""
+    """A detector with one of its named adapters, for `GroundedSegmenter`."""
 
     detector: FlorenceDetector
     adapter: str
@@ -169,7 +151,7 @@ class AdaptedDetector:
         *,
         asked: Sequence[Collection[str]] | None = None,
     ) -> list[tuple[Detection, ...]]:
-        """Find what each prompt asks for in each image, as `FlorenceDetector.detect` does."""
+        """The detections of each image, as of `FlorenceDetector.detect`."""
         return self.detector.detect(images, prompts, class_names, asked=asked, adapter=self.adapter)
 
 
@@ -183,31 +165,31 @@ def load_detector(
     allow_base_mismatch: bool = False,
     adapters: Mapping[str, LocatedWeights] | None = None,
 ) -> FlorenceDetector:
-    """Load a Florence-2, and on it an adapter where there is one.
+    """A Florence-2 on its device, with an adapter where there is one.
 
     Args:
         weights: A Florence-2 folder.
-        adapter: A LoRA adapter's folder. It is merged in float32 before the weights take their final format.
-        settings: How the model is asked.
+        adapter: A LoRA adapter's folder. It is merged in float32 before the weights take their dtype.
+        settings: How the model is asked, and which boxes are kept.
         device: Where it runs.
-        dtype: Number format of weights and activations.
-        allow_base_mismatch: Load an adapter although it says that it was trained on another base.
+        dtype: Of weights and activations.
+        allow_base_mismatch: Load adapters even if their records name another base.
         adapters: More adapters by name, kept beside the weights: each call of `detect` chooses one. Slower than a
             merged one.
 
     Raises:
         UsageError: If the name of an adapter has a dot.
-        WeightsError: If either is missing, damaged, incomplete, or they don't belong together.
-        DeviceError: If the device runs out of memory.
+        WeightsError: If a folder is missing, damaged or incomplete, or they don't belong together.
+        DeviceMemoryError: If the device runs out of memory.
     """
     model = load_florence(weights.path)
     for one in (*([adapter] if adapter else []), *(adapters or {}).values()):
         check_adapter_base(one.path, weights, allow_mismatch=allow_base_mismatch)
     if adapter is not None:
         model.network = merge_adapter(model.network, adapter.path)
-    # What was tuned on squeezed images has to see such images.
+    # Weights that were tuned on images resized to a square need such images.
     side = trained_image_size(weights.path if adapter is None else adapter.path)
-    model.pixels = replace(model.pixels, squeezed_to=side)
+    model.pixels = replace(model.pixels, square_side=side)
     if adapters:
         model.adapters = named_adapters(model.network, {name: one.path for name, one in adapters.items()})
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):

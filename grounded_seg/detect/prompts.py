@@ -1,7 +1,4 @@
-"""What the user asks for: prompts on the command line, or a file that maps prompts to class names.
-
-No models here: a prompt is plain text, one question each.
-"""
+"""Prompts and their classes: from the command line, from Python, or from a YAML file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +12,7 @@ from grounded_seg.errors import UsageError
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The questions of a run and the class that each answer counts for."""
+    """The prompts of a run, each a question of its own, and the class of each."""
 
     prompts: tuple[str, ...]
     """Distinct, in the order given."""
@@ -34,25 +31,21 @@ class PromptSet:
 
 
 Prompts: TypeAlias = str | Sequence[str] | PromptSet
-"""Prompts apart by `;` as on the command line, one prompt each in a sequence, or with the class of each prompt."""
+"""Prompts separated by `;` as on the command line, a sequence of prompts, or prompts with their classes."""
 
 
 def prompt_set_from(prompts: Prompts) -> PromptSet:
-    """Bring any way to give prompts into one form.
-
-    Raises:
-        UsageError: If nothing is asked for.
-    """
+    """Prompts in any form as one, with the errors of `read_prompts`."""
     if isinstance(prompts, PromptSet):
         return prompts
     return read_prompts(prompts) if isinstance(prompts, str) else prompts_from(prompts)
 
 
 def read_prompts(argument: str) -> PromptSet:
-    """Read the command line's PROMPT: prompts apart by `;`, or `@FILE`, a YAML mapping of prompts to classes.
+    """The command line's PROMPT: prompts separated by `;`, or `@FILE`, a YAML mapping of prompts to classes.
 
     Raises:
-        UsageError: If nothing is asked for, or the file can't be read or isn't such a mapping; names file and line.
+        UsageError: As `prompts_from` and `read_classes` do.
 
     >>> read_prompts("red car; traffic light;red car").prompts
     ('red car', 'traffic light')
@@ -63,10 +56,10 @@ def read_prompts(argument: str) -> PromptSet:
 
 
 def prompts_from(texts: Iterable[str]) -> PromptSet:
-    """Make each text a prompt and its own class: blanks trimmed, empty and repeated ones dropped.
+    """Texts as prompts, each its own class: blanks trimmed, empty and repeated ones dropped.
 
     Raises:
-        UsageError: If no prompt is left, or one holds surrogates: bytes of the command line that are no UTF-8.
+        UsageError: If no prompt is left, or one isn't UTF-8.
     """
     prompts = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
     for prompt in prompts:
@@ -77,11 +70,7 @@ def prompts_from(texts: Iterable[str]) -> PromptSet:
 
 
 def check_is_text(what: str, words: str) -> None:
-    """Refuse words of the command line whose bytes are no UTF-8: they hold surrogates, and no file could.
-
-    Raises:
-        UsageError: If that is so; `what` says whose words they are.
-    """
+    """Refuse words of the command line whose bytes aren't UTF-8: they hold surrogates, which no file can."""
     try:
         words.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -89,13 +78,13 @@ def check_is_text(what: str, words: str) -> None:
 
 
 def read_classes(path: Path) -> PromptSet:
-    """Read a YAML file with one `prompt: class` per line.
+    """The prompts of a YAML file with one `prompt: class` per line.
 
-    Both sides are taken as the text that stands there: `no: sign` is the prompt "no", not a truth value.
+    Both sides are taken as text: `no: sign` is the prompt "no", not a truth value.
 
     Raises:
-        UsageError: If the file can't be read, isn't YAML, isn't such a mapping, holds a prompt twice or holds none;
-            names the file and, where there is one, the line.
+        UsageError: If the file can't be read, isn't such a mapping, or holds a prompt twice or none; names file and
+            line.
     """
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)

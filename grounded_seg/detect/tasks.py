@@ -1,7 +1,7 @@
-"""Florence-2's fifteen tasks as one table: the words a task is asked with, what it needs and what it answers.
+"""Florence-2's fifteen tasks as one table: the question of each, its input and its output.
 
-The texts are the ones that the model was trained on (Florence-2's processor, MIT). Each is one question; the task's
-token, such as `<OD>`, is only its name and never reaches the model.
+The questions are those that the model was trained on (Florence-2's processor, MIT). A task's token, such as `<OD>`, is
+only its name and never reaches the model.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,18 @@ from types import MappingProxyType
 
 from grounded_seg.errors import UsageError
 
+MAX_NEW_TOKENS = 1024
+"""Longest answer, as on Florence-2's model card."""
+
 
 class TaskInput(StrEnum):
-    """What a task needs beside the image."""
+    """What a task needs besides the image."""
 
     NOTHING = "nothing"
     PHRASE = "phrase"
     """Words of the user's."""
     REGION = "region"
-    """A box as four location tokens: `location_tokens.text_from_bins`."""
+    """A box as four location tokens: `answer.tokens.text_from_bins`."""
 
 
 class TaskOutput(StrEnum):
@@ -48,8 +51,8 @@ class Task:
     """As in the paper and the model card, such as OD."""
     template: str
     """The question, with `{input}` where the user's phrase or region goes."""
-    takes: TaskInput
-    gives: TaskOutput
+    gives: TaskOutput = TaskOutput.TEXT
+    takes: TaskInput = TaskInput.NOTHING
 
     @property
     def token(self) -> str:
@@ -57,7 +60,7 @@ class Task:
         return f"<{self.name}>"
 
     def question(self, text: str = "") -> str:
-        """Put the phrase or the region, without surrounding blanks, into the task's question.
+        """The task's question, with the phrase or the region in it.
 
         Raises:
             UsageError: If the task needs a text and there is none, or takes none and there is one.
@@ -75,57 +78,48 @@ class Task:
         return self.template.format(input=text)
 
 
-def _table(*tasks: Task) -> Mapping[str, Task]:
-    return MappingProxyType({task.name: task for task in tasks})
-
-
-TASKS: Mapping[str, Task] = _table(
-    Task("CAPTION", "What does the image describe?", TaskInput.NOTHING, TaskOutput.TEXT),
-    Task("DETAILED_CAPTION", "Describe in detail what is shown in the image.", TaskInput.NOTHING, TaskOutput.TEXT),
-    Task(
-        "MORE_DETAILED_CAPTION",
-        "Describe with a paragraph what is shown in the image.",
-        TaskInput.NOTHING,
-        TaskOutput.TEXT,
-    ),
-    Task("OD", "Locate the objects with category name in the image.", TaskInput.NOTHING, TaskOutput.LABELLED_BOXES),
-    Task(
-        "DENSE_REGION_CAPTION",
-        "Locate the objects in the image, with their descriptions.",
-        TaskInput.NOTHING,
-        TaskOutput.LABELLED_BOXES,
-    ),
-    Task("REGION_PROPOSAL", "Locate the region proposals in the image.", TaskInput.NOTHING, TaskOutput.BOXES),
-    Task(
-        "CAPTION_TO_PHRASE_GROUNDING",
-        "Locate the phrases in the caption: {input}",
-        TaskInput.PHRASE,
-        TaskOutput.PHRASE_BOXES,
-    ),
-    Task(
-        "REFERRING_EXPRESSION_SEGMENTATION",
-        "Locate {input} in the image with mask",
-        TaskInput.PHRASE,
-        TaskOutput.POLYGONS,
-    ),
-    Task("REGION_TO_SEGMENTATION", "What is the polygon mask of region {input}", TaskInput.REGION, TaskOutput.POLYGONS),
-    Task(
-        "OPEN_VOCABULARY_DETECTION",
-        "Locate {input} in the image.",
-        TaskInput.PHRASE,
-        TaskOutput.BOXES_OR_POLYGONS,
-    ),
-    Task("REGION_TO_CATEGORY", "What is the region {input}?", TaskInput.REGION, TaskOutput.TEXT),
-    Task("REGION_TO_DESCRIPTION", "What does the region {input} describe?", TaskInput.REGION, TaskOutput.TEXT),
-    Task("REGION_TO_OCR", "What text is in the region {input}?", TaskInput.REGION, TaskOutput.TEXT),
-    Task("OCR", "What is the text in the image?", TaskInput.NOTHING, TaskOutput.TEXT),
-    Task("OCR_WITH_REGION", "What is the text in the image, with regions?", TaskInput.NOTHING, TaskOutput.QUADS),
+_PHRASE, _REGION = TaskInput.PHRASE, TaskInput.REGION
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        task.name: task
+        for task in (
+            Task("CAPTION", "What does the image describe?"),
+            Task("DETAILED_CAPTION", "Describe in detail what is shown in the image."),
+            Task("MORE_DETAILED_CAPTION", "Describe with a paragraph what is shown in the image."),
+            Task("OD", "Locate the objects with category name in the image.", TaskOutput.LABELLED_BOXES),
+            Task(
+                "DENSE_REGION_CAPTION",
+                "Locate the objects in the image, with their descriptions.",
+                TaskOutput.LABELLED_BOXES,
+            ),
+            Task("REGION_PROPOSAL", "Locate the region proposals in the image.", TaskOutput.BOXES),
+            Task(
+                "CAPTION_TO_PHRASE_GROUNDING",
+                "Locate the phrases in the caption: {input}",
+                TaskOutput.PHRASE_BOXES,
+                _PHRASE,
+            ),
+            Task(
+                "REFERRING_EXPRESSION_SEGMENTATION",
+                "Locate {input} in the image with mask",
+                TaskOutput.POLYGONS,
+                _PHRASE,
+            ),
+            Task("REGION_TO_SEGMENTATION", "What is the polygon mask of region {input}", TaskOutput.POLYGONS, _REGION),
+            Task("OPEN_VOCABULARY_DETECTION", "Locate {input} in the image.", TaskOutput.BOXES_OR_POLYGONS, _PHRASE),
+            Task("REGION_TO_CATEGORY", "What is the region {input}?", takes=_REGION),
+            Task("REGION_TO_DESCRIPTION", "What does the region {input} describe?", takes=_REGION),
+            Task("REGION_TO_OCR", "What text is in the region {input}?", takes=_REGION),
+            Task("OCR", "What is the text in the image?"),
+            Task("OCR_WITH_REGION", "What is the text in the image, with regions?", TaskOutput.QUADS),
+        )
+    }
 )
 """Every task by its name."""
 
 
 def find_task(name: str) -> Task:
-    """Look a task up by its name or its token: OD, od, <OD>.
+    """The task of this name or token: OD, od, <OD>.
 
     Raises:
         UsageError: If there is no such task; the message lists them.

@@ -1,16 +1,14 @@
-"""Where the models run: device, number format, and what a run's manifest says about its surroundings."""
+"""Device, dtype and versions of the libraries: what a run's numbers depend on beside its inputs."""
 
 import logging
 import platform
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from grounded_seg.errors import DeviceError, DeviceMemoryError, UsageError
+from grounded_seg.errors import DeviceError, UsageError
 from grounded_seg.settings import Precision
 
 _LOG = logging.getLogger(__name__)
@@ -20,16 +18,12 @@ _BFLOAT16_CAPABILITY = (8, 0)
 _FLOAT16_CAPABILITY = (7, 0)
 """First one with tensor cores; on many cards before it float16 is slower than float32."""
 
-_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
-"""What torch's errors say on the devices for which it has no error class of its own."""
-
 
 def resolve_device(name: str) -> torch.device:
-    """Find the device that `name` asks for.
+    """The device of this name.
 
     Args:
-        name: "cpu", "cuda" (the first card), "cuda:N", "mps", or "auto" for the first of CUDA, MPS and CPU that is
-            there.
+        name: "cpu", "cuda" (the first card), "cuda:N", "mps", or "auto" for the first available one of CUDA, MPS, CPU.
 
     Raises:
         UsageError: If the name is none of these.
@@ -43,12 +37,12 @@ def resolve_device(name: str) -> torch.device:
     if wanted not in ("cpu", "mps") and not (kind == "cuda" and index.isdecimal()):
         raise UsageError(f"Unknown device {name!r}: give auto, cpu, cuda, cuda:N or mps.")
     if wanted not in available:
-        raise DeviceError(f"Device {name} isn't there; this machine has {', '.join(available)}. Choose one or auto.")
+        raise DeviceError(f"Device {name} isn't available; this machine has {', '.join(available)}. Use one, or auto.")
     return torch.device(wanted)
 
 
 def _available_devices() -> list[str]:
-    """Names of the usable devices, the fastest first; the CPU is always the last one."""
+    """Names of the available devices, the fastest first; the CPU is always the last one."""
     with warnings.catch_warnings():
         # A CUDA build of torch warns about a missing or old driver; for us that is simply no CUDA device.
         warnings.simplefilter("ignore")
@@ -58,16 +52,16 @@ def _available_devices() -> list[str]:
 
 
 def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Choose the number format of weights and activations.
+    """The dtype of weights and activations.
 
     `auto` takes bfloat16 only where the hardware computes in it (a CPU with AMX or AVX512-BF16, a CUDA card from
     compute capability 8.0 on), float16 on the CUDA cards with tensor cores before that, and float32 elsewhere.
 
     Raises:
-        DeviceError: If the device can't compute in the number format, or at all, as a card too old for this torch.
+        DeviceError: If the device can't compute in it, or at all, as a card too old for this torch.
     """
     dtype = _fastest_dtype(device) if precision is Precision.AUTO else dtype_named(precision)
-    # What a CPU takes by itself needs no trial; this spares the start of a run.
+    # What is chosen for a CPU needs no trial; this makes a run start faster.
     if device.type != "cpu" or precision not in (Precision.AUTO, Precision.FLOAT32):
         _check_runs(dtype, device)
     if device.type == "cpu" and dtype not in (torch.float32, _fastest_dtype(device)):
@@ -76,7 +70,7 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def dtype_named(name: str) -> torch.dtype:
-    """Give the number format of that name: float32, bfloat16 or float16."""
+    """The dtype of this name: float32, bfloat16 or float16."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
@@ -97,7 +91,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
-    """Try the two operations that the models are made of, at the smallest size."""
+    """Try the operations that the models are made of, at the smallest size."""
     try:
         ones = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
         torch.nn.functional.conv2d(ones, ones)
@@ -108,43 +102,14 @@ def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
         raise DeviceError(f"{device} can't compute in {dtype}: {reason}. Use {remedy}.") from error
 
 
-@contextmanager
-def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
-    """Turn running out of memory, on any device, into a `DeviceMemoryError` of one line.
-
-    Args:
-        doing: What was going on, such as "encoding 8 images".
-        remedy: What the user can do, such as "Lower --batch-size.".
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceMemoryError(f"Out of memory while {doing}. {remedy}") from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell an error of a full memory, of any device, from others."""
-    is_full = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_full or any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
-
-
-def free_memory() -> None:
-    """Give the device back what torch keeps of it for later, so that less at once may fit where more did not."""
-    torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
-        torch.mps.empty_cache()
-
-
 def n_threads() -> int:
-    """Count the CPU threads that one operation of torch may use."""
+    """CPU threads that one operation of torch may use."""
     return torch.get_num_threads()
 
 
 @dataclass(frozen=True)
 class Versions:
-    """The software that a run's numbers depend on, for its manifest; nothing that tells one machine from another."""
+    """The software that a run's numbers depend on, for its manifest; nothing that identifies a machine."""
 
     grounded_seg: str
     python: str
@@ -162,21 +127,10 @@ class Versions:
 
 
 def versions() -> Versions:
-    """Look up what is installed; a package that isn't reads "not installed"."""
-    return Versions(
-        grounded_seg=_version("grounded-seg"),
-        python=platform.python_version(),
-        torch=_version("torch"),
-        torchvision=_version("torchvision"),
-        transformers=_version("transformers"),
-        peft=_version("peft"),
-        segment_anything=_version("segment-anything"),
-        opencv_python=_version("opencv-python"),
-        pycocotools=_version("pycocotools"),
-        pillow=_version("pillow"),
-        numpy=_version("numpy"),
-        cpu_capability=torch.backends.cpu.get_cpu_capability(),
-    )
+    """The installed versions; "not installed" for a missing package."""
+    own = {"python": platform.python_version(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    packages = [field.name for field in fields(Versions) if field.name not in own]
+    return Versions(**own, **{name: _version(name.replace("_", "-")) for name in packages})
 
 
 def _version(distribution: str) -> str:

@@ -1,40 +1,90 @@
-"""Work through many items a chunk at a time, with smaller chunks once the memory is full."""
+"""A full device memory: recognised on any device, backed off from, and reported in one line.
+
+torch takes seconds to import, so it is imported where an error is looked at: this module can be used without it.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
-from grounded_seg.device.choose import free_memory, is_out_of_memory
+from grounded_seg.errors import DeviceMemoryError
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
+"""What torch's errors say on the devices for which it has no error class of its own."""
+
+
+def halving(size: int, attempt: Callable[[int], _Result]) -> tuple[_Result, int]:
+    """The result of `attempt`, and the size it took: halved, and tried again, as often as the memory is full.
+
+    Args:
+        size: Items at once in the first attempt, at least 1.
+        attempt: Works with at most this many items at once. Its error with one item, or of another kind, is raised.
+    """
+    while True:
+        try:
+            return attempt(size), size
+        except (DeviceMemoryError, RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        # Only here, outside of the handler, are the failed attempt's tensors gone.
+        free_memory()
+        size //= 2
 
 
 def in_chunks(
     items: Sequence[_Item], size: int, work: Callable[[Sequence[_Item]], Sequence[_Result]]
 ) -> Iterator[_Result]:
-    """Yield the results of `work` on consecutive chunks; a chunk that runs out of memory is tried again as two halves.
+    """The results of `work` on consecutive chunks of at most `size` items, halved for good where the memory is full.
 
-    Args:
-        items: May be none.
-        size: Items of a chunk at first, at least 1. After running out of memory it stays at what went through.
-        work: Gives the results of a chunk, whatever their number.
-
-    Raises:
-        RuntimeError, MemoryError: If a single item is too much, as torch says so on this device.
+    `work` gives the results of a chunk, whatever their number. Errors are those of `halving`.
     """
     start = 0
     while start < len(items):
-        chunk = items[start : start + size]
-        try:
-            results: Sequence[_Result] | None = work(chunk)
-        except (RuntimeError, MemoryError) as error:
-            if len(chunk) == 1 or not is_out_of_memory(error):
-                raise
-            results = None
-        if results is None:
-            # Only here, outside of the handler, are the failed attempt's tensors gone.
-            free_memory()
-            size = len(chunk) // 2
-            continue
+        rest = items[start:]
+        results, size = halving(min(size, len(rest)), partial(_work_on_first, work, rest))
         yield from results
-        start += len(chunk)
+        start += size
+
+
+def _work_on_first(
+    work: Callable[[Sequence[_Item]], Sequence[_Result]], items: Sequence[_Item], size: int
+) -> Sequence[_Result]:
+    return work(items[:size])
+
+
+@contextmanager
+def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
+    """Running out of memory, on any device, as a `DeviceMemoryError` of one line.
+
+    Args:
+        doing: What was going on, such as "encoding 8 images".
+        remedy: What the user can do, such as "Lower --batch-size.".
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceMemoryError(f"Out of memory while {doing}. {remedy}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is that of a full memory, of any device."""
+    if isinstance(error, MemoryError | DeviceMemoryError):
+        return True
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
+
+
+def free_memory() -> None:
+    """Return the memory that torch keeps for later to the device."""
+    import torch
+
+    torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from grounded_seg.device.memory import halving
 from grounded_seg.engine.request import Processed, Request
-from grounded_seg.errors import DeviceMemoryError, UsageError
+from grounded_seg.errors import UsageError
 from grounded_seg.geometry.boxes import areas_px, array_from_boxes, clip
 from grounded_seg.images.read import read_or_skip, read_sized
 from grounded_seg.pipeline.chain import Chain
@@ -108,23 +109,15 @@ class BatchProcessor:
 
     def _in_parts(self, items: Sequence[_Item], work: Callable[[Sequence[_Item]], Sequence[_Result]]) -> list[_Result]:
         """Work on all items, so many at once as there is memory for."""
-        while True:
-            try:
-                return [result for part in batches(items, self.n_at_once) for result in work(part)]
-            except DeviceMemoryError:
-                if self.n_at_once == 1:
-                    raise
-            # Only here, outside of the handler, are the failed attempt's tensors gone.
-            _free_memory()
-            self.n_at_once //= 2
-            _LOG.warning("out of memory; continuing with %d images at a time", self.n_at_once)
 
+        def attempt(n_at_once: int) -> list[_Result]:
+            if n_at_once < self.n_at_once:
+                _LOG.warning("out of memory; continuing with %d images at a time", n_at_once)
+                self.n_at_once = n_at_once
+            return [result for part in batches(items, n_at_once) for result in work(part)]
 
-def _free_memory() -> None:
-    # This imports torch, which takes seconds; models that run out of memory have done so already.
-    from grounded_seg.device.choose import free_memory
-
-    free_memory()
+        results, _ = halving(self.n_at_once, attempt)
+        return results
 
 
 def _within(boxes: Sequence[Detection], image: Image) -> list[Detection]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from grounded_seg.device.choose import Versions
     from grounded_seg.weights.fetch import Progress
     from grounded_seg.weights.locate import LocatedWeights
+    from grounded_seg.weights.sources import ModelSources
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,19 @@ class FoundModels:
     versions: "Versions"
 
 
-def find_models(models: ModelSettings, *, boxes_only: bool = False, progress: "Progress | None" = None) -> FoundModels:
+def find_models(
+    models: ModelSettings,
+    *,
+    boxes_only: bool = False,
+    sources: "ModelSources | None" = None,
+    progress: "Progress | None" = None,
+) -> FoundModels:
     """Find or fetch the weights that `models` names, and what they will run on; nothing is loaded yet.
 
     Args:
         models: Which weights, and where they run.
         boxes_only: Look for no segmenter.
+        sources: What `models` was resolved to, where the caller has done so.
         progress: Called while a weight file is fetched.
 
     Raises:
@@ -43,17 +51,19 @@ def find_models(models: ModelSettings, *, boxes_only: bool = False, progress: "P
     """
     # These import torch, which takes seconds: not before a model is really wanted.
     from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
-    from grounded_seg.weights.locate import locate
+    from grounded_seg.weights.locate import locate_models
     from grounded_seg.weights.sources import resolve
 
     # What is quick comes first: a wrong device is told before weights are fetched.
     device = resolve_device(models.device)
     dtype = resolve_dtype(models.dtype, device)
-    sources = resolve(models)
+    located = locate_models(
+        sources or resolve(models), boxes_only=boxes_only, offline=models.offline, progress=progress
+    )
     return FoundModels(
-        detector=locate(sources.detector, offline=models.offline),
-        adapter=None if sources.adapter is None else locate(sources.adapter, is_adapter=True, offline=models.offline),
-        segmenter=None if boxes_only else locate(sources.segmenter, offline=models.offline, progress=progress),
+        detector=located.detector,
+        adapter=located.adapter,
+        segmenter=located.segmenter,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         threads=n_threads(),

@@ -12,9 +12,8 @@ import numpy as np
 
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
-from grounded_seg.geometry.masks import placed_run_length
+from grounded_seg.geometry.masks import masks_kept_by_group, placed_run_length
 from grounded_seg.records import Image, ImageSize, Instance, SegmentedImage
-from grounded_seg.segment.duplicates import distinct_masks
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
 IOU_THRESHOLD = 0.5
@@ -131,10 +130,11 @@ def _without_duplicates(
 def _distinct(best_first: Sequence[Instance], containment_threshold: float) -> list[Instance]:
     """Keep the first of those that are one object: by their masks, or by their boxes where there are no masks."""
     masks = [instance.mask for instance in best_first if instance.mask is not None]
-    if len(masks) == len(best_first):
-        return [best_first[place] for place in distinct_masks(masks, IOU_THRESHOLD, containment_threshold)]
-    boxes = array_from_boxes([instance.box_xyxy for instance in best_first])
     ranks = -np.arange(len(best_first), dtype=np.float64)
+    if len(masks) == len(best_first):
+        kept = masks_kept_by_group(masks, ranks.tolist(), [""] * len(masks), IOU_THRESHOLD, containment_threshold)
+        return [best_first[index] for index in kept]
+    boxes = array_from_boxes([instance.box_xyxy for instance in best_first])
     return [best_first[place] for place in kept_after_suppression(boxes, ranks, IOU_THRESHOLD, containment_threshold)]
 
 

@@ -1,42 +1,21 @@
-"""Stage 2, the segmenter: Segment Anything turns each box into a mask."""
+"""Stage 2: each box becomes a mask, through a model of the Segment Anything family.
 
-from pathlib import Path
+One batch, straight forward: `segmenter` -> `resize` -> the network that `load` chose (`sam/` or `transformers_sam`) ->
+`upsampling` -> `quality`.
+"""
+
 from typing import TYPE_CHECKING
 
-from grounded_seg.settings import SegmentSettings
-
 if TYPE_CHECKING:
-    import torch
+    from grounded_seg.segment.segmenter import SamSegmenter, load_segmenter
 
-    from grounded_seg.segment.segmenter import SamSegmenter
-
-__all__ = ["load_segmenter"]
+__all__ = ["SamSegmenter", "load_segmenter"]
 
 
-def load_segmenter(
-    source: Path,
-    device: "torch.device",
-    dtype: "torch.dtype",
-    settings: SegmentSettings = SegmentSettings(),  # noqa: B008  (frozen, so one for all calls is safe)
-) -> "SamSegmenter":
-    """Load a segmenter to where it runs.
+def __getattr__(name: str) -> object:
+    """Import what needs torch, which takes seconds, only when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from grounded_seg.segment import segmenter
 
-    Args:
-        source: An official `.pth`, the same tensors as `.safetensors`, a folder that `sam.save_sam` wrote, or a folder
-            of SAM, SAM-HQ or SAM 2 in transformers' layout.
-        device: See `runtime.resolve_device`.
-        dtype: Number format to compute in, see `runtime.resolve_dtype`.
-        settings: Which masks are taken, what is done to them, and whether the image encoder is compiled.
-
-    Raises:
-        WeightsError: If the weights are missing, damaged, or of another model.
-        DeviceError: If the device has no room for them.
-    """
-    # These import torch, which takes seconds: not before a model is really wanted.
-    from grounded_seg.device.choose import out_of_memory_as_device_error
-    from grounded_seg.segment.load import load_network
-    from grounded_seg.segment.segmenter import SamSegmenter
-
-    with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
-        network = load_network(source, device, dtype, compiled=settings.compile)
-    return SamSegmenter(network, settings)
+    return getattr(segmenter, name)

@@ -1,28 +1,58 @@
-"""Tell the models of the Segment Anything family apart, and load one to where it runs."""
+"""The network of a segmenter: what each has to do, and the one that a file or folder holds."""
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from grounded_seg.errors import WeightsError
-from grounded_seg.segment.network import BoxNetwork
+from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.sam.build import CONFIG_FILE, MODEL_TYPE, load_sam
 from grounded_seg.segment.sam.network import SamNetwork
+from grounded_seg.segment.upsampling import Axis
+
+
+class BoxNetwork(Protocol):
+    """A network that encodes an image once, then turns any number of boxes on it into mask logits."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    @property
+    def bytes_per_box(self) -> int:
+        """Memory that one more box takes in `decode` at its peak."""
+
+    def frame(self, size: ImageSize) -> ImageSize:
+        """The size that an image is resized to before it is encoded; boxes are given in these pixels."""
+
+    def axes(self, size: ImageSize) -> tuple[Axis, Axis]:
+        """The upsampling of x and y from the logits to the image."""
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        """The embeddings of at least one image, for `decode`."""
+
+    def decode(self, embedding: Any, boxes_xyxy: torch.Tensor, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (n, masks, side, side) and predicted IoUs (n, masks), float32; a mask is where logits are above 0.
+
+        Args:
+            embedding: What `encode` gave for the image.
+            boxes_xyxy: (n, 4) float32 in pixels of the frame, n at least 1.
+            multimask: Predict three masks a box instead of one.
+        """
 
 
 def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> BoxNetwork:
-    """Load segment-anything's files and folders with its modules, transformers' folders with transformers.
+    """A network on its device: by segment-anything's modules, or by transformers for folders in its layout.
 
     Args:
         source: A weight file, which is segment-anything's, or a folder, whose `config.json` names its family.
-        device: Where it is to run.
-        dtype: Number format to compute in.
-        compiled: Send the image encoder through torch.compile.
-
-    Raises:
-        WeightsError: If the weights are missing, damaged, or of another model.
+        device: Where it runs.
+        dtype: Of its image encoder.
+        compiled: Compile the image encoder with torch.compile.
     """
     model_type = _model_type(source / CONFIG_FILE) if os.path.isdir(source) else MODEL_TYPE
     if model_type == MODEL_TYPE:
@@ -32,12 +62,12 @@ def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, comp
 
     if model_type not in FAMILIES:
         known = ", ".join([MODEL_TYPE, *FAMILIES])
-        raise WeightsError(f"{source} holds a model of type {model_type!r}, not a segmenter, which is one of {known}.")
+        raise WeightsError(f"{source} holds a model of type {model_type!r}, not a segmenter; give one of {known}.")
     return load_transformers_network(source, model_type, device, dtype, compiled=compiled)
 
 
 def _model_type(path: Path) -> str:
-    """Read which model a folder holds; that of segment-anything where this can't be told, to fail with its words."""
+    """The kind of model in a folder; segment-anything's where this can't be told, whose loading names the fault."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

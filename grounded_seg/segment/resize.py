@@ -1,7 +1,7 @@
-"""Into the frame that Segment Anything sees: the longest side scaled to the model's, the rest padded.
+"""Resizing to Segment Anything's input: the longer side to the model's side, the shorter one in proportion.
 
-As in segment-anything's `ResizeLongestSide` and `Sam.preprocess`, except that a side never vanishes: an image of
-5000 x 1 pixels becomes 1024 x 1, where the original fails on 1024 x 0.
+As segment-anything's `ResizeLongestSide` does, except that a side is at least a pixel: 5000 x 1 becomes 1024 x 1, where
+the original fails on 1024 x 0.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from grounded_seg.records import BoxXyxy, ImageSize
 
 
 def resized_size(size: ImageSize, longest_side: int) -> ImageSize:
-    """Scale so that the longer side has `longest_side` pixels, rounding half up.
+    """The size whose longer side has `longest_side` pixels, rounded half up.
 
     >>> resized_size(ImageSize(1280, 720), 1024)
     ImageSize(width=1024, height=576)
@@ -24,16 +24,13 @@ def resized_size(size: ImageSize, longest_side: int) -> ImageSize:
 
 
 def resized_pixels(pixels: npt.NDArray[np.uint8], size: ImageSize) -> npt.NDArray[np.uint8]:
-    """Resize RGB pixels (height, width, 3) to `size` with Pillow's antialiased bilinear filter."""
+    """RGB pixels (height, width, 3) resized by Pillow's antialiased bilinear filter."""
     resized = PIL.Image.fromarray(pixels).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR)
     return np.array(resized)
 
 
 def resized_boxes(boxes_xyxy: Sequence[BoxXyxy], size: ImageSize, resized: ImageSize) -> npt.NDArray[np.float32]:
-    """Move boxes from the image's pixels into the resized image's.
-
-    Returns:
-        (n, 4), x0 y0 x1 y1; (0, 4) for no boxes.
+    """Boxes in pixels of the resized image, (n, 4); (0, 4) for no boxes.
 
     Raises:
         ValueError: If a box isn't finite, has no area, or lies outside the image altogether.
@@ -52,6 +49,6 @@ def _check_box(box_xyxy: npt.NDArray[np.float64], size: ImageSize, index: int) -
     if not np.isfinite(box_xyxy).all():
         raise ValueError(f"{named} isn't finite")
     if x0 >= x1 or y0 >= y1:
-        raise ValueError(f"{named} has no area: it has to have x0 < x1 and y0 < y1")
+        raise ValueError(f"{named} has no area: x0 < x1 and y0 < y1 are required")
     if x1 <= 0 or y1 <= 0 or x0 >= size.width or y0 >= size.height:
         raise ValueError(f"{named} lies outside the image of {size.width} x {size.height} pixels")

@@ -1,32 +1,31 @@
-"""`SamSegmenter`: boxes of a batch of images in, run-length encoded masks out."""
+"""Stage 2 as a whole: images and boxes in, run-length encoded masks out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from grounded_seg.device.choose import out_of_memory_as_device_error
-from grounded_seg.device.memory import in_chunks
+from grounded_seg.device.memory import in_chunks, out_of_memory_as_device_error
 from grounded_seg.geometry.masks import run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
-from grounded_seg.segment.duplicates import without_duplicates
-from grounded_seg.segment.network import BoxNetwork
-from grounded_seg.segment.quality import cleaned, share_outside
+from grounded_seg.segment.load import BoxNetwork, load_network
+from grounded_seg.segment.quality import cleaned, share_outside, without_duplicates
 from grounded_seg.segment.resize import resized_boxes
 from grounded_seg.segment.upsampling import Axis, Region, regions_from_logits
 from grounded_seg.settings import SegmentSettings
 
 DECODER_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31, "mps": 1 << 30}
-"""Memory of a chunk of boxes, by type of device: on a CPU what its caches and its allocator handle well."""
+"""Memory of a chunk of boxes, by type of device; on a CPU, what caches and allocator handle well."""
 ENCODER_IMAGES = {"cpu": 1, "cuda": 4, "mps": 4}
 """Images in a call of the encoder, at most, by type of device: a CPU gains nothing by more than one."""
 
 
 @dataclass(frozen=True, eq=False)
 class _PromptedImage:
-    """One image's way through the decoder."""
+    """One encoded image, and the way of its masks back to its pixels."""
 
     embedding: Any
     size: ImageSize
@@ -37,7 +36,6 @@ class SamSegmenter:
     """A model of the Segment Anything family, prompted with boxes. Upsampling is in float32 whatever it computes in."""
 
     def __init__(self, network: BoxNetwork, settings: SegmentSettings = SegmentSettings()) -> None:  # noqa: B008
-        """Put a model and the options for its masks together."""
         self._network = network
         self._settings = settings
         per_chunk = DECODER_BYTES.get(network.device.type, DECODER_BYTES["cpu"])
@@ -45,24 +43,24 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
-        """Turn each detection's box into a mask at its image's own size.
+        """The mask of each detection, at its image's own size.
 
-        Images with boxes go through the encoder `ENCODER_IMAGES` at a time, those without cost nothing. Every call has
-        one shape, with an image repeated where one is missing, so an image's masks don't depend on which others of its
-        batch have boxes, or could be read. The boxes of one image share its embedding and go through the decoder in
-        chunks of bounded memory. No images in, no images out.
+        Only images with boxes go through the encoder, `ENCODER_IMAGES` at a time; short calls are padded with a
+        repeated image, so an image's masks don't depend on which others of its batch have boxes, or could be read. The
+        boxes of one image share its embedding and go through the decoder in chunks of bounded memory. No images in, no
+        images out.
 
         Args:
             images: The batch.
             detections: For each image its boxes, in pixels of that image.
 
         Returns:
-            One record per image, instances in the order of the detections; a detection whose mask comes out empty is
-            left out and counted. `mask_score` is the model's predicted IoU, clamped to [0, 1].
+            One record per image, instances in the order of the detections; those with an empty mask are dropped and
+            counted. `mask_score` is the model's predicted IoU, clamped to [0, 1].
 
         Raises:
-            ValueError: If there are more or fewer lists of detections than images, or a box isn't finite, has no area,
-                or lies outside its image.
+            ValueError: If there aren't as many lists of detections as images, or a box isn't finite, has no area, or
+                lies outside its image.
             DeviceMemoryError: If the device has no memory for an image, or for one box at a time.
         """
         if len(images) != len(detections):
@@ -83,7 +81,7 @@ class SamSegmenter:
         return segmented
 
     def _embeddings(self, images: Sequence[Image], n_batch: int) -> Iterator[Any]:
-        """Encode some images of a batch of so many, in calls of one shape; more of them only as they are asked for."""
+        """Embeddings of some images of a batch of `n_batch`, encoded in calls of one shape as they are asked for."""
         at_once = max(1, min(n_batch, ENCODER_IMAGES.get(self._network.device.type, ENCODER_IMAGES["cuda"])))
         for start in range(0, len(images), at_once):
             some = images[start : start + at_once]
@@ -92,10 +90,10 @@ class SamSegmenter:
     def _segment_image(
         self, image: _PromptedImage, boxes_xyxy: torch.Tensor, detections: Sequence[Detection]
     ) -> SegmentedImage:
-        """Make the instances of one image with at least one box, given in pixels of the frame."""
+        """The instances of one image with at least one box; boxes are in pixels of the frame."""
 
-        def work(places: Sequence[int]) -> list[Instance | None]:
-            chunk = slice(places[0], places[-1] + 1)
+        def work(indices: Sequence[int]) -> list[Instance | None]:
+            chunk = slice(indices[0], indices[-1] + 1)
             logits, ious = self._network.decode(image.embedding, boxes_xyxy[chunk], multimask=self._settings.multimask)
             best = ious.argmax(dim=1)
             rows = torch.arange(len(best), device=best.device)
@@ -110,7 +108,7 @@ class SamSegmenter:
         return self._collected(instances)
 
     def _instance(self, detection: Detection, region: Region | None, score: float, size: ImageSize) -> Instance | None:
-        """Make an instance of a mask; None if it is too small."""
+        """A mask as an instance; None if it is too small."""
         if region is not None and self._settings.clean:
             region = replace(region, mask=cleaned(region.mask))
         if region is None or np.count_nonzero(region.mask) < self._settings.min_area:
@@ -123,7 +121,7 @@ class SamSegmenter:
         )
 
     def _collected(self, instances: Iterable[Instance | None]) -> SegmentedImage:
-        """Count the masks that came out empty, and drop the repeated ones."""
+        """The instances without duplicates, and how many masks came out empty."""
         made = list(instances)
         found = tuple(instance for instance in made if instance is not None)
         n_empty_masks = len(made) - len(found)
@@ -131,3 +129,27 @@ class SamSegmenter:
         if min(limits) < 1:
             found = without_duplicates(found, *limits)
         return SegmentedImage(instances=found, n_empty_masks=n_empty_masks)
+
+
+def load_segmenter(
+    source: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: SegmentSettings = SegmentSettings(),  # noqa: B008  (frozen, so one for all calls is safe)
+) -> SamSegmenter:
+    """A segmenter on its device.
+
+    Args:
+        source: An official `.pth`, the same tensors as `.safetensors`, a folder that `sam.build.save_sam` wrote, or a
+            folder of SAM, SAM-HQ or SAM 2 in transformers' layout.
+        device: See `device.choose.resolve_device`.
+        dtype: See `device.choose.resolve_dtype`.
+        settings: Which masks are kept, how they are cleaned, and whether the image encoder is compiled.
+
+    Raises:
+        WeightsError: If the weights are missing, damaged, or of another model.
+        DeviceMemoryError: If the device has no room for them.
+    """
+    with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
+        network = load_network(source, device, dtype, compiled=settings.compile)
+    return SamSegmenter(network, settings)

@@ -1,8 +1,8 @@
-"""From mask logits to the image's pixels: the official bilinear upsampling, only where a mask can be.
+"""Mask logits upsampled to the image: bilinear as in Segment Anything, but only where a mask can be.
 
-The logits are upsampled to the model's square, cut to the part that isn't padding, and resized to the image. An
-upsampled value mixes neighbours with weights that are never negative, so it is positive only next to a positive logit:
-nothing else is computed, and no array has the image's size unless the mask has.
+The logits are upsampled to the model's square, cropped to the part that isn't padding, and resized to the image. An
+upsampled value is a mean of neighbours with weights that are never negative, so it is positive only next to a positive
+logit: nothing else is computed, and no array has the image's size unless the mask has.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 
 STRIP_PIXELS = 1 << 20
-"""Pixels of the image that exist as floats at the same time."""
+"""Pixels of the image that are computed at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The part of a mask in which all its pixels lie."""
+    """A mask, cropped to a part of the image that holds all of its pixels."""
 
     left: int
     """In pixels of the image."""
@@ -29,7 +29,7 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Taps:
-    """One axis of a bilinear resize: the two inputs that each output mixes."""
+    """One axis of a bilinear resize: the two inputs of each output, and their weights."""
 
     first: npt.NDArray[np.int64]
     """(outputs,), never falling."""
@@ -39,16 +39,16 @@ class Taps:
     """The second's share, in [0, 1]."""
 
     def reached_from(self, inputs: range) -> range:
-        """Find the outputs that any of these inputs goes into."""
+        """The outputs that any of these inputs goes into."""
         return range(int(np.searchsorted(self.second, inputs.start)), int(np.searchsorted(self.first, inputs.stop)))
 
     def needed_for(self, outputs: range) -> range:
-        """Find the inputs that go into any of these outputs, of which there is at least one."""
+        """The inputs that go into any of these outputs, of which there is at least one."""
         return range(int(self.first[outputs.start]), int(self.second[outputs.stop - 1]) + 1)
 
 
 def bilinear_taps(n_in: int, n_out: int) -> Taps:
-    """Lay `n_out` pixels over `n_in`, edge on edge, as torch's `interpolate` does without `align_corners`.
+    """The taps of resizing `n_in` pixels to `n_out`, as torch's `interpolate` does without `align_corners`.
 
     >>> taps = bilinear_taps(2, 4)
     >>> taps.first.tolist(), taps.second.tolist(), taps.weight.tolist()
@@ -65,20 +65,20 @@ def bilinear_taps(n_in: int, n_out: int) -> Taps:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One resize of one axis, cut to the outputs that are wanted; inputs are counted from the first needed one."""
+    """One resize of one axis for some outputs only; inputs are counted from the first needed one."""
 
     first: torch.Tensor
     second: torch.Tensor
     weight: torch.Tensor
 
     def mix(self, values: torch.Tensor, axis: int) -> torch.Tensor:
-        """Resize (x, y) values along axis 0 or 1."""
+        """Values (x, y), resized along axis 0 or 1."""
         weight = self.weight if axis else self.weight[:, None]
         mixed = values.index_select(axis, self.first).mul_(1 - weight)
         return mixed.addcmul_(values.index_select(axis, self.second), weight)
 
     def strip(self, start: int, stop: int) -> "Step":
-        """Keep the outputs from `start` to `stop` (exclusive)."""
+        """The outputs from `start` to `stop` (exclusive)."""
         return Step(self.first[start:stop], self.second[start:stop], self.weight[start:stop])
 
 
@@ -86,26 +86,25 @@ class Axis:
     """All resizes of one axis, from the logits to the image."""
 
     def __init__(self, stages: tuple[Taps, ...]) -> None:
-        """Take the resizes in their order."""
         self._stages = stages
 
     @property
     def n_seen(self) -> int:
-        """Logits that the image sees; the ones beyond belong to padding."""
+        """Logits of the image; those beyond belong to padding."""
         outputs = range(len(self._stages[-1].first))
         for taps in reversed(self._stages):
             outputs = taps.needed_for(outputs)
         return outputs.stop
 
     def reached_from(self, logits: range) -> range:
-        """Find the image's pixels that any of these logits goes into; it may be none."""
+        """The image's pixels that any of these logits goes into; it may be none."""
         reached = logits
         for taps in self._stages:
             reached = taps.reached_from(reached)
         return reached
 
     def plan(self, pixels: range, device: torch.device) -> tuple[range, list[Step]]:
-        """Work out which logits these pixels of the image need, and the steps from the ones to the others."""
+        """The logits that these pixels of the image need, and the steps from them to the pixels."""
         steps = []
         outputs = pixels
         for taps in reversed(self._stages):
@@ -119,27 +118,24 @@ class Axis:
 
 
 def axis_through_square(n_logits: int, n_square: int, n_frame: int, n_pixels: int) -> Axis:
-    """Plan Segment Anything's way: to a padded square, of which the image fills `n_frame`, and on to the image."""
+    """Segment Anything's upsampling: to a padded square, of which the image fills `n_frame`, then to the image."""
     to_square, to_image = bilinear_taps(n_logits, n_square), bilinear_taps(n_frame, n_pixels)
     kept = slice(n_frame)
     return Axis((Taps(to_square.first[kept], to_square.second[kept], to_square.weight[kept]), to_image))
 
 
 def axis_straight(n_logits: int, n_pixels: int) -> Axis:
-    """Plan Segment Anything 2's way: straight to the image, which fills the whole square."""
+    """Segment Anything 2's upsampling: straight to the image, which fills the whole square."""
     return Axis((bilinear_taps(n_logits, n_pixels),))
 
 
 def regions_from_logits(logits: torch.Tensor, x_axis: Axis, y_axis: Axis) -> Iterator[Region | None]:
-    """Upsample masks to their image and threshold them at 0, one after the other.
+    """The region of each mask, upsampled and thresholded at 0; None for a mask without a pixel.
 
     Args:
         logits: (n, rows, columns), float32.
         x_axis: From columns to the image's width.
         y_axis: From rows to its height.
-
-    Yields:
-        The region of each mask; None for a mask without a pixel.
     """
     # Columns come first from here on: run lengths go down the columns.
     by_column = logits.transpose(1, 2)
@@ -155,18 +151,18 @@ def regions_from_logits(logits: torch.Tensor, x_axis: Axis, y_axis: Axis) -> Ite
 
 
 def _spans(is_positive: torch.Tensor) -> list[range]:
-    """Find the first and the last True of each row of (n, length); an empty range where there is none."""
+    """From the first to the last True of each row of (n, length); an empty range where there is none."""
     length = is_positive.shape[1]
-    places = torch.arange(length, device=is_positive.device)
-    starts = torch.where(is_positive, places, length).amin(dim=1).tolist()
-    ends = torch.where(is_positive, places, -1).amax(dim=1).tolist()
+    indices = torch.arange(length, device=is_positive.device)
+    starts = torch.where(is_positive, indices, length).amin(dim=1).tolist()
+    ends = torch.where(is_positive, indices, -1).amax(dim=1).tolist()
     return [range(start, end + 1) if start <= end else range(0) for start, end in zip(starts, ends, strict=True)]
 
 
 def _threshold(
     values: torch.Tensor, x_axis: Axis, y_axis: Axis, x_pixels: range, y_pixels: range
 ) -> npt.NDArray[np.bool_]:
-    """Upsample (x, y) logits to a part of the image and threshold it; a few columns at a time at the image's size."""
+    """A part of the image (x, y), upsampled and thresholded; a few columns at a time at the image's size."""
     x_logits, x_steps = x_axis.plan(x_pixels, values.device)
     y_logits, y_steps = y_axis.plan(y_pixels, values.device)
     values = values[x_logits.start : x_logits.stop, y_logits.start : y_logits.stop]

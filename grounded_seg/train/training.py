@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.device.choose import out_of_memory_as_device_error, resolve_device, resolve_dtype
+from grounded_seg.device.choose import resolve_device, resolve_dtype
+from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import UsageError
 from grounded_seg.train.base import load_base, locate_base
 from grounded_seg.train.data.data_set import read_training_data

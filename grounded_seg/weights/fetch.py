@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from grounded_seg.errors import WeightsError
-from grounded_seg.weights.hashes import sha256_of_file
+from grounded_seg.weights.files import sha256_of_file
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes that have arrived, and with those to come in all where the server says it."""

@@ -1,4 +1,4 @@
-"""Get the weights of a source onto this disk, and say exactly which ones they are."""
+"""Weights of any source, found on this disk or fetched to it, with their hash."""
 
 import logging
 import sys
@@ -12,15 +12,21 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.fetch import Progress, cache_folder, fetch
-from grounded_seg.weights.files import ADAPTER_FILE, NATIVE_WEIGHT_FILES, PICKLE_FILE, weight_files
-from grounded_seg.weights.hashes import ANY_WEIGHTS, sha256_of_weights
+from grounded_seg.weights.files import (
+    ADAPTER_FILE,
+    ANY_WEIGHTS,
+    NATIVE_WEIGHT_FILES,
+    PICKLE_FILE,
+    sha256_of_weights,
+    weight_files,
+)
 from grounded_seg.weights.presets import preset_table
-from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
+from grounded_seg.weights.sources import HubSource, LocalSource, ModelSources, PublishedSource, Source
 
 _LOG = logging.getLogger(__name__)
 
 _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
-"""All that a model needs. Code (`.py`) stays on the hub."""
+"""Files of a model. Code (`.py`) isn't fetched."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +40,47 @@ class LocatedWeights:
     revision: str | None
     """Commit on the hub, where they come from there."""
     sha256: str
-    """Of the weights alone, see `hashes.sha256_of_weights`."""
+    """Of the weights alone, see `files.sha256_of_weights`."""
+
+
+@dataclass(frozen=True)
+class LocatedModels:
+    """The weights of one run on this disk, and the sources that they come from: resolved once, handed on."""
+
+    sources: ModelSources
+    detector: LocatedWeights
+    adapter: LocatedWeights | None
+    segmenter: LocatedWeights | None
+    """None where only boxes are wanted."""
+
+
+def locate_models(
+    sources: ModelSources, *, boxes_only: bool = False, offline: bool = False, progress: Progress | None = None
+) -> LocatedModels:
+    """The weights of all models of a run, found or fetched; arguments and errors are those of `locate`."""
+    adapter, segmenter = sources.adapter, None if boxes_only else sources.segmenter
+    return LocatedModels(
+        sources=sources,
+        detector=locate(sources.detector, offline=offline),
+        adapter=None if adapter is None else locate(adapter, is_adapter=True, offline=offline),
+        segmenter=None if segmenter is None else locate(segmenter, offline=offline, progress=progress),
+    )
 
 
 def locate(
     source: Source, *, is_adapter: bool = False, offline: bool = False, progress: Progress | None = None
 ) -> LocatedWeights:
-    """Find or fetch the weights of `source` and hash them.
+    """The weights of `source`, found or fetched.
 
     Args:
         source: One of the fields of `sources.ModelSources`.
-        is_adapter: Only an adapter counts, whatever else lies beside it. Otherwise it is a model, and only in a folder
-            that holds none an adapter.
-        offline: Use only what is on this disk already.
+        is_adapter: Read only an adapter, whatever else is beside it. Otherwise a model, or in a folder without one an
+            adapter.
+        offline: Fetch nothing.
         progress: Called while a Segment Anything file arrives.
 
     Raises:
-        WeightsError: If they aren't there and can't be fetched, or hold no weights.
+        WeightsError: If they don't exist and can't be fetched, or hold no weights.
     """
     names = (ADAPTER_FILE,) if is_adapter else ANY_WEIGHTS
     if isinstance(source, PublishedSource):
@@ -68,7 +98,7 @@ def locate(
 
 
 def is_on_disk(source: Source) -> bool:
-    """Tell whether `locate` would have to fetch nothing; the weights aren't read."""
+    """Whether `locate` would fetch nothing; the weights aren't read."""
     if isinstance(source, PublishedSource):
         return (cache_folder() / source.file.file_name).is_file()
     if isinstance(source, LocalSource):
@@ -81,17 +111,10 @@ def is_on_disk(source: Source) -> bool:
 
 
 def _hub_snapshot(source: HubSource, names: Sequence[str], *, offline: bool) -> Path:
-    """Fetch a repository's configs and weights into the hub's own cache, or find them there.
+    """A repository's configs and weights in the hub's own cache; a pickle only where there is nothing else.
 
-    A pickle is fetched only where there is nothing better; it is read without running what it may hold.
-
-    Args:
-        source: The repository.
-        names: Files that the weights may be read from, see `files.weight_files`.
-        offline: Only find them.
-
-    Raises:
-        WeightsError: If they aren't there; a snapshot of configs alone, as of a fetch that was cut off, doesn't count.
+    `names` are the files that the weights may be read from. A snapshot without weights, as an interrupted fetch leaves
+    it, is a `WeightsError`.
     """
     if not sys.stderr.isatty():
         disable_progress_bars()

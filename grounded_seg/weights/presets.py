@@ -1,4 +1,4 @@
-"""The table of presets: names for sets of weights that belong together, read from `presets.toml`."""
+"""The table of presets, each a detector and a segmenter that belong together; read from `presets.toml`."""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
 @dataclass(frozen=True)
 class Preset:
-    """One row of the table: the weights that one `--preset` stands for."""
+    """The weights of one `--preset`."""
 
     name: str
     detector: str
@@ -22,7 +22,7 @@ class Preset:
     segmenter: str
     """Name in the table of segmenters; a folder, likewise."""
     adapter: str | None = None
-    """Folder of the LoRA adapter on top of the detector, likewise; most presets bring none."""
+    """Folder of the LoRA adapter on top of the detector, likewise; most presets have none."""
     revision: str | None = None
     """Branch or commit of the detector on the hub."""
     ships_with_project: bool = False
@@ -54,7 +54,7 @@ class PresetTable:
 
 @cache
 def preset_table() -> PresetTable:
-    """Read the table that comes with this package."""
+    """The table that comes with this package."""
     content = tomllib.loads(PRESETS_FILE.read_text(encoding="utf-8"))
     return PresetTable(
         presets=MappingProxyType({name: Preset(name=name, **row) for name, row in content["presets"].items()}),
@@ -65,11 +65,7 @@ def preset_table() -> PresetTable:
 
 
 def preset_by_name(name: str) -> Preset:
-    """Look a preset up.
-
-    Raises:
-        UsageError: If there is none of this name; it lists those there are.
-    """
+    """The preset of this name; a `UsageError` that lists the presets if there is none."""
     presets = preset_table().presets
     if name not in presets:
         raise UsageError(f"Unknown preset {name!r}; there are {', '.join(presets)}.")

@@ -1,4 +1,4 @@
-"""From the options to where each of the three models comes from. Nothing is read or fetched here."""
+"""The source of each of the three models, from the options. Nothing is read or fetched here."""
 
 import os
 import re
@@ -11,14 +11,14 @@ from grounded_seg.settings import ModelSettings
 from grounded_seg.weights.presets import Preset, SegmenterFile, preset_by_name, preset_table
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(\w[\w./-]*))?")
-"""owner/name, and where one is named a branch, tag or commit."""
+"""owner/name, and optionally a branch, tag or commit."""
 _HUB_FORMS = "a hub id (owner/name or owner/name@commit)"
 _DEFAULT_REVISION = "main"
 _NO_ADAPTER = "none"
 _PARTS_OF_A_TRAINING = {"--adapter": "adapter", "--detector": "model"}
-"""What `grounded-seg train` leaves in its folder, which may be named instead."""
+"""Subfolders of a training's folder, which may be named instead of them."""
 _WEIGHT_FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
-"""A name that ends so means a file, though it could be a hub id."""
+"""A name with such an ending is a file, though it could be a hub id."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LocalSource:
 
     path: Path
     name: str
-    """What a run's manifest calls it: the path as it was given, or the preset's part."""
+    """Its name in a run's manifest: the path as it was given, or the preset's part."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class HubSource:
 
     @property
     def name(self) -> str:
-        """What a run's manifest calls it; the commit stands beside it there."""
+        """Its name in a run's manifest, beside the commit."""
         return self.repo_id
 
     @property
     def url(self) -> str:
-        """Where people find it."""
+        """Its page."""
         at = "" if self.revision == _DEFAULT_REVISION else f"/tree/{self.revision}"
         return f"https://huggingface.co/{self.repo_id}{at}"
 
@@ -61,7 +61,7 @@ class PublishedSource:
 
     @property
     def name(self) -> str:
-        """What a run's manifest calls it."""
+        """Its name in a run's manifest."""
         return self.file.file_name
 
 
@@ -70,29 +70,28 @@ Source: TypeAlias = LocalSource | HubSource | PublishedSource
 
 @dataclass(frozen=True)
 class ModelSources:
-    """Where the weights of one run come from."""
+    """The sources of one run's weights."""
 
     preset: str
     detector: LocalSource | HubSource
     adapter: LocalSource | HubSource | None
     segmenter: Source
     is_demo: bool
-    """A model that is going to be used is the small one that ships with the project and knows rendered scenes only."""
+    """One of the models is the demo's, which knows rendered scenes only."""
 
 
 def resolve(settings: ModelSettings, *, boxes_only: bool = False) -> ModelSources:
-    """Work out where each model comes from: the preset's parts, replaced by those that were named.
+    """The sources of a preset's models, replaced by those that the settings name.
 
-    The preset's adapter belongs to the preset's detector: another detector comes without it, unless an adapter is
-    named too.
+    Another detector comes without the preset's adapter, unless an adapter is named too.
 
     Args:
-        settings: What was named.
-        boxes_only: The segmenter isn't going to be used.
+        settings: The preset, and models by name.
+        boxes_only: The segmenter isn't used, and doesn't count for `is_demo`.
 
     Raises:
         UsageError: If there is no such preset.
-        WeightsError: If a named file or folder isn't there, or the preset's own are missing from the installation.
+        WeightsError: If a named file or folder doesn't exist, or the preset's own are missing from the installation.
     """
     preset = preset_by_name(settings.preset)
     has_own_detector = settings.detector is None or _is_detector_of(preset, settings.detector)
@@ -144,16 +143,16 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
     if hub is not None and not hub.repo_id.endswith(_WEIGHT_FILE_ENDINGS):
         return hub
     raise WeightsError(
-        f"--segmenter {given} isn't there: give a Segment Anything file, a folder, {_HUB_FORMS}, "
+        f"--segmenter {given} doesn't exist: give a Segment Anything file, a folder, {_HUB_FORMS}, "
         f"or one of {', '.join(published)}."
     )
 
 
 def named_source(given: str, option: str) -> LocalSource | HubSource:
-    """Tell a folder from a hub id; what is on this disk comes first. The folder of a training means what it trained.
+    """The folder or hub repository of this name, a folder first; of a training's folder, its model or adapter.
 
     Raises:
-        WeightsError: If it is neither; `option` says which argument that was.
+        WeightsError: If it is neither; `option` is the argument it was given as, such as "--detector".
     """
     # An empty name would be the working folder.
     path = _on_disk(given)
@@ -168,18 +167,18 @@ def named_source(given: str, option: str) -> LocalSource | HubSource:
 
 
 def _hub_source(given: str) -> HubSource | None:
-    """Read `owner/name` or `owner/name@REVISION`; None if it is neither."""
+    """The repository of `owner/name` or `owner/name@REVISION`; None for another form."""
     match = _HUB_ID.fullmatch(given)
     return None if match is None else HubSource(repo_id=match[1], revision=match[2] or _DEFAULT_REVISION)
 
 
 def _on_disk(given: str) -> Path:
-    """Give the path that a name may be. `Path`'s own questions raise for forbidden folders and users nobody knows."""
+    """A name as a path; unlike `Path.expanduser`, without an error for an unknown user."""
     return Path(os.path.expanduser(given))
 
 
 def _shipped(preset: Preset, part: str) -> LocalSource:
-    """Find a part of a preset that ships with the project."""
+    """A part of a preset that ships with the project."""
     for folder in _shipped_folders(preset):
         if os.path.isdir(folder / part):
             return LocalSource(path=folder / part, name=f"{preset.name}/{part}")
@@ -190,6 +189,6 @@ def _shipped(preset: Preset, part: str) -> LocalSource:
 
 
 def _shipped_folders(preset: Preset) -> list[Path]:
-    """Name where a preset's folder may lie: inside an installed package, or at the top of a checkout."""
+    """Where a preset's folder may be: in an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
     return [root / "checkpoints" / preset.name for root in (package, package.parent)]

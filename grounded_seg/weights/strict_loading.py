@@ -1,28 +1,109 @@
-"""What every strict loading needs: compare names of tensors, name those that don't fit, keep transformers quiet."""
+"""Strict loading: tensors read without running code, none missing, none unexpected, all of the right shape."""
 
+import pickle
+import struct
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights.files import WEIGHT_FILES, weight_files
 
 _N_NAMED = 3
-"""Names that an error message gives before it only counts the rest."""
+"""Tensor names spelled out in an error; the rest is counted."""
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, SafetensorError),
+)
+"""What torch and safetensors raise on files with bytes changed or cut off."""
+
+
+def read_tensors(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
+    """The weights of a folder as they are stored; for `names` see `weight_files`, for errors `read_tensor_file`."""
+    files = weight_files(folder, names)
+    if not files:
+        raise WeightsError(f"{folder} has no weights: none of {', '.join(names)} is there")
+    return {name: tensor for file in files for name, tensor in read_tensor_file(file).items()}
+
+
+def read_tensor_file(path: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of a `.safetensors` file, or of what `torch.save` wrote; code in a pickle isn't run.
+
+    Raises:
+        WeightsError: If it can't be read, is damaged, or holds anything but tensors.
+    """
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} can't be read as weights: it is damaged or holds more than tensors, and a pickle can run code. "
+            "Fetch it from its publisher again, or convert it to .safetensors."
+        ) from error
+    except _DAMAGE as error:
+        raise WeightsError(f"{path} can't be read as weights ({first_line(error)}). Fetch or copy it again.") from error
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(f"{path} isn't a plain table of named tensors; take the model's own file.")
+    return content
+
+
+def _unpickle(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # torch warns of an unusual pickle; whether it can be used is told by the result.
+        warnings.simplefilter("ignore")
+        # Only the newer, zipped layout of torch.save can be mapped instead of copied.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def load_strictly(
+    model_class: type[Any], source: Path, kind: str, *, config: Any, tensors: Mapping[str, torch.Tensor], **options: Any
+) -> Any:
+    """A transformers model of exactly these tensors: none of its parameters is random, none of the tensors unused.
+
+    transformers isn't given the folder: it would also load an adapter that lies in it, unasked and unchecked.
+
+    Args:
+        model_class: transformers' class.
+        source: Where the tensors come from, for messages.
+        kind: What the model should be, such as "Florence-2", likewise.
+        config: An instance of the class's own configuration.
+        tensors: By the names of the model's state.
+        options: More arguments of `from_pretrained`: `dtype`, `attn_implementation`; to quantize while loading,
+            `quantization_config` and `device_map`.
+
+    Raises:
+        WeightsError: If a tensor is missing, unexpected or of another shape, or the model can't be built.
+        torch.OutOfMemoryError: If the model doesn't fit on its device.
+    """
+    try:
+        with quiet_transformers():
+            model, report = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(tensors),
+                # Reported with the missing ones instead of as a page of text.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **options,
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"{source} can't be loaded as {kind} ({first_line(error)})") from error
+    check_report(source, kind, report)
+    return model
 
 
 def check_report(source: Path, kind: str, report: Mapping[str, Any]) -> None:
-    """Refuse a model of which any part would be random, or any weight unused.
+    """Refuse a loaded model with missing, unexpected or mismatched tensors; the `WeightsError` names source and kind.
 
-    Args:
-        source: Where it was loaded from, for the message.
-        kind: What it should have been, likewise.
-        report: What transformers' `from_pretrained(..., output_loading_info=True)` says of the loading.
-
-    Raises:
-        WeightsError: If tensors are missing, left over, of another shape, or couldn't be read.
+    `report` is the second result of transformers' `from_pretrained(..., output_loading_info=True)`.
     """
     wrong = {
         "missing": sorted(report["missing_keys"]),
@@ -35,8 +116,20 @@ def check_report(source: Path, kind: str, report: Mapping[str, Any]) -> None:
         raise WeightsError(f"{source} isn't the {kind} that its config.json describes. Tensors {'; '.join(problems)}")
 
 
+def misfits(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps tensors from being exactly a model's, as `described`; empty where they fit."""
+    common = given.keys() & expected.keys()
+    return described(
+        {
+            "missing": sorted(expected.keys() - common),
+            "unexpected": sorted(given.keys() - common),
+            "of another shape": sorted(name for name in common if given[name].shape != expected[name].shape),
+        }
+    )
+
+
 def described(wrong: Mapping[str, Sequence[str]]) -> list[str]:
-    """Say for each thing that is wrong of which tensors it is: how many, and the names of the first few.
+    """One phrase per kind of problem: how many tensors it concerns, and the names of the first few.
 
     >>> described({"missing": ["a.weight", "b.weight"], "unexpected": []})
     ['2 missing: a.weight, b.weight']
@@ -45,19 +138,22 @@ def described(wrong: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def named(names: Sequence[str]) -> str:
-    """List the first few names and count the rest."""
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - _N_NAMED} more" if len(names) > _N_NAMED else ""
     return ", ".join(names[:_N_NAMED]) + more
 
 
 def first_line(error: Exception) -> str:
-    """Shorten an error to the first line that says anything."""
+    """The first line of an error that isn't blank."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' loading bar and its table of tensors: what is wrong becomes our own error."""
+    """No progress bar and no table of tensors from transformers: what is wrong becomes our own error."""
+    # Slow to import; segment-anything's own models are loaded without it.
+    from transformers.utils import logging as transformers_logging
+
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -279,7 +279,7 @@ def test_an_adapter_by_name_sees_images_as_it_was_trained_on(weights: LocatedWei
         again = ask(several.model, task, image, "dog", adapter=name, max_new_tokens=24)
         assert [one.polygons for one in again.polygons] == [one.polygons for one in said.polygons]
     assert len(seen) == 3
-    assert several.model.pixels.squeezed_to is None
+    assert several.model.pixels.square_side is None
     result = GroundedSegmenter(AdaptedDetector(several, "card"))(image, ["dog"])
     assert tuple(one.detection for one in result.instances) in seen
     with pytest.raises(UsageError, match="no adapter 'nuts' is loaded, there are whole, card"):

@@ -1,4 +1,4 @@
-"""Device and number format: what is chosen, and what is refused with a way out."""
+"""Device and dtype: what is chosen, and what is refused with a remedy."""
 
 import logging
 import platform
@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from grounded_seg.device import choose as runtime
-from grounded_seg.device.choose import (
-    n_threads,
-    out_of_memory_as_device_error,
-    resolve_device,
-    resolve_dtype,
-    versions,
-)
+from grounded_seg.device import choose
+from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
 from grounded_seg.errors import DeviceError, UsageError
 from grounded_seg.settings import Precision
 
@@ -39,12 +33,12 @@ class Machine:
         self._patch.setattr(torch.cuda, "device_count", lambda: n_cards)
         self._patch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         if n_cards > 0:
-            self._patch.setattr(runtime, "_check_runs", lambda dtype, device: None)
+            self._patch.setattr(choose, "_check_runs", lambda dtype, device: None)
         return self
 
     def with_mps(self, there: bool) -> "Machine":
         if there:
-            self._patch.setattr(runtime, "_check_runs", lambda dtype, device: None)
+            self._patch.setattr(choose, "_check_runs", lambda dtype, device: None)
         self._patch.setattr(torch.backends.mps, "is_available", lambda: there)
         return self
 
@@ -77,7 +71,7 @@ def test_a_device_by_name(machine: Machine, name: str, expected: str) -> None:
 )
 def test_a_missing_device_says_what_is_there(machine: Machine, name: str, n_cards: int, there: str) -> None:
     machine.with_cuda(n_cards)
-    with pytest.raises(DeviceError, match=f"Device {name} isn't there; this machine has {there}"):
+    with pytest.raises(DeviceError, match=f"Device {name} isn't available; this machine has {there}"):
         resolve_device(name)
 
 
@@ -97,18 +91,18 @@ def test_an_unknown_device_name_is_a_usage_error(machine: Machine, name: str) ->
         ((6, 1), torch.float32),
     ],
 )
-def test_auto_number_format_on_cuda(machine: Machine, capability: tuple[int, int], expected: torch.dtype) -> None:
+def test_auto_dtype_on_cuda(machine: Machine, capability: tuple[int, int], expected: torch.dtype) -> None:
     machine.with_cuda(1, capability)
     assert resolve_dtype(Precision.AUTO, CUDA) is expected
 
 
 @pytest.mark.parametrize(("has_bfloat16", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_number_format_on_a_cpu(machine: Machine, has_bfloat16: bool, expected: torch.dtype) -> None:
+def test_auto_dtype_on_a_cpu(machine: Machine, has_bfloat16: bool, expected: torch.dtype) -> None:
     machine.with_bfloat16(has_bfloat16)
     assert resolve_dtype(Precision.AUTO, CPU) is expected
 
 
-def test_auto_number_format_elsewhere(machine: Machine) -> None:
+def test_auto_dtype_elsewhere(machine: Machine) -> None:
     machine.with_mps(True)
     assert resolve_dtype(Precision.AUTO, torch.device("mps")) is torch.float32
 
@@ -143,39 +137,13 @@ def test_what_the_device_does_well_gives_no_warning(machine: Machine, caplog: py
     assert caplog.records == []
 
 
-def test_a_number_format_the_device_lacks_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dtype_the_device_lacks_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def lacks(*args: object) -> None:
         raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", lacks)
     with pytest.raises(DeviceError, match=r"cpu can't compute in torch\.float16: .*Use --dtype float32"):
         resolve_dtype(Precision.FLOAT16, CPU)
-
-
-def test_out_of_memory_becomes_one_line_with_a_remedy() -> None:
-    with (
-        pytest.raises(DeviceError, match=r"^Out of memory while encoding 8 images\. Lower --batch-size\.$"),
-        out_of_memory_as_device_error("encoding 8 images", "Lower --batch-size."),
-    ):
-        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB")
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, max allowed: 9.1 GB).")]
-)
-def test_memory_that_is_not_of_cuda_runs_out_as_well(error: Exception) -> None:
-    with pytest.raises(DeviceError, match="Out of memory while a"), out_of_memory_as_device_error("a", "b"):
-        raise error
-
-
-def test_the_memory_of_the_cpu_runs_out() -> None:
-    with pytest.raises(DeviceError, match="Out of memory while a"), out_of_memory_as_device_error("a", "b"):
-        torch.empty(1 << 60, dtype=torch.uint8)
-
-
-def test_other_errors_pass_through() -> None:
-    with pytest.raises(RuntimeError, match="shape mismatch"), out_of_memory_as_device_error("a", "b"):
-        raise RuntimeError("shape mismatch")
 
 
 def test_versions_of_everything_that_numbers_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +157,7 @@ def test_versions_of_everything_that_numbers_depend_on(monkeypatch: pytest.Monke
 
 
 def test_a_package_that_is_not_installed_is_said_so() -> None:
-    assert runtime._version("surely-not-a-package") == "not installed"
+    assert choose._version("surely-not-a-package") == "not installed"
 
 
 def test_threads_are_those_of_torch() -> None:

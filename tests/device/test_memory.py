@@ -1,17 +1,19 @@
-"""Chunks get smaller where the memory of any device is full, and only there."""
+"""Less goes through at once where the memory of any device is full, and only there."""
 
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
-from grounded_seg.device.memory import in_chunks
+from grounded_seg.device.memory import halving, in_chunks, out_of_memory_as_device_error
+from grounded_seg.errors import DeviceError, DeviceMemoryError
 
 FULL = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, max allowed: 9.1 GB)."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"),
     MemoryError(),
+    DeviceMemoryError("Out of memory while segmenting 8 images. Lower --batch-size."),
 ]
 
 
@@ -39,3 +41,37 @@ def test_what_smaller_chunks_do_not_help_is_raised(error: Exception) -> None:
         list(in_chunks(range(7), 4, worker(error, 0, sizes)))
     assert caught.value is error
     assert sizes == ([4] if "shape" in str(error) else [4, 2, 1])
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_an_attempt_is_made_again_at_half_the_size(error: Exception) -> None:
+    sizes: list[int] = []
+    assert halving(7, lambda size: worker(error, 2, sizes)(range(size))) == ([0], 1)
+    assert sizes == [7, 3, 1]
+    assert halving(2, lambda size: worker(error, 2, sizes)(range(size))) == ([0, 2], 2)
+
+
+def test_out_of_memory_becomes_one_line_with_a_remedy() -> None:
+    with (
+        pytest.raises(DeviceError, match=r"^Out of memory while encoding 8 images\. Lower --batch-size\.$"),
+        out_of_memory_as_device_error("encoding 8 images", "Lower --batch-size."),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB, max allowed: 9.1 GB).")]
+)
+def test_memory_that_is_not_of_cuda_runs_out_as_well(error: Exception) -> None:
+    with pytest.raises(DeviceError, match="Out of memory while a"), out_of_memory_as_device_error("a", "b"):
+        raise error
+
+
+def test_the_memory_of_the_cpu_runs_out() -> None:
+    with pytest.raises(DeviceError, match="Out of memory while a"), out_of_memory_as_device_error("a", "b"):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"), out_of_memory_as_device_error("a", "b"):
+        raise RuntimeError("shape mismatch")

@@ -382,7 +382,7 @@ def test_halves_are_remembered(
         return found(images, *prompts)
 
     monkeypatch.setattr(detector, "detect", detect)
-    monkeypatch.setitem(sys.modules, "grounded_seg.device.choose", SimpleNamespace(free_memory=lambda: None))
+    monkeypatch.setitem(sys.modules, "grounded_seg.device.memory", SimpleNamespace(free_memory=lambda: None))
     room[0] = 2
     with pytest.raises(KeyboardInterrupt):
         run(photos, settings, Stopper(7, KeyboardInterrupt()))

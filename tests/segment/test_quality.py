@@ -10,8 +10,7 @@ from hypothesis.extra import numpy as st_numpy
 from grounded_seg.errors import UsageError
 from grounded_seg.geometry.masks import run_length_from_mask
 from grounded_seg.records import Detection, Instance
-from grounded_seg.segment.duplicates import distinct_masks, without_duplicates
-from grounded_seg.segment.quality import cleaned, share_outside
+from grounded_seg.segment.quality import cleaned, share_outside, without_duplicates
 from grounded_seg.segment.upsampling import Region
 from grounded_seg.settings import SegmentSettings
 
@@ -71,32 +70,7 @@ def test_share_outside_by_hand(box_xyxy: tuple[float, float, float, float], shar
 
 LARGE = mask_of("####", "####", "....")
 NEARLY = mask_of("####", "###.", "....")
-PART = mask_of("##..", "....", "....")
 OTHER = mask_of("....", "...#", "####")
-
-
-@pytest.mark.parametrize(
-    ("iou", "containment", "chosen"),
-    [
-        (1.0, 1.0, [0, 1, 2, 3]),
-        # 7 of 8 pixels, 2 of 8, and 1 of 12.
-        (0.8, 1.0, [0, 2, 3]),
-        (0.2, 1.0, [0, 3]),
-        (0.05, 1.0, [0]),
-        # The second and third lie within the first altogether, the fourth with one pixel of five.
-        (1.0, 0.99, [0, 3]),
-        (1.0, 0.1, [0]),
-    ],
-)
-def test_repeated_masks_by_hand(iou: float, containment: float, chosen: list[int]) -> None:
-    masks = [run_length_from_mask(mask) for mask in (LARGE, NEARLY, PART, OTHER)]
-    assert distinct_masks(masks, iou, containment) == chosen
-
-
-def test_a_large_mask_after_its_part_is_the_repeated_one() -> None:
-    masks = [run_length_from_mask(mask) for mask in (PART, LARGE)]
-    assert distinct_masks(masks, 1.0, 0.5) == [0]
-    assert distinct_masks([], 0.5, 0.5) == []
 
 
 def test_duplicates_are_looked_for_within_a_prompt_and_the_better_scored_stays() -> None:

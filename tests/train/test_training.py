@@ -18,7 +18,7 @@ from train_cases import coco_document, od_row, paint_images, tiny_settings, writ
 from grounded_seg.detect.detector import load_detector
 from grounded_seg.detect.model.adapters import attach_adapter, merge_adapter
 from grounded_seg.detect.model.load import load_florence
-from grounded_seg.detect.model.pixels import pixel_values, squeezed
+from grounded_seg.detect.model.pixels import pixel_values, resized_to_square
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageSize
@@ -305,7 +305,7 @@ def test_images_are_squeezed_for_a_run_as_they_were_for_training(
     )
     image = read_image(dataset / "a.png")
     bare = load_florence(base).pixels
-    assert torch.equal(pixel_values([image], detector.model.pixels), pixel_values([squeezed(image, 20)], bare))
+    assert torch.equal(pixel_values([image], detector.model.pixels), pixel_values([resized_to_square(image, 20)], bare))
     assert not torch.equal(pixel_values([image], detector.model.pixels), pixel_values([image], bare))
 
 

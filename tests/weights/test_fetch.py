@@ -15,7 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.fetch import cache_folder, fetch
-from grounded_seg.weights.hashes import sha256_of_file, sha256_of_weights
+from grounded_seg.weights.files import sha256_of_file, sha256_of_weights
 from grounded_seg.weights.locate import is_on_disk, locate
 from grounded_seg.weights.presets import SegmenterFile
 from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource

@@ -76,7 +76,8 @@ def ask(
         raise UsageError(f"there are {len(text)} words between TASK and IMAGE; put them in quotes to make one text")
     # These import torch and numpy, which would slow --help down.
     from grounded_seg.detect.answer.show import answer_as_json
-    from grounded_seg.detect.questions import question_about
+    from grounded_seg.detect.ask import ask as ask_model
+    from grounded_seg.detect.ask import question_about
     from grounded_seg.detect.tasks import find_task
     from grounded_seg.images.read import read_image
     from grounded_seg.pipeline.load import find_models, load_found_detector
@@ -94,8 +95,6 @@ def ask(
         note(DEMO_NOTE)
     weights = find_models(models, boxes_only=True)
     detector = load_found_detector(weights, detect, allow_base_mismatch=models.allow_base_mismatch)
-    from grounded_seg.detect.ask import ask as ask_model
-
     answer = ask_model(detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=max_new_tokens)
     content = answer_as_json(found, asked, picture, answer)
     # The answer is told first: it took long, and isn't lost where the folder can't be written.

@@ -1,15 +1,15 @@
-"""A score for every box, from the probabilities of the tokens that wrote it. Florence-2 itself gives none.
+"""A score for every box, from the probabilities of its tokens. Florence-2 itself gives none.
 
-A box is written as a label (shared by all boxes that follow it) and four location tokens, so two things can be asked of
-the model. *Is it there?* The probability of the label's tokens, times the probability that a location follows where
-the box's first location stands, and not the answer's end or another label. *Is it there, exactly?* For each coordinate
-the share of probability near the chosen bin, among all locations. Near is a fifth of the box's own side either way, for
-two reasons: neighbouring bins are the same edge, so a model that spreads its probability over them loses nothing, and
-an edge that is a little off costs a small box more overlap than a large one. The geometric mean of the four counts as
-one number. The score is the product of both, in [0, 1].
+A box is a label (shared by all boxes that follow it) and four location tokens. Its score in [0, 1] is the product of
 
-Probabilities are the model's own: float32, before any rule of the generation, and of the final sequence whether it was
-found greedily or by beams.
+- presence: the probability of the label's tokens, times that of any location token (rather than the answer's end or
+  another label) where the box's first location stands;
+- place: for each coordinate the share of probability near the chosen bin, among all locations; the geometric mean of
+  the four. Near is a fifth of the box's side either way: neighbouring bins are the same edge, and an edge that is a
+  little off costs a small box more overlap than a large one.
+
+Probabilities are the model's own: float32, before any rule of generation, of the final sequence, whether it was found
+greedily or by beams.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from grounded_seg.detect.answer.grammar import Shape
 from grounded_seg.detect.answer.tokens import N_BINS
 
 NEAR_SHARE = 0.2
-"""How far off a coordinate still counts as the same edge, as a share of the box's width or height."""
+"""Distance up to which a coordinate counts as the same edge, as a share of the box's width or height."""
 NEAR_BINS = 5
-"""And at least so many bins, for boxes that are hardly wider than that themselves."""
+"""The least such distance, in bins, for narrow boxes."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenEvidence:
-    """What the model held likely at each step of one answer, reduced to what scores need."""
+    """The probabilities of one answer, reduced to what scores need."""
 
     log_probabilities: npt.NDArray[np.float32]
     """(n_tokens,) natural logarithm of the probability of each generated token, given those before it."""
@@ -38,7 +38,7 @@ class TokenEvidence:
 
 
 class ScoreRule(StrEnum):
-    """Which parts make the score; all but the product are there to be compared with it."""
+    """Which parts make the score; the product, unless another one is to be compared with it."""
 
     PRODUCT = "product"
     PRESENCE = "presence"
@@ -47,16 +47,7 @@ class ScoreRule(StrEnum):
 
 
 def shape_score(shape: Shape, evidence: TokenEvidence, rule: ScoreRule = ScoreRule.PRODUCT) -> float:
-    """Score one shape of an answer.
-
-    Args:
-        shape: What was parsed from the answer; an outline is scored over all of its points.
-        evidence: Of the same answer.
-        rule: Which parts to take.
-
-    Returns:
-        A score in [0, 1].
-    """
+    """The score of a shape in [0, 1], from the evidence of its answer; an outline's is over all of its points."""
     if rule is ScoreRule.CONSTANT:
         return 1.0
     presence = 1.0 if rule is ScoreRule.PLACE else _presence(shape, evidence)
@@ -75,6 +66,6 @@ def _place(shape: Shape, evidence: TokenEvidence) -> float:
     points = np.array([value for ring in shape.rings for value in ring]).reshape(-1, 2)
     reach = np.maximum(NEAR_SHARE * np.ptp(points, axis=0), NEAR_BINS)
     near = np.abs(np.arange(N_BINS) - points[:, :, None]) <= reach[:, None]
-    # A step may hold no location likely at all (a beam, very low precision): then the place is unknown.
+    # At a step no location may be likely at all (a beam, very low precision): then the place is unknown.
     shares = (steps * near.reshape(steps.shape)).sum(axis=1) / np.maximum(steps.sum(axis=1), np.finfo(np.float32).tiny)
     return float(np.exp(np.log(np.maximum(shares, np.finfo(np.float64).tiny)).mean()))

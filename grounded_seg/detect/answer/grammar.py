@@ -1,7 +1,7 @@
 """The grammar of Florence-2's answers: which pieces make a box, an outline or a quad, and which words name it.
 
-It finds what the expressions of Florence-2's processor (MIT) find, over the kinds of pieces instead of the text. What
-is cut off or malformed is left out and the rest is kept.
+It finds what the expressions of Florence-2's processor (MIT) find, over the kinds of pieces instead of the text.
+Incomplete and malformed parts are left out.
 """
 
 import re
@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from grounded_seg.detect.answer.fillers import GROUNDING_FILLERS
 from grounded_seg.detect.answer.pieces import OPEN_POLYGON, TEXT, Piece
 from grounded_seg.detect.tasks import TaskOutput
 
@@ -21,6 +20,18 @@ _OUTLINES = re.compile("([lspq]{4,})")
 _ONE_OUTLINE = re.compile("p([^q]*)q")
 _RING = re.compile("(l+)(?:s|$)")
 _LABELLED_QUAD = re.compile("t[^tl]*(l{8})")
+
+_FILLERS = """
+a, a group, a set, all, an, another, any, anybody, anyone, anything, each, each other, everybody, everyone, everything,
+few, he, her, hers, herself, him, himself, his, I, image, images, it, its, itself, lots, many, me, mine, myself, nobody,
+none, one, one another, oneself, other objects, our, ours, ourselves, several, she, some, somebody, someone, something,
+that, the, the image, their, theirs, them, themselves, these, they, this, those, us, we, what, which, who, whom, whose,
+you, your, yours, yourself, yourselves
+"""
+
+GROUNDING_FILLERS = frozenset(phrase.strip() for phrase in _FILLERS.replace("\n", " ").split(","))
+"""Pronouns and fillers, which name nothing to look for: phrase grounding drops boxes with exactly such a label, so "I"
+and not "It". They are the `banned_grounding_tokens` of Florence-2's processor configuration (MIT)."""
 
 
 class ShapeKind(StrEnum):
@@ -47,31 +58,22 @@ class Shape:
 
 
 def shapes_from_pieces(output: TaskOutput, pieces: Sequence[Piece], prompt: str = "") -> tuple[Shape, ...]:
-    """Find the shapes of an answer, in order; none for text.
-
-    Args:
-        output: The form that the task's answers have.
-        pieces: The answer.
-        prompt: What the user asked for: never dropped as a filler word.
-    """
+    """The shapes of an answer, in order; none for text. The user's own prompt is never dropped as a filler word."""
     kinds = _kinds(pieces)
+    outline = _OUTLINES
     if output is TaskOutput.BOXES_OR_POLYGONS:
         output = TaskOutput.POLYGONS if OPEN_POLYGON in kinds else TaskOutput.LABELLED_BOXES
         outline = _LABELLED_OUTLINES
-    else:
-        outline = _OUTLINES
     if output is TaskOutput.POLYGONS:
         return tuple(_outlines(outline, kinds, pieces))
     if output is TaskOutput.QUADS:
         return tuple(_quads(kinds, pieces))
-    if output is TaskOutput.BOXES:
-        return tuple(_boxes(_BOXES, kinds, pieces))
-    if output is TaskOutput.LABELLED_BOXES:
-        return tuple(_boxes(_LABELLED_BOXES, kinds, pieces))
+    if output is TaskOutput.TEXT:
+        return ()
+    boxes = tuple(_boxes(_BOXES if output is TaskOutput.BOXES else _LABELLED_BOXES, kinds, pieces))
     if output is TaskOutput.PHRASE_BOXES:
-        boxes = _boxes(_LABELLED_BOXES, kinds, pieces)
         return tuple(box for box in boxes if not _is_filler(box.label, prompt))
-    return ()
+    return boxes
 
 
 def _boxes(pattern: re.Pattern[str], kinds: str, pieces: Sequence[Piece]) -> Iterator[Shape]:

@@ -26,7 +26,7 @@ def parse_answer(
     tokenizer: TokenDecoder | None = None,
     evidence: TokenEvidence | None = None,
 ) -> Answer:
-    """Read what Florence-2 generated. An answer that names nothing is empty; none is malformed enough to raise.
+    """Florence-2's answer in pixels, at the centres of the location bins; a malformed one is read as far as it goes.
 
     Args:
         task: A task, its name or its token: "OD", "<OD>".
@@ -34,10 +34,7 @@ def parse_answer(
         size: The upright image that was asked about.
         prompt: What the user asked for. It goes into each detection, and is never dropped as a filler word.
         tokenizer: What decodes the ids; needed where the answer is token ids.
-        evidence: How likely the model held each of the ids, where the answer is token ids: makes the scores.
-
-    Returns:
-        Coordinates are pixels, at the centres of the location bins. All scores are 1 where there is no evidence.
+        evidence: The probabilities of the ids, which make the scores; without them all scores are 1.
 
     Raises:
         UsageError: If there is no such task, ids come without a tokenizer, or a text with evidence.
@@ -70,18 +67,12 @@ def parse_answer(
 
 
 def parse_tokens(task: Task, token_ids: Sequence[int], decoder: TokenDecoder, prompt: str = "") -> tuple[Shape, ...]:
-    """Find the shapes of an answer and the tokens that made each; none for a task that answers with text."""
+    """The shapes of an answer, with the tokens that made each; none for a task that answers with text."""
     return shapes_from_pieces(task.gives, pieces_from_tokens(token_ids, decoder), prompt)
 
 
 def box_from_shape(shape: Shape, size: ImageSize) -> BoxXyxy | None:
-    """Place a shape's box in the image: a box with its corners in order, or the box around an outline or a quad.
-
-    Always within the image, as bin centres are. None if it has no area.
-
-    Raises:
-        ValueError: If a side of the image isn't positive.
-    """
+    """The box of a shape in pixels, corners in order, or the box around an outline or a quad; None without area."""
     xs = [x for ring in shape.rings for x in ring[0::2]]
     ys = [y for ring in shape.rings for y in ring[1::2]]
     if min(xs) == max(xs) or min(ys) == max(ys):

@@ -1,7 +1,7 @@
-"""A generated answer cut into what the parser reads: texts, location tokens and marks such as `<poly>`.
+"""A generated answer as pieces: texts, location tokens and marks such as `<poly>`.
 
-Each piece knows the positions of its tokens in the answer, so that a score can go back to their probabilities. The
-kinds are single letters: joined to a string, the grammar of an answer is a regular expression over them.
+A piece keeps the positions of its tokens, for their probabilities. Its kind is a letter, so that the grammar of an
+answer is a regular expression over the kinds.
 """
 
 import re
@@ -16,7 +16,7 @@ TEXT, LOCATION, SEPARATOR, OPEN_POLYGON, CLOSE_POLYGON, OTHER_MARK = "tlspqm"
 
 _MARK_KINDS = {"<sep>": SEPARATOR, "<poly>": OPEN_POLYGON, "</poly>": CLOSE_POLYGON}
 _SILENT = frozenset({"<s>", "</s>", "<pad>"})
-"""Tokens that frame and fill an answer: as if they weren't there, wherever they stand."""
+"""Tokens that frame and fill an answer: ignored wherever they stand."""
 _SPECIAL_TOKEN = re.compile(
     r"<loc_(?P<bin>[0-9]+)>|<s>|</s>|<pad>|<unk>|<mask>|<image>|<and>"
     r"|</?(?:od|ocr|cap|ncap|dcap|grounding|seg|region_cap|region_to_desciption|proposal|poly)>|<sep>"
@@ -25,13 +25,13 @@ _SPECIAL_TOKEN = re.compile(
 
 
 class TokenDecoder(Protocol):
-    """What turns token ids into text: a `tokenizers.Tokenizer`, such as a transformers tokenizer's own backend."""
+    """Token ids to text: a `Vocabulary`, or any `tokenizers.Tokenizer`."""
 
     def id_to_token(self, token_id: int, /) -> str | None:
-        """Name a token as the vocabulary writes it; None if there is no such token."""
+        """The token as the vocabulary writes it; None if there is no such token."""
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """Turn tokens into text, all of them together: a letter's bytes may lie in several tokens."""
+        """The text of tokens, all of them together: a letter's bytes may lie in several tokens."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Piece:
     kind: str
     """One of the letters above."""
     positions: tuple[int, ...]
-    """Where its tokens stand in the answer, from 0; for an answer given as text, the piece's own number."""
+    """Positions of its tokens in the answer, from 0; for an answer given as text, the index of the piece."""
     text: str = ""
     """The words of a text piece, as generated."""
     bin: int = -1
@@ -49,12 +49,12 @@ class Piece:
 
 
 def pieces_from_text(text: str) -> tuple[Piece, ...]:
-    """Cut an answer that was already decoded; it may hold `<s>`, `</s>` and `<pad>`."""
+    """The pieces of a decoded answer; it may hold `<s>`, `</s>` and `<pad>`."""
     return tuple(_merged(enumerate(_split(text))))
 
 
 def pieces_from_tokens(token_ids: Iterable[int], decoder: TokenDecoder) -> tuple[Piece, ...]:
-    """Cut an answer given as token ids. Ids that the vocabulary doesn't have are marks without a meaning."""
+    """The pieces of an answer given as token ids; unknown ids are marks without a meaning."""
     ids = list(token_ids)
     names = [decoder.id_to_token(token_id) if token_id >= 0 else None for token_id in ids]
     pieces = []

@@ -1,4 +1,4 @@
-"""What becomes of an answer to `ask`: JSON for programs, a picture for people."""
+"""An answer of `ask` rendered as JSON or as a picture."""
 
 from typing import Any
 
@@ -19,13 +19,10 @@ from grounded_seg.records import (
 
 
 def answer_as_json(task: Task, text: str, image: Image, answer: Answer) -> dict[str, Any]:
-    """Say an answer as JSON has it: coordinates in pixels of the upright image, scores in [0, 1].
+    """An answer for `json.dumps`: coordinates in pixels of the upright image, scores in [0, 1].
 
-    Args:
-        task: What was asked.
-        text: The words or the region that were asked about, as the user gave them.
-        image: The image; only its name goes in, and its size.
-        answer: What was answered. Outlines bring their mask as COCO's run lengths, or None where they enclose nothing.
+    `text` is what was asked about, as the user gave it. Outlines bring their mask as COCO's run lengths, or None where
+    they enclose nothing.
     """
     return {
         "task": task.name,
@@ -41,10 +38,7 @@ def answer_as_json(task: Task, text: str, image: Image, answer: Answer) -> dict[
 
 
 def draw_answer(image: Image, answer: Answer) -> Canvas:
-    """Draw boxes, filled outlines and quads on a copy of the image, a colour for each label; RGB (height, width, 3).
-
-    Text isn't drawn: an answer without places gives a plain copy.
-    """
+    """A copy of the image with boxes, filled outlines and quads on it, a colour for each label; text isn't drawn."""
     outlines = [*answer.polygons, *map(_outline_from_quad, answer.quads)]
     instances = [_instance(one.label, one.box_xyxy, one.score) for one in answer.boxes]
     for outline in outlines:

@@ -14,14 +14,11 @@ N_BINS = 1000
 
 
 def bins_from_boxes(boxes_xyxy: npt.NDArray[np.floating], size: ImageSize) -> npt.NDArray[np.int64]:
-    """Put each coordinate into its location bin; what lies outside of the image goes into the nearest bin.
+    """The location bin of each coordinate, 0 to 999; the nearest one for what lies outside of the image.
 
     Args:
         boxes_xyxy: (n, 4) pixels of the upright image. No boxes in, no bins out.
         size: The upright image.
-
-    Returns:
-        (n, 4) x0 y0 x1 y1, each 0 to 999.
 
     Raises:
         ValueError: If a coordinate isn't finite, or a side of the image isn't positive.
@@ -37,17 +34,11 @@ def bins_from_boxes(boxes_xyxy: npt.NDArray[np.floating], size: ImageSize) -> np
 
 
 def boxes_from_bins(bins: npt.NDArray[np.integer], size: ImageSize) -> npt.NDArray[np.float64]:
-    """Place each location bin at the pixel coordinate of its centre.
-
-    A bin is a thousandth of the image's side, so the answer is off by at most half a bin. Corners stay in the order
-    given. No boxes in, no boxes out.
+    """Boxes in pixels, (n, 4), with each coordinate at the centre of its bin, so off by at most half a bin.
 
     Args:
-        bins: (n, 4) rows of x0 y0 x1 y1, each 0 to 999.
+        bins: (n, 4) rows of x0 y0 x1 y1, each 0 to 999; the order of corners is kept. No boxes in, no boxes out.
         size: The upright image that was asked about.
-
-    Returns:
-        (n, 4) pixels.
 
     Raises:
         ValueError: If a bin is outside 0 to 999, or a side of the image isn't positive.
@@ -59,23 +50,12 @@ def boxes_from_bins(bins: npt.NDArray[np.integer], size: ImageSize) -> npt.NDArr
 
 
 def points_from_bins(bins: npt.NDArray[np.integer], size: ImageSize) -> npt.NDArray[np.float64]:
-    """Place the bins of points at the pixel coordinates of their centres, as `boxes_from_bins` does.
-
-    Args:
-        bins: (n, 2) rows of x y, each 0 to 999. No points in, no points out.
-        size: The upright image that was asked about.
-
-    Returns:
-        (n, 2) pixels.
-
-    Raises:
-        ValueError: If a bin is outside 0 to 999, or a side of the image isn't positive.
-    """
+    """Points in pixels, (n, 2), from rows of x y in bins, as `boxes_from_bins` does for boxes."""
     return _centres(bins, size, 2)
 
 
 def text_from_bins(bins: npt.NDArray[np.integer]) -> str:
-    """Write bins as the location tokens' text, row by row: how a region is put into a prompt.
+    """Bins as location tokens, row by row: how a region is put into a prompt.
 
     >>> text_from_bins(np.array([[52, 333, 932, 774]]))
     '<loc_52><loc_333><loc_932><loc_774>'

@@ -1,4 +1,4 @@
-"""Where the parts of Florence-2's first implementation (`microsoft/Florence-2-*`) are found in transformers' own.
+"""Names of modules and tensors in Florence-2's first implementation (`microsoft/Florence-2-*`) and in transformers'.
 
 Both compute the same; their modules are named and nested differently. Names only: no tensors, no libraries.
 """
@@ -66,10 +66,7 @@ LOGITS_BIAS = "language_model.final_logits_bias"
 
 
 def native_module(older: str) -> str | None:
-    """Name the native module that does what a module of the first implementation does; None if there is none.
-
-    Args:
-        older: Path of a module that holds parameters itself.
+    """The native name of a module of the first implementation; None if there is no such module.
 
     >>> native_module("vision_tower.blocks.2.8.channel_block.ffn.fn.net.fc1")
     'model.vision_tower.blocks.2.8.channel_block.ffn.fc1'
@@ -82,7 +79,7 @@ def native_module(older: str) -> str | None:
 
 
 def native_tensor(older: str) -> str | None:
-    """Name the native tensor of a tensor of the first implementation; None if it has no home.
+    """The native name of a tensor of the first implementation; None if there is no such tensor.
 
     >>> native_tensor("vision_tower.convs.0.proj.bias")
     'model.vision_tower.convs.0.conv.bias'
@@ -95,5 +92,5 @@ def native_tensor(older: str) -> str | None:
 
 
 def is_older_path(path: str) -> bool:
-    """Tell a path of the first implementation from a native one, whose roots are `model` and `lm_head`."""
+    """Whether a path is of the first implementation; native ones begin with `model` or `lm_head`."""
     return path.partition(".")[0] in _OLDER_ROOTS

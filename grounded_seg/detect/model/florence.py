@@ -1,7 +1,7 @@
-"""Florence-2 as this project uses it: images in, answers to questions out, each token with its probability.
+"""Florence-2 as a model that is asked: images and questions in, token ids with their probabilities out.
 
-The network is transformers' own `Florence2ForConditionalGeneration`. The vision tower runs once per image, whatever the
-number of questions; encoder and decoder run over a batch of (image, question) pairs.
+The network is transformers' own. The vision tower runs once per image, whatever the number of questions; encoder and
+decoder run over a batch of (image, question) pairs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,12 @@ from transformers import Florence2ForConditionalGeneration, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from grounded_seg.detect.answer.box_scores import TokenEvidence
-from grounded_seg.detect.model.named_adapters import NamedAdapters
+from grounded_seg.detect.model.adapters import NamedAdapters
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
+from grounded_seg.detect.tasks import MAX_NEW_TOKENS
 from grounded_seg.errors import UsageError
 from grounded_seg.records import Image
-
-MAX_NEW_TOKENS = 1024
-"""Longest answer, as on Florence-2's model card."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,14 @@ class AnswerRules:
     start_id: int
     """The decoder's first token, which isn't part of the answer."""
     forced_first_id: int | None
-    """Token that every answer begins with, where the model was trained so."""
+    """Token that every answer begins with, where the model was trained that way."""
     forced_last_id: int | None
     """Token that ends an answer that is cut off."""
     stop_beams_early: bool | str
     length_penalty: float
-    """transformers' `early_stopping` and `length_penalty`: when beam search stops and whether it likes long answers."""
+    """transformers' `early_stopping` and `length_penalty`, of beam search."""
     space_before_labels: bool = False
-    """Whether this model puts a space before each label, which published models don't; what is taught to it has to."""
+    """Whether this model puts a space before each label, which published ones don't; its training data must too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +49,7 @@ class GeneratedAnswer:
 
 
 class FlorenceModel:
-    """A loaded Florence-2 with its tokenizer; `checkpoint.load_florence` makes one."""
+    """A loaded Florence-2 with its tokenizer; `load.load_florence` makes one."""
 
     def __init__(
         self,
@@ -65,24 +63,24 @@ class FlorenceModel:
         self.pixels = pixels
         self.rules = rules
         self.adapters: NamedAdapters | None = None
-        """The same network with adapters beside its weights, of which `using` takes one."""
+        """The same network with adapters beside its weights, for `using`."""
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
-        """Take one of the adapters beside the weights for a while, and images as it was trained on; None for the base.
-
-        Raises:
-            UsageError: If no adapter has this name.
-        """
+        """One of the adapters beside the weights switched on, with images as in its training; None for the base."""
+        named = {} if self.adapters is None else self.adapters.image_sides
+        if adapter is not None and adapter not in named:
+            loaded = f", there are {', '.join(named)}" if named else ""
+            raise UsageError(f"no adapter {adapter!r} is loaded{loaded}; give it to load_detector(adapters=...)")
         if self.adapters is None:
-            if adapter is not None:
-                raise UsageError(f"no adapter {adapter!r} is loaded; give it to load_detector(adapters=...)")
             yield
-            return
-        own = self.pixels
-        with self.adapters.switched_to(adapter):
-            if adapter is not None:
-                self.pixels = replace(own, squeezed_to=self.adapters.image_sides[adapter])
+        elif adapter is None:
+            with self.adapters.model.disable_adapter():
+                yield
+        else:
+            own = self.pixels
+            self.adapters.model.set_adapter(adapter)
+            self.pixels = replace(own, square_side=named[adapter])
             try:
                 yield
             finally:
@@ -90,14 +88,7 @@ class FlorenceModel:
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
-        """Run the vision tower once over each image.
-
-        Args:
-            images: Any sizes; at least one.
-
-        Returns:
-            (n, n_image_tokens, width) on the model's device: what the text encoder reads of each image.
-        """
+        """The image tokens of at least one image, (n, n_image_tokens, width), on the model's device."""
         values = pixel_values(images, self.pixels, self.network.device).to(self.network.dtype)
         features: torch.Tensor = self.network.get_image_features(values).pooler_output
         return features
@@ -106,7 +97,7 @@ class FlorenceModel:
     def answer(
         self, features: torch.Tensor, questions: Sequence[str], *, beams: int = 1, max_new_tokens: int = MAX_NEW_TOKENS
     ) -> list[GeneratedAnswer]:
-        """Ask each question of its image.
+        """The answer to each question about its image.
 
         Args:
             features: (n, n_image_tokens, width), a row per question; repeat a row to ask one image several questions.
@@ -123,7 +114,7 @@ class FlorenceModel:
             attention_mask=mask,
             generation_config=self._generation(beams, max_new_tokens),
         )
-        # The model's own words, run through the decoder once more: the same path for greedy search and beams.
+        # The answers, run through the decoder once more: the same path for greedy search and beams.
         hidden = self.network.model.language_model.decoder(
             input_ids=sequences[:, :-1],
             encoder_hidden_states=encoded,
@@ -133,7 +124,7 @@ class FlorenceModel:
         return [self._answer(ids, states) for ids, states in zip(sequences[:, 1:], hidden, strict=True)]
 
     def _encode(self, features: torch.Tensor, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the text encoder over image tokens and question, shorter questions padded; states and mask."""
+        """States of the text encoder over image tokens and question, shorter questions padded, and their mask."""
         rows = [torch.tensor(self.vocabulary.encode(question)) for question in questions]
         room = self.network.config.text_config.max_position_embeddings - features.shape[1]
         if max(map(len, rows)) > room:
@@ -163,7 +154,7 @@ class FlorenceModel:
         )
 
     def _answer(self, ids: torch.Tensor, states: torch.Tensor) -> GeneratedAnswer:
-        """Cut one row after its end and reduce the vocabulary's probabilities to what scores need."""
+        """One row, cut after its end, with what scores need of the vocabulary's probabilities."""
         ends = (ids == self.vocabulary.eos_id).nonzero()
         n_tokens = int(ends[0]) + 1 if len(ends) else len(ids)
         # Row by row: the logits of a whole batch of long answers over 51,000 tokens would take gigabytes.

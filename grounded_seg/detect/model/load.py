@@ -1,27 +1,23 @@
-"""Load a Florence-2 folder, strictly: every tensor has to be there, none may be left over, no code is run."""
+"""A Florence-2 folder loaded strictly: every tensor is required, none may be left over, no code is run."""
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from grounded_seg.detect.first_layout.checkpoint import (
-    StoredModel,
-    is_older_config,
-    older_generation,
-    read_older_model,
-    read_tensors,
-)
+from grounded_seg.detect.first_layout.checkpoint import add_own_tokens, is_older_config, read_older_model
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.pixels import load_pixel_settings
-from grounded_seg.detect.model.vocabulary import Vocabulary, load_vocabulary
+from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
-from grounded_seg.weights.strict_loading import check_report, first_line, quiet_transformers
+from grounded_seg.weights.strict_loading import first_line, load_strictly, read_tensors
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,82 +25,97 @@ Attention = Literal["sdpa", "eager"]
 """transformers' implementation of it; eager is the reference, and faster for training on a CPU."""
 
 
-def load_florence(folder: Path, *, attention: Attention = "sdpa") -> FlorenceModel:
-    """Load a Florence-2 in float32 on the CPU.
+GENERATION_DEFAULTS: Mapping[str, Any] = {
+    "bos_token_id": 0,
+    "decoder_start_token_id": 2,
+    "early_stopping": True,
+    "eos_token_id": 2,
+    "forced_bos_token_id": 0,
+    "forced_eos_token_id": 2,
+    "no_repeat_ngram_size": 3,
+    "num_beams": 3,
+    "pad_token_id": 1,
+}
+"""`generation_config.json` of every published Florence-2."""
 
-    Of a native folder, as transformers' `save_pretrained` writes it, this reads `config.json`, `model.safetensors` or
-    the files that its index names, `tokenizer.json`, and where they are there `generation_config.json` and the image
-    configuration. A folder of the first implementation (`microsoft/Florence-2-*`) is rewritten on the way, see
-    `older_layout`. Nothing else in the folder is looked at.
+
+@dataclass(frozen=True)
+class Quantized:
+    """How weights are quantized while they are loaded."""
+
+    config: Any
+    """transformers' own, such as a `BitsAndBytesConfig`."""
+    device: torch.device
+    """The card that they are quantized on."""
+
+
+def load_florence(folder: Path, *, attention: Attention = "sdpa", quantized: Quantized | None = None) -> FlorenceModel:
+    """A Florence-2 in float32 on the CPU, or quantized on a card.
 
     Args:
-        folder: In either layout.
+        folder: As transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
+            index names, `tokenizer.json`, and if present `generation_config.json` and the image configuration; nothing
+            else is read. Or one of the first implementation (`microsoft/Florence-2-*`), which is rewritten on the way.
         attention: How attention is computed.
+        quantized: How the weights are quantized, where they are.
 
     Raises:
         WeightsError: If a file is missing or damaged, the folder holds another model, or its tensors aren't exactly
             those that its configuration asks for.
+        torch.OutOfMemoryError: If a quantized model doesn't fit on its card.
     """
-    is_older = has_older_layout(folder)
-    vocabulary = load_vocabulary(folder, add_missing=is_older)
-    network = load_network(folder, dtype=torch.float32, attention=attention)
+    tokenizer = load_tokenizer(folder)
+    if has_older_layout(folder):
+        add_own_tokens(tokenizer)
+    vocabulary = Vocabulary(tokenizer)
+    dtype = torch.float32 if quantized is None else None
+    network = load_network(folder, dtype=dtype, attention=attention, quantized=quantized)
     _check_fits(folder, network, vocabulary)
     return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
 
 
 def load_network(
-    folder: Path, *, dtype: torch.dtype | None = None, attention: Attention = "sdpa"
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    attention: Attention = "sdpa",
+    quantized: Quantized | None = None,
 ) -> Florence2ForConditionalGeneration:
-    """Load only the network of a folder, in either layout, with its own rules of generation.
+    """Only the network of a folder, with its own rules of generation; arguments and errors as of `load_florence`.
 
-    Args:
-        folder: As for `load_florence`.
-        dtype: Number format of the weights; None for the file's own.
-        attention: How attention is computed.
-
-    Raises:
-        WeightsError: As `load_florence` does.
+    Without a `dtype` the weights keep the file's own.
     """
-    stored = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
-    # Without a wish, the widest of the file's formats, so that no tensor loses bits.
-    formats = {tensor.dtype for tensor in stored.tensors.values()} or {torch.float32}
-    dtype = dtype or reduce(torch.promote_types, formats)
-    try:
-        with quiet_transformers():
-            # Given a folder, transformers would also load an adapter that lies in it, unasked and unchecked.
-            network, report = Florence2ForConditionalGeneration.from_pretrained(
-                None,
-                config=stored.config,
-                state_dict=stored.tensors,
-                dtype=dtype,
-                attn_implementation=attention,
-                # Reported with the missing ones instead of as a page of text.
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{folder} can't be loaded as Florence-2 ({first_line(error)})") from error
-    check_report(folder, "Florence-2", report)
-    network.generation_config, is_given = older_generation(folder)
+    config, tensors = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
+    if dtype is None:
+        # The widest of the file's dtypes, so that no tensor loses bits.
+        dtype = reduce(torch.promote_types, {tensor.dtype for tensor in tensors.values()} or {torch.float32})
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if quantized is not None:
+        options |= {"quantization_config": quantized.config, "device_map": {"": quantized.device}}
+    network = load_strictly(
+        Florence2ForConditionalGeneration,
+        folder,
+        "Florence-2",
+        config=config,
+        tensors=tensors,
+        **options,
+    )
+    network.generation_config, is_given = read_generation(folder)
     if not is_given:
-        _LOG.warning("%s has no generation_config.json: taking Florence-2's rules of generation.", folder)
+        _LOG.warning("%s has no generation_config.json: using Florence-2's rules of generation.", folder)
     return network
 
 
-def _read_native_model(folder: Path) -> StoredModel:
+def _read_native_model(folder: Path) -> tuple[Florence2Config, dict[str, torch.Tensor]]:
     try:
         config = Florence2Config.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{folder / 'config.json'} isn't that of a Florence-2 ({first_line(error)})") from error
-    return StoredModel(config, read_tensors(folder, NATIVE_WEIGHT_FILES))
+    return config, read_tensors(folder, NATIVE_WEIGHT_FILES)
 
 
 def has_older_layout(folder: Path) -> bool:
-    """Tell the first implementation's layout from transformers' by `config.json`.
-
-    Raises:
-        WeightsError: If the folder holds no Florence-2 of either kind.
-    """
+    """Whether a folder is in the first implementation's layout; a `WeightsError` if it is in neither."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -118,6 +129,16 @@ def has_older_layout(folder: Path) -> bool:
     return is_older
 
 
+def read_generation(folder: Path) -> tuple[GenerationConfig, bool]:
+    """The rules of `generation_config.json`, or Florence-2's own where there is none; and whether there is one."""
+    if not (folder / "generation_config.json").is_file():
+        return GenerationConfig(**GENERATION_DEFAULTS), False
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True), True
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{folder / 'generation_config.json'} can't be read ({first_line(error)})") from error
+
+
 def _check_fits(folder: Path, network: Florence2ForConditionalGeneration, vocabulary: Vocabulary) -> None:
     n_rows = network.config.text_config.vocab_size
     if max(vocabulary.location_ids) >= n_rows:
@@ -125,11 +146,10 @@ def _check_fits(folder: Path, network: Florence2ForConditionalGeneration, vocabu
 
 
 def _own_rules(network: Florence2ForConditionalGeneration) -> AnswerRules:
-    """Take over those rules of generation that belong to the model, and clear the rest off it.
+    """The rules of generation that belong to the model; the others are cleared off it.
 
-    transformers fills every gap of an explicit configuration from the model's, so what stays there would be obeyed:
-    above all `no_repeat_ngram_size`, which is 3 in published models and forbids a box that shares three numbers in a
-    row with an earlier one.
+    transformers fills every gap of an explicit configuration from the model's: above all `no_repeat_ngram_size`, which
+    is 3 in published models and forbids a box that shares three numbers in a row with an earlier one.
     """
     own, text = network.generation_config, network.config.text_config
     network.generation_config = GenerationConfig()

@@ -1,4 +1,4 @@
-"""Images as the vision tower takes them: resized to the model's own side, colours normalised."""
+"""Pixel values for the vision tower: images resized to the model's own size, colours normalised."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ _BICUBIC = 3
 
 @dataclass(frozen=True)
 class PixelSettings:
-    """How a model wants its images; the defaults are those of every published Florence-2."""
+    """How a model's images are prepared; the defaults are those of every published Florence-2."""
 
     height: int = 768
     width: int = 768
@@ -33,14 +33,14 @@ class PixelSettings:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Of red, green and blue in [0, 1], over ImageNet."""
-    squeezed_to: int | None = None
-    """Side of a square in pixels that images are squeezed to before all that, for weights that were trained so."""
+    square_side: int | None = None
+    """Side of the square, in pixels, that images are resized to before all that; for weights that were trained so."""
 
 
 def load_pixel_settings(folder: Path) -> PixelSettings:
-    """Read a model's `preprocessor_config.json`, or the same part of `processor_config.json`, where newer tools put it.
+    """The settings of `preprocessor_config.json`, or of `processor_config.json`, where newer tools put them.
 
-    A folder with neither gets Florence-2's defaults, and the log says so.
+    A folder with neither gets Florence-2's defaults, and a warning in the log.
 
     Raises:
         WeightsError: If the file can't be read, or asks for what Florence-2 doesn't do.
@@ -48,7 +48,7 @@ def load_pixel_settings(folder: Path) -> PixelSettings:
     own, shared = folder / "preprocessor_config.json", folder / "processor_config.json"
     path = own if own.is_file() else shared
     if not path.is_file():
-        _LOG.warning("%s has no preprocessor_config.json: taking Florence-2's 768 x 768 pixels.", folder)
+        _LOG.warning("%s has no preprocessor_config.json: using Florence-2's 768 x 768 pixels.", folder)
         return PixelSettings()
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -80,16 +80,16 @@ def pixel_values(
     settings: PixelSettings,
     device: torch.device = torch.device("cpu"),  # noqa: B008
 ) -> torch.Tensor:
-    """Resize and normalise images exactly as transformers' processor does.
+    """Images resized and normalised exactly as transformers' processor does.
 
-    The resampling is torch's bicubic on bytes, with antialiasing. Pillow's, which Florence-2's first code used, differs
-    from it by one or two grey levels in about one pixel of a hundred. Several images are resized side by side, on
-    threads of their own: resizing one large photograph takes longer than a GPU takes to look at it.
+    The resampling is torch's bicubic on bytes, with antialiasing; Pillow's differs by one or two grey levels in about
+    one pixel of a hundred. Images are resized side by side on threads: one large photograph takes longer than a GPU's
+    pass over it.
 
     Args:
         images: Any sizes; at least one.
         settings: The model's.
-        device: Where the values go; they travel as bytes, and are normalised there.
+        device: Where the values go; they are copied as bytes and normalised there.
 
     Returns:
         (n, 3, height, width) float32.
@@ -102,8 +102,8 @@ def pixel_values(
     return resized.to(device).float().sub_(mean).div_(deviation)
 
 
-def squeezed(image: Image, side: int | None) -> Image:
-    """Squeeze an image to a square of this side in pixels, whatever its aspect; None leaves it as it is."""
+def resized_to_square(image: Image, side: int | None) -> Image:
+    """An image resized to a square of this side in pixels, whatever its aspect; None leaves it as it is."""
     if side is None:
         return image
     small = PIL.Image.fromarray(image.pixels).resize((side, side), PIL.Image.Resampling.BICUBIC)
@@ -112,6 +112,6 @@ def squeezed(image: Image, side: int | None) -> Image:
 
 def _resized(image: Image, settings: PixelSettings) -> torch.Tensor:
     # A copy, as torch can't wrap an array that is read-only.
-    channels_first = torch.tensor(squeezed(image, settings.squeezed_to).pixels).permute(2, 0, 1)[None]
+    channels_first = torch.tensor(resized_to_square(image, settings.square_side).pixels).permute(2, 0, 1)[None]
     size = (settings.height, settings.width)
     return functional.interpolate(channels_first, size=size, mode="bicubic", antialias=True)

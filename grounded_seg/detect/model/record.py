@@ -1,4 +1,4 @@
-"""What lies beside tuned weights: which base they were trained on, and on images of which size."""
+"""The record beside tuned weights: their base, and how their images and questions were prepared."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from grounded_seg.weights.locate import LocatedWeights
 _LOG = logging.getLogger(__name__)
 
 BASE_RECORD = "grounded_seg.json"
-"""The file beside peft's own that says which base an adapter was trained on."""
+"""The record's file, beside peft's own."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class AdapterBase:
     revision: str | None
     """Commit on the hub, where it came from there."""
     sha256: str
-    """Of the weights, see `weights.hashes.sha256_of_weights`: what decides."""
+    """Of the weights, see `weights.files.sha256_of_weights`: what decides."""
 
 
 def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, Any] | None = None) -> None:
-    """Record beside tuned weights which base they were trained on, for `check_adapter_base`.
+    """Write the record of tuned weights.
 
     Args:
-        adapter: The folder.
-        base: What was trained on.
-        facts: What else is to be known: `image_size` is read by `trained_image_size`, `prompt_form` and `classes` by
-            `check_questions`, the rest is for people.
+        adapter: The folder of the tuned weights.
+        base: The weights that the training started from.
+        facts: More entries: `image_size` is read by `trained_image_size`, `prompt_form` and `classes` by
+            `check_questions`, the others are for people.
     """
     record = AdapterBase(id=base.name, revision=base.revision, sha256=base.sha256)
     content = {"base": asdict(record), **(facts or {})}
@@ -44,11 +44,11 @@ def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, 
 
 
 def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: bool = False) -> None:
-    """Refuse an adapter that says it was trained on other weights; warn in the log where it doesn't say.
+    """Refuse an adapter whose record names other weights than these; warn in the log where it has no record.
 
     Args:
         adapter: A folder as peft writes it, with or without our record.
-        base: The model it is about to be put on.
+        base: The model that the adapter is for.
         allow_mismatch: Only warn of other weights.
 
     Raises:
@@ -56,7 +56,7 @@ def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: b
     """
     facts = _facts(adapter)
     if facts is None:
-        _LOG.warning("The adapter %s doesn't say which base it was trained on; taking %s.", adapter, base.name)
+        _LOG.warning("The adapter %s has no record of its base; taking %s.", adapter, base.name)
         return
     try:
         trained_on = AdapterBase(**facts["base"])
@@ -65,16 +65,14 @@ def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: b
     if trained_on.sha256 == base.sha256:
         return
     commit = f" at {trained_on.revision}" if trained_on.revision else ""
-    mismatch = f"the adapter {adapter} was trained on {trained_on.id}{commit}, and {base.name} has other weights"
+    mismatch = f"the adapter {adapter} was trained on {trained_on.id}{commit}, but {base.name} has other weights"
     if not allow_mismatch:
-        raise WeightsError(
-            f"{mismatch}; give that base with --detector, or --allow-base-mismatch to try it all the same"
-        )
-    _LOG.warning("Going on although %s.", mismatch)
+        raise WeightsError(f"{mismatch}; give that base with --detector, or add --allow-base-mismatch to use it anyway")
+    _LOG.warning("--allow-base-mismatch: %s.", mismatch)
 
 
 def trained_image_size(folder: Path) -> int | None:
-    """Read from our record beside tuned weights which square their images were squeezed to, in pixels; None for none.
+    """Side of the square, in pixels, that the images of tuned weights were resized to; None if they weren't.
 
     Raises:
         WeightsError: If the record is damaged.
@@ -87,27 +85,23 @@ def trained_image_size(folder: Path) -> int | None:
 
 
 def check_questions(folder: Path) -> None:
-    """Warn in the log where tuned weights learnt other questions than those for one class each, which `run` asks.
+    """Warn in the log where weights were tuned on other questions than those of `run`, which name one class each.
 
     Raises:
         WeightsError: If the record is damaged.
     """
     facts = _facts(folder) or {}
     if facts.get("prompt_form", "class") != "class":
-        taught, way = "to name all classes in one answer", "grounded-seg ask OD IMAGE"
+        taught, remedy = "to name all classes in one answer", "grounded-seg ask OD IMAGE"
     elif "classes" in facts and not facts["classes"]:
-        taught, way = "to answer with text", "grounded-seg ask TASK IMAGE"
+        taught, remedy = "to answer with text", "grounded-seg ask TASK IMAGE"
     else:
         return
-    _LOG.warning("%s was trained %s; it may find little when asked for one thing: try %s.", folder, taught, way)
+    _LOG.warning("%s was trained %s; it may find little when asked for one thing: try %s.", folder, taught, remedy)
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:
-    """Read the record; None where there is none.
-
-    Raises:
-        WeightsError: If it is damaged.
-    """
+    """The content of the record; None where there is none."""
     path = folder / BASE_RECORD
     if not path.is_file():
         return None

@@ -1,17 +1,16 @@
 """Exact attention for Segment Anything's image encoder, without a table of every patch against every other.
 
 The encoder adds to each score q·k a term for the distance in rows and one for that in columns, both linear in q
-(decomposed relative positions, arXiv 2112.01526). The original writes all scores down: 4096 x 4096 per head and image.
-Here each query is lengthened by its terms for every row and every column, and each key by two ones that pick its own
-row and column:
+(decomposed relative positions, arXiv 2112.01526). The original stores all scores: 4096 x 4096 per head and image. Here
+each query is lengthened by its terms for every row and every column, and each key by two ones that select its own:
 
     (q * scale, rows(q), columns(q)) · (k, one-hot(row), one-hot(column))
         = q·k * scale + rows(q)[row] + columns(q)[column]
 
 so that the fused attention of torch gives the same numbers in memory that grows with the patches, not their square.
 
-On a GPU, and in half precision, that is the fastest. A CPU pays for each added channel in float32: there the scores are
-made a block at a time, small enough for its caches, and the terms added to them, in half the time.
+On a GPU, and in half precision, that is the fastest. On a CPU in float32 the added channels cost time: there the scores
+are computed a block at a time, small enough for its caches, in half the time.
 """
 
 from functools import partial
@@ -26,7 +25,7 @@ SCORES_AT_A_TIME = 1 << 20
 
 
 def use_fast_attention(encoder: ImageEncoderViT) -> None:
-    """Make the blocks of this one encoder attend by `grid_attention`; its weights and outputs stay the same."""
+    """Let the blocks of this encoder attend by `grid_attention`; weights and outputs stay the same."""
     for block in encoder.blocks:
         block.attn.forward = partial(_attend, block.attn)
 
@@ -34,8 +33,8 @@ def use_fast_attention(encoder: ImageEncoderViT) -> None:
 def grid_attention(
     qkv: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, shape_hw: tuple[int, int]
 ) -> torch.Tensor:
-    """Attend in the way that is fastest where `qkv` is; arguments and result are those of `lengthened_attention`."""
-    # torch.compile would write the loop over the blocks out.
+    """The faster attention for device and dtype of `qkv`; arguments and result as of `lengthened_attention`."""
+    # torch.compile would unroll the loop over the blocks.
     in_blocks = qkv.device.type == "cpu" and qkv.dtype is torch.float32 and not torch.compiler.is_compiling()
     return (blocked_attention if in_blocks else lengthened_attention)(qkv, rows, columns, shape_hw)
 
@@ -43,16 +42,13 @@ def grid_attention(
 def lengthened_attention(
     qkv: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, shape_hw: tuple[int, int]
 ) -> torch.Tensor:
-    """Attend over a grid of patches with decomposed relative positions.
+    """Attention over a grid of patches with relative positions, (batch, heads, height * width, channels).
 
     Args:
         qkv: (3, batch, heads, height * width, channels): queries, keys and values.
         rows: (height, height, channels): what a query in row i is multiplied with for a key in row j.
         columns: (width, width, channels): likewise.
         shape_hw: Height and width of the grid, in patches.
-
-    Returns:
-        (batch, heads, height * width, channels).
     """
     queries, keys, values = qkv.unbind(0)
     height, width = shape_hw
@@ -61,8 +57,8 @@ def lengthened_attention(
     row_terms = torch.einsum("bnhwc,hkc->bnhwk", on_grid, rows).flatten(2, 3)
     column_terms = torch.einsum("bnhwc,wkc->bnhwk", on_grid, columns).flatten(2, 3)
     longer_queries = torch.cat([queries * n_channels**-0.5, row_terms, column_terms], dim=-1)
-    places = _one_hot_places(height, width, like=keys)
-    longer_keys = torch.cat([keys, places.expand(*keys.shape[:2], -1, -1)], dim=-1)
+    positions = _one_hot_positions(height, width, like=keys)
+    longer_keys = torch.cat([keys, positions.expand(*keys.shape[:2], -1, -1)], dim=-1)
     # The fused kernels want all three of one length. The zeros cost a product, an unfused kernel would cost the table.
     longer_values = F.pad(values, (0, height + width))
     attended = F.scaled_dot_product_attention(longer_queries, longer_keys, longer_values, scale=1.0)
@@ -72,7 +68,7 @@ def lengthened_attention(
 def blocked_attention(
     qkv: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, shape_hw: tuple[int, int]
 ) -> torch.Tensor:
-    """Attend as `lengthened_attention` does, with the original's own sums, in blocks of `SCORES_AT_A_TIME`."""
+    """The same as `lengthened_attention`, by the original's own sums, in blocks of `SCORES_AT_A_TIME`."""
     queries, keys, values = qkv.flatten(1, 2).unbind(0)
     n_patches = queries.shape[1]
     on_grid = torch.unflatten(queries, 1, shape_hw)
@@ -94,35 +90,26 @@ def blocked_attention(
 
 
 def relative_positions(table: torch.Tensor, length: int) -> torch.Tensor:
-    """Spread a table over the differences -(length - 1) ... length - 1 into (length, length, channels).
-
-    Args:
-        table: (2 * length - 1, channels).
-        length: Patches along this axis.
+    """The relative positions of each pair of patches along an axis, (length, length, channels).
 
     Raises:
-        ValueError: If the table is for another number of patches.
+        ValueError: If the table, (2 * length - 1, channels), is for another number of patches.
     """
     if len(table) != 2 * length - 1:
         raise ValueError(f"{len(table)} relative positions don't fit {length} patches, which have {2 * length - 1}")
-    places = torch.arange(length, device=table.device)
-    return table[places[:, None] - places[None, :] + length - 1]
+    indices = torch.arange(length, device=table.device)
+    return table[indices[:, None] - indices[None, :] + length - 1]
 
 
-def _one_hot_places(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """Mark each patch's row and column, (height * width, height + width)."""
+def _one_hot_positions(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    """Ones at each patch's row and column, (height * width, height + width)."""
     rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, dim=0)
     columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
     return torch.cat([rows, columns], dim=1)
 
 
 def _attend(attention: Attention, patches: torch.Tensor) -> torch.Tensor:
-    """Do what the `forward` of segment-anything's encoder attention does.
-
-    Args:
-        attention: The `Attention` of a block.
-        patches: (batch, height, width, channels).
-    """
+    """The `forward` of segment-anything's encoder attention, for patches (batch, height, width, channels)."""
     batch, height, width, _ = patches.shape
     qkv = attention.qkv(patches).reshape(batch, height * width, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     rows = relative_positions(attention.rel_pos_h, height)

@@ -1,31 +1,24 @@
-"""Build, load and save a `Sam` of segment-anything, from ViT-H down to a few megabytes.
+"""segment-anything's models built, loaded and saved, from ViT-H down to a few megabytes.
 
-The modules are segment-anything's own; this file only knows their sizes and how the weights lie on disk: an official
-`.pth`, the same tensors as `.safetensors`, or a folder with `config.json` beside `model.safetensors`.
+The modules are segment-anything's own; weights lie on disk as an official `.pth`, as the same tensors in a
+`.safetensors`, or as a folder with `config.json` beside `model.safetensors`.
 """
 
 import json
 import os
-import pickle
-import struct
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.segment.sam.config import SamConfig
-
-__all__ = ["SamConfig", "build_sam", "load_sam", "save_sam"]
+from grounded_seg.weights.strict_loading import misfits, read_tensor_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -35,28 +28,11 @@ MODEL_TYPE = "segment-anything"
 PIXEL_MEAN_RGB = (123.675, 116.28, 103.53)
 PIXEL_STD_RGB = (58.395, 57.12, 57.375)
 
-_DAMAGE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-    SafetensorError,
-)
-"""What torch and safetensors have been seen to raise on files with bytes changed or cut off."""
-
-_N_NAMED_KEYS = 3
-"""Tensor names spelled out in an error; the rest is counted."""
-
 
 def build_sam(config: SamConfig) -> Sam:
-    """Build segment-anything's modules at the sizes of `config`, with fresh weights, in evaluation mode.
+    """segment-anything's modules at the sizes of `config`, with fresh weights, in evaluation mode.
 
-    `SamConfig.vit_b()`, `vit_l()` and `vit_h()` give the modules of segment-anything's own registry (`build_sam.py`).
+    `SamConfig.vit_b()`, `vit_l()` and `vit_h()` give those of segment-anything's own registry (`build_sam.py`).
     """
     sam = Sam(
         image_encoder=ImageEncoderViT(
@@ -100,7 +76,7 @@ def build_sam(config: SamConfig) -> Sam:
 def save_sam(sam: Sam, config: SamConfig, folder: Path) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, which is made if missing.
 
-    The tensors keep their number format: call `sam.half()` before for a file of half the size.
+    The tensors keep their dtype: call `sam.half()` before for a file of half the size.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {"model_type": MODEL_TYPE, **asdict(config)}
@@ -110,32 +86,36 @@ def save_sam(sam: Sam, config: SamConfig, folder: Path) -> None:
 
 
 def load_sam(source: Path) -> Sam:
-    """Load a `Sam` onto the CPU, in the file's number format and in evaluation mode.
+    """A `Sam` on the CPU, in the file's dtype and in evaluation mode.
 
     Args:
         source: An official `.pth` or the same tensors as `.safetensors`, told apart into ViT-B, L and H by their names
             and shapes; or a folder that `save_sam` wrote.
 
     Raises:
-        WeightsError: If the source is missing or damaged, holds anything but tensors, is of an unknown size, or lacks
-            a tensor of the model or brings one too many.
+        WeightsError: If the source is missing or damaged, holds anything but tensors, is of an unknown size, or its
+            tensors aren't exactly the model's.
     """
-    if os.path.isdir(source):
-        tensors = _read_tensors(source / WEIGHTS_FILE)
-        config = _read_config(source / CONFIG_FILE)
-    else:
-        tensors = _read_tensors(source)
-        config = _recognise(tensors, source)
+    is_folder = os.path.isdir(source)
+    path = source / WEIGHTS_FILE if is_folder else source
+    if not os.path.isfile(path):
+        raise WeightsError(
+            f"{path} is missing or forbidden: give a Segment Anything file, or a folder that holds {WEIGHTS_FILE}."
+        )
+    tensors = read_tensor_file(path)
+    config = _read_config(source / CONFIG_FILE) if is_folder else _recognise(tensors, source)
     # On the meta device nothing is allocated or initialised; the file's tensors become the parameters themselves.
     with torch.device("meta"):
         sam = build_sam(config)
-    _check_fit(tensors, sam.state_dict(), source)
+    problems = misfits(tensors, sam.state_dict())
+    if problems:
+        raise WeightsError(f"{source} doesn't fit Segment Anything. Tensors {'; '.join(problems)}")
     sam.load_state_dict(tensors, strict=True, assign=True)
     return sam
 
 
 def _recognise(tensors: Mapping[str, torch.Tensor], source: Path) -> SamConfig:
-    """Tell ViT-B, L and H apart by the width of the patch embedding."""
+    """The sizes of ViT-B, L or H, told apart by the width of the patch embedding."""
     patches = tensors.get("image_encoder.patch_embed.proj.weight")
     if patches is None:
         raise WeightsError(
@@ -155,7 +135,7 @@ def _recognise(tensors: Mapping[str, torch.Tensor], source: Path) -> SamConfig:
 
 
 def _read_config(path: Path) -> SamConfig:
-    """Read the sizes that `save_sam` wrote."""
+    """The sizes that `save_sam` wrote."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -175,61 +155,3 @@ def _read_config(path: Path) -> SamConfig:
         return SamConfig(**{**content, "encoder_global_attn_indexes": tuple(content["encoder_global_attn_indexes"])})
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} doesn't describe a Segment Anything model: {error}.") from error
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read names and tensors without running anything that the file may carry."""
-    if not os.path.isfile(path):
-        raise WeightsError(
-            f"{path} is missing or forbidden: give a Segment Anything file, or a folder that holds {WEIGHTS_FILE}."
-        )
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is damaged or holds more than tensors, and is not loaded: a pickle can run code. "
-            "Fetch it from its publisher again, or convert it to .safetensors."
-        ) from error
-    except _DAMAGE as error:
-        raise WeightsError(
-            f"{path} can't be read as weights ({_first_line(error)}). Fetch or copy it again."
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path} isn't a plain table of tensors, as Segment Anything's files are.")
-    return content
-
-
-def _unpickle(path: Path) -> Any:
-    """Read what `torch.save` wrote, if it is nothing but plain values and tensors."""
-    with warnings.catch_warnings():
-        # torch warns of an unusual pickle; whether it can be used is told by the result.
-        warnings.simplefilter("ignore")
-        # Only the newer, zipped layout of torch.save can be mapped instead of copied.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-
-
-def _check_fit(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Refuse tensors that are missing, too many, or of another shape."""
-    problems = [
-        f"{len(names)} {kind} ({_first_names(names)})"
-        for kind, names in (
-            ("missing", [name for name in expected if name not in given]),
-            ("unexpected", [name for name in given if name not in expected]),
-            (
-                "of another shape",
-                [name for name in expected if name in given and given[name].shape != expected[name].shape],
-            ),
-        )
-        if names
-    ]
-    if problems:
-        raise WeightsError(f"{source} doesn't fit Segment Anything; tensors: {', '.join(problems)}.")
-
-
-def _first_names(names: list[str]) -> str:
-    shown = ", ".join(names[:_N_NAMED_KEYS])
-    return f"{shown}, ..." if len(names) > _N_NAMED_KEYS else shown
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -30,7 +30,7 @@ class SamConfig:
     iou_head_hidden_dim: int
 
     def __post_init__(self) -> None:
-        """Refuse sizes that the modules would fail on later, and less clearly."""
+        """Refuse sizes that the modules would only fail on later."""
         # The decoder's attention halves its width before splitting it into heads.
         divisions = (
             ("image_size", self.image_size, "patch_size", self.patch_size),
@@ -40,7 +40,7 @@ class SamConfig:
         )
         for name, value, divisor_name, divisor in divisions:
             if value <= 0 or divisor <= 0 or value % divisor:
-                raise ValueError(f"{name} is {value}, it has to be a multiple of {divisor_name} ({divisor})")
+                raise ValueError(f"{name} is {value}, it must be a multiple of {divisor_name} ({divisor})")
         if any(not 0 <= index < self.encoder_depth for index in self.encoder_global_attn_indexes):
             raise ValueError(f"encoder_global_attn_indexes leave the {self.encoder_depth} blocks of the encoder")
 

@@ -1,12 +1,12 @@
 """Segment Anything's mask decoder for many boxes on one image: the original's logits, without its copies.
 
-segment-anything's `MaskDecoder` starts by copying the image embedding for each box. Here all boxes read one embedding
-until the first layer has written something of theirs into it. Further, a head's scores of all patches against a few
-tokens, (keys W_k) · q, are computed as keys · (q W_k): 56 columns for 7 tokens and 8 heads, where the keys' own
-projection has 128. Both are the same sums in another order, so logits agree up to float32 rounding.
+segment-anything's `MaskDecoder` copies the image embedding for each box. Here all boxes read one embedding until the
+first layer has written into it. Further, a head's scores of all patches against a few tokens, (keys W_k) · q, are
+computed as keys · (q W_k): 56 columns for 7 tokens and 8 heads, where the keys' own projection has 128. Both are the
+same sums in another order, so logits agree up to float32 rounding.
 
 All of a head's matrices are thereby on the side of the few tokens, which stay in float32 at little cost: only products
-with the many patches are in the chosen number format.
+with the many patches are in the chosen dtype.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,12 @@ from torch import nn
 
 
 class BoxDecoder:
-    """Decodes boxes on one image into mask logits and predicted IoUs, with the weights of one `Sam`."""
+    """The mask decoder of one `Sam`: boxes on one image to logits and predicted IoUs."""
 
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
-        """Lay the decoder's weights out for use.
+        """Take the weights of `sam`, which is changed in place: on its device, decoder and prompt encoder in float32.
 
-        Args:
-            sam: The model, already on its device, with decoder and prompt encoder in float32; it is changed in place.
-            dtype: Number format of the products with patches.
+        `dtype` is that of the products with patches.
         """
         decoder = sam.mask_decoder
         self._prompts = sam.prompt_encoder
@@ -44,7 +42,7 @@ class BoxDecoder:
 
     @property
     def bytes_per_box(self) -> int:
-        """Memory that one more box takes at its peak: the patches a few times over, then the upscaled ones."""
+        """Memory that one more box takes at its peak: its patches several times, then the upscaled ones."""
         n_values_at_a_time = 13
         n_patch_bytes: int = self._position.numel() * self._position.element_size()
         return n_values_at_a_time * n_patch_bytes
@@ -52,16 +50,13 @@ class BoxDecoder:
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, mask_indices: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode boxes that share an image.
+        """Logits (n, masks, 4 * grid, 4 * grid) and predicted IoUs (n, masks) of boxes on one image, both float32.
 
         Args:
             embedding: The image's, (channels, grid, grid).
             boxes_xyxy: (n, 4) float32, n at least 1, in pixels of the model's square.
-            mask_indices: Which of the model's masks are wanted: 0 is the one for an unambiguous prompt, 1 to 3 are the
+            mask_indices: Which of the model's masks to predict: 0 is the one for an unambiguous prompt, 1 to 3 are the
                 alternatives for an ambiguous one.
-
-        Returns:
-            Logits (n, masks, 4 * grid, 4 * grid) and predicted IoUs (n, masks), both float32.
         """
         prompts, _ = self._prompts(points=None, boxes=boxes_xyxy, masks=None)
         own = self._output_tokens.expand(len(prompts), -1, -1)
@@ -75,14 +70,9 @@ class BoxDecoder:
         return self._logits(patches, masks).float(), ious.float()
 
     def _transform(self, tokens: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Let tokens and patches attend to each other (`TwoWayTransformer`).
+        """`TwoWayTransformer`: tokens (n, tokens, channels) and shared patches (patches, channels) update each other.
 
-        Args:
-            tokens: (n, tokens, channels).
-            patches: (patches, channels), shared by the boxes.
-
-        Returns:
-            Tokens, and patches as (n, patches, channels).
+        Patches come out as (n, patches, channels).
         """
         transformer = self._decoder.transformer
         queries = tokens
@@ -104,14 +94,10 @@ class BoxDecoder:
         return transformer.norm_final_attn(queries + update), patches
 
     def _logits(self, patches: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Upscale the patches four times and compare each pixel with each mask's vector.
+        """Patches (n, patches, channels), upscaled four times, times each mask's vector (n, masks, channels / 8).
 
         Both transposed convolutions have their stride as kernel, so each patch is upscaled by itself: a product of
-        (patches, channels), and the pixels are put in their places once, at the end.
-
-        Args:
-            patches: (n, patches, channels).
-            masks: (n, masks, channels / 8).
+        (patches, channels), and the pixels are reordered once, at the end.
         """
         upscaling = self._decoder.output_upscaling
         norm, n_channels = upscaling[1], upscaling[1].weight.numel()
@@ -128,14 +114,14 @@ class BoxDecoder:
 def tokens_from_patches(
     attention: Attention, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """Let tokens attend to patches, as the `forward` of segment-anything's decoder `Attention` does.
+    """Attention of tokens to patches, as the `forward` of segment-anything's decoder `Attention`.
 
-    The keys' bias adds the same to all scores of a query, which the softmax takes out again.
+    The keys' bias adds the same to all scores of a query, which the softmax cancels.
 
     Args:
         attention: The module with the weights.
         queries: (n, tokens, channels), float32.
-        keys: (n, patches, channels), or (patches, channels) where all n share them, in any number format.
+        keys: (n, patches, channels), or (patches, channels) where all n share them, of any dtype.
         values: Likewise.
     """
     n_heads = attention.num_heads
@@ -154,17 +140,7 @@ def tokens_from_patches(
 def patches_from_tokens(
     attention: Attention, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """Let patches attend to tokens, as the `forward` of segment-anything's decoder `Attention` does.
-
-    Args:
-        attention: The module with the weights.
-        queries: (n, patches, channels), or (patches, channels) where all n share them, in any number format.
-        keys: (n, tokens, channels), float32.
-        values: Likewise.
-
-    Returns:
-        (n, patches, channels) like the queries, new memory.
-    """
+    """Attention of patches to tokens, (n, patches, channels) in new memory: the reverse of `tokens_from_patches`."""
     n_heads = attention.num_heads
     per_head = torch.unflatten(attention.k_proj(keys), -1, (n_heads, -1))
     per_head = per_head * per_head.shape[-1] ** -0.5
@@ -181,9 +157,9 @@ def patches_from_tokens(
 
 
 def _linear_from_upsampling(convolution: nn.ConvTranspose2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write a transposed convolution of kernel 2, stride 2 as weight (4 * out, in) and bias of a linear layer.
+    """A transposed convolution of kernel 2, stride 2 as weight (4 * out, in) and bias of a linear layer.
 
-    The four outputs of a pixel follow each other: top left, top right, bottom left, bottom right.
+    The outputs of a pixel are top left, top right, bottom left, bottom right.
     """
     weights = dict(convolution.named_parameters())
     return weights["weight"].permute(2, 3, 1, 0).flatten(0, 2).contiguous(), weights["bias"].repeat(4)

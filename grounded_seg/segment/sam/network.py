@@ -18,21 +18,13 @@ _ALTERNATIVES = (1, 2, 3)
 
 
 class SamNetwork:
-    """A `Sam` with fast attention and a decoder without copies.
+    """A `Sam` with fast attention and a decoder without copies; the given one is changed in place.
 
     Encoder and decoder compute in `dtype`. The prompts stay in float32: they cost little, and a coordinate near 1000 is
     off by up to 2 pixels in bfloat16.
     """
 
     def __init__(self, sam: Sam, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
-        """Move `sam` to where it runs.
-
-        Args:
-            sam: The model; it is changed in place.
-            device: Where it runs.
-            dtype: Number format of encoder and decoder.
-            compiled: Send the encoder through torch.compile.
-        """
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
         use_fast_attention(sam.image_encoder)
@@ -55,11 +47,11 @@ class SamNetwork:
         return self._decoder.bytes_per_box
 
     def frame(self, size: ImageSize) -> ImageSize:
-        """Scale so that the longer side is the square's."""
+        """The size whose longer side is the square's."""
         return resized_size(size, self._side)
 
     def axes(self, size: ImageSize) -> tuple[Axis, Axis]:
-        """Plan the way of x and y from the logits through the padded square to the image."""
+        """The upsampling of x and y from the logits through the padded square to the image."""
         frame = self.frame(size)
         n_logits = 4 * self._sam.prompt_encoder.image_embedding_size[0]
         return (
@@ -68,7 +60,7 @@ class SamNetwork:
         )
 
     def encode(self, images: Sequence[Image]) -> list[torch.Tensor]:
-        """Embed the images, each (channels, grid, grid)."""
+        """The embeddings of images, each (channels, grid, grid)."""
         # Sam.preprocess pads to the square, so images of any shape stack.
         squares = [
             self._sam.preprocess(
@@ -82,7 +74,7 @@ class SamNetwork:
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn boxes into logits and predicted IoUs, as `BoxNetwork` says."""
+        """Logits and predicted IoUs of boxes, as of `BoxNetwork.decode`."""
         return self._decoder.decode(embedding, boxes_xyxy, _ALTERNATIVES if multimask else _CLEAR)
 
     @property

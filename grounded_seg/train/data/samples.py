@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.detect.model.pixels import PixelSettings, pixel_values, squeezed
+from grounded_seg.detect.model.pixels import PixelSettings, pixel_values, resized_to_square
 from grounded_seg.detect.model.vocabulary import Vocabulary
 from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
@@ -53,7 +53,7 @@ class ImageStore:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        image = squeezed(read_image(question.example.image), self._image_size)
+        image = resized_to_square(read_image(question.example.image), self._image_size)
         self._kept[key] = image
         self._n_bytes += image.pixels.nbytes
         while self._n_bytes > self._max_bytes and len(self._kept) > 1:

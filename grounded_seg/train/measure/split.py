@@ -8,7 +8,8 @@ from grounded_seg.detect.model.adapters import merge_adapter
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base
-from grounded_seg.device.choose import out_of_memory_as_device_error, resolve_device, resolve_dtype
+from grounded_seg.device.choose import resolve_device, resolve_dtype
+from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import InputError
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.data_set import read_training_data

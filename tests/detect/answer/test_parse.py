@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers.models.florence2.processing_florence2 import Florence2PostProcessor
 
 from grounded_seg.detect import parse_answer
-from grounded_seg.detect.answer.fillers import GROUNDING_FILLERS
+from grounded_seg.detect.answer.grammar import GROUNDING_FILLERS
 from grounded_seg.detect.answer.parse import parse_tokens
 from grounded_seg.detect.tasks import TASKS
 from grounded_seg.errors import UsageError

@@ -147,10 +147,14 @@ QUERY = f"{PREFIX}language_model.model.decoder.layers.0.self_attn.q_proj"
 @pytest.mark.parametrize(
     ("key", "tensor", "message"),
     [
-        (f"{PREFIX}vision_tower.head.lora_A.weight", torch.zeros(2, 2), r"without a place in Florence-2: .*\.head\."),
-        (f"{QUERY}.ia3_l", torch.zeros(2), r"without a place in Florence-2: .*ia3_l"),
-        ("vision_tower.convs.0.proj.lora_A.weight", torch.zeros(2, 2), r"without a place in Florence-2: vision_tower"),
-        (f"{PREFIX}model.vision_tower.convs.0.conv.lora_A.weight", torch.zeros(2, 2), r"without a place .*0\.conv"),
+        (f"{PREFIX}vision_tower.head.lora_A.weight", torch.zeros(2, 2), r"that Florence-2 doesn't have: .*\.head\."),
+        (f"{QUERY}.ia3_l", torch.zeros(2), r"that Florence-2 doesn't have: .*ia3_l"),
+        ("vision_tower.convs.0.proj.lora_A.weight", torch.zeros(2, 2), r"that Florence-2 doesn't have: vision_tower"),
+        (
+            f"{PREFIX}model.vision_tower.convs.0.conv.lora_A.weight",
+            torch.zeros(2, 2),
+            r"doesn't have: .*0\.conv",
+        ),
         (f"{QUERY}.lora_B.weight", None, r"lacks tensors .*layers\.0\.self_attn\.q_proj\.lora_B\.weight"),
         (f"{PREFIX}language_model.model.shared.weight", torch.zeros(2, 2), "tunes the word embeddings"),
     ],

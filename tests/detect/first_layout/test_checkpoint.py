@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_florence import make_network, make_tokenizer
 from transformers import Florence2ForConditionalGeneration
 
+from grounded_seg.detect.first_layout.checkpoint import OWN_TOKENS, add_own_tokens
 from grounded_seg.detect.first_layout.tensor_names import (
     LOGITS_BIAS,
     TIED_TENSORS,
@@ -23,7 +24,7 @@ from grounded_seg.detect.first_layout.tensor_names import (
     native_tensor,
 )
 from grounded_seg.detect.model.load import load_florence, load_network
-from grounded_seg.detect.model.vocabulary import OWN_TOKENS, load_vocabulary
+from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer, load_vocabulary
 from grounded_seg.errors import WeightsError
 
 ORIGINAL = REFERENCE / "florence2-original"
@@ -140,7 +141,7 @@ QKV = "vision_tower.blocks.2.0.spatial_block.window_attn.fn.qkv.weight"
     [
         ({QKV: None}, r"1 missing: model\.vision_tower\.blocks\.2\.0\.spatial_block\.window_attn\.qkv\.weight"),
         ({QKV: torch.zeros(3, 3)}, r"1 of another shape: .*window_attn\.qkv\.weight"),
-        ({"vision_tower.head.weight": torch.zeros(2)}, r"without a place in Florence-2: vision_tower\.head\.weight"),
+        ({"vision_tower.head.weight": torch.zeros(2)}, r"that Florence-2 doesn't have: vision_tower\.head\.weight"),
         ({QKV.replace(".2.0.", ".2.7."): torch.zeros(2)}, r"1 unexpected: .*blocks\.2\.7"),
         ({LOGITS_BIAS: torch.ones(1, 4)}, "final_logits_bias, which isn't zero"),
     ],
@@ -190,7 +191,7 @@ class Harmful:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"a": Harmful()}, "can't be read as weights"), ([1], "something else than named tensors")],
+    [({"a": Harmful()}, "can't be read as weights"), ([1], "isn't a plain table of named tensors")],
 )
 def test_a_pickle_holds_tensors_or_nothing(
     folder: Path, tmp_path: Path, content: object, message: str, capsys: pytest.CaptureFixture[str]
@@ -252,7 +253,9 @@ def test_barts_tokenizer_gets_florences_tokens(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
     with pytest.raises(WeightsError, match="<loc_0>"):
         load_vocabulary(tmp_path)
-    vocabulary = load_vocabulary(tmp_path, add_missing=True)
+    tokenizer = load_tokenizer(tmp_path)
+    add_own_tokens(tokenizer)
+    vocabulary = Vocabulary(tokenizer)
     n_before = vocabulary.location_ids[0] - 4
     assert [vocabulary.id_to_token(n_before + index) for index in range(len(OWN_TOKENS))] == list(OWN_TOKENS)
 

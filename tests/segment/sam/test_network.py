@@ -111,7 +111,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_missing_tensors_are_named(folder: Path) -> None:
     edit_tensors(folder, drop=("mask_decoder.iou_token.weight",))
-    with pytest.raises(WeightsError, match=r"1 missing \(mask_decoder\.iou_token\.weight\)\.$"):
+    with pytest.raises(WeightsError, match=r"Tensors 1 missing: mask_decoder\.iou_token\.weight$"):
         load_sam(folder)
 
 
@@ -119,20 +119,20 @@ def test_many_missing_tensors_are_counted(folder: Path) -> None:
     edit_tensors(
         folder, drop=tuple(f"image_encoder.blocks.0.norm{n}.{part}" for n in (1, 2) for part in ("weight", "bias"))
     )
-    with pytest.raises(WeightsError, match=r"4 missing \(image_encoder\.blocks\.0\.norm1\.weight, .*, \.\.\.\)"):
+    with pytest.raises(WeightsError, match=r"4 missing: image_encoder\.blocks\.0\.norm1\.bias, .* and 1 more$"):
         load_sam(folder)
 
 
 def test_unexpected_tensors_are_named(folder: Path) -> None:
     edit_tensors(folder, add=("mask_decoder.hf_token.weight",))
-    with pytest.raises(WeightsError, match=r"1 unexpected \(mask_decoder\.hf_token\.weight\)"):
+    with pytest.raises(WeightsError, match=r"1 unexpected: mask_decoder\.hf_token\.weight$"):
         load_sam(folder)
 
 
 def test_tensors_of_another_shape_are_named(folder: Path) -> None:
     edit_config(folder, decoder_mlp_dim=32)
     with pytest.raises(
-        WeightsError, match=r"of another shape \(mask_decoder\.transformer\.layers\.0\.mlp\.lin1\.weight"
+        WeightsError, match=r"of another shape: mask_decoder\.transformer\.layers\.0\.mlp\.lin1\.weight"
     ):
         load_sam(folder)
 
@@ -168,7 +168,7 @@ def test_plain_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{"model": {"a": torch.zeros(1)}}, [torch.zeros(1)]], ids=["nested", "list"])
 def test_file_that_is_no_table_of_tensors_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "sam.pth")
-    with pytest.raises(WeightsError, match="isn't a plain table of tensors"):
+    with pytest.raises(WeightsError, match="isn't a plain table of named tensors"):
         load_sam(tmp_path / "sam.pth")
 
 
