@@ -1,13 +1,16 @@
-"""The keys of a COCO file and of a journal line, and COCO's form of a box.
+"""The keys of a COCO file and of a journal line, and COCO's box format.
 
 Section "Data format" of https://cocodataset.org is the source of the common keys. `score` is that of COCO's result
 format; `detector_bbox` and `attributes` are ours, and other readers pass over them.
 """
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from grounded_seg.geometry.masks import CompressedMask
 from grounded_seg.records import BoxXyxy
+
+Kind: TypeAlias = Literal["bbox", "segm"]
+"""What predictions are compared by: boxes or masks, in COCO's words."""
 
 
 class Attributes(TypedDict):

@@ -22,6 +22,7 @@ from grounded_seg.coco.schema import (
     xywh_from_xyxy,
 )
 from grounded_seg.errors import InputError
+from grounded_seg.files import whole_file
 from grounded_seg.geometry.masks import CompressedMask, area_px, coco_from_run_length, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, ImageResult, ImageSkipped, Instance
 
@@ -127,13 +128,8 @@ def write_annotations(
         InputError: If a line names a prompt without a category.
         ValueError: If a category is named twice.
     """
-    unfinished = destination.with_name(destination.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            _stream(file, _numbered(lines, categories, category_of_prompt), _empty_document(categories))
-        unfinished.replace(destination)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(destination) as file:
+        _stream(file, _numbered(lines, categories, category_of_prompt), _empty_document(categories))
 
 
 def _stream(

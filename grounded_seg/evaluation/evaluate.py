@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.data_set import DataSet
-from grounded_seg.coco.dataset_reader import read_data_set
-from grounded_seg.coco.predictions import Prediction
-from grounded_seg.coco.predictions_reader import read_predictions
+from grounded_seg.coco.data_set import DataSet, read_data_set
+from grounded_seg.coco.predictions import Prediction, read_predictions
 from grounded_seg.detect.prompts import PromptSet, read_classes
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.evaluation.answer_file import AskSettings
@@ -82,7 +80,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         asked=questions.pairs(),
         class_by_prompt=questions.prompts.class_by_prompt,
         boxes_only=settings.boxes_only,
-        n_draws=settings.n_draws,
+        n_resamples=settings.n_draws,
     )
     notes = (*data_set.notes, *questions.notes)
     return Evaluation(scores, answers.predictions, answers.speed, answers.made_with, notes)
@@ -120,6 +118,6 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         score_threshold=settings.score_threshold,
         class_by_prompt=class_by_prompt,
         boxes_only=settings.boxes_only,
-        n_draws=settings.n_draws,
+        n_resamples=settings.n_draws,
     )
     return Evaluation(scores, file.predictions, None, made_with, tuple(notes))

@@ -1,4 +1,4 @@
-"""Why predictions are wrong and objects missed, and what each kind of error costs.
+"""Kinds of error: why predictions are wrong and objects missed, and what each kind costs.
 
 The kinds, and their order of precedence, are TIDE's (Bolya et al., "TIDE: A General Toolbox for Identifying Object
 Detection Errors", arXiv 2008.08115; `tidecv/quantify.py`), at IoU .5 for right and .1 for background. The cost of a
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.scoring.average_precision import interpolated_precision, mean_of
-from grounded_seg.scoring.columns import ScoredShapes
-from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches, overlaps
+from grounded_seg.scoring.columns import Indices, ScoredShapes, overlaps
+from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches
 
 FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.1
@@ -45,7 +45,7 @@ class Errors:
 
     kind: tuple[ErrorKind | None, ...]
     """(n,); None where the prediction is right or ignored."""
-    truth: npt.NDArray[np.int64]
+    truth: Indices
     """The object that a class or localisation error nearly found, (n,); -1 for the other kinds."""
     is_missed: npt.NDArray[np.bool_]
     """(m,)"""
@@ -74,37 +74,37 @@ class ErrorSummary:
 class _Judged:
     """Predictions with their classes, as they are or mended."""
 
-    category: npt.NDArray[np.int64]
+    category: Indices
     score: npt.NDArray[np.float64]
     is_right: npt.NDArray[np.bool_]
-    n_truths: npt.NDArray[np.int64]
+    n_truths: Indices
     """(n classes,)"""
 
 
-def errors_of(truths: ScoredShapes, answers: ScoredShapes, matches: Matches) -> Errors:
+def errors_of(truths: ScoredShapes, predictions: ScoredShapes, matches: Matches) -> Errors:
     """Say of each prediction what is wrong with it, and which objects were missed.
 
     Args:
         truths: The objects that were matched.
-        answers: The predictions that were matched.
+        predictions: The predictions that were matched.
         matches: Of the two.
     """
     to_find = np.flatnonzero(~truths.is_crowd)
     found = np.zeros(len(truths), dtype=np.bool_)
     found[matches.truth[matches.truth >= 0]] = True
     is_wrong = ~matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
-    kinds: list[ErrorKind | None] = [None] * len(matches.answer)
-    nearly = np.full(len(matches.answer), -1, dtype=np.int64)
+    kinds: list[ErrorKind | None] = [None] * len(matches.prediction)
+    nearly = np.full(len(matches.prediction), -1, dtype=np.int64)
     objects_by_image = _grouped(truths.image[to_find], to_find)
     nothing = np.zeros(0, dtype=np.int64)
     for image, rows in _grouped(matches.image[is_wrong], np.flatnonzero(is_wrong)).items():
         objects = objects_by_image.get(image, nothing)
-        ious = overlaps(answers, matches.answer[rows], truths, objects)
+        ious = overlaps(predictions, matches.prediction[rows], truths, objects)
         same_class = matches.category[rows][:, None] == truths.category[objects]
         for row, iou, same in zip(rows.tolist(), ious, same_class, strict=True):
-            kinds[row], place = _kind_of(iou, same)
-            if place is not None:
-                nearly[row] = objects[place]
+            kinds[row], nearest = _kind_of(iou, same)
+            if nearest is not None:
+                nearly[row] = objects[nearest]
     usable = np.zeros(len(truths), dtype=np.bool_)
     usable[nearly[nearly >= 0]] = True
     return Errors(kind=tuple(kinds), truth=nearly, is_missed=~truths.is_crowd & ~found & ~usable)
@@ -181,15 +181,15 @@ def _average_precision(judged: _Judged) -> float | None:
     order = np.lexsort((-judged.score, judged.category))
     category, is_right = judged.category[order], judged.is_right[order].astype(np.float64)
     per_class = []
-    for place in np.flatnonzero(judged.n_truths).tolist():
-        start, end = np.searchsorted(category, [place, place + 1])
+    for number in np.flatnonzero(judged.n_truths).tolist():
+        start, end = np.searchsorted(category, [number, number + 1])
         hits = is_right[start:end, None]
-        per_class.append(interpolated_precision(hits, 1 - hits, float(judged.n_truths[place])).mean())
+        per_class.append(interpolated_precision(hits, 1 - hits, float(judged.n_truths[number])).mean())
     return mean_of(np.array(per_class, dtype=np.float64))
 
 
-def _grouped(keys: npt.NDArray[np.int64], places: npt.NDArray[np.intp]) -> dict[int, npt.NDArray[np.int64]]:
-    """Group places by key."""
+def _grouped(keys: Indices, indices: npt.NDArray[np.intp]) -> dict[int, Indices]:
+    """Group indices by key."""
     order = np.argsort(keys, kind="stable")
     values, starts = np.unique(keys[order], return_index=True)
-    return dict(zip(values.tolist(), np.split(places[order], starts[1:]), strict=True)) if len(values) else {}
+    return dict(zip(values.tolist(), np.split(indices[order], starts[1:]), strict=True)) if len(values) else {}

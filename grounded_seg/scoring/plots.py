@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: precision against recall, scores, reliability, and which class is taken for which.
+"""Plots of an evaluation: precision against recall, scores, reliability, and which class is taken for which.
 
 The home of matplotlib, which is an optional extra; it is imported when a picture is drawn, and never through pyplot,
 which keeps global state.
@@ -81,9 +81,9 @@ def _precision_recall(axes: "Axes", _: Scores, stage: Stage) -> None:
     curves = stage.tables.precision[:, ALL_SIZES, AT_50]
     measured = np.flatnonzero(~np.isnan(curves[:, 0]))
     n_objects = np.bincount(stage.matches.truth_category, minlength=len(curves))
-    for place in sorted(measured.tolist(), key=lambda one: -n_objects[one])[:_MAX_CURVES]:
-        label = f"{_text(stage.matches.index.names[place])} {curves[place].mean():.2f}"
-        axes.plot(RECALL_THRESHOLDS, curves[place], linewidth=1, label=label)
+    for category in sorted(measured.tolist(), key=lambda one: -n_objects[one])[:_MAX_CURVES]:
+        label = f"{_text(stage.matches.index.names[category])} {curves[category].mean():.2f}"
+        axes.plot(RECALL_THRESHOLDS, curves[category], linewidth=1, label=label)
     if len(measured):
         mean = curves[measured].mean(axis=0)
         axes.plot(RECALL_THRESHOLDS, mean, color="black", linewidth=2.5, label=f"all classes {mean.mean():.2f}")
@@ -151,8 +151,8 @@ def _confusion(axes: "Axes", scores: Scores, stage: Stage) -> None:
     shares = part / np.maximum(part.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = "small" if len(shown) <= 12 else 5
-    axes.set_xticks(range(len(shown)), [names[place] for place in shown], rotation=90, fontsize=size)
-    axes.set_yticks(range(len(shown)), [names[place] for place in shown], fontsize=size)
+    axes.set_xticks(range(len(shown)), [names[category] for category in shown], rotation=90, fontsize=size)
+    axes.set_yticks(range(len(shown)), [names[category] for category in shown], fontsize=size)
     for (row, column), count in np.ndenumerate(part):
         if count:
             ink = "white" if shares[row, column] > 0.6 else "black"

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coco_cases import Box, loaded, results, scored, truth
+from coco_cases import Box, columns, loaded, results, scored, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grounded_seg.scoring.columns import answers_from, index_of, truths_from
-from grounded_seg.scoring.presence import presence_summary, presence_tallies
+from grounded_seg.scoring.presence import counts_by_image, presence_summary, presence_tallies
 
 HERE: Box = (10, 10, 40, 40)
 FAR: Box = (60, 60, 30, 30)
@@ -31,9 +30,9 @@ def sam3(n_truths: list[int], n_answers: list[int], n_right: list[int]) -> dict[
 
 
 def summary_of(document: Any, predicted: Any, threshold: float = 0.3, asked: Any = None) -> Any:
-    index = index_of(document)
-    truths, answers = truths_from(document, index, "bbox"), answers_from(document, predicted, index, "bbox")
-    return presence_summary(presence_tallies(truths, answers, index, threshold, asked))
+    truths, predictions, index = columns(document, predicted)
+    tallies = presence_tallies(truths, predictions, index, threshold, asked)
+    return presence_summary(counts_by_image(tallies, index.n_images))
 
 
 def test_figures_by_hand() -> None:
@@ -87,12 +86,7 @@ def test_objects_are_assigned_for_the_largest_sum() -> None:
     left, right = (0, 0, 20, 10), (20, 0, 20, 10)
     document = truth((1, 1, left), (1, 1, right), classes=("car",))
     found = results((1, 1, (8, 0, 20, 10), 0.9), (1, 1, (0, 0, 16, 10), 0.8))
-    tallies = presence_tallies(
-        truths_from(document, index_of(document), "bbox"),
-        answers_from(document, found, index_of(document), "bbox"),
-        index_of(document),
-        0.3,
-    )
+    tallies = presence_tallies(*columns(document, found), 0.3)
     # IoU 16/20 = .8 with the left one, 8/32 with the right one.
     assert tallies.n_right.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0, 0, 0]]
 
@@ -107,11 +101,8 @@ BOXES = st.tuples(st.sampled_from([0, 10, 50]), st.just(0), st.sampled_from([20,
 @settings(max_examples=60, deadline=None)
 def test_figures_are_sam3s(objects: list[Any], found: list[Any]) -> None:
     document = truth(*objects, n_images=3)
-    index = index_of(document)
-    truths = truths_from(document, index, "bbox")
-    answers = answers_from(document, results(*found), index, "bbox")
-    tallies = presence_tallies(truths, answers, index, 0.3)
-    summary = presence_summary(tallies)
+    tallies = presence_tallies(*columns(document, results(*found)), 0.3)
+    summary = presence_summary(counts_by_image(tallies, 3))
     expected = sam3(tallies.n_truths.tolist(), tallies.n_answers.tolist(), tallies.n_right[:, 0].tolist())
     for name, value in expected.items():
         ours = getattr(summary, name)

@@ -1,19 +1,17 @@
 """Mend an annotation's box, mask and area."""
 
-import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from grounded_seg.coco.check.shapes import numbers, shape_faults
-from grounded_seg.errors import InputError
-from grounded_seg.geometry.masks import area_px, run_length_from_coco, run_length_from_polygons, tight_box_xyxy
+from grounded_seg.coco.check.shapes import shape_faults
+from grounded_seg.coco.values import list_from_text, mask_of, number_or_none, plain_numbers
+from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
 
 @dataclass
 class Repairs:
-    """What was done, a line each."""
+    """List of what was done, a line each."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -22,25 +20,14 @@ class Repairs:
         self.lines.append(f"{place}: {what}")
 
 
-def number_from(value: Any) -> float | None:
-    """Read a finite number, also from text; None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def repair_shape(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> bool:
     """Mend the shape of an annotation; False if there is none to be had, and it has to be left out."""
     for key in ("bbox", "segmentation"):
         if isinstance(annotation.get(key), str):
-            annotation[key] = _list_from_text(annotation[key])
+            annotation[key] = _numbers_from_text(annotation[key])
             repairs.add(f"{place}.{key}", "text became numbers")
     mask = _mended_mask(place, annotation, size, repairs)
-    box = numbers(annotation.get("bbox"))
+    box = plain_numbers(annotation.get("bbox"))
     if box is None or len(box) != 4 or min(box[2:]) <= 0:
         box = None
     if mask is None and box is None:
@@ -82,13 +69,13 @@ def _mended_mask(place: str, annotation: dict[str, Any], size: ImageSize, repair
     try:
         if isinstance(old, dict):
             mended = {**old, "size": [size.height, size.width]} if _is_swapped(old, size) else old
-            mask = run_length_from_coco(mended)
+            mask = mask_of(mended, size)
         elif isinstance(old, list) and old:
             mended, n_dropped = _mended_polygons(old, size)
-            mask = run_length_from_polygons(mended, size) if mended else None
-    except InputError:
+            mask = mask_of(mended, size)
+    except ValueError:
         mask = None
-    if mask is None or mask.size != size or area_px(mask) == 0:
+    if mask is None or area_px(mask) == 0:
         mended, mask = [], None
     if mended != old:
         if mask is None:
@@ -110,7 +97,7 @@ def _is_swapped(segmentation: dict[str, Any], size: ImageSize) -> bool:
 def _mended_polygons(segmentation: list[Any], size: ImageSize) -> tuple[list[list[float]], int]:
     """Keep the parts that are polygons, with their corners within the image; and count those dropped."""
     parts = segmentation if any(isinstance(part, list | str) for part in segmentation) else [segmentation]
-    read = [numbers(_list_from_text(part) if isinstance(part, str) else part) for part in parts]
+    read = [plain_numbers(_numbers_from_text(part) if isinstance(part, str) else part) for part in parts]
     kept = [
         _within(part, size)
         for part in read
@@ -127,13 +114,16 @@ def _meets(polygon: list[float], size: ImageSize) -> bool:
 
 def _within(polygon: list[float], size: ImageSize) -> list[float]:
     limits = (float(size.width), float(size.height))
-    return [min(max(value, 0.0), limits[place % 2]) for place, value in enumerate(polygon)]
+    return [min(max(value, 0.0), limits[index % 2]) for index, value in enumerate(polygon)]
 
 
-def _list_from_text(text: str) -> Any:
-    """Read "[1, 2]", "1, 2" or "1 2" as a list; None if it is no such thing."""
+def _numbers_from_text(text: str) -> Any:
+    """List that was written as text, words as numbers; None if it is no such thing."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        read = [number_from(word) for word in text.replace(",", " ").split()]
-        return None if None in read else read
+        value = list_from_text(text)
+    except ValueError:
+        return None
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        return value
+    numbers = [number_or_none(word) for word in value]
+    return None if None in numbers else numbers
