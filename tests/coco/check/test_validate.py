@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from eval_cases import fill_the_disk, grounded_seg
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import DATA, PHOTOS
@@ -223,6 +224,20 @@ def test_a_copy_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"fixed.json can't be written \(No such file or directory\)"):
         repair_file(path, tmp_path / "missing" / "fixed.json")
     assert json.loads(path.read_text()) == good()
+
+
+def test_a_full_disk_leaves_the_older_copy_and_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, copy_ = tmp_path / "file.json", tmp_path / "fixed.json"
+    path.write_text(json.dumps(good()))
+    copy_.write_text("old")
+    fill_the_disk(monkeypatch)
+    outcome = grounded_seg("validate", path, "--fix", copy_)
+    assert outcome.exit_code == 1
+    [line] = outcome.stderr.splitlines()
+    assert line.startswith(f"error: {copy_} can't be written (No space left on device)")
+    assert line.endswith("name another file with --fix")
+    assert copy_.read_text() == "old"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file.json", "fixed.json"]
 
 
 def test_a_list_of_results_is_named(tmp_path: Path) -> None:
