@@ -6,7 +6,7 @@ from typing import Any
 
 from grounded_seg.coco.data_set import DataSet, data_set_from, read_data_set
 from grounded_seg.coco.predictions import Prediction, predictions_from, read_predictions
-from grounded_seg.scoring.columns import Index, ScoredShapes, index_of, truths_from
+from grounded_seg.scoring.columns import ScoredShapes, truths_from
 from grounded_seg.scoring.columns import predictions_from as predicted_from
 from grounded_seg.scoring.measure import Scores, score
 
@@ -69,11 +69,10 @@ def records(document: Any, predicted: list[dict[str, Any]]) -> tuple[DataSet, tu
     return data_set, predictions_from(predicted, Path("found.json"), data_set).predictions
 
 
-def columns(document: Any, predicted: list[dict[str, Any]]) -> tuple[ScoredShapes, ScoredShapes, Index]:
-    """Objects and predictions as columns of boxes, and the index of both."""
+def columns(document: Any, predicted: list[dict[str, Any]]) -> tuple[ScoredShapes, ScoredShapes]:
+    """Objects and predictions as columns of boxes."""
     data_set, predictions = records(document, predicted)
-    index = index_of(data_set)
-    return truths_from(data_set, index, "bbox"), predicted_from(predictions, data_set, index, "bbox"), index
+    return truths_from(data_set, "bbox"), predicted_from(predictions, data_set, "bbox")
 
 
 def scored(folder: Path, document: Any, predicted: list[dict[str, Any]], **options: Any) -> Scores:

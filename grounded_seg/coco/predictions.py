@@ -49,17 +49,6 @@ class PredictionFile:
         return any(one.mask is not None for one in self.predictions)
 
 
-@dataclass(frozen=True)
-class _Raw:
-    """A predicted annotation with what it refers to."""
-
-    image: DataSetImage
-    category_id: int
-    annotation: Mapping[str, Any]
-    place: str
-    prompt: str | None
-
-
 def read_predictions(path: Path, data_set: DataSet, class_by_prompt: Mapping[str, str] | None = None) -> PredictionFile:
     """Read any of the three forms.
 
@@ -94,10 +83,11 @@ class _Reader:
         self._notes = Notes()
         self._image_by_id = {image.id: image for image in data_set.images}
         self._id_by_class = {name: class_id for class_id, name in data_set.classes.items()}
+        self._unknown_class = f"predictions of classes that {data_set.path.name} lacks were left out"
 
     def results(self, entries: list[Any]) -> PredictionFile:
         """Read a list that uses the data set's ids."""
-        return self._file(self._raw_results(entries), asked=None)
+        return self._file(self._of_results(entries), asked=None)
 
     def document(self, document: Mapping[str, Any]) -> PredictionFile:
         """Read a COCO file with its own ids."""
@@ -112,15 +102,15 @@ class _Reader:
                 f"{self._path}: an image lacks its id or file_name, or a class its id or name; export the file again"
             ) from error
         images_found = self._images_found(set(files.values()))
-        raw = self._raw_document(document["annotations"], names, files, images_found)
-        return self._file(raw, asked=frozenset(names.values()))
+        found = self._of_document(document["annotations"], names, files, images_found)
+        return self._file(found, asked=frozenset(names.values()))
 
     def journal(self) -> PredictionFile:
         """Read a run's journal, line by line."""
         lines = list(self._journal_lines())
         images_found = self._images_found({name for name, _, status in lines if status == "done"})
         asked = None if self._class_by_prompt is None else frozenset(self._class_by_prompt.values())
-        return self._file(self._raw_journal(lines, images_found), asked=asked)
+        return self._file(self._of_journal(lines, images_found), asked=asked)
 
     def _journal_lines(self) -> Iterator[tuple[str, list[Any], str]]:
         """Yield file name, instances and status of each line."""
@@ -141,49 +131,47 @@ class _Reader:
                 ) from error
             yield str(file_name), instances, str(status)
 
-    def _file(self, raw: Iterator[_Raw], asked: frozenset[str] | None) -> PredictionFile:
-        predictions = tuple(map(self._prediction, raw))
+    def _file(self, found: Iterator[Prediction], asked: frozenset[str] | None) -> PredictionFile:
+        predictions = tuple(found)
         n_without = sum(one.mask is None for one in predictions)
         if 0 < n_without < len(predictions):
             self._notes.add(f"{n_without} of {len(predictions)} predictions have no mask: they count as boxes only")
         return PredictionFile(predictions, asked, self._notes.lines())
 
-    def _raw_results(self, entries: list[Any]) -> Iterator[_Raw]:
+    def _of_results(self, entries: list[Any]) -> Iterator[Prediction]:
         for index, entry in enumerate(entries):
             place = f"[{index}]"
             try:
                 image = self._image_by_id[self._data_set.image_ids[id_text(entry["image_id"])]]
                 category = id_text(entry["category_id"])
             except (KeyError, TypeError, ValueError) as error:
-                raise self._error(
-                    place, f"it names no image of {self._data_set.path.name} ({type(error).__name__}: {error})"
-                ) from error
-            if category not in self._data_set.category_ids:
-                self._notes.add(f"predictions of classes that {self._data_set.path.name} lacks were left out", place)
-                continue
-            prompt = entry.get("prompt")
-            yield _Raw(image, self._data_set.category_ids[category], entry, place, prompt)
+                what = f"it names no image of {self._data_set.path.name} ({type(error).__name__}: {error})"
+                raise self._error(place, what) from error
+            if category in self._data_set.category_ids:
+                category_id = self._data_set.category_ids[category]
+                yield self._prediction(image, category_id, entry, place, entry.get("prompt"))
+            else:
+                self._notes.add(self._unknown_class, place)
 
-    def _raw_document(
+    def _of_document(
         self,
         entries: list[Any],
         names: Mapping[str, str],
         files: Mapping[str, str],
         images: Mapping[str, DataSetImage],
-    ) -> Iterator[_Raw]:
+    ) -> Iterator[Prediction]:
         for index, entry in enumerate(entries):
             place = f"annotations[{index}]"
             try:
                 file_name, name = files[id_text(entry["image_id"])], names[id_text(entry["category_id"])]
             except (KeyError, TypeError, ValueError) as error:
-                raise self._error(
-                    place, f"its image_id or category_id isn't listed ({type(error).__name__}: {error})"
-                ) from error
-            yield from self._found(images.get(file_name), name, entry, place)
+                what = f"its image_id or category_id isn't listed ({type(error).__name__}: {error})"
+                raise self._error(place, what) from error
+            yield from self._known(images.get(file_name), name, entry, place)
 
-    def _raw_journal(
+    def _of_journal(
         self, lines: list[tuple[str, list[Any], str]], images: Mapping[str, DataSetImage]
-    ) -> Iterator[_Raw]:
+    ) -> Iterator[Prediction]:
         for line_number, (file_name, instances, _) in enumerate(lines, start=1):
             for index, entry in enumerate(instances):
                 place = f"line {line_number}, instance {index + 1}"
@@ -193,16 +181,18 @@ class _Reader:
                 name = prompt if self._class_by_prompt is None else self._class_by_prompt.get(prompt)
                 if name is None:
                     raise self._error(place, f"its prompt {prompt!r} isn't among the --prompts")
-                yield from self._found(images.get(file_name), name, entry, place)
+                yield from self._known(images.get(file_name), name, entry, place)
 
-    def _found(self, image: DataSetImage | None, name: str, entry: Mapping[str, Any], place: str) -> Iterator[_Raw]:
+    def _known(
+        self, image: DataSetImage | None, name: str, entry: Mapping[str, Any], place: str
+    ) -> Iterator[Prediction]:
         """Give the prediction if its image and class belong to the data set."""
         if image is None:
             self._notes.add(f"predictions on images that {self._data_set.path.name} lacks were left out", place)
         elif name not in self._id_by_class:
-            self._notes.add(f"predictions of classes that {self._data_set.path.name} lacks were left out", place)
+            self._notes.add(self._unknown_class, place)
         else:
-            yield _Raw(image, self._id_by_class[name], entry, place, _prompt_of(entry))
+            yield self._prediction(image, self._id_by_class[name], entry, place, _prompt_of(entry))
 
     def _images_found(self, file_names: set[str]) -> dict[str, DataSetImage]:
         """Find the images that the names mean; refuse a file about other ones, and say which it doesn't list."""
@@ -226,22 +216,17 @@ class _Reader:
             )
         return found
 
-    def _prediction(self, raw: _Raw) -> Prediction:
-        annotation = raw.annotation
+    def _prediction(
+        self, image: DataSetImage, category_id: int, entry: Mapping[str, Any], place: str, prompt: str | None
+    ) -> Prediction:
         try:
-            score = number(annotation.get("score"))
-            box, mask = shape_of(
-                annotation.get("detector_bbox") or annotation.get("bbox"),
-                annotation.get("segmentation"),
-                raw.image.size,
-                raw.place,
-                self._notes,
-                whose="predictions",
-            )
+            score = number(entry.get("score"))
+            bbox = entry.get("detector_bbox") or entry.get("bbox")
+            box, mask = shape_of(bbox, entry.get("segmentation"), image.size, place, self._notes, "predictions")
         except ValueError as error:
-            hint = " for score" if "score" not in annotation else ""
-            raise self._error(raw.place, f"{error}{hint}") from error
-        return Prediction(raw.image.id, raw.category_id, score, box, mask, raw.prompt)
+            hint = " for score" if "score" not in entry else ""
+            raise self._error(place, f"{error}{hint}") from error
+        return Prediction(image.id, category_id, score, box, mask, prompt)
 
     def _error(self, place: str, what: str) -> InputError:
         return InputError(f"{self._path}: {place}: {what}; correct it or export the predictions again")

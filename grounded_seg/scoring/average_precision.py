@@ -15,7 +15,7 @@ import numpy.typing as npt
 from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import Kind
-from grounded_seg.scoring.columns import index_of, predictions_from, truths_from
+from grounded_seg.scoring.columns import predictions_from, truths_from
 from grounded_seg.scoring.matching import ALL_SIZES, AT_50, AT_75, IOU_THRESHOLDS, Matches, match
 
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
@@ -107,10 +107,9 @@ def evaluate(
         InputError: If a number is not finite, or an image isn't listed.
     """
     ranges = size_ranges or SizeRanges()
-    index = index_of(data_set)
-    truths = truths_from(data_set, index, kind, relative=ranges.relative)
-    predicted = predictions_from(predictions, data_set, index, kind, relative=ranges.relative)
-    matches = match(truths, predicted, index, ranges.as_array())
+    truths = truths_from(data_set, kind, relative=ranges.relative)
+    predicted = predictions_from(predictions, data_set, kind, relative=ranges.relative)
+    matches = match(truths, predicted, ranges.as_array())
     return summary_of(matches, precision_recall(matches))
 
 

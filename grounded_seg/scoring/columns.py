@@ -3,7 +3,7 @@
 Images and classes are numbered by their index in the sorted ids, the order in which pycocotools goes through them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -21,6 +21,8 @@ KIND_NAMES: Mapping[Kind, str] = {"bbox": "boxes", "segm": "masks"}
 """As reports, tables and plots call them."""
 
 Indices: TypeAlias = npt.NDArray[np.int64]
+_Row: TypeAlias = tuple[int, int, tuple[float, float, float, float], RunLength | None, float, float, bool]
+"""Ids of image and class, box, mask, area, score, whether it is a crowd."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Index:
 class ScoredShapes:
     """Objects or predictions of one kind, in the order they were given."""
 
+    index: Index
     boxes_xywh: npt.NDArray[np.float64] | None
     """In pixels, (n, 4); None where masks are compared."""
     masks: tuple[RunLength, ...]
@@ -76,28 +79,13 @@ class ScoredShapes:
 
     def chosen(self, rows: npt.NDArray[np.bool_]) -> "ScoredShapes":
         """Keep some, (n,) says which."""
-        return ScoredShapes(
-            boxes_xywh=None if self.boxes_xywh is None else self.boxes_xywh[rows],
-            masks=tuple(mask for mask, is_kept in zip(self.masks, rows.tolist(), strict=False) if is_kept),
-            image=self.image[rows],
-            category=self.category[rows],
-            area=self.area[rows],
-            score=self.score[rows],
-            is_crowd=self.is_crowd[rows],
-        )
+        columns = {name: getattr(self, name)[rows] for name in ("image", "category", "area", "score", "is_crowd")}
+        boxes = None if self.boxes_xywh is None else self.boxes_xywh[rows]
+        masks = tuple(mask for mask, is_kept in zip(self.masks, rows.tolist(), strict=False) if is_kept)
+        return ScoredShapes(self.index, boxes, masks, **columns)
 
 
-def index_of(data_set: DataSet) -> Index:
-    """Number the images and classes of a data set."""
-    category_ids = tuple(sorted(data_set.classes))
-    return Index(
-        image_ids=tuple(sorted({image.id for image in data_set.images})),
-        category_ids=category_ids,
-        names=tuple(data_set.classes[category_id] for category_id in category_ids),
-    )
-
-
-def truths_from(data_set: DataSet, index: Index, kind: Kind, *, relative: bool = False) -> ScoredShapes:
+def truths_from(data_set: DataSet, kind: Kind, *, relative: bool = False) -> ScoredShapes:
     """Columns of a data set's objects.
 
     For masks, an object that has none becomes a crowd of its box's form, as far as its image's size is known: what is
@@ -105,49 +93,35 @@ def truths_from(data_set: DataSet, index: Index, kind: Kind, *, relative: bool =
 
     Args:
         data_set: The truth.
-        index: Of the data set.
-        kind: Whether boxes or masks are taken.
+        kind: Whether boxes or masks are compared.
         relative: Areas are shares of the image's area.
 
     Raises:
-        InputError: If a number is not finite, or an object names an image that isn't listed.
+        InputError: If a number is not finite, or an image isn't listed.
     """
-    objects = data_set.objects if kind == "bbox" else tuple(_with_masks(data_set))
     # The size of an object is what its annotator says, for boxes the mask's area too.
-    return _columns(
-        objects,
-        [one.bbox_xywh for one in objects],
-        [one.area for one in objects],
-        data_set,
-        index,
-        kind,
-        relative,
-        is_crowd=[one.is_crowd for one in objects],
-    )
+    rows = [
+        (one.image_id, one.category_id, one.bbox_xywh, one.mask, one.area, 1.0, one.is_crowd)
+        for one in (data_set.objects if kind == "bbox" else _with_masks(data_set))
+    ]
+    return _columns(rows, data_set, kind, relative)
 
 
 def predictions_from(
-    predictions: Iterable[Prediction], data_set: DataSet, index: Index, kind: Kind, *, relative: bool = False
+    predictions: Iterable[Prediction], data_set: DataSet, kind: Kind, *, relative: bool = False
 ) -> ScoredShapes:
-    """Columns of the predictions that `measurable` keeps; the arguments are those of `truths_from`.
-
-    Raises:
-        InputError: If a number is not finite, or a prediction names an image that isn't listed.
-    """
-    kept = measurable(predictions, data_set, kind)
-    boxes = [one.box_xywh for one in kept]
-    areas = [float(width * height) for _, _, width, height in boxes]
-    if kind == "segm":
-        areas = [float(area_px(one.mask)) for one in kept if one.mask is not None]
-    scores = [one.score for one in kept]
-    return _columns(kept, boxes, areas, data_set, index, kind, relative, score=scores)
+    """Columns of those predictions that `measurable` keeps; the rest is as for `truths_from`."""
+    rows = [
+        (one.image_id, one.category_id, one.box_xywh, one.mask, _area(one, kind), one.score, False)
+        for one in measurable(predictions, data_set, kind)
+    ]
+    return _columns(rows, data_set, kind, relative)
 
 
 def measurable(predictions: Iterable[Prediction], data_set: DataSet, kind: Kind) -> list[Prediction]:
     """Leave out predictions of classes that the data set lacks and, for masks, those without one."""
-    return [
-        one for one in predictions if one.category_id in data_set.classes and (kind == "bbox" or one.mask is not None)
-    ]
+    known = (one for one in predictions if one.category_id in data_set.classes)
+    return [one for one in known if kind == "bbox" or one.mask is not None]
 
 
 def overlaps(
@@ -166,40 +140,44 @@ def _with_masks(data_set: DataSet) -> Iterable[DataSetObject]:
             yield replace(one, mask=run_length_from_box(xyxy_from_xywh(one.bbox_xywh), size), is_crowd=True)
 
 
-def _columns(
-    records: Sequence[DataSetObject] | Sequence[Prediction],
-    boxes_xywh: Sequence[tuple[float, float, float, float]],
-    areas: Sequence[float],
-    data_set: DataSet,
-    index: Index,
-    kind: Kind,
-    relative: bool,
-    *,
-    score: Sequence[float] | None = None,
-    is_crowd: Sequence[bool] | None = None,
-) -> ScoredShapes:
-    n = len(records)
-    image_indices = {image_id: number for number, image_id in enumerate(index.image_ids)}
-    class_indices = {category_id: number for number, category_id in enumerate(index.category_ids)}
+def _area(prediction: Prediction, kind: Kind) -> float:
+    if kind == "segm" and prediction.mask is not None:
+        return float(area_px(prediction.mask))
+    return prediction.box_xywh[2] * prediction.box_xywh[3]
+
+
+def _columns(rows: list[_Row], data_set: DataSet, kind: Kind, relative: bool) -> ScoredShapes:
+    index = _index_of(data_set)
+    image_ids, category_ids, boxes, masks, areas, scores, crowds = zip(*rows, strict=True) if rows else ((),) * 7
+    numbers_of_images = {image_id: number for number, image_id in enumerate(index.image_ids)}
+    numbers_of_classes = {category_id: number for number, category_id in enumerate(index.category_ids)}
     try:
-        image = np.array([image_indices[one.image_id] for one in records], dtype=np.int64)
+        image = np.array([numbers_of_images[one] for one in image_ids], dtype=np.int64)
     except KeyError as error:
         raise InputError(f"image {error} isn't listed in {data_set.path}; add it there") from error
-    boxes = np.array(boxes_xywh, dtype=np.float64).reshape(n, 4)
-    area = np.array(areas, dtype=np.float64)
-    scores = np.ones(n) if score is None else np.array(score, dtype=np.float64)
-    for values in (boxes, scores):
-        if not np.isfinite(values).all():
-            raise InputError(f"a box or score measured on {data_set.path} is not a finite number; export it again")
+    area, score = np.array(areas, dtype=np.float64), np.array(scores, dtype=np.float64)
+    boxes_xywh = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    if not (np.isfinite(boxes_xywh).all() and np.isfinite(score).all()):
+        raise InputError(f"a box or score measured on {data_set.path} is not a finite number; export it again")
     if relative:
         sides = [(one.size.width, one.size.height) if one.size else (np.nan, np.nan) for one in data_set.images]
         area /= np.prod(np.array(sides, dtype=np.float64).reshape(-1, 2), axis=1)[image]
     return ScoredShapes(
-        boxes_xywh=boxes if kind == "bbox" else None,
-        masks=() if kind == "bbox" else tuple(one.mask for one in records if one.mask is not None),
+        index=index,
+        boxes_xywh=boxes_xywh if kind == "bbox" else None,
+        masks=() if kind == "bbox" else masks,
         image=image,
-        category=np.array([class_indices[one.category_id] for one in records], dtype=np.int64),
+        category=np.array([numbers_of_classes[one] for one in category_ids], dtype=np.int64),
         area=area,
-        score=scores,
-        is_crowd=np.zeros(n, dtype=np.bool_) if is_crowd is None else np.array(is_crowd, dtype=np.bool_),
+        score=score,
+        is_crowd=np.array(crowds, dtype=np.bool_),
+    )
+
+
+def _index_of(data_set: DataSet) -> Index:
+    category_ids = tuple(sorted(data_set.classes))
+    return Index(
+        image_ids=tuple(sorted({image.id for image in data_set.images})),
+        category_ids=category_ids,
+        names=tuple(data_set.classes[category_id] for category_id in category_ids),
     )

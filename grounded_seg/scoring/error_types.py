@@ -90,8 +90,6 @@ def errors_of(truths: ScoredShapes, predictions: ScoredShapes, matches: Matches)
         matches: Of the two.
     """
     to_find = np.flatnonzero(~truths.is_crowd)
-    found = np.zeros(len(truths), dtype=np.bool_)
-    found[matches.truth[matches.truth >= 0]] = True
     is_wrong = ~matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
     kinds: list[ErrorKind | None] = [None] * len(matches.prediction)
     nearly = np.full(len(matches.prediction), -1, dtype=np.int64)
@@ -107,7 +105,7 @@ def errors_of(truths: ScoredShapes, predictions: ScoredShapes, matches: Matches)
                 nearly[row] = objects[nearest]
     usable = np.zeros(len(truths), dtype=np.bool_)
     usable[nearly[nearly >= 0]] = True
-    return Errors(kind=tuple(kinds), truth=nearly, is_missed=~truths.is_crowd & ~found & ~usable)
+    return Errors(kind=tuple(kinds), truth=nearly, is_missed=~truths.is_crowd & ~matches.is_found & ~usable)
 
 
 def _kind_of(iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> tuple[ErrorKind, int | None]:

@@ -54,30 +54,34 @@ class Matches:
     truth_counts: npt.NDArray[np.bool_]
     """The object is to be found in that size range, (m, A)."""
 
+    @property
+    def is_found(self) -> npt.NDArray[np.bool_]:
+        """Which objects are matched at IoU .5 and all sizes, (m,)."""
+        found = np.zeros(len(self.truth_image), dtype=np.bool_)
+        found[self.truth[self.truth >= 0]] = True
+        return found
+
     def rows_of(self, category: int) -> slice:
         """Give the rows of a class's predictions."""
         start, end = np.searchsorted(self.category, [category, category + 1])
         return slice(int(start), int(end))
 
 
-def match(
-    truths: ScoredShapes, predictions: ScoredShapes, index: Index, size_ranges: npt.NDArray[np.float64]
-) -> Matches:
+def match(truths: ScoredShapes, predictions: ScoredShapes, size_ranges: npt.NDArray[np.float64]) -> Matches:
     """Match predictions with objects of their own image and class.
 
     Args:
         truths: The objects.
         predictions: The predictions; boxes or masks, as the objects are.
-        index: Of both.
         size_ranges: Smallest and largest area, (A, 2), both within; the first range has to hold everything.
     """
-    order, ranks = _ranked(predictions, index)
+    order, ranks = _ranked(predictions)
     n_sizes, n_thresholds = len(size_ranges), len(IOU_THRESHOLDS)
     matched = np.zeros((len(order), n_sizes, n_thresholds), dtype=np.bool_)
     on_ignored = np.zeros_like(matched)
     truth = np.full(len(order), -1, dtype=np.int64)
     truth_counts = ~truths.is_crowd[:, None] & ~_outside(truths.area, size_ranges)
-    for rows, objects in _pairs_with_both(predictions, truths, order, index):
+    for rows, objects in _pairs_with_both(predictions, truths, order):
         ious = overlaps(predictions, order[rows], truths, objects)
         pair = _PairMatcher(ious, truths.is_crowd[objects], truth_counts[objects])
         matched[rows], on_ignored[rows], truth[rows] = pair.matched, pair.on_ignored, pair.truth_among(objects)
@@ -86,7 +90,7 @@ def match(
     by_score = np.lexsort((-predictions.score[order], predictions.category[order]))
     chosen = order[by_score]
     return Matches(
-        index=index,
+        index=truths.index,
         prediction=chosen,
         image=predictions.image[chosen],
         category=predictions.category[chosen],
@@ -106,10 +110,10 @@ def _outside(areas: npt.NDArray[np.float64], size_ranges: npt.NDArray[np.float64
     return np.asarray((areas[:, None] < size_ranges[:, 0]) | (areas[:, None] > size_ranges[:, 1]))
 
 
-def _ranked(predictions: ScoredShapes, index: Index) -> tuple[Indices, Indices]:
+def _ranked(predictions: ScoredShapes) -> tuple[Indices, Indices]:
     """Order predictions by class, image and falling score, the best 100 of each pair; with their ranks in it."""
     order = np.lexsort((-predictions.score, predictions.image, predictions.category))
-    pair = predictions.category[order] * max(1, index.n_images) + predictions.image[order]
+    pair = predictions.category[order] * max(1, predictions.index.n_images) + predictions.image[order]
     is_first = np.ones(len(order), dtype=np.bool_)
     is_first[1:] = pair[1:] != pair[:-1]
     starts = np.flatnonzero(is_first)
@@ -118,11 +122,9 @@ def _ranked(predictions: ScoredShapes, index: Index) -> tuple[Indices, Indices]:
     return order[kept], ranks[kept]
 
 
-def _pairs_with_both(
-    predictions: ScoredShapes, truths: ScoredShapes, order: Indices, index: Index
-) -> list[tuple[slice, Indices]]:
+def _pairs_with_both(predictions: ScoredShapes, truths: ScoredShapes, order: Indices) -> list[tuple[slice, Indices]]:
     """List the rows of `order` and the objects of each image and class that has some of each."""
-    width = max(1, index.n_images)
+    width = max(1, truths.index.n_images)
     predicted_pairs = predictions.category[order] * width + predictions.image[order]
     truth_pairs = truths.category * width + truths.image
     truth_order = np.argsort(truth_pairs, kind="stable")

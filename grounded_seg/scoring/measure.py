@@ -19,15 +19,7 @@ from grounded_seg.scoring.average_precision import (
     twelve_figures,
 )
 from grounded_seg.scoring.calibration import Calibration, calibration_of
-from grounded_seg.scoring.columns import (
-    Index,
-    Indices,
-    ScoredShapes,
-    index_of,
-    measurable,
-    predictions_from,
-    truths_from,
-)
+from grounded_seg.scoring.columns import Index, Indices, ScoredShapes, measurable, predictions_from, truths_from
 from grounded_seg.scoring.error_types import Errors, ErrorSummary, error_summary, errors_of
 from grounded_seg.scoring.intervals import Figures, Interval, intervals
 from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches, match
@@ -153,9 +145,8 @@ def score(
         given = _stage(data_set, given_true_boxes, "segm")
     index = boxes.matches.index
     best = masks or boxes
-    tallies = presence_tallies(
-        best.truths, best.predictions, index, score_threshold, None if asked is None else _indices(asked, index)
-    )
+    questions = None if asked is None else _indices(asked, index)
+    tallies = presence_tallies(best.truths, best.predictions, score_threshold, questions)
     by_class = counts_by_class(tallies, index.n_classes)
     measured = {stage.kind: stage for stage in (boxes, masks) if stage is not None}
     errors = {kind: errors_of(stage.truths, stage.predictions, stage.matches) for kind, stage in measured.items()}
@@ -185,34 +176,22 @@ def _stage(
     kind: Kind,
     class_by_prompt: Mapping[str, str] | None = None,
 ) -> Stage:
-    predictions = measurable(predictions, data_set, kind)
-    index = index_of(data_set)
-    truths = truths_from(data_set, index, kind)
-    predicted = predictions_from(predictions, data_set, index, kind)
-    matches = match(truths, predicted, index, SizeRanges().as_array())
+    truths, predicted = truths_from(data_set, kind), predictions_from(predictions, data_set, kind)
+    matches = match(truths, predicted, SizeRanges().as_array())
     tables = precision_recall(matches)
-    prompts = np.array([one.prompt or "" for one in predictions])
+    prompts = np.array([one.prompt or "" for one in measurable(predictions, data_set, kind)])
     per_prompt = tuple(
-        _prompt_figures(prompt, class_name, prompts == prompt, truths, predicted, index)
+        _prompt_figures(prompt, class_name, truths, predicted.chosen(prompts == prompt))
         for prompt, class_name in (class_by_prompt or {}).items()
-        if class_name in index.names
+        if class_name in matches.index.names
     )
     return Stage(kind, truths, predicted, matches, tables, summary_of(matches, tables), per_prompt)
 
 
-def _prompt_figures(
-    prompt: str,
-    class_name: str,
-    is_its: npt.NDArray[np.bool_],
-    truths: ScoredShapes,
-    predictions: ScoredShapes,
-    index: Index,
-) -> PromptFigures:
+def _prompt_figures(prompt: str, class_name: str, truths: ScoredShapes, its: ScoredShapes) -> PromptFigures:
     """Measure one prompt's predictions against all objects of its class."""
-    category = index.names.index(class_name)
-    matches = match(
-        truths.chosen(truths.category == category), predictions.chosen(is_its), index, SizeRanges().as_array()[:1]
-    )
+    category = truths.index.names.index(class_name)
+    matches = match(truths.chosen(truths.category == category), its, SizeRanges().as_array()[:1])
     precision = precision_recall(matches).precision[category, ALL_SIZES]
     return PromptFigures(prompt, class_name, AP=mean_of(precision), AP50=mean_of(precision[AT_50]))
 
@@ -233,16 +212,8 @@ def _loss(masks: Stage | None, given: Stage | None) -> LossShares | None:
 def _missed_masks(boxes: Stage, masks: Stage | None) -> MissedMasks | None:
     if masks is None or len(boxes.truths) != len(masks.truths):
         return None
-    is_missed = ~masks.truths.is_crowd & ~_is_found(masks.matches)
-    has_box = _is_found(boxes.matches)
+    is_missed, has_box = ~masks.truths.is_crowd & ~masks.matches.is_found, boxes.matches.is_found
     return MissedMasks(box_missed=int((is_missed & ~has_box).sum()), box_found=int((is_missed & has_box).sum()))
-
-
-def _is_found(matches: Matches) -> npt.NDArray[np.bool_]:
-    """Tell which objects are matched at IoU .5, (m,)."""
-    found = np.zeros(len(matches.truth_image), dtype=np.bool_)
-    found[matches.truth[matches.truth >= 0]] = True
-    return found
 
 
 def _with_intervals(scores: Scores, n_resamples: int) -> Scores:

@@ -98,7 +98,6 @@ class PresenceCounts:
 def presence_tallies(
     truths: ScoredShapes,
     predictions: ScoredShapes,
-    index: Index,
     score_threshold: float,
     asked: Sequence[tuple[int, int]] | Indices | None = None,
 ) -> PresenceTallies:
@@ -111,18 +110,18 @@ def presence_tallies(
     Args:
         truths: The objects.
         predictions: Those of questions that weren't asked are passed over.
-        index: Of both.
         score_threshold: Predictions below it are no answers, in [0, 1].
         asked: Indices of image and class of each question; None for every class on every image.
     """
+    index = truths.index
     questions = _questions(index, asked)
-    objects = _ByQuestion(truths, np.flatnonzero(~truths.is_crowd), index, questions)
-    crowds = _ByQuestion(truths, np.flatnonzero(truths.is_crowd), index, questions)
+    objects = _ByQuestion(truths, np.flatnonzero(~truths.is_crowd), questions)
+    crowds = _ByQuestion(truths, np.flatnonzero(truths.is_crowd), questions)
     is_clear = (crowds.counts == 0) | (objects.counts > 0)
     if not is_clear.all():
         questions = questions[is_clear]
-        objects = _ByQuestion(truths, np.flatnonzero(~truths.is_crowd), index, questions)
-    answers = _ByQuestion(predictions, np.flatnonzero(predictions.score >= score_threshold), index, questions)
+        objects = _ByQuestion(truths, np.flatnonzero(~truths.is_crowd), questions)
+    answers = _ByQuestion(predictions, np.flatnonzero(predictions.score >= score_threshold), questions)
     rows, right = [], []
     for row in np.flatnonzero((objects.counts > 0) & (answers.counts > 0)).tolist():
         n_right = _n_right(overlaps(predictions, answers.at(row), truths, objects.at(row)))
@@ -195,8 +194,8 @@ def _questions(index: Index, asked: Sequence[tuple[int, int]] | Indices | None) 
 class _ByQuestion:
     """Some of the shapes, grouped by the question that they belong to."""
 
-    def __init__(self, shapes: ScoredShapes, chosen: npt.NDArray[np.intp], index: Index, questions: Indices) -> None:
-        numbers = shapes.image[chosen] * index.n_classes + shapes.category[chosen]
+    def __init__(self, shapes: ScoredShapes, chosen: npt.NDArray[np.intp], questions: Indices) -> None:
+        numbers = shapes.image[chosen] * shapes.index.n_classes + shapes.category[chosen]
         rows = np.searchsorted(questions, numbers)
         was_asked = rows < len(questions)
         was_asked[was_asked] = questions[rows[was_asked]] == numbers[was_asked]

@@ -94,8 +94,8 @@ BOXES = st.tuples(*[st.sampled_from([0, 10, 20, 40])] * 2, *[st.sampled_from([20
 @settings(max_examples=60, deadline=None)
 def test_mending_everything_gives_1_and_costs_are_gains(objects: list[Any], found: list[Any]) -> None:
     document, predicted = truth(*objects, n_images=2), results(*found)
-    truths, predictions, index = columns(document, predicted)
-    matches = match(truths, predictions, index, SizeRanges().as_array())
+    truths, predictions = columns(document, predicted)
+    matches = match(truths, predictions, SizeRanges().as_array())
     summary = error_summary(errors_of(truths, predictions, matches), matches)
     assert pytest.approx(evaluate(*records(document, predicted), "bbox").AP50, abs=1e-12) == summary.AP50
     assert summary.AP50_all_mended == pytest.approx(1, abs=1e-12)

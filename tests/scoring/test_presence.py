@@ -39,9 +39,9 @@ def sam3(n_truths: list[int], n_answers: list[int], n_right: list[int]) -> dict[
 
 
 def summary_of(document: Any, predicted: Any, threshold: float = 0.3, asked: Any = None) -> Any:
-    truths, predictions, index = columns(document, predicted)
-    tallies = presence_tallies(truths, predictions, index, threshold, asked)
-    return presence_summary(counts_by_image(tallies, index.n_images))
+    truths, predictions = columns(document, predicted)
+    tallies = presence_tallies(truths, predictions, threshold, asked)
+    return presence_summary(counts_by_image(tallies, truths.index.n_images))
 
 
 def test_figures_by_hand() -> None:
@@ -138,12 +138,12 @@ def test_many_questions_are_counted_in_little_memory() -> None:
     def shapes(n: int, scores: npt.NDArray[np.float64]) -> ScoredShapes:
         boxes = rng.integers(1, 40, (n, 4)).astype(np.float64)
         image, category = rng.integers(0, n_images, n), rng.integers(0, n_classes, n)
-        return ScoredShapes(boxes, (), image, category, boxes[:, 2] * boxes[:, 3], scores, rng.random(n) < 0.1)
+        return ScoredShapes(index, boxes, (), image, category, boxes[:, 2] * boxes[:, 3], scores, rng.random(n) < 0.1)
 
     truths, predictions = shapes(3000, np.ones(3000)), shapes(5000, rng.random(5000))
     tracemalloc.start()
     try:
-        tallies = presence_tallies(truths, predictions, index, 0.3)
+        tallies = presence_tallies(truths, predictions, 0.3)
         by_image, by_class = counts_by_image(tallies, n_images), counts_by_class(tallies, n_classes)
         summaries = [presence_summary(by_image), presence_summary(by_class)]
         per_class = [presence_summary(by_class.of_group(number)) for number in range(n_classes)]
