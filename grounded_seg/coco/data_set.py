@@ -61,7 +61,7 @@ class DataSet:
     category_ids: Mapping[str, int] = field(default_factory=dict)
     """Our id of each class by the text of the file's id."""
     notes: tuple[str, ...] = ()
-    """What was read in spite of its form, a line each."""
+    """Unusual forms that were read, a line each."""
 
     @property
     def has_masks(self) -> bool:

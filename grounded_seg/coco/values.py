@@ -20,7 +20,7 @@ _WHOLE_NUMBER = re.compile(r"[0-9]+(\.0*)?")
 
 
 class Notes:
-    """What was read in spite of its form: how often, and where first."""
+    """Notes of unusual forms that were read: how often each, and where first."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, str]] = {}

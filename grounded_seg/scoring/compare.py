@@ -58,14 +58,14 @@ class ImageChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from the first report to the second."""
+    """Changes from the first report to the second."""
 
     first_name: str
     second_name: str
     n_images: int
     n_resamples: int
     notes: tuple[str, ...]
-    """What was measured otherwise in one than in the other, a line each."""
+    """Differences in how the two were measured, a line each."""
     figures: tuple[FigureChange, ...]
     better: tuple[ImageChange, ...]
     """Most improved first."""

@@ -70,25 +70,8 @@ class ErrorSummary:
     """1; None without ground truth."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Predictions with their classes, as they are or mended."""
-
-    category: Indices
-    score: npt.NDArray[np.float64]
-    is_right: npt.NDArray[np.bool_]
-    n_truths: Indices
-    """(n classes,)"""
-
-
 def errors_of(truths: ScoredShapes, predictions: ScoredShapes, matches: Matches) -> Errors:
-    """Say of each prediction what is wrong with it, and which objects were missed.
-
-    Args:
-        truths: The objects that were matched.
-        predictions: The predictions that were matched.
-        matches: Of the two.
-    """
+    """Say of each matched prediction what is wrong with it, and which objects were missed."""
     to_find = np.flatnonzero(~truths.is_crowd)
     is_wrong = ~matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
     kinds: list[ErrorKind | None] = [None] * len(matches.prediction)
@@ -125,31 +108,31 @@ def _kind_of(iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> tuple
 
 def error_summary(errors: Errors, matches: Matches) -> ErrorSummary:
     """Count the errors and say what each kind costs."""
-    before = _average_precision(_mended(errors, matches, frozenset()))
+    before = _ap50_without(frozenset(), errors, matches)
     per_kind = {}
     for kind in ErrorKind:
         n = int(errors.is_missed.sum()) if kind is ErrorKind.MISSED else errors.kind.count(kind)
         cost = None
         if before is not None:
             # Mending can change which predictions stand in the curve's steps: that is never a gain.
-            cost = max(0.0, _after_mending(errors, matches, frozenset({kind})) - before)
+            cost = max(0.0, _after_mending(frozenset({kind}), errors, matches) - before)
         per_kind[kind] = ErrorCost(n, cost)
-    everything = None if before is None else _after_mending(errors, matches, frozenset(ErrorKind))
+    everything = None if before is None else _after_mending(frozenset(ErrorKind), errors, matches)
     return ErrorSummary(AP50=before, per_kind=per_kind, AP50_all_mended=everything)
 
 
-def _after_mending(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> float:
+def _after_mending(kinds: frozenset[ErrorKind], errors: Errors, matches: Matches) -> float:
     """AP50 without these kinds of error, where there is ground truth.
 
     An object that was missed is taken out of the truth, as TIDE does it. With none left, all were missed, and now none
     is: 1.
     """
-    after = _average_precision(_mended(errors, matches, kinds))
+    after = _ap50_without(kinds, errors, matches)
     return 1.0 if after is None else after
 
 
-def _mended(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> _Judged:
-    """Give the predictions as they would be without these kinds of error."""
+def _ap50_without(kinds: frozenset[ErrorKind], errors: Errors, matches: Matches) -> float | None:
+    """AP50 of the predictions as they would be without these kinds of error, the mean over classes with objects."""
     found = set(matches.truth[matches.truth >= 0].tolist())
     is_right = matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
     kept = ~matches.ignored[:, ALL_SIZES, AT_50]
@@ -171,18 +154,12 @@ def _mended(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> _J
     if ErrorKind.MISSED in kinds:
         counts = counts & ~errors.is_missed
     n_truths = np.bincount(matches.truth_category[counts], minlength=matches.index.n_classes)
-    return _Judged(category[kept], matches.score[kept], is_right[kept], n_truths)
-
-
-def _average_precision(judged: _Judged) -> float | None:
-    """AP at one threshold, the mean over classes with objects."""
-    order = np.lexsort((-judged.score, judged.category))
-    category, is_right = judged.category[order], judged.is_right[order].astype(np.float64)
+    order = np.lexsort((-matches.score[kept], category[kept]))
+    category, hits = category[kept][order], is_right[kept][order].astype(np.float64)[:, None]
     per_class = []
-    for number in np.flatnonzero(judged.n_truths).tolist():
-        start, end = np.searchsorted(category, [number, number + 1])
-        hits = is_right[start:end, None]
-        per_class.append(interpolated_precision(hits, 1 - hits, float(judged.n_truths[number])).mean())
+    for number in np.flatnonzero(n_truths).tolist():
+        its = slice(*np.searchsorted(category, [number, number + 1]))
+        per_class.append(interpolated_precision(hits[its], 1 - hits[its], float(n_truths[number])).mean())
     return mean_of(np.array(per_class, dtype=np.float64))
 
 

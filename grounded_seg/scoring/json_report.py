@@ -64,14 +64,7 @@ class SavedScores:
 def report_of(
     scores: Scores, speed: Mapping[str, float] | None, notes: tuple[str, ...], made_with: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put scores into the form of `eval --json`; parts that weren't measured are left out.
-
-    Args:
-        scores: What was measured.
-        speed: Seconds per stage and image, and images per second; None for predictions from a file.
-        notes: What there is to say about how the data were read.
-        made_with: Where the predictions come from, in JSON.
-    """
+    """Scores in the form of `eval --json`; parts that weren't measured are left out, so is the speed of a file."""
     report: dict[str, Any] = {name: _stage_report(stage) for name, stage in scores.stages().items()}
     report["presence"] = {
         "measured_on": KIND_NAMES[scores.presence_kind],

@@ -83,8 +83,8 @@ def match(truths: ScoredShapes, predictions: ScoredShapes, size_ranges: npt.NDAr
     truth_counts = ~truths.is_crowd[:, None] & ~_outside(truths.area, size_ranges)
     for rows, objects in _pairs_with_both(predictions, truths, order):
         ious = overlaps(predictions, order[rows], truths, objects)
-        pair = _PairMatcher(ious, truths.is_crowd[objects], truth_counts[objects])
-        matched[rows], on_ignored[rows], truth[rows] = pair.matched, pair.on_ignored, pair.truth_among(objects)
+        matched[rows], on_ignored[rows], its = _match_pair(ious, truths.is_crowd[objects], truth_counts[objects])
+        truth[rows] = np.where(its >= 0, objects[its], -1)
     # A prediction of another size that found nothing isn't wrong for this one.
     ignored = on_ignored | (~matched & _outside(predictions.area[order], size_ranges)[:, :, None])
     by_score = np.lexsort((-predictions.score[order], predictions.category[order]))
@@ -140,50 +140,43 @@ def _pairs_with_both(predictions: ScoredShapes, truths: ScoredShapes, order: Ind
     ]
 
 
-class _PairMatcher:
-    """Matches the predictions and objects of one image and class."""
+def _match_pair(
+    ious: npt.NDArray[np.float64], is_crowd: npt.NDArray[np.bool_], truth_counts: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Indices]:
+    """Match the k predictions and g objects of one image and class, from the best prediction down.
 
-    def __init__(
-        self,
-        ious: npt.NDArray[np.float64],
-        is_crowd: npt.NDArray[np.bool_],
-        truth_counts: npt.NDArray[np.bool_],
-    ) -> None:
-        """Match, from the best prediction down.
+    Args:
+        ious: (k, g), predictions from high to low score.
+        is_crowd: (g,)
+        truth_counts: (g, A)
 
-        Args:
-            ious: (k, g), predictions from high to low score.
-            is_crowd: (g,)
-            truth_counts: (g, A)
-        """
-        n_sizes = truth_counts.shape[1]
-        shape = (len(ious), n_sizes, len(IOU_THRESHOLDS))
-        self.matched = np.zeros(shape, dtype=np.bool_)
-        self.on_ignored = np.zeros(shape, dtype=np.bool_)
-        self._object = np.full(len(ious), -1, dtype=np.int64)
-        # COCOeval compares with a threshold that is never quite 1.
-        thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
-        free = np.ones((n_sizes, len(thresholds), ious.shape[1]), dtype=np.bool_)
-        counts = truth_counts.T[:, None, :]
-        sizes, thresholds_at = np.indices(free.shape[:2])
-        for row in np.flatnonzero(ious.max(axis=1) >= thresholds[0]):
-            fits = (free | is_crowd) & (ious[row] >= thresholds[:, None])
-            counting = fits & counts
-            has_counting = counting.any(axis=2)
-            candidates = np.where(has_counting[:, :, None], counting, fits)
-            # Of equal overlaps the last one wins, as in COCOeval's loop.
-            overlap = np.where(candidates, ious[row], -1.0)[:, :, ::-1]
-            best = ious.shape[1] - 1 - overlap.argmax(axis=2)
-            found = candidates.any(axis=2)
-            free[sizes[found], thresholds_at[found], best[found]] = False
-            self.matched[row] = found
-            self.on_ignored[row] = found & ~has_counting
-            if found[ALL_SIZES, AT_50]:
-                self._object[row] = best[ALL_SIZES, AT_50]
-
-    def truth_among(self, objects: Indices) -> Indices:
-        """Index of each prediction's object at IoU .5 among all objects, (k,); -1 for none."""
-        return np.where(self._object >= 0, objects[self._object], -1)
+    Returns:
+        Which are matched, and with an ignored object, (k, A, T); with which object at IoU .5, (k,), -1 for none.
+    """
+    n_sizes = truth_counts.shape[1]
+    matched = np.zeros((len(ious), n_sizes, len(IOU_THRESHOLDS)), dtype=np.bool_)
+    on_ignored = np.zeros_like(matched)
+    truth = np.full(len(ious), -1, dtype=np.int64)
+    # COCOeval compares with a threshold that is never quite 1.
+    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    free = np.ones((n_sizes, len(thresholds), ious.shape[1]), dtype=np.bool_)
+    counts = truth_counts.T[:, None, :]
+    sizes, thresholds_at = np.indices(free.shape[:2])
+    for row in np.flatnonzero(ious.max(axis=1) >= thresholds[0]):
+        fits = (free | is_crowd) & (ious[row] >= thresholds[:, None])
+        counting = fits & counts
+        has_counting = counting.any(axis=2)
+        candidates = np.where(has_counting[:, :, None], counting, fits)
+        # Of equal overlaps the last one wins, as in COCOeval's loop.
+        overlap = np.where(candidates, ious[row], -1.0)[:, :, ::-1]
+        best = ious.shape[1] - 1 - overlap.argmax(axis=2)
+        found = candidates.any(axis=2)
+        free[sizes[found], thresholds_at[found], best[found]] = False
+        matched[row] = found
+        on_ignored[row] = found & ~has_counting
+        if found[ALL_SIZES, AT_50]:
+            truth[row] = best[ALL_SIZES, AT_50]
+    return matched, on_ignored, truth
 
 
 @dataclass(frozen=True, eq=False)

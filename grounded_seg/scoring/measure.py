@@ -1,4 +1,4 @@
-"""All that is measured of predictions on a data set: both stages, presence, calibration, errors, intervals."""
+"""Scores of predictions on a data set: both stages, presence, calibration, errors, intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

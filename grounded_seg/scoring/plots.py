@@ -24,31 +24,20 @@ if TYPE_CHECKING:
 _Draw: TypeAlias = "Callable[[Axes, Scores, Stage], None]"
 
 _MAX_CURVES = 12
-"""Classes drawn in colour of their own; the mean is drawn over all."""
+"""Classes with a curve of their own; the mean is over all."""
 _MAX_CONFUSED = 30
-"""Classes in the confusion picture: with more nothing could be read."""
+"""Classes in the confusion matrix: with more nothing could be read."""
 _BACKGROUND = "nothing"
 
 
 def check_can_plot() -> None:
-    """Look for matplotlib, before anything is measured that is to be drawn.
-
-    Raises:
-        UsageError: If it isn't installed.
-    """
+    """Raise a `UsageError` where matplotlib isn't installed, before anything is measured that is to be drawn."""
     if find_spec("matplotlib") is None:
         raise UsageError("--plots needs matplotlib; install it with `pip install 'grounded-seg[plots]'`")
 
 
 def write_plots(scores: Scores, folder: Path) -> list[Path]:
-    """Draw every picture that the scores give, for boxes and, where measured, for masks.
-
-    Args:
-        scores: What was measured.
-        folder: Where to; it is made if it is missing.
-
-    Returns:
-        The files written.
+    """Draw every plot of boxes and, where measured, of masks into a folder, and list the files.
 
     Raises:
         UsageError: If matplotlib isn't installed.
@@ -115,7 +104,7 @@ def _reliability(axes: "Axes", scores: Scores, stage: Stage) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="a score means what it says")
     heights = [one.share_right or 0.0 for one in filled]
     middles = [(one.low + one.high) / 2 for one in filled]
-    axes.bar(middles, heights, width=0.09, alpha=0.6, label="share that is right, of so many predictions")
+    axes.bar(middles, heights, width=0.09, alpha=0.6, label="share that is right, and number of predictions")
     axes.plot([one.mean_score or 0.0 for one in filled], heights, "o", color="black", label="mean score")
     for one, middle, height in zip(filled, middles, heights, strict=True):
         above = (0, 6)

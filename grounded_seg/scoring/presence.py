@@ -43,7 +43,7 @@ class PresenceSummary:
 
 @dataclass(frozen=True, eq=False)
 class PresenceTallies:
-    """What came of each question; q questions, by image and class.
+    """Counts of each question; q questions, by image and class.
 
     A data set of 20,000 images and 1,200 classes has 24 million of them, so that nothing here is kept twice.
     """
@@ -101,7 +101,7 @@ def presence_tallies(
     score_threshold: float,
     asked: Sequence[tuple[int, int]] | Indices | None = None,
 ) -> PresenceTallies:
-    """Go through the questions, in arrays but for those with both objects and answers.
+    """Counts of each question, computed on arrays but for questions with both objects and answers.
 
     Predictions and objects are assigned to each other so that the sum of IoUs is largest, as in the original. A
     question whose only objects are crowds has no clear answer and is left out; crowds beside single objects count for

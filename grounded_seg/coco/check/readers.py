@@ -1,4 +1,4 @@
-"""What each label tool rejects or loses of a COCO file that is right, by its own code or documents of November 2026."""
+"""Warnings of what label tools reject or lose of a right COCO file, by their code or documents of November 2026."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -37,18 +37,13 @@ _READERS = (
     ),
     ("FiftyOne", "beyond_box", "masks are cut off at their box; use `export --to fiftyone`"),
 )
-"""Tool, what there has to be in the file, and what becomes of it."""
+"""Tool, what in the file concerns it, and what it does to that."""
 
 
 def reader_warnings(
     images: list[tuple[str, Mapping[str, Any]]], annotations: list[tuple[str, Mapping[str, Any]]]
 ) -> Iterator[Fault]:
-    """List what each tool would lose, with the first place and how many there are.
-
-    Args:
-        images: The records that are objects, each with its place.
-        annotations: Likewise.
-    """
+    """Warnings of what each tool would lose, with the first place and how many; each record comes with its place."""
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     base_names: set[str] = set()

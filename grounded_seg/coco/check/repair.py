@@ -1,6 +1,6 @@
-"""Make a COCO file right, and say what was done: every repair by place. Nothing is guessed that the file doesn't say.
+"""Repair of a COCO file, each repair told by place. Nothing is guessed that the file doesn't say.
 
-What can't be mended is left out: an image of unknown size, an annotation without a shape or of nothing.
+What can't be corrected is left out: an image of unknown size, an annotation without a shape or of nothing.
 """
 
 import json
@@ -33,7 +33,6 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
     Raises:
         UsageError: If the copy would replace the file.
         InputError: If there is nothing to repair: no JSON at all, or no list of images.
-        OutputError: If the copy can't be written.
     """
     if path.resolve() == destination.resolve():
         raise UsageError(f"the repaired copy would replace {path}; name another file with --fix")
@@ -59,10 +58,10 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
     sections = {name: _records(clean, name, repairs) for name in ("images", "categories", "annotations")}
     hints = _size_hints(sections["annotations"])
     as_named = {place: str(image.get("file_name")).replace("\\", "/") for place, image in sections["images"]}
-    mended = [item for item in sections["images"] if _mend_image(*item, hints, images, repairs)]
+    corrected = [item for item in sections["images"] if _correct_image(*item, hints, images, repairs)]
     # A path that lost its start or a size that differs may be another image's.
-    pictures = {place: (as_named[place], plain_size(image)) for place, image in mended}
-    image_ids, kept_images = numbered(mended, "file_name", pictures, repairs)
+    pictures = {place: (as_named[place], plain_size(image)) for place, image in corrected}
+    image_ids, kept_images = numbered(corrected, "file_name", pictures, repairs)
     if not sections["categories"]:
         sections["categories"] = _categories_used(sections["annotations"], repairs)
     for place, category in sections["categories"]:
@@ -77,7 +76,7 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
         if repoint(annotation, "image_id", image_ids, place, repairs) and repoint(
             annotation, "category_id", category_ids, place, repairs
         ):
-            _mend_values(place, annotation, repairs)
+            _correct_values(place, annotation, repairs)
             if repair_shape(place, annotation, sizes[annotation["image_id"]], repairs):
                 annotations.append(annotation)
     number_annotations(annotations, repairs)
@@ -124,10 +123,10 @@ def _size_hints(annotations: list[tuple[str, Record]]) -> dict[str | None, list[
     }
 
 
-def _mend_image(
+def _correct_image(
     place: str, image: Record, hints: Mapping[str | None, list[Any]], folder: Path | None, repairs: Repairs
 ) -> bool:
-    """Mend an image's name and size; False if it has to be left out."""
+    """Correct an image's name and size; False if it must be left out."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         repairs.add(place, "left out with its annotations, it has no file_name")
@@ -168,7 +167,7 @@ def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) ->
     return [("categories", {"id": number, "name": f"category {number}"}) for number in sorted(used)]
 
 
-def _mend_values(place: str, annotation: Record, repairs: Repairs) -> None:
+def _correct_values(place: str, annotation: Record, repairs: Repairs) -> None:
     crowd = annotation.get("iscrowd")
     if type(crowd) is not int or crowd not in (0, 1):
         annotation["iscrowd"] = int(crowd in (True, "1", "true", 1.0))

@@ -1,4 +1,4 @@
-"""Mend the ids of a COCO file, and what refers to them."""
+"""Correct the ids of a COCO file, and what refers to them."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def numbered(
 
     Args:
         records: Each with its place.
-        name_key: Where a record holds its name.
+        name_key: The key of a record's name.
         meanings: What each record stands for, by its place.
         repairs: Told what was done.
 
@@ -53,7 +53,7 @@ def numbered(
                 continue
             if owns_id and text is not None:
                 new_ids[text] = twin_id
-            repairs.add(place, f"made one with the earlier {name!r}")
+            repairs.add(place, f"merged with the earlier {name!r}")
             continue
         if not keep or not owns_id:
             record["id"] = next_free
@@ -81,7 +81,7 @@ def repoint(annotation: Record, key: str, new_ids: Mapping[str, int], place: str
 
 
 def number_annotations(annotations: list[Record], repairs: Repairs) -> None:
-    """Number them anew where an id is missing, double or no whole number from 1."""
+    """Number annotations anew where an id is missing, double or no whole number from 1."""
     numbers = [annotation.get("id") for annotation in annotations]
     if all(is_plain_id(number) for number in numbers) and len(set(numbers)) == len(numbers):
         return

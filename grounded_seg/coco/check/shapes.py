@@ -1,4 +1,4 @@
-"""Check what an annotation says of its shape: box, mask and area, each by itself and against the others."""
+"""Faults of an annotation's shape: box, mask and area, each by itself and against the others."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,17 +9,11 @@ from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
 OUTSIDE_PX = 1.0
-"""How far a shape may lie outside its image: people's tools round."""
+"""How far a shape may lie outside its image, since people's tools round."""
 
 
 def shape_faults(place: str, annotation: Mapping[str, Any], size: ImageSize | None) -> Iterator[Fault]:
-    """List what is wrong with the shape of one annotation.
-
-    Args:
-        place: Of the annotation.
-        annotation: The record.
-        size: Of its image; None where that isn't known, and then shapes can't be checked against it.
-    """
+    """Faults of an annotation's shape; where its image's size isn't known, it can't be checked against that."""
     box = plain_numbers(annotation.get("bbox"))
     yield from _box_faults(f"{place}.bbox", annotation.get("bbox"), box, size)
     segmentation = annotation.get("segmentation", [])

@@ -1,4 +1,4 @@
-"""Check a COCO file: its text, its records, and what it says of shapes; each fault by rule, place and reason."""
+"""Faults of a COCO file, each by rule, place and reason: of its text, its records and its shapes."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,14 +16,11 @@ SECTIONS = ("images", "categories", "annotations")
 
 
 def validate_file(path: Path, images: Path | None = None) -> list[Fault]:
-    """Check a file, in the order of its text, its records, its shapes, and its readers.
+    """Faults of a file: of its text, its records, its shapes, and for its readers, in this order.
 
     Args:
-        path: The file.
+        path: The file; an `InputError` if it can't be read at all.
         images: The folder that the file names are relative to; None not to look at the images.
-
-    Raises:
-        InputError: If the file can't be read at all.
     """
     document, faults = parse_file(path)
     if document is None:
@@ -32,7 +29,7 @@ def validate_file(path: Path, images: Path | None = None) -> list[Fault]:
 
 
 def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
-    """Check a document; the arguments are those of `validate_file`."""
+    """Faults of a document; `images` is as for `validate_file`."""
     if not isinstance(document, Mapping):
         what = "a list, as of results" if isinstance(document, list) else f"{document!r:.40}"
         return [Fault("wrong-top-level", "$", f"it is {what}; it must be an object with {', '.join(SECTIONS)}")]
@@ -49,7 +46,7 @@ def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
 
 
 def has_portable_name(record: Mapping[str, Any]) -> bool:
-    """Tell whether an image's name is a path that every system reads alike, below the folder of the images."""
+    """Whether an image's name is a path that every system reads alike, below the folder of the images."""
     name = str(record.get("file_name", ""))
     windows = PureWindowsPath(name)
     return not (
@@ -70,7 +67,7 @@ def _section_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _records(document: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """List those records of a section that are objects, each with its place."""
+    """Records of a section that are objects, each with its place."""
     section = document.get(name)
     items = section if isinstance(section, list) else []
     return [(f"{name}[{place}]", record) for place, record in enumerate(items) if isinstance(record, Mapping)]
@@ -155,7 +152,7 @@ def _annotation_faults(records: Mapping[str, list[tuple[str, Mapping[str, Any]]]
 
 
 def is_reference(value: Any) -> bool:
-    """Tell whether a value can be an id at all, right or not."""
+    """Whether a value can be an id at all, right or not."""
     return isinstance(value, str | int | float)
 
 
