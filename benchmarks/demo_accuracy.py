@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from grounded_seg.coco.schema import xywh_from_xyxy
+from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.schema import Kind, xywh_from_xyxy
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
-from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask, tight_box_xyxy
+from grounded_seg.geometry.masks import run_length_from_mask, tight_box_xyxy
 from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.records import Image, Instance
 from grounded_seg.scenes import Question, QuestionKind, Scene, Split, ask, render_scene
-from grounded_seg.scoring.metrics import EvaluationSummary, SizeRanges, evaluate
+from grounded_seg.scoring.average_precision import EvaluationSummary, SizeRanges, evaluate
 from grounded_seg.settings import DetectSettings
 
 PRESENT = (QuestionKind.COLOUR_KIND, QuestionKind.KIND)
@@ -67,38 +69,31 @@ def answer(segmenter: GroundedSegmenter, n_scenes: int, only: str | None = None)
     return pairs
 
 
-def score(pairs: list[Pair], kind: str, *, tight: bool = False) -> EvaluationSummary:
+def score(pairs: list[Pair], kind: Kind, *, tight: bool = False) -> EvaluationSummary:
     """COCO's figures, every pair an image of its own; with `tight`, boxes are those of the masks."""
-    truth: dict[str, list[dict[str, object]]] = {
-        "images": [
-            {"id": number, "width": pair.scene.size.width, "height": pair.scene.size.height}
-            for number, pair in enumerate(pairs, 1)
-        ],
-        "categories": [{"id": 1, "name": "asked"}],
-        "annotations": [
-            {
-                "image_id": number,
-                "category_id": 1,
-                "bbox": (box := xywh_from_xyxy(o.box_xyxy)),
-                "area": box[2] * box[3],
-                "segmentation": coco_from_run_length(run_length_from_mask(o.mask)),
-            }
-            for number, pair in enumerate(pairs, 1)
-            for o in pair.question.answers
-        ],
-    }
+    numbered = list(enumerate(pairs, 1))
+    objects = [(number, o, xywh_from_xyxy(o.box_xyxy)) for number, pair in numbered for o in pair.question.answers]
+    data_set = DataSet(
+        path=Path("scenes"),
+        images=tuple(DataSetImage(number, f"scene-{number}.png", pair.scene.size) for number, pair in numbered),
+        classes={1: "asked"},
+        objects=tuple(
+            DataSetObject(number, 1, box, run_length_from_mask(o.mask), box[2] * box[3], is_crowd=False)
+            for number, o, box in objects
+        ),
+    )
     predictions = [
-        {
-            "image_id": number,
-            "category_id": 1,
-            "score": one.detection.score,
-            "bbox": xywh_from_xyxy(tight_box_xyxy(one.mask) if tight and one.mask else one.box_xyxy),
-            **({"segmentation": coco_from_run_length(one.mask)} if one.mask else {}),
-        }
-        for number, pair in enumerate(pairs, 1)
+        Prediction(
+            image_id=number,
+            category_id=1,
+            score=one.detection.score,
+            box_xywh=xywh_from_xyxy(tight_box_xyxy(one.mask) if tight and one.mask else one.box_xyxy),
+            mask=one.mask,
+        )
+        for number, pair in numbered
         for one in pair.found
     ]
-    return evaluate(truth, predictions, kind, SIZES)  # type: ignore[arg-type]
+    return evaluate(data_set, predictions, kind, SIZES)
 
 
 def share(flags: Iterable[bool]) -> float:

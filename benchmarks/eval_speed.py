@@ -83,10 +83,14 @@ def made_up(n_images: int, n_objects: int, n_predictions: int) -> tuple[dict[str
 
 def ours(truth: dict[str, Any], predictions: list[dict[str, Any]], kind: Any) -> list[float]:
     """grounded-seg."""
+    from grounded_seg.coco.data_set import data_set_from
+    from grounded_seg.coco.predictions import predictions_from
     from grounded_seg.scoring.average_precision import FIGURES as NAMES
-    from grounded_seg.scoring.metrics import evaluate
+    from grounded_seg.scoring.average_precision import evaluate
 
-    summary = evaluate(truth, predictions, kind)
+    data_set = data_set_from(truth, Path("truth.json"))
+    file = predictions_from(predictions, Path("predictions.json"), data_set)
+    summary = evaluate(data_set, file.predictions, kind)
     return [-1.0 if getattr(summary, name) is None else getattr(summary, name) for name in NAMES]
 
 

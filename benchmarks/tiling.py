@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from grounded_seg.coco.data_set import data_set_from
+from grounded_seg.coco.predictions import predictions_from
+from grounded_seg.coco.schema import Kind
 from grounded_seg.coco.write import annotation_from_instance
 from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_region
 from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.scenes import Scene, Split, render_scene
-from grounded_seg.scoring.metrics import Kind, evaluate
+from grounded_seg.scoring.average_precision import evaluate
 from grounded_seg.settings import DetectSettings, TileSettings
 
 CELL, N_CELLS = ImageSize(500, 375), 8
@@ -80,15 +83,23 @@ def measure(images: list[Image], annotations: list[dict[str, Any]], tiles: TileS
     started = time.perf_counter()
     found = [result for image in images for result in segmenter.batch([image], prompts_from(prompts))]
     seconds = time.perf_counter() - started
+    # Boxes are those of the masks, as the file's `bbox` has them.
     predictions = [
-        {**annotation_from_instance(instance), "image_id": number, "category_id": ids[instance.detection.prompt]}
+        {
+            **annotation_from_instance(instance),
+            "image_id": number,
+            "category_id": ids[instance.detection.prompt],
+            "detector_bbox": None,
+        }
         for number, result in enumerate(found, 1)
         for instance in result.instances
     ]
     figures: dict[str, Any] = {"seconds_per_image": seconds / len(images), "instances": len(predictions)}
     kinds: dict[str, Kind] = {"boxes": "bbox", "masks": "segm"}
+    data_set = data_set_from(truth, Path("truth.json"))
+    file = predictions_from(predictions, Path("predictions.json"), data_set)
     for kind, compared in kinds.items():
-        summary = evaluate(truth, predictions, compared)
+        summary = evaluate(data_set, file.predictions, compared)
         figures[kind] = {"AP": summary.AP, "AP50": summary.AP50, "AP_small": summary.AP_small}
     return figures
 

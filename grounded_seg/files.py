@@ -16,18 +16,19 @@ _LOG = logging.getLogger(__name__)
 
 
 @contextmanager
-def as_output_error(what: Path | str = "the results") -> Iterator[None]:
+def as_output_error(what: Path | str = "the results", instead: str = "another folder with --output") -> Iterator[None]:
     """Turn a full disk or a forbidden folder into an `OutputError` of one line.
 
     Args:
         what: Is written in the block; for errors that don't name a file, as that of a disk that gets full.
+        instead: What a user could name to have it written elsewhere.
     """
     try:
         yield
     except OSError as error:
         raise OutputError(
             f"{error.filename or what} can't be written ({error.strerror or error}); "
-            "make room or get permission there, or name another folder with --output"
+            f"make room or get permission there, or name {instead}"
         ) from error
 
 
@@ -50,17 +51,22 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         unfinished.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.filename == str(unfinished):
+            # What a user named is told, not the hidden file.
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all.
+def write_text(path: Path, text: str, instead: str = "another folder with --output") -> None:
+    """Write a text as UTF-8, whole or not at all; `instead` is as for `as_output_error`.
 
     Raises:
         OutputError: If it can't be written.
     """
-    with as_output_error(path), whole_file(path) as file:
+    with as_output_error(path, instead), whole_file(path) as file:
         # What a file name can hold and UTF-8 can't is written as an escape.
         file.write(text.encode("utf-8", errors="backslashreplace"))
 

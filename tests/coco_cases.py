@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.data_set import DataSet
-from grounded_seg.coco.dataset_reader import read_data_set
-from grounded_seg.coco.predictions import Prediction
-from grounded_seg.coco.predictions_reader import read_predictions
+from grounded_seg.coco.data_set import DataSet, data_set_from, read_data_set
+from grounded_seg.coco.predictions import Prediction, predictions_from, read_predictions
+from grounded_seg.scoring.columns import ScoredShapes, truths_from
+from grounded_seg.scoring.columns import predictions_from as predicted_from
 from grounded_seg.scoring.measure import Scores, score
 
 Box = tuple[float, float, float, float]
@@ -61,6 +61,18 @@ def loaded(folder: Path, document: Any, predicted: list[dict[str, Any]]) -> tupl
     """Both by way of files, as a user has them."""
     data_set = read_data_set(written(folder / "truth.json", document))
     return data_set, read_predictions(written(folder / "found.json", predicted), data_set).predictions
+
+
+def records(document: Any, predicted: list[dict[str, Any]]) -> tuple[DataSet, tuple[Prediction, ...]]:
+    """Both without files."""
+    data_set = data_set_from(document, Path("truth.json"))
+    return data_set, predictions_from(predicted, Path("found.json"), data_set).predictions
+
+
+def columns(document: Any, predicted: list[dict[str, Any]]) -> tuple[ScoredShapes, ScoredShapes]:
+    """Objects and predictions as columns of boxes."""
+    data_set, predictions = records(document, predicted)
+    return truths_from(data_set, "bbox"), predicted_from(predictions, data_set, "bbox")
 
 
 def scored(folder: Path, document: Any, predicted: list[dict[str, Any]], **options: Any) -> Scores:

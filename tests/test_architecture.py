@@ -37,7 +37,7 @@ HOMES = {
     "peft": {"detect", "train"},
     "segment_anything": {"segment"},
     "huggingface_hub": {"weights"},
-    "pycocotools": {"geometry", "coco"},
+    "pycocotools": {"geometry"},
     "scipy": {"scoring"},
     "matplotlib": {"scoring", "train"},
     "pytorch_optimizer": {"train"},

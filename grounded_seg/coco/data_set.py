@@ -1,14 +1,23 @@
-"""A COCO data set, clean: whatever the file was like, ids are integers and every reference leads somewhere."""
+"""A COCO data set as records: ids are whole numbers, every reference leads somewhere, what was odd is said in notes.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+What is refused is what can't be known: which image a reference means, how large a mask is, whether text after the end
+belongs to the file. The rest is read: text for numbers, ids of any kind, missing areas, names that are there twice.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.values import mask_of_box
+from grounded_seg.coco.text import read_json
+from grounded_seg.coco.values import Notes, id_text, image_size, is_crowd, number, shape_of
+from grounded_seg.errors import InputError
+from grounded_seg.geometry.masks import area_px
 from grounded_seg.records import ImageSize, RunLength
-from grounded_seg.scoring.columns import Kind
+
+ObjectFault = Callable[[int, int, InputError], None]
+"""Told an object's index among the annotations, our id of its image, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class DataSetObject:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A COCO data set, clean: ids are integers and distinct, every reference leads somewhere."""
+    """Images, classes and objects that predictions are measured against."""
 
     path: Path
     images: tuple[DataSetImage, ...]
@@ -47,12 +56,12 @@ class DataSet:
     classes: Mapping[int, str]
     """Name of each class by id; no name twice."""
     objects: tuple[DataSetObject, ...]
-    image_ids: Mapping[str, int]
+    image_ids: Mapping[str, int] = field(default_factory=dict)
     """Our id of each image by the text of the file's id."""
-    category_ids: Mapping[str, int]
+    category_ids: Mapping[str, int] = field(default_factory=dict)
     """Our id of each class by the text of the file's id."""
-    notes: tuple[str, ...]
-    """What was read in spite of its form, a line each."""
+    notes: tuple[str, ...] = ()
+    """Unusual forms that were read, a line each."""
 
     @property
     def has_masks(self) -> bool:
@@ -74,36 +83,178 @@ class DataSet:
         ids = {text: class_id for text, class_id in self.category_ids.items() if class_id in classes}
         return replace(self, classes=classes, objects=left, category_ids=ids)
 
-    def document(self, kind: Kind = "bbox") -> dict[str, Any]:
-        """Give the clean data set in COCO's form, masks as `RunLength` records.
 
-        For masks, an object that has none becomes a crowd of its box's form: what is predicted there is neither right
-        nor wrong.
-        """
-        sizes = {image.id: image.size for image in self.images}
-        annotations: list[dict[str, Any]] = []
-        for place, one in enumerate(self.objects, start=1):
-            annotation = {
-                "id": place,
-                "image_id": one.image_id,
-                "category_id": one.category_id,
-                "bbox": list(one.bbox_xywh),
-                "area": one.area,
-                "iscrowd": int(one.is_crowd),
-                "segmentation": one.mask,
-            }
-            size = sizes[one.image_id]
-            if kind == "segm" and one.mask is None:
-                if size is None:
-                    continue
-                annotation |= {"iscrowd": 1, "segmentation": mask_of_box(one.bbox_xywh, size)}
-            annotations.append(annotation)
-        return {
-            "images": [
-                {"id": image.id, "file_name": image.file_name}
-                | ({} if image.size is None else {"width": image.size.width, "height": image.size.height})
-                for image in self.images
-            ],
-            "categories": [{"id": class_id, "name": name} for class_id, name in self.classes.items()],
-            "annotations": annotations,
-        }
+def read_data_set(path: Path, on_fault: ObjectFault | None = None) -> DataSet:
+    """Read a COCO file.
+
+    Args:
+        path: The file.
+        on_fault: Told of objects on known images that can't be understood, which are left out then; None to refuse
+            them.
+
+    Raises:
+        InputError: If it can't be read, isn't a COCO data set, lists no images, or holds what can't be understood;
+            names the file, the place in it and what to do.
+    """
+    return data_set_from(read_json(path), path, on_fault)
+
+
+def data_set_from(document: Any, path: Path, on_fault: ObjectFault | None = None) -> DataSet:
+    """Data set of a COCO document in memory; `path` is where messages say it is."""
+    return _Reader(path, on_fault).data_set(document)
+
+
+class _Reader:
+    """Reads one document; knows where it is, for messages."""
+
+    def __init__(self, path: Path, on_fault: ObjectFault | None) -> None:
+        self._path = path
+        self._on_fault = on_fault
+        self._notes = Notes()
+
+    def data_set(self, document: Any) -> DataSet:
+        if not isinstance(document, Mapping) or "images" not in document:
+            what = "a list, as of predictions" if isinstance(document, list) else "no COCO data set"
+            raise InputError(
+                f'{self._path} holds {what}; ground truth is an object with "images", "annotations" and "categories"'
+            )
+        image_ids, images = self._images(self._listed(document, "images"))
+        category_ids, classes = self._classes(self._listed(document, "categories"))
+        by_id = {image.id: image for image in images}
+        objects = tuple(self._objects(self._listed(document, "annotations"), image_ids, category_ids, by_id))
+        masks = {one.image_id: one.mask for one in objects if one.mask is not None}
+        data_set = DataSet(
+            path=self._path,
+            images=tuple(_sized(image, masks) for image in sorted(images, key=lambda image: image.id)),
+            classes=dict(sorted(classes.items())),
+            objects=objects,
+            image_ids=image_ids,
+            category_ids=category_ids,
+        )
+        self._note_what_is_missing(data_set)
+        return replace(data_set, notes=self._notes.lines())
+
+    def _note_what_is_missing(self, data_set: DataSet) -> None:
+        n_without = sum(one.mask is None for one in data_set.objects)
+        if not data_set.objects:
+            self._notes.add("there are no annotations: precision and recall can't be measured, only presence")
+        elif not data_set.has_masks:
+            self._notes.add("the annotations have boxes only: masks are not measured")
+        elif n_without:
+            self._notes.add(
+                f"{n_without} of {len(data_set.objects)} objects have no mask: for masks, what is predicted on them "
+                "counts neither as right nor as wrong"
+            )
+
+    def _listed(self, document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+        entries = document.get(key)
+        if not isinstance(entries, list):
+            raise InputError(f'{self._path}: "{key}" is no list; a COCO data set needs one, export it again')
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, Mapping):
+                raise self._error(f"{key}[{index}]", "it is no object", "export it again")
+        if not entries and key != "annotations":
+            raise InputError(f'{self._path}: "{key}" is empty, there is nothing to measure; name another file')
+        return entries
+
+    def _images(self, entries: list[Mapping[str, Any]]) -> tuple[dict[str, int], list[DataSetImage]]:
+        ids = self._ids(entries, "images")
+        images = []
+        for index, (entry, image_id) in enumerate(zip(entries, ids.values(), strict=True)):
+            name = entry.get("file_name")
+            if not isinstance(name, str) or not name:
+                raise self._error(f"images[{index}]", "it has no file_name", "add it")
+            try:
+                size = image_size(entry)
+            except ValueError as error:
+                raise self._error(f"images[{index}]", str(error), "correct it") from error
+            images.append(DataSetImage(image_id, name.replace("\\", "/"), size))
+        return ids, images
+
+    def _ids(self, entries: list[Mapping[str, Any]], key: str) -> dict[str, int]:
+        """Read distinct ids; if any isn't a whole number, all are numbered from 1 in the file's order."""
+        texts: dict[str, int] = {}
+        for index, entry in enumerate(entries):
+            try:
+                text = id_text(entry.get("id"))
+            except ValueError as error:
+                raise self._error(f"{key}[{index}]", str(error), "give each entry an id of its own") from error
+            if text in texts:
+                raise self._error(f"{key}[{index}]", f"the id {text} is there twice", "give each entry its own")
+            texts[text] = index + 1
+            if isinstance(entry.get("id"), str):
+                self._notes.add(f"ids of {key} are text", f"{key}[{index}]")
+        if all(text.isascii() and text.isdigit() for text in texts):
+            return {text: int(text) for text in texts}
+        return texts
+
+    def _classes(self, entries: list[Mapping[str, Any]]) -> tuple[dict[str, int], dict[int, str]]:
+        ids = self._ids(entries, "categories")
+        id_by_name: dict[str, int] = {}
+        for index, (text, entry) in enumerate(zip(list(ids), entries, strict=True)):
+            name = entry.get("name")
+            if not isinstance(name, str) or not name.strip():
+                raise self._error(f"categories[{index}]", "it has no name", "add it, it is what is asked for")
+            first = id_by_name.setdefault(name.strip(), ids[text])
+            if first != ids[text]:
+                self._notes.add("classes of the same name were taken as one", f"categories[{index}]")
+                ids[text] = first
+        return ids, {class_id: name for name, class_id in id_by_name.items()}
+
+    def _objects(
+        self,
+        entries: list[Mapping[str, Any]],
+        image_ids: Mapping[str, int],
+        category_ids: Mapping[str, int],
+        images: Mapping[int, DataSetImage],
+    ) -> Iterator[DataSetObject]:
+        for index, raw in enumerate(entries):
+            place = f"annotations[{index}]"
+            image = images[self._reference(raw, "image_id", image_ids, place, "images")]
+            try:
+                category_id = self._reference(raw, "category_id", category_ids, place, "categories")
+                yield self._object(raw, place, image, category_id)
+            except InputError as error:
+                if self._on_fault is None:
+                    raise
+                self._on_fault(index, image.id, error)
+
+    def _object(self, raw: Mapping[str, Any], place: str, image: DataSetImage, category_id: int) -> DataSetObject:
+        try:
+            box, mask = shape_of(
+                raw.get("bbox"), raw.get("segmentation"), image.size, place, self._notes, whose="objects"
+            )
+            area = self._area(raw, place, box[2] * box[3], mask)
+            crowd = is_crowd(raw, place, self._notes)
+        except ValueError as error:
+            raise self._error(place, str(error), "correct it or take the annotation out") from error
+        if "iscrowd" not in raw:
+            self._notes.add("objects without iscrowd were taken as single ones", place)
+        return DataSetObject(image.id, category_id, box, mask, area, crowd)
+
+    def _area(self, raw: Mapping[str, Any], place: str, box_area: float, mask: RunLength | None) -> float:
+        if raw.get("area") is None:
+            self._notes.add("objects without an area were measured", place)
+            return box_area if mask is None else float(area_px(mask))
+        try:
+            return number(raw["area"])
+        except ValueError as error:
+            raise ValueError(f"area {error}") from error
+
+    def _reference(self, raw: Mapping[str, Any], key: str, known: Mapping[str, int], place: str, listed: str) -> int:
+        try:
+            return known[id_text(raw.get(key))]
+        except ValueError as error:
+            raise self._error(place, f"{key} {error}", "correct it or take the annotation out") from error
+        except KeyError as error:
+            what = f'{key} {error.args[0]} is not among "{listed}"'
+            raise self._error(place, what, "add it there or take the annotation out") from error
+
+    def _error(self, place: str, what: str, remedy: str) -> InputError:
+        return InputError(f"{self._path}: {place}: {what}; {remedy}")
+
+
+def _sized(image: DataSetImage, masks: Mapping[int, RunLength]) -> DataSetImage:
+    """Take an image's size from one of its masks where the file doesn't say."""
+    mask = masks.get(image.id)
+    return image if image.size is not None or mask is None else replace(image, size=mask.size)

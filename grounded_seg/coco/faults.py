@@ -1,4 +1,4 @@
-"""What can be wrong with a COCO file: the rules by name, and where one is broken."""
+"""Faults of a COCO file: the rules by name, and the place where one is broken."""
 
 from dataclasses import dataclass
 from enum import StrEnum

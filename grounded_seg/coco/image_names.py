@@ -1,4 +1,4 @@
-"""Which image of a data set is meant by the file names that somebody's predictions have."""
+"""The image of a data set that each file name of somebody's predictions means."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -74,7 +74,7 @@ class Losses:
     """The image with that mask; "" where all came through whole."""
 
     def add(self, what: str, n: int = 1) -> None:
-        """Count a loss, or nothing where `n` is 0."""
+        """Count a loss; 0 is none."""
         if n:
             self.counts[what] += n
 

@@ -1,14 +1,26 @@
-"""What was predicted about a data set, clean, whatever the file was like."""
+"""Predictions to be scored: a run's `annotations.json` or `results.jsonl`, or a plain COCO result list.
 
+A run knows nothing of the data set's ids: its images are found by file name and its classes by name. A result list
+uses the data set's own ids.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from grounded_seg.coco.data_set import DataSet, DataSetImage
+from grounded_seg.coco.image_names import images_by_name
+from grounded_seg.coco.text import read_json, read_text
+from grounded_seg.coco.values import Notes, id_text, number, shape_of
+from grounded_seg.errors import InputError
 from grounded_seg.records import RunLength
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One predicted object."""
+    """A predicted object."""
 
     image_id: int
     """Of the data set."""
@@ -20,16 +32,6 @@ class Prediction:
     mask: RunLength | None
     prompt: str | None = None
     """The question that it answers, where that is known."""
-
-    def as_result(self) -> dict[str, Any]:
-        """Give it in COCO's result form, the mask as a record."""
-        return {
-            "image_id": self.image_id,
-            "category_id": self.category_id,
-            "score": self.score,
-            "bbox": list(self.box_xywh),
-            "segmentation": self.mask,
-        }
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,192 @@ class PredictionFile:
     def has_masks(self) -> bool:
         """Whether any has a mask."""
         return any(one.mask is not None for one in self.predictions)
+
+
+def read_predictions(path: Path, data_set: DataSet, class_by_prompt: Mapping[str, str] | None = None) -> PredictionFile:
+    """Read any of the three forms.
+
+    Args:
+        path: The file; one that ends in .jsonl is a journal.
+        data_set: What the predictions are about.
+        class_by_prompt: The class of each prompt; None where prompts are class names.
+
+    Raises:
+        InputError: If it can't be read, isn't one of the forms, or refers to nothing of the data set; names the place.
+    """
+    if path.suffix.lower() == ".jsonl":
+        return _Reader(path, data_set, class_by_prompt).journal()
+    return predictions_from(read_json(path), path, data_set)
+
+
+def predictions_from(document: Any, path: Path, data_set: DataSet) -> PredictionFile:
+    """Predictions of a COCO document or result list in memory; `path` is where messages say it is."""
+    reader = _Reader(path, data_set, None)
+    if isinstance(document, list):
+        return reader.results(document)
+    if isinstance(document, Mapping) and isinstance(document.get("annotations"), list):
+        return reader.document(document)
+    raise InputError(
+        f"{path} holds no predictions; name a run's annotations.json or results.jsonl, or a COCO result list"
+    )
+
+
+class _Reader:
+    def __init__(self, path: Path, data_set: DataSet, class_by_prompt: Mapping[str, str] | None) -> None:
+        self._path, self._data_set, self._class_by_prompt = path, data_set, class_by_prompt
+        self._notes = Notes()
+        self._image_by_id = {image.id: image for image in data_set.images}
+        self._id_by_class = {name: class_id for class_id, name in data_set.classes.items()}
+        self._unknown_class = f"predictions of classes that {data_set.path.name} lacks were left out"
+
+    def results(self, entries: list[Any]) -> PredictionFile:
+        """Read a list that uses the data set's ids."""
+        return self._file(self._of_results(entries), asked=None)
+
+    def document(self, document: Mapping[str, Any]) -> PredictionFile:
+        """Read a COCO file with its own ids."""
+        categories, images = document.get("categories"), document.get("images")
+        if not isinstance(categories, list) or not isinstance(images, list):
+            raise InputError(f'{self._path}: "images" or "categories" is no list; export the file again')
+        try:
+            names = {id_text(one["id"]): str(one["name"]).strip() for one in categories}
+            files = {id_text(one["id"]): str(one["file_name"]) for one in images}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self._path}: an image lacks its id or file_name, or a class its id or name; export the file again"
+            ) from error
+        images_found = self._images_found(set(files.values()))
+        found = self._of_document(document["annotations"], names, files, images_found)
+        return self._file(found, asked=frozenset(names.values()))
+
+    def journal(self) -> PredictionFile:
+        """Read a run's journal, line by line."""
+        lines = list(self._journal_lines())
+        images_found = self._images_found({name for name, _, status in lines if status == "done"})
+        asked = None if self._class_by_prompt is None else frozenset(self._class_by_prompt.values())
+        return self._file(self._of_journal(lines, images_found), asked=asked)
+
+    def _journal_lines(self) -> Iterator[tuple[str, list[Any], str]]:
+        """Yield file name, instances and status of each line."""
+        *whole, last = read_text(self._path).split("\n")
+        for line_number, text in enumerate([*whole, last] if last else whole, start=1):
+            try:
+                line = json.loads(text)
+                file_name, instances, status = line["file_name"], line["instances"], line["status"]
+                if not isinstance(instances, list) or not all(isinstance(one, Mapping) for one in instances):
+                    raise TypeError("its instances are no list of objects")
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                if line_number > len(whole) and isinstance(error, json.JSONDecodeError):
+                    self._notes.add("the last line is cut off and was left out, as the run was interrupted in it")
+                    return
+                raise InputError(
+                    f"{self._path}:{line_number}: this is no line of a run's journal "
+                    f"({type(error).__name__}: {error}); name a results.jsonl as run writes it"
+                ) from error
+            yield str(file_name), instances, str(status)
+
+    def _file(self, found: Iterator[Prediction], asked: frozenset[str] | None) -> PredictionFile:
+        predictions = tuple(found)
+        n_without = sum(one.mask is None for one in predictions)
+        if 0 < n_without < len(predictions):
+            self._notes.add(f"{n_without} of {len(predictions)} predictions have no mask: they count as boxes only")
+        return PredictionFile(predictions, asked, self._notes.lines())
+
+    def _of_results(self, entries: list[Any]) -> Iterator[Prediction]:
+        for index, entry in enumerate(entries):
+            place = f"[{index}]"
+            try:
+                image = self._image_by_id[self._data_set.image_ids[id_text(entry["image_id"])]]
+                category = id_text(entry["category_id"])
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"it names no image of {self._data_set.path.name} ({type(error).__name__}: {error})"
+                raise self._error(place, what) from error
+            if category in self._data_set.category_ids:
+                category_id = self._data_set.category_ids[category]
+                yield self._prediction(image, category_id, entry, place, entry.get("prompt"))
+            else:
+                self._notes.add(self._unknown_class, place)
+
+    def _of_document(
+        self,
+        entries: list[Any],
+        names: Mapping[str, str],
+        files: Mapping[str, str],
+        images: Mapping[str, DataSetImage],
+    ) -> Iterator[Prediction]:
+        for index, entry in enumerate(entries):
+            place = f"annotations[{index}]"
+            try:
+                file_name, name = files[id_text(entry["image_id"])], names[id_text(entry["category_id"])]
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"its image_id or category_id isn't listed ({type(error).__name__}: {error})"
+                raise self._error(place, what) from error
+            yield from self._known(images.get(file_name), name, entry, place)
+
+    def _of_journal(
+        self, lines: list[tuple[str, list[Any], str]], images: Mapping[str, DataSetImage]
+    ) -> Iterator[Prediction]:
+        for line_number, (file_name, instances, _) in enumerate(lines, start=1):
+            for index, entry in enumerate(instances):
+                place = f"line {line_number}, instance {index + 1}"
+                prompt = _prompt_of(entry)
+                if prompt is None:
+                    raise self._error(place, "it has no attributes.prompt, so its class isn't known")
+                name = prompt if self._class_by_prompt is None else self._class_by_prompt.get(prompt)
+                if name is None:
+                    raise self._error(place, f"its prompt {prompt!r} isn't among the --prompts")
+                yield from self._known(images.get(file_name), name, entry, place)
+
+    def _known(
+        self, image: DataSetImage | None, name: str, entry: Mapping[str, Any], place: str
+    ) -> Iterator[Prediction]:
+        """Give the prediction if its image and class belong to the data set."""
+        if image is None:
+            self._notes.add(f"predictions on images that {self._data_set.path.name} lacks were left out", place)
+        elif name not in self._id_by_class:
+            self._notes.add(self._unknown_class, place)
+        else:
+            yield self._prediction(image, self._id_by_class[name], entry, place, _prompt_of(entry))
+
+    def _images_found(self, file_names: set[str]) -> dict[str, DataSetImage]:
+        """Find the images that the names mean; refuse a file about other ones, and say which it doesn't list."""
+        try:
+            found = images_by_name(file_names, self._data_set.images)
+        except ValueError as error:
+            raise InputError(
+                f"{self._path}: {error}; name predictions on the images of {self._data_set.path}, each listed once"
+            ) from error
+        seen = {image.id for image in found.values()}
+        missing = [image for image in self._data_set.images if image.id not in seen]
+        if missing and not seen:
+            raise InputError(
+                f"{self._path} is about none of the images of {self._data_set.path} "
+                f"(such as {missing[0].file_name!r}); name the predictions on that data set"
+            )
+        if missing:
+            self._notes.add(
+                f"{len(missing)} of {len(self._data_set.images)} images have no results, such as "
+                f"{missing[0].file_name!r}: nothing counts as found there"
+            )
+        return found
+
+    def _prediction(
+        self, image: DataSetImage, category_id: int, entry: Mapping[str, Any], place: str, prompt: str | None
+    ) -> Prediction:
+        try:
+            score = number(entry.get("score"))
+            bbox = entry.get("detector_bbox") or entry.get("bbox")
+            box, mask = shape_of(bbox, entry.get("segmentation"), image.size, place, self._notes, "predictions")
+        except ValueError as error:
+            hint = " for score" if "score" not in entry else ""
+            raise self._error(place, f"{error}{hint}") from error
+        return Prediction(image.id, category_id, score, box, mask, prompt)
+
+    def _error(self, place: str, what: str) -> InputError:
+        return InputError(f"{self._path}: {place}: {what}; correct it or export the predictions again")
+
+
+def _prompt_of(entry: Mapping[str, Any]) -> str | None:
+    attributes = entry.get("attributes")
+    prompt = attributes.get("prompt") if isinstance(attributes, Mapping) else None
+    return prompt if isinstance(prompt, str) else None

@@ -1,17 +1,20 @@
-"""The keys of a COCO file and of a journal line, and COCO's form of a box.
+"""The keys of a COCO file and of a journal line, and COCO's box format.
 
 Section "Data format" of https://cocodataset.org is the source of the common keys. `score` is that of COCO's result
 format; `detector_bbox` and `attributes` are ours, and other readers pass over them.
 """
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from grounded_seg.geometry.masks import CompressedMask
 from grounded_seg.records import BoxXyxy
 
+Kind: TypeAlias = Literal["bbox", "segm"]
+"""What predictions are compared by: boxes or masks, in COCO's words."""
+
 
 class Attributes(TypedDict):
-    """What the models said of an instance."""
+    """The models' own words and scores for an instance."""
 
     label: str
     """The detector's own words for the object."""
@@ -22,7 +25,7 @@ class Attributes(TypedDict):
     mask_score: float | None
     """The segmenter's estimate of its mask's IoU, in [0, 1]; None where only boxes were asked for."""
     leaves_box: NotRequired[Literal[True]]
-    """There where much of the mask lies outside the detector's box: worth a look."""
+    """Set where much of the mask lies outside the detector's box: worth a look."""
 
 
 class JournalInstance(TypedDict):
@@ -71,7 +74,7 @@ class CocoCategory(TypedDict):
 
 
 class CocoInfo(TypedDict):
-    """What made the file; without a date, so that the same run gives the same bytes."""
+    """The tool that made the file; without a date, so that the same run gives the same bytes."""
 
     description: str
     version: str
@@ -90,7 +93,7 @@ class CocoDocument(TypedDict):
 
 
 class JournalLine(TypedDict):
-    """One line of `results.jsonl`: what became of one input."""
+    """One line of `results.jsonl`: the outcome of one input."""
 
     file_name: str
     status: Literal["done", "skipped"]
@@ -105,7 +108,7 @@ class JournalLine(TypedDict):
 
 
 def xywh_from_xyxy(box_xyxy: BoxXyxy) -> tuple[float, float, float, float]:
-    """Turn the package's box into COCO's: left, top, width, height in pixels.
+    """COCO's box of the package's: left, top, width, height in pixels.
 
     >>> xywh_from_xyxy((10.0, 20.0, 15.0, 40.0))
     (10.0, 20.0, 5.0, 20.0)
@@ -115,7 +118,7 @@ def xywh_from_xyxy(box_xyxy: BoxXyxy) -> tuple[float, float, float, float]:
 
 
 def xyxy_from_xywh(box_xywh: tuple[float, float, float, float]) -> BoxXyxy:
-    """Turn COCO's box into the package's: left, top, right, bottom in pixels, half-open.
+    """The package's box of COCO's: left, top, right, bottom in pixels, half-open.
 
     >>> xyxy_from_xywh((10.0, 20.0, 5.0, 20.0))
     (10.0, 20.0, 15.0, 40.0)

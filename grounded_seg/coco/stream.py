@@ -1,4 +1,4 @@
-"""Read a COCO file of any size image by image. The home of ijson.
+"""A COCO file of any size, read image by image. The home of ijson.
 
 The file is read once. Its images are kept as they are, its annotations wait in a temporary database on disk, because
 nothing says that those of one image stand together.
@@ -15,17 +15,15 @@ import ijson
 
 from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.values import box_xywh, image_size, is_crowd, is_plain_id, mask_of, number
 from grounded_seg.errors import InputError
-from grounded_seg.geometry.masks import run_length_from_coco, run_length_from_polygons
-from grounded_seg.records import ImageSize, RunLength
+from grounded_seg.records import ImageSize
 
 _SECTIONS = ("categories", "images", "annotations")
-_LARGEST_ID = 2**63 - 1
-"""The database's numbers have 64 bits."""
 
 
 class CocoReader:
-    """An opened COCO file; use it in a `with` statement."""
+    """Opened COCO file; use it in a `with` statement."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -36,7 +34,7 @@ class CocoReader:
         """
         self.path = path
         self.sections: dict[str, Any] = {"info": {}, "licenses": []}
-        """The others, whole."""
+        """The sections besides categories, images and annotations, whole."""
         self.categories: dict[int, Mapping[str, Any]] = {}
         """By id, in the order of the file."""
         self.images: dict[int, Mapping[str, Any]] = {}
@@ -69,22 +67,25 @@ class CocoReader:
         record = self.images[image_id]
         rows = self._waiting.execute("SELECT record FROM annotations WHERE image_id = ? ORDER BY rowid", (image_id,))
         try:
-            size = ImageSize(width=int(record["width"]), height=int(record["height"]))
+            size = image_size(record)
+            if size is None:
+                raise ValueError("it has no width and height")
             labels = tuple(self._label(json.loads(text), size) for (text,) in rows)
             return LabelledImage(str(record["file_name"]), size, labels, record)
-        except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
+        except (KeyError, ValueError) as error:
             raise self._unusable(f"image {image_id} or one of its annotations is damaged ({error!r})") from error
 
     def _label(self, annotation: Mapping[str, Any], size: ImageSize) -> Label:
-        mask = _mask(annotation.get("segmentation"), size)
-        x, y, width, height = map(float, annotation["bbox"])
+        box = box_xywh(annotation["bbox"])
+        if box is None:
+            raise ValueError("it has no bbox")
         score = annotation.get("score")
         return Label(
             category=str(self.categories[annotation["category_id"]]["name"]),
-            box_xyxy=xyxy_from_xywh((x, y, width, height)),
-            mask=mask,
-            score=None if score is None else float(score),
-            is_crowd=bool(annotation.get("iscrowd", 0)),
+            box_xyxy=xyxy_from_xywh(box),
+            mask=mask_of(annotation.get("segmentation"), size),
+            score=None if score is None else number(score),
+            is_crowd=is_crowd(annotation),
             record=annotation,
         )
 
@@ -110,22 +111,23 @@ class CocoReader:
         if section not in _SECTIONS:
             self.sections[section] = record
             return
-        number = self._checked_id(section, record, "id")
+        own_id = self._checked_id(section, record, "id")
         if section == "annotations":
             self.has_masks |= bool(record.get("segmentation"))
             ids = [self._checked_id(section, record, key) for key in ("image_id", "category_id")]
             self._waiting.execute("INSERT INTO annotations VALUES (?, ?, ?)", (*ids, json.dumps(record)))
             return
         known = self.categories if section == "categories" else self.images
-        if number in known:
-            raise self._unusable(f"two {section} have the id {number}")
-        known[number] = record
+        if own_id in known:
+            raise self._unusable(f"two {section} have the id {own_id}")
+        known[own_id] = record
 
     def _checked_id(self, section: str, record: Any, key: str) -> int:
-        number = record.get(key) if isinstance(record, Mapping) else None
-        if type(number) is not int or not 1 <= number <= _LARGEST_ID:
-            raise self._unusable(f"one of its {section} has {key} {number!r}, which is no whole number from 1")
-        return number
+        found = record.get(key) if isinstance(record, Mapping) else None
+        # The database's numbers have 64 bits.
+        if not is_plain_id(found):
+            raise self._unusable(f"one of its {section} has {key} {found!r}, which is no whole number from 1")
+        return found
 
     def _unusable(self, why: str) -> InputError:
         return InputError(
@@ -151,15 +153,3 @@ def _records(file: Any) -> Iterator[tuple[str, Any]]:
         if depth == 0:
             yield section, builder.value
             builder = None
-
-
-def _mask(segmentation: Any, size: ImageSize) -> RunLength | None:
-    """Read either form of a mask; None where there is none."""
-    if not segmentation:
-        return None
-    if isinstance(segmentation, Mapping):
-        mask = run_length_from_coco(segmentation)
-        if mask.size != size:
-            raise ValueError(f"a mask of {mask.size.width} x {mask.size.height} px on an image of another size")
-        return mask
-    return run_length_from_polygons(segmentation, size)

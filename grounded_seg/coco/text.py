@@ -1,14 +1,23 @@
-"""Read a JSON file that a user names, or say in one line what is wrong with it, where, and what to do."""
+"""The text of a COCO file as a document: strict for reading, forgiving for the check, which lists what is wrong."""
 
+import ast
+import codecs
 import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from grounded_seg.coco.faults import Fault
 from grounded_seg.errors import InputError
+
+_STRING_OR_LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
 
 
 def read_json(path: Path) -> Any:
-    """Read a file of JSON, with or without a byte order mark.
+    """JSON document of a file, with or without a byte order mark.
 
     Raises:
         InputError: If it can't be read or isn't JSON; names the line and column.
@@ -16,7 +25,7 @@ def read_json(path: Path) -> Any:
     text = read_text(path)
     if not text.strip():
         raise InputError(f"{path} is empty; export it again")
-    start = len(text) - len(text.lstrip())
+    start = _start(text)
     try:
         value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, start)
     except json.JSONDecodeError as error:
@@ -27,9 +36,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is nested too deeply to be a COCO file; export it again") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}; replace it by a number") from error
-    rest = text[end:]
-    if rest.strip():
-        line = text.count("\n", 0, len(text) - len(rest.lstrip())) + 1
+    if text[end:].strip():
+        line = _line_after(text, end)
         raise InputError(
             f"{path}:{line}: more text follows after the end of the JSON; delete it, or export the file again"
         )
@@ -37,7 +45,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Read a file of UTF-8.
+    """UTF-8 text of a file, without its byte order mark.
 
     Raises:
         InputError: If there is no such file, it can't be read, or isn't UTF-8.
@@ -51,8 +59,118 @@ def read_text(path: Path) -> str:
             f"{path} can't be read ({error.strerror}); check that it is a file and its permissions"
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is no UTF-8; save the file as UTF-8") from error
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+
+
+def parse_file(path: Path) -> tuple[Any, list[Fault]]:
+    """Document of a file as far as it can be read, None where it can't, and what is wrong with its text.
+
+    Raises:
+        InputError: If there is no such file, or it may not be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}); check the path") from error
+    faults = []
+    if content.startswith(codecs.BOM_UTF8):
+        faults.append(Fault("byte-order-mark", "line 1, column 1", "a byte order mark stands before the JSON"))
+        content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        faults.append(Fault("not-utf8", f"line {line}", f"byte {error.start} is not UTF-8"))
+        # Every byte is a letter in it, and the syntax of JSON is the same.
+        text = content.decode("latin-1")
+    return _parse(text, faults), faults
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} stands where a number belongs")
+
+
+def _start(text: str) -> int:
+    return len(text) - len(text.lstrip())
+
+
+def _line_after(text: str, end: int) -> int:
+    """Line on which the text goes on after a position, from 1."""
+    return text.count("\n", 0, len(text) - len(text[end:].lstrip())) + 1
+
+
+def _parse(text: str, faults: list[Fault]) -> Any:
+    decoder = _Decoder()
+    try:
+        document, end = decoder.raw_decode(text, _start(text))
+    except RecursionError:
+        faults.append(Fault("not-json", "line 1, column 1", "it is nested too deeply"))
+        return None
+    except json.JSONDecodeError as error:
+        faults.append(Fault("not-json", f"line {error.lineno}, column {error.colno}", error.msg))
+        return _parse_leniently(text)
+    except ValueError as error:
+        # Python reads no whole number of thousands of digits.
+        faults.append(Fault("not-json", "line 1, column 1", str(error).partition(";")[0]))
+        return None
+    if decoder.has_met_odd:
+        faults += _odd_faults(document, "")
+    rest = text[end:].lstrip()
+    if rest:
+        message = f"after the end of the JSON follows {rest[:20]!r}"
+        faults.append(Fault("trailing-data", f"line {_line_after(text, end)}", message))
+    return document
+
+
+class _Doubled(dict[str, Any]):
+    """Object in which a key stands more than once; the last one counts."""
+
+    counts: Counter[str]
+
+
+class _Decoder(json.JSONDecoder):
+    """Decoder that marks what JSON forbids and Python allows; the places are looked up only if there is any."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object, parse_constant=self._constant)
+        self.has_met_odd = False
+
+    def _object(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
+        read = dict(items)
+        if len(read) == len(items):
+            return read
+        self.has_met_odd = True
+        doubled = _Doubled(read)
+        doubled.counts = Counter(key for key, _ in items)
+        return doubled
+
+    def _constant(self, name: str) -> float:
+        self.has_met_odd = True
+        return float(name)
+
+
+def _odd_faults(value: Any, place: str) -> Iterator[Fault]:
+    """Find the keys that are double, and what is no number."""
+    if isinstance(value, dict):
+        for key, n in value.counts.items() if isinstance(value, _Doubled) else ():
+            if n > 1:
+                yield Fault("duplicate-key", place or "$", f"it has {n} keys {key!r}; the last one counts")
+        for key, one in value.items():
+            yield from _odd_faults(one, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _odd_faults(one, f"{place}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Fault("not-a-number", place or "$", f"{value} is no JSON, and no number")
+
+
+def _parse_leniently(text: str) -> Any:
+    """Read text with commas before closing brackets, or in Python's own form; None if it is neither."""
+    try:
+        return json.loads(_STRING_OR_LAST_COMMA.sub(lambda found: found[1] or "", text))
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None

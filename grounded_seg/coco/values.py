@@ -1,24 +1,26 @@
-"""Read the values of an annotation as people's tools write them: ids, numbers, boxes and masks, also as text.
+"""The values of a COCO file: ids, numbers, sizes, boxes and masks, each kind read here and nowhere else.
 
 Each function takes the raw JSON value and gives a clean one, or raises `ValueError` with what is wrong; the caller
-knows the file and place. What was read although it isn't written as COCO says is told to `Notes`.
+knows the file and the place in it. With `Notes` a value may be written as people's tools write it, for instance as
+text, and the notes say so; without, as COCO says.
 """
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from pycocotools import mask as coco_mask
+from typing import Any, TypeGuard
 
 from grounded_seg.errors import InputError
-from grounded_seg.geometry.masks import run_length_from_coco, run_length_from_polygons
+from grounded_seg.geometry.masks import MOST_PX, run_length_from_coco, run_length_from_polygons, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
+
+_BEYOND_64_BITS = 2**63
+_WHOLE_NUMBER = re.compile(r"[0-9]+(\.0*)?")
 
 
 class Notes:
-    """Counts what was read in spite of its form, and remembers where it was first seen."""
+    """Notes of unusual forms that were read: how often each, and where first."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, str]] = {}
@@ -37,7 +39,7 @@ class Notes:
 
 
 def id_text(raw: Any) -> str:
-    """Give an id's text, by which references are followed: 7, 7.0 and "7" are one id.
+    """Text of an id, by which references are followed: 7, 7.0 and "7" are one id.
 
     Raises:
         ValueError: If it is no id.
@@ -47,11 +49,16 @@ def id_text(raw: Any) -> str:
     if isinstance(raw, float) and raw.is_integer():
         raw = int(raw)
     text = str(raw).strip()
-    return str(int(text)) if text.isascii() and text.isdigit() else text
+    return str(int(text.partition(".")[0])) if _WHOLE_NUMBER.fullmatch(text) else text
+
+
+def is_plain_id(raw: Any) -> TypeGuard[int]:
+    """Whether an id is as every reader wants it: a whole number from 1 that 64 bits hold."""
+    return type(raw) is int and 1 <= raw < _BEYOND_64_BITS
 
 
 def number(raw: Any) -> float:
-    """Read a finite number, also from text.
+    """Finite number, also from text.
 
     Raises:
         ValueError: If it is none.
@@ -65,60 +72,161 @@ def number(raw: Any) -> float:
     return value
 
 
-def box_xywh(raw: Any, place: str, notes: Notes) -> list[float] | None:
-    """Read a box: left, top, width, height in pixels; None where there is none.
+def number_or_none(raw: Any) -> float | None:
+    """Finite number, also from text; None where it is none."""
+    try:
+        return number(raw)
+    except ValueError:
+        return None
+
+
+def plain_numbers(raw: Any) -> list[float] | None:
+    """List of finite numbers; None for anything else: text is no number, nor is what 64 bits don't hold."""
+    if not isinstance(raw, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in raw):
+        return None
+    # Whole numbers have no end in JSON and in Python.
+    if any(isinstance(one, int) and abs(one) >= _BEYOND_64_BITS for one in raw):
+        return None
+    return [float(one) for one in raw] if all(map(math.isfinite, raw)) else None
+
+
+def image_size(image: Mapping[str, Any]) -> ImageSize | None:
+    """Size that an image's record gives; None where it gives none.
 
     Raises:
-        ValueError: If it isn't four numbers, or a side is negative.
+        ValueError: If width or height is no whole number from 1.
+    """
+    if image.get("width") is None or image.get("height") is None:
+        return None
+    try:
+        width, height = number(image["width"]), number(image["height"])
+    except ValueError as error:
+        raise ValueError(f"width or height {error}") from error
+    if min(width, height) < 1 or not (width.is_integer() and height.is_integer()):
+        raise ValueError(f"its size is {width:g} x {height:g} px")
+    return ImageSize(width=int(width), height=int(height))
+
+
+def plain_size(image: Mapping[str, Any]) -> ImageSize | None:
+    """Size that an image's record gives as two whole numbers; None where it doesn't, or no image is that large."""
+    width, height = image.get("width"), image.get("height")
+    if type(width) is not int or type(height) is not int or min(width, height) < 1 or width * height > MOST_PX:
+        return None
+    return ImageSize(width, height)
+
+
+def is_crowd(annotation: Mapping[str, Any], place: str = "", notes: Notes | None = None) -> bool:
+    """Whether an annotation stands for a region of many objects; without `iscrowd` it doesn't.
+
+    Raises:
+        ValueError: If `iscrowd` is no number.
+    """
+    raw = annotation.get("iscrowd")
+    if isinstance(raw, bool):
+        if notes is not None:
+            notes.add("iscrowd written as true or false was read as 1 or 0", place)
+        return raw
+    try:
+        return bool(number(raw)) if raw else False
+    except ValueError as error:
+        raise ValueError(f"iscrowd {error}") from error
+
+
+def box_xywh(raw: Any, place: str = "", notes: Notes | None = None) -> tuple[float, float, float, float] | None:
+    """Box as left, top, width, height in pixels; None where there is none. Sides may be negative.
+
+    Raises:
+        ValueError: If it isn't four numbers.
     """
     value = _from_text(raw, "boxes written as text were read as numbers", place, notes)
     if value is None or value == []:
         return None
-    if not isinstance(value, list) or len(value) != 4:
+    if not isinstance(value, list | tuple) or len(value) != 4:
         raise ValueError(f"bbox {_shown(raw)} isn't x, y, width, height")
-    box = [number(one) for one in value]
-    if box[2] < 0 or box[3] < 0:
-        raise ValueError(f"bbox {_shown(raw)} has a negative side; COCO's boxes are x, y, width, height")
-    return box
+    x, y, width, height = map(number, value)
+    return (x, y, width, height)
 
 
-def mask_of(raw: Any, size: ImageSize | None, place: str, notes: Notes) -> RunLength | None:
-    """Read a segmentation: polygons, plain or compressed run lengths; None where there is none.
+def mask_of(raw: Any, size: ImageSize | None, place: str = "", notes: Notes | None = None) -> RunLength | None:
+    """Mask of a segmentation: polygons, plain or compressed run lengths; None where there is none.
+
+    Args:
+        raw: The value of `segmentation`.
+        size: Of the image, which the mask must have; None where the file doesn't say.
+        place: Of the value, for the notes.
+        notes: What is told of unusual forms; None to refuse them.
 
     Raises:
         ValueError: If it is neither, or not of the image's size.
     """
     value = _from_text(raw, "segmentations written as text were read", place, notes)
-    if not value or value == [[]]:
+    if not value or (notes is not None and value == [[]]):
         return None
-    if isinstance(value, Mapping):
+    try:
+        if not isinstance(value, Mapping):
+            return _mask_of_polygons(value, size, place, notes)
+        mask = run_length_from_coco(value)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    if size is not None and mask.size != size:
+        own = mask.size
+        raise ValueError(f"the mask is {own.width} x {own.height} px, its image {size.width} x {size.height} px")
+    return mask
+
+
+def shape_of(
+    bbox: Any, segmentation: Any, size: ImageSize | None, place: str, notes: Notes, whose: str
+) -> tuple[tuple[float, float, float, float], RunLength | None]:
+    """Box and mask of an annotation, either of which may be missing; the box is the mask's tight one then.
+
+    Args:
+        bbox: The value of the box.
+        segmentation: The value of the mask.
+        size: Of the image; None where the file doesn't say.
+        place: Of the annotation, for the notes.
+        notes: What is told of unusual forms.
+        whose: "objects" or "predictions", for the notes.
+
+    Raises:
+        ValueError: If both are missing, one can't be read, or a side of the box is negative.
+    """
+    mask = mask_of(segmentation, size, f"{place}.segmentation", notes)
+    box = box_xywh(bbox, f"{place}.bbox", notes)
+    if box is None:
+        if mask is None:
+            raise ValueError("it has neither bbox nor segmentation")
+        notes.add(f"{whose} without a bbox got their mask's", place)
+        x0, y0, x1, y1 = tight_box_xyxy(mask)
+        box = (x0, y0, x1 - x0, y1 - y0)
+    if min(box[2:]) < 0:
+        raise ValueError(f"bbox {_shown(bbox)} has a negative side; COCO's boxes are x, y, width, height")
+    return box, mask
+
+
+def list_from_text(text: str) -> Any:
+    """JSON value that was written as text, or numbers between spaces and commas: "[1, 2]", "1, 2" or "1 2".
+
+    Raises:
+        ValueError: If it begins like JSON and isn't.
+    """
+    if text.strip().startswith(("[", "{")):
         try:
-            run_length = run_length_from_coco(value)
-        except InputError as error:
-            raise ValueError(str(error)) from error
-        if size is not None and run_length.size != size:
-            mask = run_length.size
-            raise ValueError(f"the mask is {mask.width} x {mask.height} px, its image {size.width} x {size.height} px")
-        return run_length
-    if size is None:
-        raise ValueError("its image has no width and height, which polygons need")
-    return _from_polygons(value, size, place, notes)
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{_shown(text)} is text that is no list of numbers") from error
+    return text.replace(",", " ").split()
 
 
-def mask_of_box(box_xywh: tuple[float, float, float, float], size: ImageSize) -> RunLength:
-    """Fill the part of a box that is within the image: x, y, width, height in pixels."""
-    x, y, width, height = box_xywh
-    x0, x1 = np.clip([x, x + width], 0, size.width)
-    y0, y1 = np.clip([y, y + height], 0, size.height)
-    within = np.array([[x0, y0, x1 - x0, y1 - y0]], dtype=np.float64)
-    [filled] = coco_mask.frPyObjects(within, size.height, size.width)
-    return RunLength(size=size, counts=filled["counts"])
-
-
-def _from_polygons(value: Any, size: ImageSize, place: str, notes: Notes) -> RunLength | None:
+def _mask_of_polygons(value: Any, size: ImageSize | None, place: str, notes: Notes | None) -> RunLength | None:
     """Rasterise polygons as pycocotools does, all parts together."""
     if not isinstance(value, list):
         raise ValueError(f"segmentation {_shown(value)} is neither polygons nor run lengths")
+    if size is None:
+        raise ValueError("its image has no width and height, which polygons need")
+    if notes is None:
+        if not all(isinstance(part, list) for part in value):
+            raise ValueError(f"segmentation {_shown(value)} is no list of polygons")
+        return run_length_from_polygons(value, size)
     if not isinstance(value[0], list | str):
         notes.add("polygons that are not in a list of parts were read as one part", place)
         value = [value]
@@ -133,22 +241,14 @@ def _from_polygons(value: Any, size: ImageSize, place: str, notes: Notes) -> Run
             notes.add("polygon parts with fewer than three corners were left out", place)
         else:
             parts.append(corners)
-    if not parts:
-        return None
-    try:
-        return run_length_from_polygons(parts, size)
-    except InputError as error:
-        raise ValueError(str(error)) from error
+    return run_length_from_polygons(parts, size) if parts else None
 
 
-def _from_text(raw: Any, what: str, place: str, notes: Notes) -> Any:
-    """Read a list that was written as text: "[1, 2, 3, 4]" or "1 2 3 4"."""
-    if not isinstance(raw, str):
+def _from_text(raw: Any, what: str, place: str, notes: Notes | None) -> Any:
+    """Read a list that was written as text, where there are notes to say so."""
+    if not isinstance(raw, str) or notes is None:
         return raw
-    try:
-        value = json.loads(raw) if raw.strip().startswith(("[", "{")) else raw.replace(",", " ").split()
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{_shown(raw)} is text that is no list of numbers") from error
+    value = list_from_text(raw)
     notes.add(what, place)
     return value
 

@@ -1,4 +1,4 @@
-"""Results as journal lines, and journal lines as one COCO file.
+"""Journal lines of results, and the COCO file of journal lines.
 
 Numbers are rounded once, on the way into the journal: pixels to 3 decimals, scores to 6. That is far finer than what a
 box or a score means, and makes the text, and so the file's bytes, short and stable.
@@ -22,6 +22,7 @@ from grounded_seg.coco.schema import (
     xywh_from_xyxy,
 )
 from grounded_seg.errors import InputError
+from grounded_seg.files import whole_file
 from grounded_seg.geometry.masks import CompressedMask, area_px, coco_from_run_length, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, ImageResult, ImageSkipped, Instance
 
@@ -32,7 +33,7 @@ _COPIED_BYTES = 1 << 20
 
 
 def annotation_from_instance(instance: Instance) -> JournalInstance:
-    """Write an instance as an annotation without ids.
+    """Annotation of an instance, without ids.
 
     With a mask, `bbox` is the mask's tight box and `area` its number of pixels. Without one they are the detector's box
     and its area, and `segmentation` is an empty list, as tools that import boxes expect.
@@ -67,7 +68,7 @@ def annotation_from_instance(instance: Instance) -> JournalInstance:
 
 
 def journal_line(file_name: str, outcome: ImageResult | ImageSkipped) -> JournalLine:
-    """Write what became of one input; every line has every key.
+    """Journal line of one input; every line has every key.
 
     Args:
         file_name: Relative to the run's root, POSIX.
@@ -97,7 +98,7 @@ def journal_line(file_name: str, outcome: ImageResult | ImageSkipped) -> Journal
 def document_from_lines(
     lines: Iterable[JournalLine], categories: Sequence[str], category_of_prompt: Mapping[str, str] | None = None
 ) -> CocoDocument:
-    """Build a COCO file in memory; `write_annotations` says what the arguments mean."""
+    """COCO file in memory; the arguments are those of `write_annotations`."""
     document = _empty_document(categories)
     for image, annotations in _numbered(lines, categories, category_of_prompt):
         document["images"].append(image)
@@ -127,13 +128,8 @@ def write_annotations(
         InputError: If a line names a prompt without a category.
         ValueError: If a category is named twice.
     """
-    unfinished = destination.with_name(destination.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            _stream(file, _numbered(lines, categories, category_of_prompt), _empty_document(categories))
-        unfinished.replace(destination)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(destination) as file:
+        _stream(file, _numbered(lines, categories, category_of_prompt), _empty_document(categories))
 
 
 def _stream(

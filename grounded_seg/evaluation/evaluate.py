@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.data_set import DataSet
-from grounded_seg.coco.dataset_reader import read_data_set
-from grounded_seg.coco.predictions import Prediction
-from grounded_seg.coco.predictions_reader import read_predictions
+from grounded_seg.coco.data_set import DataSet, read_data_set
+from grounded_seg.coco.predictions import Prediction, read_predictions
 from grounded_seg.coco.text import read_json
 from grounded_seg.detect.prompts import PromptSet, read_classes
 from grounded_seg.errors import InputError, UsageError
@@ -39,7 +37,7 @@ class EvaluationSettings:
     n_absent: int | None = None
     """Classes that an image hasn't that it is asked about; None for all."""
     boxes_only: bool = False
-    n_draws: int = 0
+    n_resamples: int = 0
     """Bootstrap resamples for 95 % intervals; 0 for none."""
 
     def __post_init__(self) -> None:
@@ -96,7 +94,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         asked=questions.pairs(),
         class_by_prompt=questions.prompts.class_by_prompt,
         boxes_only=settings.boxes_only,
-        n_draws=settings.n_draws,
+        n_resamples=settings.n_resamples,
     )
     notes = (*data_set.notes, *questions.notes)
     return Evaluation(scores, answers.predictions, answers.speed, answers.made_with, notes)
@@ -134,7 +132,7 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         score_threshold=settings.score_threshold,
         class_by_prompt=class_by_prompt,
         boxes_only=settings.boxes_only,
-        n_draws=settings.n_draws,
+        n_resamples=settings.n_resamples,
     )
     return Evaluation(scores, file.predictions, None, made_with, tuple(notes))
 

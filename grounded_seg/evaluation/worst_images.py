@@ -19,8 +19,7 @@ from grounded_seg.images.read import read_sized
 from grounded_seg.records import Detection, Image, ImageResult, Instance, RunLength
 from grounded_seg.scoring.columns import KIND_NAMES
 from grounded_seg.scoring.error_types import ErrorKind
-from grounded_seg.scoring.image_scores import image_scores
-from grounded_seg.scoring.matching import ALL_SIZES
+from grounded_seg.scoring.matching import ALL_SIZES, image_scores
 from grounded_seg.scoring.measure import Scores, Stage
 
 PAGE_NAME = "worst.html"

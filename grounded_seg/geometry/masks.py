@@ -104,6 +104,35 @@ def tight_box_xyxy(run_length: RunLength) -> BoxXyxy:
     return (x, y, x + width, y + height)
 
 
+def run_length_from_box(box_xyxy: BoxXyxy, size: ImageSize) -> RunLength:
+    """Mask of the part of a box that lies within its image, as pycocotools rasterises it."""
+    x0, x1 = np.clip(box_xyxy[0::2], 0, size.width)
+    y0, y1 = np.clip(box_xyxy[1::2], 0, size.height)
+    within = np.array([[x0, y0, x1 - x0, y1 - y0]], dtype=np.float64)
+    [filled] = coco_mask.frPyObjects(within, size.height, size.width)
+    return RunLength(size=size, counts=filled["counts"])
+
+
+def coco_overlaps(
+    predicted: npt.NDArray[np.float64] | Sequence[RunLength],
+    true: npt.NDArray[np.float64] | Sequence[RunLength],
+    is_crowd: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
+    """IoU of each predicted box or mask with each true one, (n, m), to the last bit as COCO's own evaluation has it.
+
+    With a crowd it is the share of the predicted one that lies in it. Masks of two sizes give -1.
+
+    Args:
+        predicted: Boxes as COCO has them, rows of x, y, width, height in pixels, (n, 4); or n masks.
+        true: Likewise, (m, 4) or m.
+        is_crowd: Which of the true ones are crowds, (m,).
+    """
+    if not len(predicted) or not len(true):
+        return np.zeros((len(predicted), len(true)))
+    shapes = [one if isinstance(one, np.ndarray) else [_coco_object(mask) for mask in one] for one in (predicted, true)]
+    return np.asarray(coco_mask.iou(*shapes, is_crowd.astype(int).tolist()))
+
+
 def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
     """Compute the IoU of every first mask with every second one, (n, m) in [0, 1], without decoding.
 

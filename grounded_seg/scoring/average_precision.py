@@ -1,15 +1,22 @@
-"""Precision and recall from matches, as `COCOeval.accumulate` (pycocotools) computes them, with a weight per image.
+"""COCO's detection metrics: precision and recall from matches, and the twelve figures that pycocotools prints.
 
-With weights of 1 the figures are pycocotools' own. With the counts of a bootstrap draw they are those of the drawn
-images, without matching anything again.
+The numbers are those of `COCOeval`, which the tests hold to 1e-12, with a weight per image: with the counts of a
+bootstrap resample they are those of its images, without matching anything again. What pycocotools gets wrong is right
+here: it takes an id of 0 for "no match", stops at an empty list of predictions, and measures a mask by its box where a
+prediction has both.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.scoring.matching import AT_50, AT_75, IOU_THRESHOLDS, Matches
+from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.schema import Kind
+from grounded_seg.scoring.columns import predictions_from, truths_from
+from grounded_seg.scoring.matching import ALL_SIZES, AT_50, AT_75, IOU_THRESHOLDS, Matches, match
 
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS_FOR_RECALL = (1, 10, 100)
@@ -20,6 +27,60 @@ FIGURES = (
 """COCO's twelve, in the order in which `COCOeval.summarize` prints them."""
 
 
+@dataclass(frozen=True)
+class SizeRanges:
+    """Where small objects end and large ones begin, by area. The borders belong to both sides, as in COCOeval."""
+
+    small_up_to: float = 32.0**2
+    large_from: float = 96.0**2
+    relative: bool = False
+    """Areas are shares of the image's area, in [0, 1], instead of square pixels."""
+
+    def as_array(self) -> npt.NDArray[np.float64]:
+        """Give the smallest and largest area of all, small, medium and large objects, (4, 2)."""
+        everything = 1e5**2
+        return np.array(
+            [
+                [0.0, everything],
+                [0.0, self.small_up_to],
+                [self.small_up_to, self.large_from],
+                [self.large_from, everything],
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """The figures of one class, as fractions; None where it has no ground truth."""
+
+    category_id: int
+    name: str
+    AP: float | None
+    AP50: float | None
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """COCO's twelve figures, as fractions; None where there is no ground truth to measure on."""
+
+    AP: float | None
+    """Average precision, the mean over IoU thresholds .50, .55, ... .95, at most 100 detections an image and class."""
+    AP50: float | None
+    AP75: float | None
+    AP_small: float | None
+    AP_medium: float | None
+    AP_large: float | None
+    AR1: float | None
+    """Average recall over the same thresholds, with the best detection of each image and class only."""
+    AR10: float | None
+    AR100: float | None
+    AR_small: float | None
+    AR_medium: float | None
+    AR_large: float | None
+    per_class: tuple[ClassSummary, ...]
+    """In the order of the category ids."""
+
+
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
     """COCOeval's tables, nan where there is no ground truth. K classes, A size ranges, T IoU thresholds."""
@@ -28,6 +89,42 @@ class PrecisionRecall:
     """At the 101 recall thresholds, (K, A, T, 101)."""
     recall: npt.NDArray[np.float64]
     """With the best 1, 10 and 100 predictions of each image, (K, A, T, 3)."""
+
+
+def evaluate(
+    data_set: DataSet, predictions: Sequence[Prediction], kind: Kind, size_ranges: SizeRanges | None = None
+) -> EvaluationSummary:
+    """Measure predictions against a data set.
+
+    Args:
+        data_set: The truth.
+        predictions: None at all is a valid answer; those of classes that the data set lacks are ignored and, for masks,
+            those without one.
+        kind: Whether boxes or masks are compared.
+        size_ranges: The split by object size; None is COCO's own, 32 and 96 pixels squared.
+
+    Raises:
+        InputError: If a number is not finite, or an image isn't listed.
+    """
+    ranges = size_ranges or SizeRanges()
+    truths = truths_from(data_set, kind, relative=ranges.relative)
+    predicted = predictions_from(predictions, data_set, kind, relative=ranges.relative)
+    matches = match(truths, predicted, ranges.as_array())
+    return summary_of(matches, precision_recall(matches))
+
+
+def summary_of(matches: Matches, tables: PrecisionRecall) -> EvaluationSummary:
+    """Average the tables of these matches."""
+    precision = tables.precision[:, ALL_SIZES]
+    return EvaluationSummary(
+        **twelve_figures(tables),
+        per_class=tuple(
+            ClassSummary(category_id, name, AP=mean_of(precision[number]), AP50=mean_of(precision[number, AT_50]))
+            for number, (category_id, name) in enumerate(
+                zip(matches.index.category_ids, matches.index.names, strict=True)
+            )
+        ),
+    )
 
 
 def precision_recall(matches: Matches, image_weights: npt.NDArray[np.float64] | None = None) -> PrecisionRecall:
@@ -52,8 +149,8 @@ def precision_recall(matches: Matches, image_weights: npt.NDArray[np.float64] | 
         rank = matches.rank[rows]
         for size in np.flatnonzero(n_truths[category] > 0):
             total = n_truths[category, size]
-            for place, limit in enumerate(MAX_DETECTIONS_FOR_RECALL):
-                recall[category, size, :, place] = hits[rank < limit, size].sum(axis=0) / total
+            for number, limit in enumerate(MAX_DETECTIONS_FOR_RECALL):
+                recall[category, size, :, number] = hits[rank < limit, size].sum(axis=0) / total
             precision[category, size] = interpolated_precision(hits[:, size], misses[:, size], total)
     return PrecisionRecall(precision, recall)
 
@@ -78,8 +175,8 @@ def interpolated_precision(
     recall = n_hit / n_truths
     return np.stack(
         [
-            reached[np.searchsorted(recall[:, place], RECALL_THRESHOLDS, side="left"), place]
-            for place in range(hits.shape[1])
+            reached[np.searchsorted(recall[:, number], RECALL_THRESHOLDS, side="left"), number]
+            for number in range(hits.shape[1])
         ]
     )
 
@@ -92,7 +189,7 @@ def twelve_figures(tables: PrecisionRecall) -> dict[str, float | None]:
         mean_of(precision[:, 0, AT_50]),
         mean_of(precision[:, 0, AT_75]),
         *(mean_of(precision[:, size]) for size in (1, 2, 3)),
-        *(mean_of(recall[:, 0, :, place]) for place in range(3)),
+        *(mean_of(recall[:, 0, :, number]) for number in range(3)),
         *(mean_of(recall[:, size, :, 2]) for size in (1, 2, 3)),
     )
     return dict(zip(FIGURES, values, strict=True))

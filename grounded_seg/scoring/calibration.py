@@ -1,4 +1,4 @@
-"""Does a score of 0.8 mean right in 8 of 10 cases? The expected calibration error and its reliability bins.
+"""Expected calibration error and its bins: whether a score of 0.8 means right in 8 of 10 cases.
 
 As Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599) define it for classifiers and Küppers et
 al. (arXiv 2004.13546) for detectors: predictions in bins of equal width by score, in each the gap between mean score
@@ -48,11 +48,11 @@ def calibration_of(matches: Matches) -> Calibration:
     is_right = matches.matched[judged, ALL_SIZES, AT_50]
     # Tenths as text has them: 0.3 belongs into the bin that begins with 0.3, though 0.3 * 10 is less than 3.
     edges = np.round(np.linspace(0.0, 1.0, N_BINS + 1), 12)
-    place = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, N_BINS - 1)
+    bin_of = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, N_BINS - 1)
     bins = []
     error = 0.0
     for number in range(N_BINS):
-        inside = place == number
+        inside = bin_of == number
         n = int(inside.sum())
         mean_score, share_right = (float(scores[inside].mean()), float(is_right[inside].mean())) if n else (None, None)
         if mean_score is not None and share_right is not None:

@@ -1,37 +1,37 @@
-"""Ground truth and predictions as columns: what matching, error types and presence all work on.
+"""Objects and predictions as columns: what matching, error types and presence all work on.
 
-Images and classes are numbered by their place in the sorted ids, the order in which pycocotools goes through them.
+Images and classes are numbered by their index in the sorted ids, the order in which pycocotools goes through them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
+from grounded_seg.coco.data_set import DataSet, DataSetObject
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.schema import Kind, xyxy_from_xywh
 from grounded_seg.errors import InputError
-from grounded_seg.geometry.masks import run_length_from_coco
-from grounded_seg.records import ImageSize, RunLength
-
-Kind = Literal["bbox", "segm"]
-"""What is compared: boxes, or masks."""
+from grounded_seg.geometry.masks import area_px, coco_overlaps, run_length_from_box
+from grounded_seg.records import RunLength
 
 KIND_NAMES: Mapping[Kind, str] = {"bbox": "boxes", "segm": "masks"}
 """As reports, tables and plots call them."""
 
-CocoShape: TypeAlias = list[float] | dict[str, Any]
-"""x, y, width, height in pixels; or a compressed run-length mask. Both as pycocotools' `iou` takes them."""
+Indices: TypeAlias = npt.NDArray[np.int64]
+_Row: TypeAlias = tuple[int, int, tuple[float, float, float, float], RunLength | None, float, float, bool]
+"""Ids of image and class, box, mask, area, score, whether it is a crowd."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """The places of a data set's images and classes."""
+    """The order of a data set's images and classes."""
 
-    image_ids: tuple[Any, ...]
+    image_ids: tuple[int, ...]
     """Sorted, distinct."""
-    category_ids: tuple[Any, ...]
+    category_ids: tuple[int, ...]
     """Sorted, distinct."""
     names: tuple[str, ...]
     """Of each class."""
@@ -51,161 +51,133 @@ class Index:
 class ScoredShapes:
     """Objects or predictions of one kind, in the order they were given."""
 
-    shapes: list[CocoShape]
-    image: npt.NDArray[np.int64]
-    """Place of each one's image, (n,)."""
-    category: npt.NDArray[np.int64]
-    """Place of each one's class, (n,)."""
+    index: Index
+    boxes_xywh: npt.NDArray[np.float64] | None
+    """In pixels, (n, 4); None where masks are compared."""
+    masks: tuple[RunLength, ...]
+    """Empty where boxes are compared."""
+    image: Indices
+    """Index of each one's image, (n,)."""
+    category: Indices
+    """Index of each one's class, (n,)."""
     area: npt.NDArray[np.float64]
     """By which a size range is chosen, (n,): square pixels, or shares of the image."""
     score: npt.NDArray[np.float64]
-    """(n,); 1 for ground truth."""
+    """(n,); 1 for objects."""
     is_crowd: npt.NDArray[np.bool_]
     """(n,); always False for predictions."""
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self.shapes)
+        return len(self.image)
+
+    def shapes_at(self, indices: Indices) -> npt.NDArray[np.float64] | list[RunLength]:
+        """Boxes or masks at some indices, in that order."""
+        if self.boxes_xywh is not None:
+            return self.boxes_xywh[indices]
+        return [self.masks[index] for index in indices.tolist()]
 
     def chosen(self, rows: npt.NDArray[np.bool_]) -> "ScoredShapes":
         """Keep some, (n,) says which."""
-        return ScoredShapes(
-            shapes=[shape for shape, is_kept in zip(self.shapes, rows.tolist(), strict=True) if is_kept],
-            image=self.image[rows],
-            category=self.category[rows],
-            area=self.area[rows],
-            score=self.score[rows],
-            is_crowd=self.is_crowd[rows],
-        )
+        columns = {name: getattr(self, name)[rows] for name in ("image", "category", "area", "score", "is_crowd")}
+        boxes = None if self.boxes_xywh is None else self.boxes_xywh[rows]
+        masks = tuple(mask for mask, is_kept in zip(self.masks, rows.tolist(), strict=False) if is_kept)
+        return ScoredShapes(self.index, boxes, masks, **columns)
 
 
-def index_of(ground_truth: Mapping[str, Any]) -> Index:
-    """Number the images and classes of a COCO file."""
-    # A later category of the same id wins, as in pycocotools' index.
-    names = {category["id"]: str(category["name"]) for category in ground_truth["categories"]}
-    category_ids = tuple(sorted(names))
-    return Index(
-        image_ids=tuple(sorted({image["id"] for image in ground_truth["images"]})),
-        category_ids=category_ids,
-        names=tuple(names[category_id] for category_id in category_ids),
-    )
+def truths_from(data_set: DataSet, kind: Kind, *, relative: bool = False) -> ScoredShapes:
+    """Columns of a data set's objects.
 
-
-def truths_from(ground_truth: Mapping[str, Any], index: Index, kind: Kind, *, relative: bool = False) -> ScoredShapes:
-    """Take a COCO file's annotations.
+    For masks, an object that has none becomes a crowd of its box's form, as far as its image's size is known: what is
+    predicted there is neither right nor wrong.
 
     Args:
-        ground_truth: The file; it isn't changed.
-        index: Of the same file.
-        kind: Whether `bbox` or `segmentation` is read.
+        data_set: The truth.
+        kind: Whether boxes or masks are compared.
         relative: Areas are shares of the image's area.
 
     Raises:
-        InputError: If an annotation lacks a key, or names an image that isn't listed.
+        InputError: If a number is not finite, or an image isn't listed.
     """
-    return _columns(ground_truth.get("annotations", ()), ground_truth, index, kind, relative, is_truth=True)
+    # The size of an object is what its annotator says, for boxes the mask's area too.
+    rows = [
+        (one.image_id, one.category_id, one.bbox_xywh, one.mask, one.area, 1.0, one.is_crowd)
+        for one in (data_set.objects if kind == "bbox" else _with_masks(data_set))
+    ]
+    return _columns(rows, data_set, kind, relative)
 
 
-def answers_from(
-    ground_truth: Mapping[str, Any],
-    predictions: Sequence[Mapping[str, Any]],
-    index: Index,
-    kind: Kind,
-    *,
-    relative: bool = False,
+def predictions_from(
+    predictions: Iterable[Prediction], data_set: DataSet, kind: Kind, *, relative: bool = False
 ) -> ScoredShapes:
-    """Take predictions in COCO's result format; those of classes that the ground truth lacks are left out.
-
-    Args:
-        ground_truth: The file that they are measured against.
-        predictions: Results; they aren't changed.
-        index: Of the ground truth.
-        kind: Whether `bbox` or `segmentation` is read.
-        relative: Areas are shares of the image's area.
-
-    Raises:
-        InputError: If a prediction lacks a key, or names an image that isn't listed.
-    """
-    return _columns(predictions, ground_truth, index, kind, relative, is_truth=False)
+    """Columns of those predictions that `measurable` keeps; the rest is as for `truths_from`."""
+    rows = [
+        (one.image_id, one.category_id, one.box_xywh, one.mask, _area(one, kind), one.score, False)
+        for one in measurable(predictions, data_set, kind)
+    ]
+    return _columns(rows, data_set, kind, relative)
 
 
-def _columns(
-    annotations: Iterable[Mapping[str, Any]],
-    ground_truth: Mapping[str, Any],
-    index: Index,
-    kind: Kind,
-    relative: bool,
-    *,
-    is_truth: bool,
-) -> ScoredShapes:
-    images = {image["id"]: image for image in ground_truth["images"]}
-    image_places = {image_id: place for place, image_id in enumerate(index.image_ids)}
-    class_places = {category_id: place for place, category_id in enumerate(index.category_ids)}
-    shapes: list[CocoShape] = []
-    rows: list[tuple[int, int, float, float, bool]] = []
-    for number, annotation in enumerate(annotations, start=1):
-        try:
-            image = images[annotation["image_id"]]
-            shape, area = _box(annotation) if kind == "bbox" else _mask(annotation, image)
-            if is_truth:
-                # The size of an object is what its annotator says, for boxes the mask's area too.
-                area, score = float(annotation.get("area", area)), 1.0
-            else:
-                score = _finite(annotation["score"])
-            if relative:
-                area /= image["width"] * image["height"]
-            category = class_places.get(annotation["category_id"])
-        except (KeyError, IndexError, TypeError, ValueError, InputError) as error:
-            what = "annotation" if is_truth else "prediction"
-            raise InputError(
-                f"{what} {number} can't be evaluated as {kind} ({type(error).__name__}: {error}); it needs a listed "
-                "image_id, a category_id, a bbox or a segmentation of the image's size, and a score if predicted"
-            ) from error
-        if category is None:
-            continue
-        shapes.append(shape)
-        is_crowd = is_truth and bool(annotation.get("iscrowd", 0))
-        rows.append((image_places[annotation["image_id"]], category, area, score, is_crowd))
-    columns = zip(*rows, strict=True) if rows else ((),) * 5
-    image_column, category_column, area_column, score_column, crowd_column = columns
+def measurable(predictions: Iterable[Prediction], data_set: DataSet, kind: Kind) -> list[Prediction]:
+    """Leave out predictions of classes that the data set lacks and, for masks, those without one."""
+    known = (one for one in predictions if one.category_id in data_set.classes)
+    return [one for one in known if kind == "bbox" or one.mask is not None]
+
+
+def overlaps(
+    predictions: ScoredShapes, chosen: Indices, truths: ScoredShapes, objects: Indices
+) -> npt.NDArray[np.float64]:
+    """IoU of predictions with objects, (k, g); with a crowd, the share of the prediction that lies in it."""
+    return coco_overlaps(predictions.shapes_at(chosen), truths.shapes_at(objects), truths.is_crowd[objects])
+
+
+def _with_masks(data_set: DataSet) -> Iterable[DataSetObject]:
+    sizes = {image.id: image.size for image in data_set.images}
+    for one in data_set.objects:
+        if one.mask is not None:
+            yield one
+        elif (size := sizes[one.image_id]) is not None:
+            yield replace(one, mask=run_length_from_box(xyxy_from_xywh(one.bbox_xywh), size), is_crowd=True)
+
+
+def _area(prediction: Prediction, kind: Kind) -> float:
+    if kind == "segm" and prediction.mask is not None:
+        return float(area_px(prediction.mask))
+    return prediction.box_xywh[2] * prediction.box_xywh[3]
+
+
+def _columns(rows: list[_Row], data_set: DataSet, kind: Kind, relative: bool) -> ScoredShapes:
+    index = _index_of(data_set)
+    image_ids, category_ids, boxes, masks, areas, scores, crowds = zip(*rows, strict=True) if rows else ((),) * 7
+    numbers_of_images = {image_id: number for number, image_id in enumerate(index.image_ids)}
+    numbers_of_classes = {category_id: number for number, category_id in enumerate(index.category_ids)}
+    try:
+        image = np.array([numbers_of_images[one] for one in image_ids], dtype=np.int64)
+    except KeyError as error:
+        raise InputError(f"image {error} isn't listed in {data_set.path}; add it there") from error
+    area, score = np.array(areas, dtype=np.float64), np.array(scores, dtype=np.float64)
+    boxes_xywh = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    if not (np.isfinite(boxes_xywh).all() and np.isfinite(score).all()):
+        raise InputError(f"a box or score measured on {data_set.path} is not a finite number; export it again")
+    if relative:
+        sides = [(one.size.width, one.size.height) if one.size else (np.nan, np.nan) for one in data_set.images]
+        area /= np.prod(np.array(sides, dtype=np.float64).reshape(-1, 2), axis=1)[image]
     return ScoredShapes(
-        shapes=shapes,
-        image=np.array(image_column, dtype=np.int64),
-        category=np.array(category_column, dtype=np.int64),
-        area=np.array(area_column, dtype=np.float64),
-        score=np.array(score_column, dtype=np.float64),
-        is_crowd=np.array(crowd_column, dtype=np.bool_),
+        index=index,
+        boxes_xywh=boxes_xywh if kind == "bbox" else None,
+        masks=() if kind == "bbox" else masks,
+        image=image,
+        category=np.array([numbers_of_classes[one] for one in category_ids], dtype=np.int64),
+        area=area,
+        score=score,
+        is_crowd=np.array(crowds, dtype=np.bool_),
     )
 
 
-def _box(annotation: Mapping[str, Any]) -> tuple[CocoShape, float]:
-    """Read a box and its own area."""
-    x, y, width, height = (_finite(number) for number in annotation["bbox"])
-    return [x, y, width, height], width * height
-
-
-def _mask(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[CocoShape, float]:
-    """Read a mask as run lengths, and its own area."""
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, RunLength):
-        # Read and checked already.
-        mask = {"size": [segmentation.size.height, segmentation.size.width], "counts": segmentation.counts}
-        return mask, float(coco_mask.area(mask))
-    height, width = image["height"], image["width"]
-    if isinstance(segmentation, Mapping):
-        run_length = run_length_from_coco(segmentation)
-        if run_length.size != ImageSize(width=width, height=height):
-            raise ValueError(
-                f"the mask is {run_length.size.width} x {run_length.size.height}, not {width} x {height} px"
-            )
-        mask = {"size": [height, width], "counts": run_length.counts}
-    else:
-        mask = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    return mask, float(coco_mask.area(mask))
-
-
-def _finite(number: Any) -> float:
-    value = float(number)
-    if not np.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
-    return value
+def _index_of(data_set: DataSet) -> Index:
+    category_ids = tuple(sorted(data_set.classes))
+    return Index(
+        image_ids=tuple(sorted({image.id for image in data_set.images})),
+        category_ids=category_ids,
+        names=tuple(data_set.classes[category_id] for category_id in category_ids),
+    )

@@ -1,4 +1,4 @@
-"""Two reports on the same data set beside each other: what changed, how sure that is, and on which images."""
+"""Comparison of two reports on one data set: what changed, how sure that is, and on which images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ import numpy.typing as npt
 
 from grounded_seg.errors import InputError
 from grounded_seg.scoring.average_precision import precision_recall, twelve_figures
-from grounded_seg.scoring.image_scores import image_scores
 from grounded_seg.scoring.intervals import Figures, Interval, intervals
 from grounded_seg.scoring.json_report import SavedScores
-from grounded_seg.scoring.matching import Matches
+from grounded_seg.scoring.matching import Matches, image_scores
 from grounded_seg.scoring.measure import presence_figures
 
 _TITLES = {
@@ -35,7 +34,7 @@ class FigureChange:
     first: float | None
     second: float | None
     interval: Interval | None
-    """95 % interval of the difference, second less first, over images drawn alike for both; None if not measured."""
+    """95 % interval of the difference, second less first, resampled alike for both; None if not measured."""
 
     @property
     def difference(self) -> float | None:
@@ -59,14 +58,14 @@ class ImageChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from the first report to the second."""
+    """Changes from the first report to the second."""
 
     first_name: str
     second_name: str
     n_images: int
-    n_draws: int
+    n_resamples: int
     notes: tuple[str, ...]
-    """What was measured otherwise in one than in the other, a line each."""
+    """Differences in how the two were measured, a line each."""
     figures: tuple[FigureChange, ...]
     better: tuple[ImageChange, ...]
     """Most improved first."""
@@ -74,10 +73,10 @@ class Comparison:
     """Most worsened first."""
 
 
-def compare(first: SavedScores, second: SavedScores, n_draws: int = 1000) -> Comparison:
+def compare(first: SavedScores, second: SavedScores, n_resamples: int = 1000) -> Comparison:
     """Compare two reports, figure by figure and image by image.
 
-    Images are drawn for both alike (a paired bootstrap), so that images that are hard for both don't hide a difference.
+    Both are resampled alike (a paired bootstrap), so that images that are hard for both don't hide a difference.
 
     Raises:
         InputError: If they are about different data sets.
@@ -94,7 +93,7 @@ def compare(first: SavedScores, second: SavedScores, n_draws: int = 1000) -> Com
             one, other = _figures(first, part, weights), _figures(second, part, weights)
             return {name: _less(other[name], one[name]) for name in one}
 
-        spans = intervals(differences, n_images, n_draws)
+        spans = intervals(differences, n_images, n_resamples)
         unlike = _ON_SHAPES if part == "presence" and first.presence_on != second.presence_on else ()
         changes += [
             FigureChange(part, name, None, None, None)
@@ -108,7 +107,7 @@ def compare(first: SavedScores, second: SavedScores, n_draws: int = 1000) -> Com
         first_name=first.path.name,
         second_name=second.path.name,
         n_images=n_images,
-        n_draws=n_draws,
+        n_resamples=n_resamples,
         notes=tuple(_unlike(first, second)),
         figures=tuple(changes),
         better=tuple(sorted((one for one in images if one.second > one.first), key=lambda o: o.first - o.second)),
@@ -119,10 +118,10 @@ def compare(first: SavedScores, second: SavedScores, n_draws: int = 1000) -> Com
 def markdown_of(comparison: Comparison) -> str:
     """Write the comparison as Markdown: a table for each part, then the images that changed most."""
     intro = f"Figures of {comparison.first_name} and {comparison.second_name} on {comparison.n_images} images"
-    if comparison.n_draws:
+    if comparison.n_resamples:
         intro += (
-            f"; in brackets the 95 % interval of the difference over {comparison.n_draws} paired draws, bold where it "
-            "leaves out 0"
+            f"; in brackets the 95 % interval of the difference over {comparison.n_resamples} paired bootstrap "
+            "resamples, bold where it leaves out 0"
         )
     lines = [f"{intro}."]
     for note in comparison.notes:
@@ -168,7 +167,7 @@ def _check_same_data_set(first: SavedScores, second: SavedScores) -> None:
 
 
 def _unlike(first: SavedScores, second: SavedScores) -> Iterator[str]:
-    """Say what else differs than the predictions, and which figures that moves."""
+    """Say what differs besides the predictions, and which figures that moves."""
     one, other = first.tallies, second.tallies
     if not (np.array_equal(one.image, other.image) and np.array_equal(one.category, other.category)):
         yield (
@@ -177,8 +176,8 @@ def _unlike(first: SavedScores, second: SavedScores) -> Iterator[str]:
         )
     if first.score_threshold != second.score_threshold:
         yield (
-            f"presence and the images' F1 take scores from {first.score_threshold:g} on in {first.path.name}, from "
-            f"{second.score_threshold:g} on in {second.path.name}."
+            f"the minimum score for presence and the images' F1 is {first.score_threshold:g} in {first.path.name}, "
+            f"{second.score_threshold:g} in {second.path.name}."
         )
     if first.presence_on != second.presence_on:
         yield (
@@ -198,7 +197,7 @@ def _unlike(first: SavedScores, second: SavedScores) -> Iterator[str]:
 
 
 def _cut(name: str, score: float) -> str:
-    return f"{name} has predictions " + (f"from a score of {score:g} on" if score else "of any score")
+    return f"{name} has predictions " + (f"scored {score:g} or more" if score else "of any score")
 
 
 def _same_truths(first: Matches, second: Matches) -> bool:
@@ -211,7 +210,7 @@ def _same_truths(first: Matches, second: Matches) -> bool:
 
 def _figures(saved: SavedScores, part: str, weights: npt.NDArray[np.float64]) -> Figures:
     if part == "presence":
-        return presence_figures(saved.tallies, weights)
+        return presence_figures(saved.presence_by_image, weights)
     return twelve_figures(precision_recall(saved.matches[part], weights))
 
 

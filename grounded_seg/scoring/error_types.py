@@ -1,4 +1,4 @@
-"""Why predictions are wrong and objects missed, and what each kind of error costs.
+"""Kinds of error: why predictions are wrong and objects missed, and what each kind costs.
 
 The kinds, and their order of precedence, are TIDE's (Bolya et al., "TIDE: A General Toolbox for Identifying Object
 Detection Errors", arXiv 2008.08115; `tidecv/quantify.py`), at IoU .5 for right and .1 for background. The cost of a
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.scoring.average_precision import interpolated_precision, mean_of
-from grounded_seg.scoring.columns import ScoredShapes
-from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches, overlaps
+from grounded_seg.scoring.columns import Indices, ScoredShapes, overlaps
+from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches
 
 FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.1
@@ -45,7 +45,7 @@ class Errors:
 
     kind: tuple[ErrorKind | None, ...]
     """(n,); None where the prediction is right or ignored."""
-    truth: npt.NDArray[np.int64]
+    truth: Indices
     """The object that a class or localisation error nearly found, (n,); -1 for the other kinds."""
     is_missed: npt.NDArray[np.bool_]
     """(m,)"""
@@ -70,44 +70,25 @@ class ErrorSummary:
     """1; None without ground truth."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Predictions with their classes, as they are or mended."""
-
-    category: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float64]
-    is_right: npt.NDArray[np.bool_]
-    n_truths: npt.NDArray[np.int64]
-    """(n classes,)"""
-
-
-def errors_of(truths: ScoredShapes, answers: ScoredShapes, matches: Matches) -> Errors:
-    """Say of each prediction what is wrong with it, and which objects were missed.
-
-    Args:
-        truths: The objects that were matched.
-        answers: The predictions that were matched.
-        matches: Of the two.
-    """
+def errors_of(truths: ScoredShapes, predictions: ScoredShapes, matches: Matches) -> Errors:
+    """Say of each matched prediction what is wrong with it, and which objects were missed."""
     to_find = np.flatnonzero(~truths.is_crowd)
-    found = np.zeros(len(truths), dtype=np.bool_)
-    found[matches.truth[matches.truth >= 0]] = True
     is_wrong = ~matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
-    kinds: list[ErrorKind | None] = [None] * len(matches.answer)
-    nearly = np.full(len(matches.answer), -1, dtype=np.int64)
+    kinds: list[ErrorKind | None] = [None] * len(matches.prediction)
+    nearly = np.full(len(matches.prediction), -1, dtype=np.int64)
     objects_by_image = _grouped(truths.image[to_find], to_find)
     nothing = np.zeros(0, dtype=np.int64)
     for image, rows in _grouped(matches.image[is_wrong], np.flatnonzero(is_wrong)).items():
         objects = objects_by_image.get(image, nothing)
-        ious = overlaps(answers, matches.answer[rows], truths, objects)
+        ious = overlaps(predictions, matches.prediction[rows], truths, objects)
         same_class = matches.category[rows][:, None] == truths.category[objects]
         for row, iou, same in zip(rows.tolist(), ious, same_class, strict=True):
-            kinds[row], place = _kind_of(iou, same)
-            if place is not None:
-                nearly[row] = objects[place]
+            kinds[row], nearest = _kind_of(iou, same)
+            if nearest is not None:
+                nearly[row] = objects[nearest]
     usable = np.zeros(len(truths), dtype=np.bool_)
     usable[nearly[nearly >= 0]] = True
-    return Errors(kind=tuple(kinds), truth=nearly, is_missed=~truths.is_crowd & ~found & ~usable)
+    return Errors(kind=tuple(kinds), truth=nearly, is_missed=~truths.is_crowd & ~matches.is_found & ~usable)
 
 
 def _kind_of(iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> tuple[ErrorKind, int | None]:
@@ -127,31 +108,31 @@ def _kind_of(iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> tuple
 
 def error_summary(errors: Errors, matches: Matches) -> ErrorSummary:
     """Count the errors and say what each kind costs."""
-    before = _average_precision(_mended(errors, matches, frozenset()))
+    before = _ap50_without(frozenset(), errors, matches)
     per_kind = {}
     for kind in ErrorKind:
         n = int(errors.is_missed.sum()) if kind is ErrorKind.MISSED else errors.kind.count(kind)
         cost = None
         if before is not None:
             # Mending can change which predictions stand in the curve's steps: that is never a gain.
-            cost = max(0.0, _after_mending(errors, matches, frozenset({kind})) - before)
+            cost = max(0.0, _after_mending(frozenset({kind}), errors, matches) - before)
         per_kind[kind] = ErrorCost(n, cost)
-    everything = None if before is None else _after_mending(errors, matches, frozenset(ErrorKind))
+    everything = None if before is None else _after_mending(frozenset(ErrorKind), errors, matches)
     return ErrorSummary(AP50=before, per_kind=per_kind, AP50_all_mended=everything)
 
 
-def _after_mending(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> float:
+def _after_mending(kinds: frozenset[ErrorKind], errors: Errors, matches: Matches) -> float:
     """AP50 without these kinds of error, where there is ground truth.
 
     An object that was missed is taken out of the truth, as TIDE does it. With none left, all were missed, and now none
     is: 1.
     """
-    after = _average_precision(_mended(errors, matches, kinds))
+    after = _ap50_without(kinds, errors, matches)
     return 1.0 if after is None else after
 
 
-def _mended(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> _Judged:
-    """Give the predictions as they would be without these kinds of error."""
+def _ap50_without(kinds: frozenset[ErrorKind], errors: Errors, matches: Matches) -> float | None:
+    """AP50 of the predictions as they would be without these kinds of error, the mean over classes with objects."""
     found = set(matches.truth[matches.truth >= 0].tolist())
     is_right = matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
     kept = ~matches.ignored[:, ALL_SIZES, AT_50]
@@ -173,23 +154,17 @@ def _mended(errors: Errors, matches: Matches, kinds: frozenset[ErrorKind]) -> _J
     if ErrorKind.MISSED in kinds:
         counts = counts & ~errors.is_missed
     n_truths = np.bincount(matches.truth_category[counts], minlength=matches.index.n_classes)
-    return _Judged(category[kept], matches.score[kept], is_right[kept], n_truths)
-
-
-def _average_precision(judged: _Judged) -> float | None:
-    """AP at one threshold, the mean over classes with objects."""
-    order = np.lexsort((-judged.score, judged.category))
-    category, is_right = judged.category[order], judged.is_right[order].astype(np.float64)
+    order = np.lexsort((-matches.score[kept], category[kept]))
+    category, hits = category[kept][order], is_right[kept][order].astype(np.float64)[:, None]
     per_class = []
-    for place in np.flatnonzero(judged.n_truths).tolist():
-        start, end = np.searchsorted(category, [place, place + 1])
-        hits = is_right[start:end, None]
-        per_class.append(interpolated_precision(hits, 1 - hits, float(judged.n_truths[place])).mean())
+    for number in np.flatnonzero(n_truths).tolist():
+        its = slice(*np.searchsorted(category, [number, number + 1]))
+        per_class.append(interpolated_precision(hits[its], 1 - hits[its], float(n_truths[number])).mean())
     return mean_of(np.array(per_class, dtype=np.float64))
 
 
-def _grouped(keys: npt.NDArray[np.int64], places: npt.NDArray[np.intp]) -> dict[int, npt.NDArray[np.int64]]:
-    """Group places by key."""
+def _grouped(keys: Indices, indices: npt.NDArray[np.intp]) -> dict[int, Indices]:
+    """Group indices by key."""
     order = np.argsort(keys, kind="stable")
     values, starts = np.unique(keys[order], return_index=True)
-    return dict(zip(values.tolist(), np.split(places[order], starts[1:]), strict=True)) if len(values) else {}
+    return dict(zip(values.tolist(), np.split(indices[order], starts[1:]), strict=True)) if len(values) else {}

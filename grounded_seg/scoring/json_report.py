@@ -1,32 +1,40 @@
 """`eval --json`: scores as JSON, and read back for `compare`.
 
-Besides the figures the file holds what they were computed from, packed: so a comparison can draw images again and again
-without the data set. `matches` is base64 of numpy's compressed archive (.npz) for each stage.
+Besides the figures the file holds what they were computed from, packed: so a comparison can resample images without
+the data set. `matches` is base64 of numpy's compressed archive (.npz) for each stage.
 """
 
 import base64
+import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.text import read_json
 from grounded_seg.errors import InputError
+from grounded_seg.files import as_output_error, write_text
 from grounded_seg.scoring.average_precision import FIGURES
 from grounded_seg.scoring.columns import KIND_NAMES, Index
-from grounded_seg.scoring.fingerprint import truth_sha256
 from grounded_seg.scoring.matching import Matches
 from grounded_seg.scoring.measure import Scores, Stage
-from grounded_seg.scoring.presence import PresenceTallies
+from grounded_seg.scoring.presence import PresenceCounts, PresenceTallies, counts_by_image
 
 _BITS = ("matched", "ignored", "truth_counts")
 """Boolean arrays of a match, stored eight to a byte."""
-_COLUMNS = ("answer", "image", "category", "score", "rank", "truth", "truth_image", "truth_category")
+_COLUMNS = {
+    "answer": "prediction",
+    **{name: name for name in ("image", "category", "score", "rank", "truth", "truth_image", "truth_category")},
+}
+"""Name in the file of each other array of a match."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +51,20 @@ class SavedScores:
     """boxes or masks: what presence was measured on."""
     score_threshold: float
     cut_at: float | None
-    """The predictions lack what scores less; None where that isn't known."""
+    """Confidence threshold that the predictions were cut at; None where that isn't known."""
     truth_sha256: str | None
     """Of the data set; None in reports that were written before this was kept."""
+
+    @cached_property
+    def presence_by_image(self) -> PresenceCounts:
+        """The questions, counted for each image."""
+        return counts_by_image(self.tallies, len(self.file_names))
 
 
 def report_of(
     scores: Scores, speed: Mapping[str, float] | None, notes: tuple[str, ...], made_with: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put scores into the form of `eval --json`; parts that weren't measured are left out.
-
-    Args:
-        scores: What was measured.
-        speed: Seconds per stage and image, and images per second; None for predictions from a file.
-        notes: What there is to say about how the data were read.
-        made_with: Where the predictions come from, in JSON.
-    """
+    """Scores in the form of `eval --json`; parts that weren't measured are left out, so is the speed of a file."""
     report: dict[str, Any] = {name: _stage_report(stage) for name, stage in scores.stages().items()}
     report["presence"] = {
         "measured_on": KIND_NAMES[scores.presence_kind],
@@ -89,8 +95,20 @@ def report_of(
         "images": [{"id": image.id, "file_name": image.file_name} for image in scores.data_set.images],
     }
     report["matches"] = {name: _packed(_arrays_of(stage.matches)) for name, stage in scores.stages().items()}
-    report["matches"]["presence"] = _packed(vars(scores.tallies))
+    report["matches"]["presence"] = _packed(_presence_columns(scores.tallies))
     return report
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Write a report whole or not at all; its folder is made if it is missing.
+
+    Raises:
+        OutputError: If it can't be written.
+    """
+    instead = "another file with --json"
+    with as_output_error(path, instead):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n", instead)
 
 
 def read_report(path: Path) -> SavedScores:
@@ -112,7 +130,7 @@ def read_report(path: Path) -> SavedScores:
         return SavedScores(
             path=path,
             file_names=tuple(image["file_name"] for image in data_set["images"]),
-            tallies=PresenceTallies(**_unpacked(packed.pop("presence"))),
+            tallies=PresenceTallies.from_columns(**_unpacked(packed.pop("presence"))),
             matches={name: _matches_from(_unpacked(text), index) for name, text in packed.items()},
             presence_on=str(report["presence"]["measured_on"]),
             score_threshold=float(report["presence"]["score_threshold"]),
@@ -125,8 +143,36 @@ def read_report(path: Path) -> SavedScores:
         ) from error
 
 
+def truth_sha256(data_set: DataSet) -> str:
+    """Hash of what is measured against: names, sizes, classes, boxes, areas, masks.
+
+    The order of the file and its ids don't matter, nor how a mask is written, only which pixels it has.
+    """
+    names = {image.id: image.file_name for image in data_set.images}
+    sizes = [
+        (image.file_name, None if image.size is None else (image.size.width, image.size.height))
+        for image in data_set.images
+    ]
+    objects = [
+        (
+            names[one.image_id],
+            data_set.classes[one.category_id],
+            [float(value) for value in one.bbox_xywh],
+            float(one.area),
+            one.is_crowd,
+            None if one.mask is None else (one.mask.size.width, one.mask.size.height, one.mask.counts.hex()),
+        )
+        for one in data_set.objects
+    ]
+    hasher = hashlib.sha256()
+    for part in (sizes, data_set.classes.values(), objects):
+        lines = sorted(map(json.dumps, part))
+        hasher.update(f"{len(lines)}\n{chr(10).join(lines)}\n".encode("ascii"))
+    return hasher.hexdigest()
+
+
 def _cut_at(made_with: Mapping[str, Any]) -> float | None:
-    """Look up from which score on predictions were kept: by the models that were asked, or by the run that was read."""
+    """Look up the confidence threshold that predictions were kept by, of the models or of the run that was read."""
     threshold = made_with.get("detect", {}).get("score_threshold")
     return None if threshold is None else float(threshold)
 
@@ -140,7 +186,7 @@ def _stage_report(stage: Stage) -> dict[str, Any]:
 
 
 def _arrays_of(matches: Matches) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {name: getattr(matches, name) for name in _COLUMNS}
+    arrays: dict[str, npt.NDArray[Any]] = {name: getattr(matches, column) for name, column in _COLUMNS.items()}
     for name in _BITS:
         bits = getattr(matches, name)
         arrays[name] = np.packbits(bits)
@@ -148,12 +194,17 @@ def _arrays_of(matches: Matches) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
+def _presence_columns(tallies: PresenceTallies) -> dict[str, npt.NDArray[Any]]:
+    columns = {name: getattr(tallies, name) for name in ("image", "category", "n_truths", "n_answers", "n_right")}
+    return {name: column.astype(np.int64) for name, column in columns.items()}
+
+
 def _matches_from(arrays: Mapping[str, npt.NDArray[Any]], index: Index) -> Matches:
     bits = {}
     for name in _BITS:
         shape = tuple(arrays[f"{name}_shape"].tolist())
         bits[name] = np.unpackbits(arrays[name], count=int(np.prod(shape))).astype(np.bool_).reshape(shape)
-    return Matches(index=index, **{name: arrays[name] for name in _COLUMNS}, **bits)
+    return Matches(index=index, **{column: arrays[name] for name, column in _COLUMNS.items()}, **bits)
 
 
 def _packed(arrays: Mapping[str, npt.NDArray[Any]]) -> str:

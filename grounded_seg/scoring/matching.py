@@ -1,4 +1,4 @@
-"""Which prediction belongs to which object, at every IoU threshold and size range at once.
+"""Matches of predictions with objects, at every IoU threshold and size range at once.
 
 The rules are those of `COCOeval.evaluateImg` (pycocotools), to the last tie: per image and class, from the best score
 down, a prediction takes the free object that it overlaps most, objects that count before ignored ones (crowds, other
@@ -10,50 +10,56 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
-from grounded_seg.scoring.columns import Index, ScoredShapes
+from grounded_seg.scoring.columns import Index, Indices, ScoredShapes, overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """From .50 to .95, bit for bit those of COCOeval."""
 MAX_DETECTIONS = 100
 """Predictions of an image and class that count, the best by score."""
 AT_50, AT_75 = 0, 5
-"""Places of two of the thresholds."""
+"""Indices of two of the thresholds."""
 ALL_SIZES = 0
-"""Place of the size range that holds everything."""
+"""Index of the size range that holds everything."""
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Predictions by class and from high to low score (ties: by image), and the objects that they were matched with.
+    """Predictions by class and from high to low score (ties: by image), and the objects they were matched with.
 
     n predictions, m objects, A size ranges, T IoU thresholds.
     """
 
     index: Index
-    answer: npt.NDArray[np.int64]
-    """Place of each prediction in the list that was matched, (n,); beyond 100 of an image and class there are none."""
-    image: npt.NDArray[np.int64]
+    prediction: Indices
+    """Index of each prediction in the list that was matched, (n,); beyond 100 of an image and class there are none."""
+    image: Indices
     """(n,)"""
-    category: npt.NDArray[np.int64]
+    category: Indices
     """(n,), ascending."""
     score: npt.NDArray[np.float64]
     """(n,)"""
-    rank: npt.NDArray[np.int64]
-    """Place among the predictions of the same image and class, from 0, (n,)."""
+    rank: Indices
+    """Rank among the predictions of the same image and class, from 0, (n,)."""
     matched: npt.NDArray[np.bool_]
     """(n, A, T)"""
     ignored: npt.NDArray[np.bool_]
     """Neither right nor wrong: on a crowd, or of another size, (n, A, T)."""
-    truth: npt.NDArray[np.int64]
-    """Which object at IoU .5 and all sizes, (n,); -1 for none."""
-    truth_image: npt.NDArray[np.int64]
+    truth: Indices
+    """Index of the object at IoU .5 and all sizes, (n,); -1 for none."""
+    truth_image: Indices
     """(m,)"""
-    truth_category: npt.NDArray[np.int64]
+    truth_category: Indices
     """(m,)"""
     truth_counts: npt.NDArray[np.bool_]
     """The object is to be found in that size range, (m, A)."""
+
+    @property
+    def is_found(self) -> npt.NDArray[np.bool_]:
+        """Which objects are matched at IoU .5 and all sizes, (m,)."""
+        found = np.zeros(len(self.truth_image), dtype=np.bool_)
+        found[self.truth[self.truth >= 0]] = True
+        return found
 
     def rows_of(self, category: int) -> slice:
         """Give the rows of a class's predictions."""
@@ -61,35 +67,34 @@ class Matches:
         return slice(int(start), int(end))
 
 
-def match(truths: ScoredShapes, answers: ScoredShapes, index: Index, size_ranges: npt.NDArray[np.float64]) -> Matches:
+def match(truths: ScoredShapes, predictions: ScoredShapes, size_ranges: npt.NDArray[np.float64]) -> Matches:
     """Match predictions with objects of their own image and class.
 
     Args:
         truths: The objects.
-        answers: The predictions; boxes or masks, as the objects are.
-        index: Of both.
+        predictions: The predictions; boxes or masks, as the objects are.
         size_ranges: Smallest and largest area, (A, 2), both within; the first range has to hold everything.
     """
-    order, ranks = _ranked(answers, index)
+    order, ranks = _ranked(predictions)
     n_sizes, n_thresholds = len(size_ranges), len(IOU_THRESHOLDS)
     matched = np.zeros((len(order), n_sizes, n_thresholds), dtype=np.bool_)
     on_ignored = np.zeros_like(matched)
     truth = np.full(len(order), -1, dtype=np.int64)
     truth_counts = ~truths.is_crowd[:, None] & ~_outside(truths.area, size_ranges)
-    for rows, objects in _pairs_with_both(answers, truths, order, index):
-        ious = overlaps(answers, order[rows], truths, objects)
-        pair = _PairMatcher(ious, truths.is_crowd[objects], truth_counts[objects])
-        matched[rows], on_ignored[rows], truth[rows] = pair.matched, pair.on_ignored, pair.truth_among(objects)
+    for rows, objects in _pairs_with_both(predictions, truths, order):
+        ious = overlaps(predictions, order[rows], truths, objects)
+        matched[rows], on_ignored[rows], its = _match_pair(ious, truths.is_crowd[objects], truth_counts[objects])
+        truth[rows] = np.where(its >= 0, objects[its], -1)
     # A prediction of another size that found nothing isn't wrong for this one.
-    ignored = on_ignored | (~matched & _outside(answers.area[order], size_ranges)[:, :, None])
-    by_score = np.lexsort((-answers.score[order], answers.category[order]))
+    ignored = on_ignored | (~matched & _outside(predictions.area[order], size_ranges)[:, :, None])
+    by_score = np.lexsort((-predictions.score[order], predictions.category[order]))
     chosen = order[by_score]
     return Matches(
-        index=index,
-        answer=chosen,
-        image=answers.image[chosen],
-        category=answers.category[chosen],
-        score=answers.score[chosen],
+        index=truths.index,
+        prediction=chosen,
+        image=predictions.image[chosen],
+        category=predictions.category[chosen],
+        score=predictions.score[chosen],
         rank=ranks[by_score],
         matched=matched[by_score],
         ignored=ignored[by_score],
@@ -100,30 +105,15 @@ def match(truths: ScoredShapes, answers: ScoredShapes, index: Index, size_ranges
     )
 
 
-def overlaps(
-    answers: ScoredShapes,
-    chosen: npt.NDArray[np.int64],
-    truths: ScoredShapes,
-    objects: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """IoU of predictions with objects, (k, g); with a crowd, the share of the prediction that lies in it."""
-    if not len(chosen) or not len(objects):
-        return np.zeros((len(chosen), len(objects)))
-    is_crowd = truths.is_crowd[objects].astype(int).tolist()
-    return np.asarray(
-        coco_mask.iou([answers.shapes[one] for one in chosen], [truths.shapes[one] for one in objects], is_crowd)
-    )
-
-
 def _outside(areas: npt.NDArray[np.float64], size_ranges: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Tell which areas lie beyond which ranges, (n, A)."""
     return np.asarray((areas[:, None] < size_ranges[:, 0]) | (areas[:, None] > size_ranges[:, 1]))
 
 
-def _ranked(answers: ScoredShapes, index: Index) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _ranked(predictions: ScoredShapes) -> tuple[Indices, Indices]:
     """Order predictions by class, image and falling score, the best 100 of each pair; with their ranks in it."""
-    order = np.lexsort((-answers.score, answers.image, answers.category))
-    pair = answers.category[order] * max(1, index.n_images) + answers.image[order]
+    order = np.lexsort((-predictions.score, predictions.image, predictions.category))
+    pair = predictions.category[order] * max(1, predictions.index.n_images) + predictions.image[order]
     is_first = np.ones(len(order), dtype=np.bool_)
     is_first[1:] = pair[1:] != pair[:-1]
     starts = np.flatnonzero(is_first)
@@ -132,16 +122,16 @@ def _ranked(answers: ScoredShapes, index: Index) -> tuple[npt.NDArray[np.int64],
     return order[kept], ranks[kept]
 
 
-def _pairs_with_both(
-    answers: ScoredShapes, truths: ScoredShapes, order: npt.NDArray[np.int64], index: Index
-) -> list[tuple[slice, npt.NDArray[np.int64]]]:
+def _pairs_with_both(predictions: ScoredShapes, truths: ScoredShapes, order: Indices) -> list[tuple[slice, Indices]]:
     """List the rows of `order` and the objects of each image and class that has some of each."""
-    width = max(1, index.n_images)
-    answer_pairs = answers.category[order] * width + answers.image[order]
+    width = max(1, truths.index.n_images)
+    predicted_pairs = predictions.category[order] * width + predictions.image[order]
     truth_pairs = truths.category * width + truths.image
     truth_order = np.argsort(truth_pairs, kind="stable")
-    both = np.intersect1d(answer_pairs, truth_pairs)
-    rows = zip(np.searchsorted(answer_pairs, both), np.searchsorted(answer_pairs, both, side="right"), strict=True)
+    both = np.intersect1d(predicted_pairs, truth_pairs)
+    rows = zip(
+        np.searchsorted(predicted_pairs, both), np.searchsorted(predicted_pairs, both, side="right"), strict=True
+    )
     sorted_pairs = truth_pairs[truth_order]
     places = zip(np.searchsorted(sorted_pairs, both), np.searchsorted(sorted_pairs, both, side="right"), strict=True)
     return [
@@ -150,47 +140,69 @@ def _pairs_with_both(
     ]
 
 
-class _PairMatcher:
-    """Matches the predictions and objects of one image and class."""
+def _match_pair(
+    ious: npt.NDArray[np.float64], is_crowd: npt.NDArray[np.bool_], truth_counts: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Indices]:
+    """Match the k predictions and g objects of one image and class, from the best prediction down.
 
-    def __init__(
-        self,
-        ious: npt.NDArray[np.float64],
-        is_crowd: npt.NDArray[np.bool_],
-        truth_counts: npt.NDArray[np.bool_],
-    ) -> None:
-        """Match, from the best prediction down.
+    Args:
+        ious: (k, g), predictions from high to low score.
+        is_crowd: (g,)
+        truth_counts: (g, A)
 
-        Args:
-            ious: (k, g), predictions from high to low score.
-            is_crowd: (g,)
-            truth_counts: (g, A)
-        """
-        n_sizes = truth_counts.shape[1]
-        shape = (len(ious), n_sizes, len(IOU_THRESHOLDS))
-        self.matched = np.zeros(shape, dtype=np.bool_)
-        self.on_ignored = np.zeros(shape, dtype=np.bool_)
-        self._object = np.full(len(ious), -1, dtype=np.int64)
-        # COCOeval compares with a threshold that is never quite 1.
-        thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
-        free = np.ones((n_sizes, len(thresholds), ious.shape[1]), dtype=np.bool_)
-        counts = truth_counts.T[:, None, :]
-        sizes, places = np.indices(free.shape[:2])
-        for row in np.flatnonzero(ious.max(axis=1) >= thresholds[0]):
-            fits = (free | is_crowd) & (ious[row] >= thresholds[:, None])
-            counting = fits & counts
-            has_counting = counting.any(axis=2)
-            candidates = np.where(has_counting[:, :, None], counting, fits)
-            # Of equal overlaps the last one wins, as in COCOeval's loop.
-            overlap = np.where(candidates, ious[row], -1.0)[:, :, ::-1]
-            best = ious.shape[1] - 1 - overlap.argmax(axis=2)
-            found = candidates.any(axis=2)
-            free[sizes[found], places[found], best[found]] = False
-            self.matched[row] = found
-            self.on_ignored[row] = found & ~has_counting
-            if found[ALL_SIZES, AT_50]:
-                self._object[row] = best[ALL_SIZES, AT_50]
+    Returns:
+        Which are matched, and with an ignored object, (k, A, T); with which object at IoU .5, (k,), -1 for none.
+    """
+    n_sizes = truth_counts.shape[1]
+    matched = np.zeros((len(ious), n_sizes, len(IOU_THRESHOLDS)), dtype=np.bool_)
+    on_ignored = np.zeros_like(matched)
+    truth = np.full(len(ious), -1, dtype=np.int64)
+    # COCOeval compares with a threshold that is never quite 1.
+    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    free = np.ones((n_sizes, len(thresholds), ious.shape[1]), dtype=np.bool_)
+    counts = truth_counts.T[:, None, :]
+    sizes, thresholds_at = np.indices(free.shape[:2])
+    for row in np.flatnonzero(ious.max(axis=1) >= thresholds[0]):
+        fits = (free | is_crowd) & (ious[row] >= thresholds[:, None])
+        counting = fits & counts
+        has_counting = counting.any(axis=2)
+        candidates = np.where(has_counting[:, :, None], counting, fits)
+        # Of equal overlaps the last one wins, as in COCOeval's loop.
+        overlap = np.where(candidates, ious[row], -1.0)[:, :, ::-1]
+        best = ious.shape[1] - 1 - overlap.argmax(axis=2)
+        found = candidates.any(axis=2)
+        free[sizes[found], thresholds_at[found], best[found]] = False
+        matched[row] = found
+        on_ignored[row] = found & ~has_counting
+        if found[ALL_SIZES, AT_50]:
+            truth[row] = best[ALL_SIZES, AT_50]
+    return matched, on_ignored, truth
 
-    def truth_among(self, objects: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Name each prediction's object at IoU .5 by its place among all, (k,); -1 for none."""
-        return np.where(self._object >= 0, objects[self._object], -1)
+
+@dataclass(frozen=True, eq=False)
+class ImageScores:
+    """What was found on each image at IoU .5, crowds left aside: one number per image, F1, to sort images by."""
+
+    n_right: Indices
+    """Objects found, (n images,)."""
+    n_wrong: Indices
+    """Predictions that are none, (n images,)."""
+    n_missed: Indices
+    """Objects not found, (n images,)."""
+
+    @property
+    def f1(self) -> npt.NDArray[np.float64]:
+        """2 right / (2 right + wrong + missed), (n images,); 1 where nothing is there and nothing was found."""
+        total = 2 * self.n_right + self.n_wrong + self.n_missed
+        return np.where(total > 0, 2 * self.n_right / np.maximum(total, 1), 1.0)
+
+
+def image_scores(matches: Matches, score_threshold: float) -> ImageScores:
+    """Count per image, with the predictions that reach the threshold."""
+    n_images = matches.index.n_images
+    judged = ~matches.ignored[:, ALL_SIZES, AT_50] & (matches.score >= score_threshold)
+    is_right = matches.matched[:, ALL_SIZES, AT_50]
+    n_right = np.bincount(matches.image[judged & is_right], minlength=n_images)
+    n_wrong = np.bincount(matches.image[judged & ~is_right], minlength=n_images)
+    n_truths = np.bincount(matches.truth_image[matches.truth_counts[:, ALL_SIZES]], minlength=n_images)
+    return ImageScores(n_right, n_wrong, n_truths - n_right)

@@ -1,4 +1,4 @@
-"""All that is measured of predictions on a data set: both stages, presence, calibration, errors, intervals."""
+"""Scores of predictions on a data set: both stages, presence, calibration, errors, intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,14 +8,30 @@ import numpy.typing as npt
 
 from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
-from grounded_seg.scoring.average_precision import PrecisionRecall, mean_of, precision_recall, twelve_figures
+from grounded_seg.coco.schema import Kind
+from grounded_seg.scoring.average_precision import (
+    EvaluationSummary,
+    PrecisionRecall,
+    SizeRanges,
+    mean_of,
+    precision_recall,
+    summary_of,
+    twelve_figures,
+)
 from grounded_seg.scoring.calibration import Calibration, calibration_of
-from grounded_seg.scoring.columns import Index, Kind, ScoredShapes, answers_from, index_of, truths_from
+from grounded_seg.scoring.columns import Index, Indices, ScoredShapes, measurable, predictions_from, truths_from
 from grounded_seg.scoring.error_types import Errors, ErrorSummary, error_summary, errors_of
 from grounded_seg.scoring.intervals import Figures, Interval, intervals
 from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches, match
-from grounded_seg.scoring.metrics import EvaluationSummary, SizeRanges, summary_of
-from grounded_seg.scoring.presence import PresenceSummary, PresenceTallies, presence_summary, presence_tallies
+from grounded_seg.scoring.presence import (
+    PresenceCounts,
+    PresenceSummary,
+    PresenceTallies,
+    counts_by_class,
+    counts_by_image,
+    presence_summary,
+    presence_tallies,
+)
 
 PRESENCE_FIGURES = ("IL_FPR", "IL_MCC", "cgF1")
 
@@ -36,7 +52,7 @@ class Stage:
 
     kind: Kind
     truths: ScoredShapes
-    answers: ScoredShapes
+    predictions: ScoredShapes
     matches: Matches
     tables: PrecisionRecall
     summary: EvaluationSummary
@@ -105,7 +121,7 @@ def score(
     asked: Sequence[tuple[int, int]] | None = None,
     class_by_prompt: Mapping[str, str] | None = None,
     boxes_only: bool = False,
-    n_draws: int = 0,
+    n_resamples: int = 0,
 ) -> Scores:
     """Measure predictions.
 
@@ -113,11 +129,11 @@ def score(
         data_set: The truth.
         predictions: The chain's; their masks are measured if both sides have masks.
         given_true_boxes: What the segmenter made of the objects' own boxes; None where that wasn't asked.
-        score_threshold: From which score on a prediction counts for presence, in [0, 1].
+        score_threshold: Minimum score of a prediction that counts for presence, in [0, 1].
         asked: Ids of image and class of each question; None for every class on every image.
         class_by_prompt: The class of each prompt, for figures per prompt.
         boxes_only: Measure no masks.
-        n_draws: Bootstrap draws for 95 % intervals; 0 for none.
+        n_resamples: Bootstrap resamples for 95 % intervals; 0 for none.
     """
     # No predictions at all score 0 as masks too; predictions of boxes only say nothing about masks.
     predicts_masks = not predictions or any(one.mask is not None for one in predictions)
@@ -129,11 +145,11 @@ def score(
         given = _stage(data_set, given_true_boxes, "segm")
     index = boxes.matches.index
     best = masks or boxes
-    tallies = presence_tallies(
-        best.truths, best.answers, index, score_threshold, None if asked is None else _places(asked, index)
-    )
+    questions = None if asked is None else _indices(asked, index)
+    tallies = presence_tallies(best.truths, best.predictions, score_threshold, questions)
+    by_class = counts_by_class(tallies, index.n_classes)
     measured = {stage.kind: stage for stage in (boxes, masks) if stage is not None}
-    errors = {kind: errors_of(stage.truths, stage.answers, stage.matches) for kind, stage in measured.items()}
+    errors = {kind: errors_of(stage.truths, stage.predictions, stage.matches) for kind, stage in measured.items()}
     scores = Scores(
         data_set=data_set,
         index=index,
@@ -141,8 +157,8 @@ def score(
         masks=masks,
         masks_given_true_boxes=given,
         presence_kind=best.kind,
-        presence=presence_summary(tallies),
-        presence_per_class=tuple(presence_summary(tallies, category=place) for place in range(index.n_classes)),
+        presence=presence_summary(by_class),
+        presence_per_class=tuple(presence_summary(by_class.of_group(number)) for number in range(index.n_classes)),
         tallies=tallies,
         calibration={kind: calibration_of(stage.matches) for kind, stage in measured.items()},
         errors=errors,
@@ -151,7 +167,7 @@ def score(
         missed_masks=_missed_masks(boxes, masks),
         score_threshold=score_threshold,
     )
-    return _with_intervals(scores, n_draws) if n_draws else scores
+    return _with_intervals(scores, n_resamples) if n_resamples else scores
 
 
 def _stage(
@@ -160,44 +176,31 @@ def _stage(
     kind: Kind,
     class_by_prompt: Mapping[str, str] | None = None,
 ) -> Stage:
-    if kind == "segm":
-        predictions = [one for one in predictions if one.mask is not None]
-    document = data_set.document(kind)
-    index = index_of(document)
-    truths = truths_from(document, index, kind)
-    answers = answers_from(document, [one.as_result() for one in predictions], index, kind)
-    matches = match(truths, answers, index, SizeRanges().as_array())
+    truths, predicted = truths_from(data_set, kind), predictions_from(predictions, data_set, kind)
+    matches = match(truths, predicted, SizeRanges().as_array())
     tables = precision_recall(matches)
-    prompts = np.array([one.prompt or "" for one in predictions])
+    prompts = np.array([one.prompt or "" for one in measurable(predictions, data_set, kind)])
     per_prompt = tuple(
-        _prompt_figures(prompt, class_name, prompts == prompt, truths, answers, index)
+        _prompt_figures(prompt, class_name, truths, predicted.chosen(prompts == prompt))
         for prompt, class_name in (class_by_prompt or {}).items()
-        if class_name in index.names
+        if class_name in matches.index.names
     )
-    return Stage(kind, truths, answers, matches, tables, summary_of(matches, tables), per_prompt)
+    return Stage(kind, truths, predicted, matches, tables, summary_of(matches, tables), per_prompt)
 
 
-def _prompt_figures(
-    prompt: str,
-    class_name: str,
-    is_its: npt.NDArray[np.bool_],
-    truths: ScoredShapes,
-    answers: ScoredShapes,
-    index: Index,
-) -> PromptFigures:
-    """Measure one prompt's answers against all objects of its class."""
-    category = index.names.index(class_name)
-    matches = match(
-        truths.chosen(truths.category == category), answers.chosen(is_its), index, SizeRanges().as_array()[:1]
-    )
+def _prompt_figures(prompt: str, class_name: str, truths: ScoredShapes, its: ScoredShapes) -> PromptFigures:
+    """Measure one prompt's predictions against all objects of its class."""
+    category = truths.index.names.index(class_name)
+    matches = match(truths.chosen(truths.category == category), its, SizeRanges().as_array()[:1])
     precision = precision_recall(matches).precision[category, ALL_SIZES]
     return PromptFigures(prompt, class_name, AP=mean_of(precision), AP50=mean_of(precision[AT_50]))
 
 
-def _places(asked: Sequence[tuple[int, int]], index: Index) -> list[tuple[int, int]]:
-    images = {image_id: place for place, image_id in enumerate(index.image_ids)}
-    categories = {category_id: place for place, category_id in enumerate(index.category_ids)}
-    return [(images[image_id], categories[category_id]) for image_id, category_id in asked]
+def _indices(asked: Sequence[tuple[int, int]], index: Index) -> Indices:
+    """Indices of image and class of each question, (q, 2); their ids are sorted in the index."""
+    pairs = np.array(asked, dtype=np.int64).reshape(-1, 2)
+    ids = (index.image_ids, index.category_ids)
+    return np.stack([np.searchsorted(known, pairs[:, column]) for column, known in enumerate(ids)], axis=1)
 
 
 def _loss(masks: Stage | None, given: Stage | None) -> LossShares | None:
@@ -209,26 +212,19 @@ def _loss(masks: Stage | None, given: Stage | None) -> LossShares | None:
 def _missed_masks(boxes: Stage, masks: Stage | None) -> MissedMasks | None:
     if masks is None or len(boxes.truths) != len(masks.truths):
         return None
-    is_missed = ~masks.truths.is_crowd & ~_is_found(masks.matches)
-    has_box = _is_found(boxes.matches)
+    is_missed, has_box = ~masks.truths.is_crowd & ~masks.matches.is_found, boxes.matches.is_found
     return MissedMasks(box_missed=int((is_missed & ~has_box).sum()), box_found=int((is_missed & has_box).sum()))
 
 
-def _is_found(matches: Matches) -> npt.NDArray[np.bool_]:
-    """Tell which objects are matched at IoU .5, (m,)."""
-    found = np.zeros(len(matches.truth_image), dtype=np.bool_)
-    found[matches.truth[matches.truth >= 0]] = True
-    return found
-
-
-def _with_intervals(scores: Scores, n_draws: int) -> Scores:
+def _with_intervals(scores: Scores, n_resamples: int) -> Scores:
     n_images = scores.index.n_images
-    measured = {name: intervals(stage.figures, n_images, n_draws) for name, stage in scores.stages().items()}
-    measured["presence"] = intervals(lambda weights: presence_figures(scores.tallies, weights), n_images, n_draws)
+    measured = {name: intervals(stage.figures, n_images, n_resamples) for name, stage in scores.stages().items()}
+    by_image = counts_by_image(scores.tallies, n_images)
+    measured["presence"] = intervals(lambda weights: presence_figures(by_image, weights), n_images, n_resamples)
     return replace(scores, intervals=measured)
 
 
-def presence_figures(tallies: PresenceTallies, image_weights: npt.NDArray[np.float64]) -> Figures:
-    """Compute the presence figures with a weight per image."""
-    summary = presence_summary(tallies, image_weights)
+def presence_figures(by_image: PresenceCounts, image_weights: npt.NDArray[np.float64]) -> Figures:
+    """Presence figures with a weight per image."""
+    summary = presence_summary(by_image, image_weights)
     return {name: getattr(summary, name) for name in PRESENCE_FIGURES}

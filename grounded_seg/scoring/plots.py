@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: precision against recall, scores, reliability, and which class is taken for which.
+"""Plots of an evaluation: precision against recall, scores, reliability, and which class is taken for which.
 
 The home of matplotlib, which is an optional extra; it is imported when a picture is drawn, and never through pyplot,
 which keeps global state.
@@ -24,31 +24,20 @@ if TYPE_CHECKING:
 _Draw: TypeAlias = "Callable[[Axes, Scores, Stage], None]"
 
 _MAX_CURVES = 12
-"""Classes drawn in colour of their own; the mean is drawn over all."""
+"""Classes with a curve of their own; the mean is over all."""
 _MAX_CONFUSED = 30
-"""Classes in the confusion picture: with more nothing could be read."""
+"""Classes in the confusion matrix: with more nothing could be read."""
 _BACKGROUND = "nothing"
 
 
 def check_can_plot() -> None:
-    """Look for matplotlib, before anything is measured that is to be drawn.
-
-    Raises:
-        UsageError: If it isn't installed.
-    """
+    """Raise a `UsageError` where matplotlib isn't installed, before anything is measured that is to be drawn."""
     if find_spec("matplotlib") is None:
         raise UsageError("--plots needs matplotlib; install it with `pip install 'grounded-seg[plots]'`")
 
 
 def write_plots(scores: Scores, folder: Path) -> list[Path]:
-    """Draw every picture that the scores give, for boxes and, where measured, for masks.
-
-    Args:
-        scores: What was measured.
-        folder: Where to; it is made if it is missing.
-
-    Returns:
-        The files written.
+    """Draw every plot of boxes and, where measured, of masks into a folder, and list the files.
 
     Raises:
         UsageError: If matplotlib isn't installed.
@@ -81,9 +70,9 @@ def _precision_recall(axes: "Axes", _: Scores, stage: Stage) -> None:
     curves = stage.tables.precision[:, ALL_SIZES, AT_50]
     measured = np.flatnonzero(~np.isnan(curves[:, 0]))
     n_objects = np.bincount(stage.matches.truth_category, minlength=len(curves))
-    for place in sorted(measured.tolist(), key=lambda one: -n_objects[one])[:_MAX_CURVES]:
-        label = f"{_text(stage.matches.index.names[place])} {curves[place].mean():.2f}"
-        axes.plot(RECALL_THRESHOLDS, curves[place], linewidth=1, label=label)
+    for category in sorted(measured.tolist(), key=lambda one: -n_objects[one])[:_MAX_CURVES]:
+        label = f"{_text(stage.matches.index.names[category])} {curves[category].mean():.2f}"
+        axes.plot(RECALL_THRESHOLDS, curves[category], linewidth=1, label=label)
     if len(measured):
         mean = curves[measured].mean(axis=0)
         axes.plot(RECALL_THRESHOLDS, mean, color="black", linewidth=2.5, label=f"all classes {mean.mean():.2f}")
@@ -115,7 +104,7 @@ def _reliability(axes: "Axes", scores: Scores, stage: Stage) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="a score means what it says")
     heights = [one.share_right or 0.0 for one in filled]
     middles = [(one.low + one.high) / 2 for one in filled]
-    axes.bar(middles, heights, width=0.09, alpha=0.6, label="share that is right, of so many predictions")
+    axes.bar(middles, heights, width=0.09, alpha=0.6, label="share that is right, and number of predictions")
     axes.plot([one.mean_score or 0.0 for one in filled], heights, "o", color="black", label="mean score")
     for one, middle, height in zip(filled, middles, heights, strict=True):
         above = (0, 6)
@@ -151,8 +140,8 @@ def _confusion(axes: "Axes", scores: Scores, stage: Stage) -> None:
     shares = part / np.maximum(part.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = "small" if len(shown) <= 12 else 5
-    axes.set_xticks(range(len(shown)), [names[place] for place in shown], rotation=90, fontsize=size)
-    axes.set_yticks(range(len(shown)), [names[place] for place in shown], fontsize=size)
+    axes.set_xticks(range(len(shown)), [names[category] for category in shown], rotation=90, fontsize=size)
+    axes.set_yticks(range(len(shown)), [names[category] for category in shown], fontsize=size)
     for (row, column), count in np.ndenumerate(part):
         if count:
             ink = "white" if shares[row, column] > 0.6 else "black"

@@ -1,4 +1,4 @@
-"""Does the model know when nothing is there? Presence figures as SAM 3's evaluation defines them.
+"""Presence figures: does the model know when nothing is there? As SAM 3's evaluation defines them.
 
 The unit is a question: one image and one class that it was asked about. A question is positive if the image has such
 an object, and answered yes if a prediction reaches the threshold. From facebookresearch/sam3, `sam3/eval/cgf1_eval.py`
@@ -9,13 +9,14 @@ figures are smaller by up to some 1e-4, and ours are exactly 0 and 1 where every
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from grounded_seg.scoring.columns import Index, ScoredShapes
-from grounded_seg.scoring.matching import AT_50, IOU_THRESHOLDS, overlaps
+from grounded_seg.scoring.columns import Index, Indices, ScoredShapes, overlaps
+from grounded_seg.scoring.matching import AT_50, IOU_THRESHOLDS
 
 
 @dataclass(frozen=True)
@@ -42,28 +43,65 @@ class PresenceSummary:
 
 @dataclass(frozen=True, eq=False)
 class PresenceTallies:
-    """What came of each question; q questions."""
+    """Counts of each question; q questions, by image and class.
 
-    image: npt.NDArray[np.int64]
-    """(q,)"""
-    category: npt.NDArray[np.int64]
-    """(q,)"""
-    n_truths: npt.NDArray[np.int64]
+    A data set of 20,000 images and 1,200 classes has 24 million of them, so that nothing here is kept twice.
+    """
+
+    image: npt.NDArray[np.int32]
+    """Index of the image, (q,)."""
+    category: npt.NDArray[np.int32]
+    """Index of the class, (q,)."""
+    n_truths: npt.NDArray[np.int32]
     """Objects to be found, (q,)."""
-    n_answers: npt.NDArray[np.int64]
+    n_answers: npt.NDArray[np.int32]
     """Predictions that reach the threshold, (q,)."""
-    n_right: npt.NDArray[np.int64]
-    """Of those the ones assigned to an object at each IoU threshold, (q, 10)."""
+    right_rows: Indices
+    """The questions with a prediction that is right at any threshold, (k,), ascending."""
+    right: npt.NDArray[np.int32]
+    """How many of their predictions are assigned to an object at each IoU threshold, (k, 10)."""
+
+    @property
+    def n_right(self) -> npt.NDArray[np.int64]:
+        """The same of all questions, (q, 10)."""
+        n_right = np.zeros((len(self.image), len(IOU_THRESHOLDS)), dtype=np.int64)
+        n_right[self.right_rows] = self.right
+        return n_right
+
+    @classmethod
+    def from_columns(cls, n_right: npt.NDArray[Any], **columns: npt.NDArray[Any]) -> "PresenceTallies":
+        """Build them from `n_right` of all questions, (q, 10), and the other columns."""
+        rows = np.flatnonzero(n_right.any(axis=1))
+        narrow = {name: column.astype(np.int32) for name, column in columns.items()}
+        return cls(**narrow, right_rows=rows, right=n_right[rows].astype(np.int32))
+
+
+@dataclass(frozen=True, eq=False)
+class PresenceCounts:
+    """Questions counted by group: by image or by class; g groups."""
+
+    true_yes: npt.NDArray[np.float64]
+    """Questions about something that is there, answered yes, (g,)."""
+    false_yes: npt.NDArray[np.float64]
+    true_no: npt.NDArray[np.float64]
+    false_no: npt.NDArray[np.float64]
+    n_shapes: npt.NDArray[np.float64]
+    """Objects and predictions of positive questions, (g,)."""
+    n_right: npt.NDArray[np.float64]
+    """Right predictions at each IoU threshold, (g, 10)."""
+
+    def of_group(self, group: int) -> "PresenceCounts":
+        """The counts of one group alone."""
+        return PresenceCounts(**{name: column[group : group + 1] for name, column in vars(self).items()})
 
 
 def presence_tallies(
     truths: ScoredShapes,
-    answers: ScoredShapes,
-    index: Index,
+    predictions: ScoredShapes,
     score_threshold: float,
-    asked: Sequence[tuple[int, int]] | None = None,
+    asked: Sequence[tuple[int, int]] | Indices | None = None,
 ) -> PresenceTallies:
-    """Go through the questions.
+    """Counts of each question, computed on arrays but for questions with both objects and answers.
 
     Predictions and objects are assigned to each other so that the sum of IoUs is largest, as in the original. A
     question whose only objects are crowds has no clear answer and is left out; crowds beside single objects count for
@@ -71,48 +109,58 @@ def presence_tallies(
 
     Args:
         truths: The objects.
-        answers: The predictions; those of questions that weren't asked are passed over.
-        index: Of both.
+        predictions: Those of questions that weren't asked are passed over.
         score_threshold: Predictions below it are no answers, in [0, 1].
-        asked: Places of image and class of each question; None for every class on every image.
+        asked: Indices of image and class of each question; None for every class on every image.
     """
-    questions = (
-        np.indices((index.n_images, index.n_classes)).reshape(2, -1).T
-        if asked is None
-        else np.array(sorted(set(asked)), dtype=np.int64).reshape(-1, 2)
+    index = truths.index
+    questions = _questions(index, asked)
+    objects = _ByQuestion(truths, np.flatnonzero(~truths.is_crowd), questions)
+    crowds = _ByQuestion(truths, np.flatnonzero(truths.is_crowd), questions)
+    is_clear = (crowds.counts == 0) | (objects.counts > 0)
+    if not is_clear.all():
+        questions = questions[is_clear]
+        objects = _ByQuestion(truths, np.flatnonzero(~truths.is_crowd), questions)
+    answers = _ByQuestion(predictions, np.flatnonzero(predictions.score >= score_threshold), questions)
+    rows, right = [], []
+    for row in np.flatnonzero((objects.counts > 0) & (answers.counts > 0)).tolist():
+        n_right = _n_right(overlaps(predictions, answers.at(row), truths, objects.at(row)))
+        if n_right.any():
+            rows.append(row)
+            right.append(n_right)
+    n_classes = max(1, index.n_classes)
+    return PresenceTallies(
+        image=(questions // n_classes).astype(np.int32),
+        category=(questions % n_classes).astype(np.int32),
+        n_truths=objects.counts,
+        n_answers=answers.counts,
+        right_rows=np.array(rows, dtype=np.int64),
+        right=np.array(right, dtype=np.int32).reshape(-1, len(IOU_THRESHOLDS)),
     )
-    truths_by_pair = _by_pair(truths, np.flatnonzero(~truths.is_crowd))
-    crowds_by_pair = _by_pair(truths, np.flatnonzero(truths.is_crowd))
-    answers_by_pair = _by_pair(answers, np.flatnonzero(answers.score >= score_threshold))
-    nothing = np.zeros(0, dtype=np.int64)
-    rows = []
-    for pair in map(tuple, questions.tolist()):
-        if pair in crowds_by_pair and pair not in truths_by_pair:
-            continue
-        objects, found = truths_by_pair.get(pair, nothing), answers_by_pair.get(pair, nothing)
-        right = _n_right(overlaps(answers, found, truths, objects))
-        rows.append([*pair, len(objects), len(found), *right.tolist()])
-    table = np.array(rows, dtype=np.int64).reshape(-1, 4 + len(IOU_THRESHOLDS))
-    return PresenceTallies(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4:])
 
 
-def presence_summary(
-    tallies: PresenceTallies, image_weights: npt.NDArray[np.float64] | None = None, category: int | None = None
-) -> PresenceSummary:
-    """Sum up the questions.
+def counts_by_image(tallies: PresenceTallies, n_images: int) -> PresenceCounts:
+    """Count the questions of each image, from which figures with a weight per image follow."""
+    return _counts(tallies, tallies.image, n_images)
+
+
+def counts_by_class(tallies: PresenceTallies, n_classes: int) -> PresenceCounts:
+    """Count the questions about each class."""
+    return _counts(tallies, tallies.category, n_classes)
+
+
+def presence_summary(counts: PresenceCounts, weights: npt.NDArray[np.float64] | None = None) -> PresenceSummary:
+    """Figures of all groups together.
 
     Args:
-        tallies: Of the questions.
-        image_weights: How often each image counts, (n images,); None for once each.
-        category: Only the questions about this class; None for all.
+        counts: Of the questions.
+        weights: How often each group counts, (g,); None for once each.
     """
-    weight = np.ones(len(tallies.image)) if image_weights is None else image_weights[tallies.image]
-    if category is not None:
-        weight = weight * (tallies.category == category)
-    is_there, is_yes = tallies.n_truths > 0, tallies.n_answers > 0
+    weight = np.ones(len(counts.n_shapes)) if weights is None else weights
+    # Sums of whole numbers: exact in any order.
     true_yes, false_yes, true_no, false_no = (
-        float(weight[chosen].sum())
-        for chosen in (is_there & is_yes, ~is_there & is_yes, ~is_there & ~is_yes, is_there & ~is_yes)
+        float((weight * column).sum())
+        for column in (counts.true_yes, counts.false_yes, counts.true_no, counts.false_no)
     )
     n_positive, n_negative = true_yes + false_no, false_yes + true_no
     mcc = None
@@ -120,7 +168,9 @@ def presence_summary(
         of_answers = (true_yes + false_yes) * (true_no + false_no)
         agreement = true_yes * true_no - false_yes * false_no
         mcc = agreement / np.sqrt(of_answers * n_positive * n_negative) if of_answers else 0.0
-    f1 = _f1(tallies, weight * is_there) if n_positive else None
+    f1 = None
+    if n_positive:
+        f1 = 2 * (weight[:, None] * counts.n_right).sum(axis=0) / (weight * counts.n_shapes).sum()
     return PresenceSummary(
         n_positive=round(n_positive),
         n_negative=round(n_negative),
@@ -133,24 +183,55 @@ def presence_summary(
     )
 
 
-def _f1(tallies: PresenceTallies, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """F1 over all objects and predictions of the weighted questions, (10,)."""
-    n_right = (weight[:, None] * tallies.n_right).sum(axis=0)
-    n_in_all = (weight * (tallies.n_truths + tallies.n_answers)).sum()
-    return np.asarray(2 * n_right / n_in_all)
+def _questions(index: Index, asked: Sequence[tuple[int, int]] | Indices | None) -> Indices:
+    """Number of each question, ascending: image index times number of classes plus class index, (q,)."""
+    if asked is None:
+        return np.arange(index.n_images * index.n_classes)
+    pairs = np.array(asked, dtype=np.int64).reshape(-1, 2)
+    return np.unique(pairs[:, 0] * index.n_classes + pairs[:, 1])
 
 
-def _n_right(ious: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+class _ByQuestion:
+    """Some of the shapes, grouped by the question that they belong to."""
+
+    def __init__(self, shapes: ScoredShapes, chosen: npt.NDArray[np.intp], questions: Indices) -> None:
+        numbers = shapes.image[chosen] * shapes.index.n_classes + shapes.category[chosen]
+        rows = np.searchsorted(questions, numbers)
+        was_asked = rows < len(questions)
+        was_asked[was_asked] = questions[rows[was_asked]] == numbers[was_asked]
+        order = np.argsort(rows[was_asked], kind="stable")
+        self._rows, self._shapes = rows[was_asked][order], chosen[was_asked][order]
+        self.counts = np.zeros(len(questions), dtype=np.int32)
+        np.add.at(self.counts, self._rows, 1)
+
+    def at(self, row: int) -> Indices:
+        """Indices of a question's shapes, in their order."""
+        start, end = np.searchsorted(self._rows, [row, row + 1])
+        return self._shapes[start:end]
+
+
+def _counts(tallies: PresenceTallies, groups: npt.NDArray[np.int32], n_groups: int) -> PresenceCounts:
+    is_there, is_yes = tallies.n_truths > 0, tallies.n_answers > 0
+
+    def count(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        return np.bincount(groups[chosen], minlength=n_groups).astype(np.float64)
+
+    n_shapes = np.zeros(n_groups)
+    for column in (tallies.n_truths, tallies.n_answers):
+        n_shapes += np.bincount(groups[is_there], weights=column[is_there], minlength=n_groups)
+    n_right = np.zeros((n_groups, len(IOU_THRESHOLDS)))
+    np.add.at(n_right, groups[tallies.right_rows], tallies.right)
+    return PresenceCounts(
+        true_yes=count(is_there & is_yes),
+        false_yes=count(~is_there & is_yes),
+        true_no=count(~is_there & ~is_yes),
+        false_no=count(is_there & ~is_yes),
+        n_shapes=n_shapes,
+        n_right=n_right,
+    )
+
+
+def _n_right(ious: npt.NDArray[np.float64]) -> Indices:
     """Count the assigned pairs that reach each IoU threshold, (10,)."""
-    if not ious.size:
-        return np.zeros(len(IOU_THRESHOLDS), dtype=np.int64)
     assigned = ious[linear_sum_assignment(ious, maximize=True)]
     return np.asarray((assigned[:, None] >= IOU_THRESHOLDS).sum(axis=0))
-
-
-def _by_pair(shapes: ScoredShapes, chosen: npt.NDArray[np.intp]) -> dict[tuple[int, ...], npt.NDArray[np.int64]]:
-    """Group places by image and class."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for place in chosen.tolist():
-        groups.setdefault((int(shapes.image[place]), int(shapes.category[place])), []).append(place)
-    return {pair: np.array(places, dtype=np.int64) for pair, places in groups.items()}

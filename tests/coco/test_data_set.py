@@ -6,19 +6,13 @@ from typing import Any
 
 import pytest
 from coco_cases import Box, results, scored, truth, written
-from paths import PHOTOS
 
-from grounded_seg.coco.data_set import DataSet
-from grounded_seg.coco.dataset_reader import read_data_set
-from grounded_seg.coco.predictions import PredictionFile
-from grounded_seg.coco.predictions_reader import read_predictions
+from grounded_seg.coco.data_set import DataSet, read_data_set
 from grounded_seg.errors import InputError
 from grounded_seg.geometry.masks import area_px
-from grounded_seg.scoring.metrics import evaluate
 
 HERE: Box = (10, 10, 40, 40)
 FAR: Box = (60, 60, 30, 30)
-PHOTOS = PHOTOS / "instances.json"
 
 
 def read(folder: Path, document: Any) -> DataSet:
@@ -210,115 +204,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be read"):
         read_data_set(tmp_path)
     (tmp_path / "latin.json").write_bytes('{"images": "ü"}'.encode("latin-1"))
-    with pytest.raises(InputError, match="is no UTF-8; save the file as UTF-8"):
+    with pytest.raises(InputError, match="is not UTF-8; save the file as UTF-8"):
         read_data_set(tmp_path / "latin.json")
     marked = written(tmp_path / "marked.json", "\ufeff" + json.dumps(truth((1, 1, HERE))))
     assert len(read_data_set(marked).objects) == 1
-
-
-@pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_the_clean_form_scores_as_the_file_does(kind: Any, tmp_path: Path) -> None:
-    if not PHOTOS.exists():
-        pytest.skip("reference data is not here: instances.json")
-    document = json.loads(PHOTOS.read_text())
-    data_set = read_data_set(PHOTOS)
-    found = [
-        {"image_id": one["image_id"], "category_id": one["category_id"], "score": 0.5, kind_key: one[kind_key]}
-        for number, one in enumerate(document["annotations"])
-        for kind_key in [{"bbox": "bbox", "segm": "segmentation"}[kind]]
-        if number % 3
-    ]
-    assert evaluate(data_set.document(kind), found, kind) == evaluate(document, found, kind)
-    assert any(one.is_crowd for one in data_set.objects)
-
-
-def read_found(folder: Path, document: Any, name: str = "found.json", **options: Any) -> PredictionFile:
-    return read_predictions(written(folder / name, document), read(folder, truth((1, 1, HERE), n_images=2)), **options)
-
-
-def run_file(**change: Any) -> dict[str, Any]:
-    """What a run writes: its own ids, names that lead to ours."""
-    annotation = {
-        "id": 1,
-        "image_id": 5,
-        "category_id": 9,
-        "bbox": [11, 11, 38, 38],
-        "detector_bbox": list(HERE),
-        "segmentation": [],
-        "score": 0.5,
-        "attributes": {"prompt": "car"},
-    }
-    images = [{"id": 5, "file_name": "1.png"}, {"id": 6, "file_name": "2.png"}]
-    return {"images": images, "categories": [{"id": 9, "name": "car"}], "annotations": [annotation | change]}
-
-
-def test_a_run_is_matched_by_names(tmp_path: Path) -> None:
-    file = read_found(tmp_path, run_file())
-    [one] = file.predictions
-    assert (one.image_id, one.category_id, one.box_xywh, one.prompt) == (1, 1, HERE, "car")
-    assert file.asked == {"car"}
-    assert file.notes == ()
-
-
-def test_a_journal_is_matched_by_names(tmp_path: Path) -> None:
-    instance = run_file()["annotations"][0] | {"attributes": {"prompt": "red one"}}
-    lines = [
-        {"file_name": "sub/1.png", "status": "done", "instances": [instance]},
-        {"file_name": "2.png", "status": "skipped", "instances": []},
-    ]
-    text = "\n".join(map(json.dumps, lines))
-    file = read_found(tmp_path, text, "results.jsonl", class_by_prompt={"red one": "car"})
-    [one] = file.predictions
-    assert (one.image_id, one.category_id, one.prompt) == (1, 1, "red one")
-    assert "1 of 2 images have no results, such as '2.png'" in file.notes[0]
-    with pytest.raises(InputError, match=r"results.jsonl:1: this is no line of a run's journal"):
-        read_found(tmp_path, "{}", "results.jsonl")
-    with pytest.raises(InputError, match=r"results.jsonl:1: .*its instances are no list of objects"):
-        read_found(tmp_path, '{"file_name": "1.png", "status": "done", "instances": [7]}', "results.jsonl")
-    with pytest.raises(InputError, match="isn't among the --prompts"):
-        read_found(tmp_path, text, "results.jsonl", class_by_prompt={"other": "car"})
-
-
-def test_a_journal_whose_run_was_killed_is_read_up_to_there(tmp_path: Path) -> None:
-    lines = [{"file_name": f"{number}.png", "status": "done", "instances": []} for number in (1, 2)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    file = read_found(tmp_path, text[:-9], "results.jsonl")
-    assert "the last line is cut off and was left out" in file.notes[0]
-    assert "1 of 2 images have no results, such as '2.png'" in file.notes[1]
-    assert read_found(tmp_path, text[:-1], "results.jsonl").notes == ()
-
-
-def test_a_box_without_mask_is_filled_within_its_image(tmp_path: Path) -> None:
-    document = changed(segmentation=[], bbox=[60, 50, 1e12, 1e12], area=1)
-    masks = [one["segmentation"] for one in read(tmp_path, document).document("segm")["annotations"]]
-    assert area_px(masks[0]) == 40 * 50
-
-
-@pytest.mark.parametrize(
-    ("document", "says"),
-    [
-        ({}, "holds no predictions; name a run's annotations.json"),
-        ([{"image_id": 9, "category_id": 1, "bbox": list(HERE), "score": 1}], "[0]: it names no image of truth.json"),
-        ([{"image_id": 1, "category_id": 1, "bbox": list(HERE)}], "[0]: None is no number for score"),
-        ([{"image_id": 1, "category_id": 1, "score": 1}], "[0]: it has neither bbox nor segmentation"),
-        ([7], "[0]: it names no image"),
-        (run_file(image_id=99), "annotations[0]: its image_id or category_id isn't listed"),
-        (run_file() | {"images": [{"id": 5, "file_name": "other.png"}]}, "is about none of the images of"),
-        (
-            run_file() | {"images": [{"id": 5, "file_name": "a/1.png"}, {"id": 6, "file_name": "b/1.png"}]},
-            "'a/1.png' and 'b/1.png' could both be the data set's '1.png'",
-        ),
-        (run_file() | {"images": [{"id": 5}]}, "an image lacks its id or file_name"),
-    ],
-)
-def test_predictions_that_mean_nothing_are_refused(tmp_path: Path, document: Any, says: str) -> None:
-    with pytest.raises(InputError) as raised:
-        read_found(tmp_path, document)
-    assert says in str(raised.value)
-    assert str(tmp_path / "found.json") in str(raised.value)
-
-
-def test_predictions_of_unknown_classes_are_left_out_and_said(tmp_path: Path) -> None:
-    file = read_found(tmp_path, results((1, 7, HERE, 0.9), (1, 1, HERE, 0.9)))
-    assert len(file.predictions) == 1
-    assert "classes that truth.json lacks were left out (once, first in [0])" in file.notes[0]

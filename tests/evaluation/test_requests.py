@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from coco_cases import Box, truth, written
 
-from grounded_seg.coco.data_set import DataSet
-from grounded_seg.coco.dataset_reader import read_data_set
+from grounded_seg.coco.data_set import DataSet, read_data_set
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
 from grounded_seg.evaluation.requests import questions_for

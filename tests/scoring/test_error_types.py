@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coco_cases import Box, results, scored, truth
+from coco_cases import Box, columns, records, results, scored, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grounded_seg.scoring.columns import Kind, answers_from, index_of, truths_from
+from grounded_seg.coco.schema import Kind
+from grounded_seg.scoring.average_precision import SizeRanges, evaluate
 from grounded_seg.scoring.error_types import ErrorKind, error_summary, errors_of
 from grounded_seg.scoring.matching import match
-from grounded_seg.scoring.metrics import SizeRanges, evaluate
 
 CAR, DOG = 1, 2
 HERE: Box = (10, 10, 40, 40)
@@ -94,10 +94,9 @@ BOXES = st.tuples(*[st.sampled_from([0, 10, 20, 40])] * 2, *[st.sampled_from([20
 @settings(max_examples=60, deadline=None)
 def test_mending_everything_gives_1_and_costs_are_gains(objects: list[Any], found: list[Any]) -> None:
     document, predicted = truth(*objects, n_images=2), results(*found)
-    index = index_of(document)
-    truths, answers = truths_from(document, index, "bbox"), answers_from(document, predicted, index, "bbox")
-    matches = match(truths, answers, index, SizeRanges().as_array())
-    summary = error_summary(errors_of(truths, answers, matches), matches)
-    assert pytest.approx(evaluate(document, predicted, "bbox").AP50, abs=1e-12) == summary.AP50
+    truths, predictions = columns(document, predicted)
+    matches = match(truths, predictions, SizeRanges().as_array())
+    summary = error_summary(errors_of(truths, predictions, matches), matches)
+    assert pytest.approx(evaluate(*records(document, predicted), "bbox").AP50, abs=1e-12) == summary.AP50
     assert summary.AP50_all_mended == pytest.approx(1, abs=1e-12)
     assert all(0 <= (cost.AP50_cost or 0) <= 1 for cost in summary.per_kind.values())

@@ -4,14 +4,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from grounded_seg.scoring.intervals import Figures, draws, intervals
+from grounded_seg.scoring.intervals import Figures, intervals, resamples
 
 
-def test_every_draw_has_as_many_images() -> None:
-    drawn = list(draws(7, 20))
+def test_every_resample_has_as_many_images() -> None:
+    drawn = list(resamples(7, 20))
     assert len(drawn) == 20
     assert {weights.sum() for weights in drawn} == {7}
-    assert all(np.array_equal(one, other) for one, other in zip(drawn, draws(7, 20), strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(drawn, resamples(7, 20), strict=True))
     assert not np.array_equal(drawn[0], drawn[1])
 
 
@@ -33,7 +33,7 @@ def test_the_interval_of_a_mean() -> None:
     assert found["nothing"] is None
 
 
-def test_draws_without_ground_truth_say_nothing() -> None:
+def test_resamples_without_ground_truth_say_nothing() -> None:
     def figures(weights: npt.NDArray[np.float64]) -> Figures:
         return {"of the first": 0.5 if weights[0] else None}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coco_cases import columns, records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import SHARED
@@ -16,10 +17,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from grounded_seg.scoring.average_precision import FIGURES, precision_recall, twelve_figures
-from grounded_seg.scoring.columns import Kind, answers_from, index_of, truths_from
+from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.schema import Kind
+from grounded_seg.scoring.average_precision import FIGURES, SizeRanges, evaluate, precision_recall, twelve_figures
 from grounded_seg.scoring.matching import match
-from grounded_seg.scoring.metrics import SizeRanges, evaluate
 
 
 def loaded(path: Path) -> Any:
@@ -42,7 +43,7 @@ def directly(truth: dict[str, Any], answers: list[dict[str, Any]], kind: Kind) -
 
 
 def ours(truth: dict[str, Any], answers: list[dict[str, Any]], kind: Kind) -> list[float | None]:
-    summary = evaluate(truth, answers, kind)
+    summary = evaluate(*records(truth, answers), kind)
     return [getattr(summary, name) for name in FIGURES]
 
 
@@ -125,7 +126,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         st.lists(st.tuples(boxes(), st.integers(1, 2), st.integers(1, 2), st.sampled_from([0.2, 0.5, 0.9])), min_size=1)
     )
     truth = {
-        "images": [{"id": number, "width": 200, "height": 200} for number in (1, 2)],
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 200, "height": 200} for number in (1, 2)],
         "categories": [{"id": number, "name": f"class {number}"} for number in (1, 2)],
         "annotations": [
             {
@@ -155,7 +156,7 @@ def test_more_than_a_hundred_of_a_class_are_cut_as_pycocotools_does() -> None:
     side = 10
     grid = [[side * column, side * row, side, side] for row in range(12) for column in range(10)]
     truth = {
-        "images": [{"id": 1, "width": 200, "height": 200}],
+        "images": [{"id": 1, "file_name": "1.png", "width": 200, "height": 200}],
         "categories": [{"id": 1, "name": "cell"}],
         "annotations": [
             {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "area": side**2, "iscrowd": 0}
@@ -188,12 +189,10 @@ def test_a_weight_is_as_good_as_so_many_copies_of_an_image(
                 one | {"image_id": image_id} for one in truth["annotations"] if one["image_id"] == image["id"]
             ]
             copied_answers += [one | {"image_id": image_id} for one in answers if one["image_id"] == image["id"]]
-    index = index_of(truth)
-    matches = match(
-        truths_from(truth, index, "bbox"), answers_from(truth, answers, index, "bbox"), index, SizeRanges().as_array()
-    )
+    matches = match(*columns(truth, answers), SizeRanges().as_array())
     weighted = twelve_figures(precision_recall(matches, np.array(weights, dtype=float)))
-    expected = evaluate(copies, copied_answers, "bbox")
+    nothing = (DataSet(Path(), (), {1: "class 1", 2: "class 2"}, ()), ())
+    expected = evaluate(*(records(copies, copied_answers) if copies["images"] else nothing), "bbox")
     for name in FIGURES:
         value = getattr(expected, name)
         assert weighted[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name
@@ -202,7 +201,7 @@ def test_a_weight_is_as_good_as_so_many_copies_of_an_image(
 def test_a_match_names_its_object() -> None:
     truth, answers = (
         {
-            "images": [{"id": 1, "width": 200, "height": 200}],
+            "images": [{"id": 1, "file_name": "1.png", "width": 200, "height": 200}],
             "categories": [{"id": 1, "name": "car"}],
             "annotations": [
                 {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]},
@@ -214,9 +213,6 @@ def test_a_match_names_its_object() -> None:
             {"image_id": 1, "category_id": 1, "bbox": [50, 50, 10, 10], "score": 0.8},
         ],
     )
-    index = index_of(truth)
-    matches = match(
-        truths_from(truth, index, "bbox"), answers_from(truth, answers, index, "bbox"), index, SizeRanges().as_array()
-    )
+    matches = match(*columns(truth, answers), SizeRanges().as_array())
     assert matches.truth.tolist() == [-1, 1]
-    assert matches.answer.tolist() == [0, 1]
+    assert matches.prediction.tolist() == [0, 1]

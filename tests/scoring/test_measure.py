@@ -1,19 +1,14 @@
 """What holds of a whole evaluation: perfect, empty, and by stage; and its report, there and back."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from coco_cases import Box, loaded, results, scored, truth, written
+from coco_cases import Box, loaded, results, scored, truth
 from paths import PHOTOS
 
-from grounded_seg.coco.dataset_reader import read_data_set
+from grounded_seg.coco.data_set import read_data_set
 from grounded_seg.coco.predictions import Prediction
-from grounded_seg.scoring.average_precision import FIGURES
-from grounded_seg.scoring.image_scores import image_scores
-from grounded_seg.scoring.json_report import read_report, report_of
+from grounded_seg.scoring.matching import image_scores
 from grounded_seg.scoring.measure import score
 
 HERE: Box = (10, 10, 40, 40)
@@ -42,7 +37,7 @@ def test_perfect_predictions_are_perfect_everywhere() -> None:
 
 
 def test_empty_predictions_are_0_and_no_crash(tmp_path: Path) -> None:
-    scores = scored(tmp_path, truth((1, 1, HERE)), [], n_draws=5)
+    scores = scored(tmp_path, truth((1, 1, HERE)), [], n_resamples=5)
     for stage in scores.stages().values():
         assert [stage.summary.AP, stage.summary.AR100, stage.summary.AP_small] == [0, 0, None]
     assert set(scores.stages()) == {"boxes", "masks"}
@@ -80,30 +75,3 @@ def test_images_are_scored_one_by_one(tmp_path: Path) -> None:
     assert counts.n_wrong.tolist() == [0, 1, 0, 0]
     assert counts.n_missed.tolist() == [1, 0, 1, 0]
     assert counts.f1.tolist() == [pytest.approx(2 / 3), 0, 0, 1]
-
-
-def test_a_report_comes_back_whole(tmp_path: Path) -> None:
-    document = truth((1, 1, HERE), (2, 2, FAR), n_images=3)
-    scores = scored(tmp_path, document, results((1, 1, HERE, 0.9), (3, 2, FAR, 0.4)), n_draws=3)
-    report = report_of(scores, {"images_per_s": 2.0}, ("a note",), {"predictions": "found.json"})
-    saved = read_report(written(tmp_path / "report.json", json.dumps(report, allow_nan=False)))
-    assert saved.file_names == ("1.png", "2.png", "3.png")
-    assert set(saved.matches) == {"boxes", "masks"}
-    for name, stage in scores.stages().items():
-        for column, array in vars(stage.matches).items():
-            if column != "index":
-                assert np.array_equal(getattr(saved.matches[name], column), array), column
-        assert saved.matches[name].index == stage.matches.index
-    for column, array in vars(scores.tallies).items():
-        assert np.array_equal(getattr(saved.tallies, column), array), column
-
-
-def test_the_parts_of_a_report(tmp_path: Path) -> None:
-    scores = scored(tmp_path, truth((1, 1, HERE)), results((1, 1, HERE, 0.9)))
-    report: dict[str, Any] = report_of(scores, None, (), {"predictions": "found.json"})
-    assert report["made_with"] == {"predictions": "found.json"}
-    assert {"boxes", "masks", "presence", "calibration", "errors"} <= set(report)
-    assert not {"masks_given_true_boxes", "speed", "intervals"} & set(report)
-    assert [report["boxes"][name] is None for name in FIGURES].count(True) == 4
-    assert report["boxes"]["AP_large"] is None
-    assert [one["name"] for one in report["boxes"]["per_class"]] == ["car", "dog"]

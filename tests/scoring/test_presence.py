@@ -1,16 +1,24 @@
 """Presence figures by hand, and against the formulas of SAM 3's evaluation."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from coco_cases import Box, loaded, results, scored, truth
+from coco_cases import Box, columns, loaded, results, scored, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grounded_seg.scoring.columns import answers_from, index_of, truths_from
-from grounded_seg.scoring.presence import presence_summary, presence_tallies
+from grounded_seg.scoring.columns import Index, ScoredShapes
+from grounded_seg.scoring.presence import (
+    PresenceTallies,
+    counts_by_class,
+    counts_by_image,
+    presence_summary,
+    presence_tallies,
+)
 
 HERE: Box = (10, 10, 40, 40)
 FAR: Box = (60, 60, 30, 30)
@@ -31,9 +39,9 @@ def sam3(n_truths: list[int], n_answers: list[int], n_right: list[int]) -> dict[
 
 
 def summary_of(document: Any, predicted: Any, threshold: float = 0.3, asked: Any = None) -> Any:
-    index = index_of(document)
-    truths, answers = truths_from(document, index, "bbox"), answers_from(document, predicted, index, "bbox")
-    return presence_summary(presence_tallies(truths, answers, index, threshold, asked))
+    truths, predictions = columns(document, predicted)
+    tallies = presence_tallies(truths, predictions, threshold, asked)
+    return presence_summary(counts_by_image(tallies, truths.index.n_images))
 
 
 def test_figures_by_hand() -> None:
@@ -87,12 +95,7 @@ def test_objects_are_assigned_for_the_largest_sum() -> None:
     left, right = (0, 0, 20, 10), (20, 0, 20, 10)
     document = truth((1, 1, left), (1, 1, right), classes=("car",))
     found = results((1, 1, (8, 0, 20, 10), 0.9), (1, 1, (0, 0, 16, 10), 0.8))
-    tallies = presence_tallies(
-        truths_from(document, index_of(document), "bbox"),
-        answers_from(document, found, index_of(document), "bbox"),
-        index_of(document),
-        0.3,
-    )
+    tallies = presence_tallies(*columns(document, found), 0.3)
     # IoU 16/20 = .8 with the left one, 8/32 with the right one.
     assert tallies.n_right.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0, 0, 0]]
 
@@ -107,11 +110,8 @@ BOXES = st.tuples(st.sampled_from([0, 10, 50]), st.just(0), st.sampled_from([20,
 @settings(max_examples=60, deadline=None)
 def test_figures_are_sam3s(objects: list[Any], found: list[Any]) -> None:
     document = truth(*objects, n_images=3)
-    index = index_of(document)
-    truths = truths_from(document, index, "bbox")
-    answers = answers_from(document, results(*found), index, "bbox")
-    tallies = presence_tallies(truths, answers, index, 0.3)
-    summary = presence_summary(tallies)
+    tallies = presence_tallies(*columns(document, results(*found)), 0.3)
+    summary = presence_summary(counts_by_image(tallies, 3))
     expected = sam3(tallies.n_truths.tolist(), tallies.n_answers.tolist(), tallies.n_right[:, 0].tolist())
     for name, value in expected.items():
         ours = getattr(summary, name)
@@ -127,3 +127,50 @@ def test_presence_is_measured_on_masks_where_there_are_some(tmp_path: Path) -> N
     data_set, predictions = loaded(tmp_path, document, results((1, 1, HERE, 0.9)))
     assert data_set.has_masks
     assert predictions[0].mask is not None
+
+
+def test_many_questions_are_counted_in_little_memory() -> None:
+    # As many classes as LVIS has; a Python row for each question would take more than 400 bytes.
+    n_images, n_classes = 1500, 1200
+    index = Index(tuple(range(n_images)), tuple(range(n_classes)), tuple(map(str, range(n_classes))))
+    rng = np.random.default_rng(0)
+
+    def shapes(n: int, scores: npt.NDArray[np.float64]) -> ScoredShapes:
+        boxes = rng.integers(1, 40, (n, 4)).astype(np.float64)
+        image, category = rng.integers(0, n_images, n), rng.integers(0, n_classes, n)
+        return ScoredShapes(index, boxes, (), image, category, boxes[:, 2] * boxes[:, 3], scores, rng.random(n) < 0.1)
+
+    truths, predictions = shapes(3000, np.ones(3000)), shapes(5000, rng.random(5000))
+    tracemalloc.start()
+    try:
+        tallies = presence_tallies(truths, predictions, 0.3)
+        by_image, by_class = counts_by_image(tallies, n_images), counts_by_class(tallies, n_classes)
+        summaries = [presence_summary(by_image), presence_summary(by_class)]
+        per_class = [presence_summary(by_class.of_group(number)) for number in range(n_classes)]
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    n_questions = len(tallies.image)
+    assert n_questions > 1_799_000
+    assert peak_bytes < 60 * n_questions
+    assert summaries[0] == summaries[1]
+    assert sum(one.n_positive + one.n_negative for one in per_class) == n_questions
+    assert summaries[0].n_positive == sum(one.n_positive for one in per_class) > 2000
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2), BOXES, st.booleans()), max_size=6),
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2), BOXES, st.sampled_from([0.2, 0.9])), max_size=8),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3),
+)
+@settings(max_examples=40, deadline=None)
+def test_counts_by_image_weigh_as_the_questions_do(objects: list[Any], found: list[Any], weights: list[int]) -> None:
+    document = truth(*((image, category, box) for image, category, box, _ in objects), n_images=3)
+    for annotation, (*_, is_crowd) in zip(document["annotations"], objects, strict=True):
+        annotation["iscrowd"] = int(is_crowd)
+    tallies = presence_tallies(*columns(document, results(*found)), 0.3)
+    rows = np.repeat(np.arange(len(tallies.image)), np.array(weights)[tallies.image])
+    names = ("image", "category", "n_truths", "n_answers", "n_right")
+    repeated = PresenceTallies.from_columns(**{name: getattr(tallies, name)[rows] for name in names})
+    weighted = presence_summary(counts_by_image(tallies, 3), np.array(weights, dtype=np.float64))
+    assert weighted == presence_summary(counts_by_class(repeated, 2))

@@ -1,6 +1,5 @@
 """`grounded-seg eval`: COCO metrics of both stages, and why they are what they are."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from grounded_seg.cli.options import (
     tile_options,
     tiles_from,
 )
-from grounded_seg.errors import InterruptionError, OutputError, UsageError
+from grounded_seg.errors import InterruptionError, UsageError
 from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings, SegmentSettings
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def evaluate(
         prompts=options["prompts"],
         n_absent=options["absent"],
         boxes_only=options["boxes_only"],
-        n_draws=options["n_draws"],
+        n_resamples=options["n_draws"],
     )
     try:
         with counted("images") as progress:
@@ -160,14 +159,10 @@ def _run_settings(options: dict[str, Any]) -> RunSettings:
 
 
 def _write_json(evaluation: "Evaluation", path: Path) -> Path:
-    from grounded_seg.scoring.json_report import report_of
+    from grounded_seg.scoring.json_report import report_of, write_report
 
     report = report_of(evaluation.scores, evaluation.speed, evaluation.notes, evaluation.made_with)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error.strerror}); name another file with --json") from error
+    write_report(report, path)
     return path
 
 

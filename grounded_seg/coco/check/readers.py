@@ -1,17 +1,16 @@
-"""What each label tool rejects or loses of a COCO file that is right, by its own code or documents of November 2026."""
+"""Warnings of what label tools reject or lose of a right COCO file, by their code or documents of November 2026."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from grounded_seg.coco.check.shapes import numbers
 from grounded_seg.coco.faults import Fault
 from grounded_seg.coco.labels import fiftyone_takes
 from grounded_seg.coco.schema import xyxy_from_xywh
-from grounded_seg.errors import InputError
+from grounded_seg.coco.values import mask_of, plain_numbers
 from grounded_seg.geometry.boxes import rounded_box_holds
-from grounded_seg.geometry.masks import run_length_from_coco, tight_box_xyxy
+from grounded_seg.geometry.masks import tight_box_xyxy
 from grounded_seg.records import BoxXyxy
 
 _READERS = (
@@ -38,18 +37,13 @@ _READERS = (
     ),
     ("FiftyOne", "beyond_box", "masks are cut off at their box; use `export --to fiftyone`"),
 )
-"""Tool, what there has to be in the file, and what becomes of it."""
+"""Tool, what in the file concerns it, and what it does to that."""
 
 
 def reader_warnings(
     images: list[tuple[str, Mapping[str, Any]]], annotations: list[tuple[str, Mapping[str, Any]]]
 ) -> Iterator[Fault]:
-    """List what each tool would lose, with the first place and how many there are.
-
-    Args:
-        images: The records that are objects, each with its place.
-        annotations: Likewise.
-    """
+    """Warnings of what each tool would lose, with the first place and how many; each record comes with its place."""
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     base_names: set[str] = set()
@@ -83,7 +77,7 @@ def _features(annotation: Mapping[str, Any]) -> Iterator[str]:
     inner = attributes if isinstance(attributes, Mapping) else {}
     if not all(fiftyone_takes(str(name), is_attribute=keys is inner) for keys in (annotation, inner) for name in keys):
         yield "own_words"
-    box, shape = numbers(annotation.get("bbox")), _shape_xyxy(segmentation)
+    box, shape = plain_numbers(annotation.get("bbox")), _shape_xyxy(segmentation)
     if (
         box
         and shape
@@ -97,10 +91,11 @@ def _shape_xyxy(segmentation: Any) -> BoxXyxy | None:
     """Give the edges of a mask in either form; None where it is damaged, or there is none."""
     if isinstance(segmentation, Mapping):
         try:
-            return tight_box_xyxy(run_length_from_coco(segmentation))
-        except InputError:
+            mask = mask_of(segmentation, None)
+        except ValueError:
             return None
-    polygons = [numbers(polygon) for polygon in segmentation] if isinstance(segmentation, list) else []
+        return None if mask is None else tight_box_xyxy(mask)
+    polygons = [plain_numbers(polygon) for polygon in segmentation] if isinstance(segmentation, list) else []
     xs = [x for polygon in polygons for x in (polygon or [])[0::2]]
     ys = [y for polygon in polygons for y in (polygon or [])[1::2]]
     return (min(xs), min(ys), max(xs), max(ys)) if xs and ys else None

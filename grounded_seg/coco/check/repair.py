@@ -1,6 +1,6 @@
-"""Make a COCO file right, and say what was done: every repair by place. Nothing is guessed that the file doesn't say.
+"""Repair of a COCO file, each repair told by place. Nothing is guessed that the file doesn't say.
 
-What can't be mended is left out: an image of unknown size, an annotation without a shape or of nothing.
+What can't be corrected is left out: an image of unknown size, an annotation without a shape or of nothing.
 """
 
 import json
@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from grounded_seg.coco.check.repair_ids import Identity, identity_of, number_annotations, numbered, repoint
-from grounded_seg.coco.check.repair_shapes import Repairs, number_from, repair_shape
-from grounded_seg.coco.check.validate import has_portable_name, is_id, size_of
-from grounded_seg.coco.parse_text import parse_file
-from grounded_seg.errors import ImageError, InputError, OutputError, UsageError
+from grounded_seg.coco.check.repair_ids import id_text_or_none, number_annotations, numbered, repoint
+from grounded_seg.coco.check.repair_shapes import Repairs, repair_shape
+from grounded_seg.coco.check.validate import has_portable_name
+from grounded_seg.coco.text import parse_file
+from grounded_seg.coco.values import is_plain_id, number_or_none, plain_size
+from grounded_seg.errors import ImageError, InputError, UsageError
+from grounded_seg.files import write_text
 from grounded_seg.images.read import upright_size
 from grounded_seg.records import ImageSize
 
@@ -21,7 +23,7 @@ Record = dict[str, Any]
 
 
 def repair_file(path: Path, destination: Path, images: Path | None = None) -> list[str]:
-    """Write a repaired copy, one record a line, and list the repairs.
+    """Write a repaired copy, whole or not at all, one record a line, and list the repairs.
 
     Args:
         path: The file; it stays as it is.
@@ -31,7 +33,6 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
     Raises:
         UsageError: If the copy would replace the file.
         InputError: If there is nothing to repair: no JSON at all, or no list of images.
-        OutputError: If the copy can't be written.
     """
     if path.resolve() == destination.resolve():
         raise UsageError(f"the repaired copy would replace {path}; name another file with --fix")
@@ -47,13 +48,7 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
     for key, value in repaired.items():
         rows = ",\n".join(json.dumps(row) for row in value) if isinstance(value, list) else ""
         lines.append(f"{json.dumps(key)}: " + (f"[\n{rows}\n]" if rows else json.dumps(value)))
-    try:
-        destination.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="ascii")
-    except OSError as error:
-        raise OutputError(
-            f"{destination} can't be written ({error.strerror}); make room or get permission there, or name another "
-            "file with --fix"
-        ) from error
+    write_text(destination, "{\n" + ",\n".join(lines) + "\n}\n", instead="another file with --fix")
     return repairs.lines
 
 
@@ -63,10 +58,10 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
     sections = {name: _records(clean, name, repairs) for name in ("images", "categories", "annotations")}
     hints = _size_hints(sections["annotations"])
     as_named = {place: str(image.get("file_name")).replace("\\", "/") for place, image in sections["images"]}
-    mended = [item for item in sections["images"] if _mend_image(*item, hints, images, repairs)]
+    corrected = [item for item in sections["images"] if _correct_image(*item, hints, images, repairs)]
     # A path that lost its start or a size that differs may be another image's.
-    pictures = {place: (as_named[place], size_of(image)) for place, image in mended}
-    image_ids, kept_images = numbered(mended, "file_name", pictures, repairs)
+    pictures = {place: (as_named[place], plain_size(image)) for place, image in corrected}
+    image_ids, kept_images = numbered(corrected, "file_name", pictures, repairs)
     if not sections["categories"]:
         sections["categories"] = _categories_used(sections["annotations"], repairs)
     for place, category in sections["categories"]:
@@ -81,7 +76,7 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
         if repoint(annotation, "image_id", image_ids, place, repairs) and repoint(
             annotation, "category_id", category_ids, place, repairs
         ):
-            _mend_values(place, annotation, repairs)
+            _correct_values(place, annotation, repairs)
             if repair_shape(place, annotation, sizes[annotation["image_id"]], repairs):
                 annotations.append(annotation)
     number_annotations(annotations, repairs)
@@ -117,10 +112,10 @@ def _records(document: Mapping[str, Any], name: str, repairs: Repairs) -> list[t
     return records
 
 
-def _size_hints(annotations: list[tuple[str, Record]]) -> dict[Identity | None, list[Any]]:
+def _size_hints(annotations: list[tuple[str, Record]]) -> dict[str | None, list[Any]]:
     """Collect what run-length masks say of their images' sizes: height and width."""
     return {
-        identity_of(annotation.get("image_id")): annotation["segmentation"]["size"]
+        id_text_or_none(annotation.get("image_id")): annotation["segmentation"]["size"]
         for _, annotation in annotations
         if isinstance(annotation.get("segmentation"), dict)
         and isinstance(annotation["segmentation"].get("size"), list)
@@ -128,10 +123,10 @@ def _size_hints(annotations: list[tuple[str, Record]]) -> dict[Identity | None, 
     }
 
 
-def _mend_image(
-    place: str, image: Record, hints: Mapping[Identity | None, list[Any]], folder: Path | None, repairs: Repairs
+def _correct_image(
+    place: str, image: Record, hints: Mapping[str | None, list[Any]], folder: Path | None, repairs: Repairs
 ) -> bool:
-    """Mend an image's name and size; False if it has to be left out."""
+    """Correct an image's name and size; False if it must be left out."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         repairs.add(place, "left out with its annotations, it has no file_name")
@@ -145,10 +140,10 @@ def _mend_image(
             return False
         image["file_name"] = "/".join(parts)
         repairs.add(place, f"file_name {name!r} became {image['file_name']!r}")
-    if size_of(image) is not None:
+    if plain_size(image) is not None:
         return True
-    sides = [number_from(image.get("width")), number_from(image.get("height"))]
-    hint = hints.get(identity_of(image.get("id")))
+    sides = [number_or_none(image.get("width")), number_or_none(image.get("height"))]
+    hint = hints.get(id_text_or_none(image.get("id")))
     if None in sides and folder is not None:
         try:
             size = upright_size(folder / image["file_name"])
@@ -156,9 +151,9 @@ def _mend_image(
         except ImageError:
             pass
     if None in sides and hint is not None:
-        sides = [number_from(side) for side in reversed(hint)]
+        sides = [number_or_none(side) for side in reversed(hint)]
     image["width"], image["height"] = (None if side is None else int(side) for side in sides)
-    if size_of(image) is None:
+    if plain_size(image) is None:
         repairs.add(place, "left out with its annotations, its size is not known; name its folder with --images")
         return False
     repairs.add(place, f"its size became {image['width']} x {image['height']}")
@@ -167,19 +162,19 @@ def _mend_image(
 
 def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) -> list[tuple[str, Record]]:
     named = [annotation.get("category_id") for _, annotation in annotations]
-    used: set[int] = {number for number in named if is_id(number)}
+    used: set[int] = {number for number in named if is_plain_id(number)}
     repairs.add("categories", f"made {len(used)} of the ids that annotations name")
     return [("categories", {"id": number, "name": f"category {number}"}) for number in sorted(used)]
 
 
-def _mend_values(place: str, annotation: Record, repairs: Repairs) -> None:
+def _correct_values(place: str, annotation: Record, repairs: Repairs) -> None:
     crowd = annotation.get("iscrowd")
     if type(crowd) is not int or crowd not in (0, 1):
         annotation["iscrowd"] = int(crowd in (True, "1", "true", 1.0))
         repairs.add(place, f"iscrowd {crowd!r} became {annotation['iscrowd']}")
     if "score" in annotation:
         old = annotation["score"]
-        score = number_from(old)
+        score = number_or_none(old)
         if score is None or not 0 <= score <= 1:
             del annotation["score"]
             repairs.add(place, f"score {old!r} was taken out")

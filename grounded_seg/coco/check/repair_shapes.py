@@ -1,19 +1,17 @@
-"""Mend an annotation's box, mask and area."""
+"""Correct an annotation's box, mask and area."""
 
-import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from grounded_seg.coco.check.shapes import numbers, shape_faults
-from grounded_seg.errors import InputError
-from grounded_seg.geometry.masks import area_px, run_length_from_coco, run_length_from_polygons, tight_box_xyxy
+from grounded_seg.coco.check.shapes import shape_faults
+from grounded_seg.coco.values import list_from_text, mask_of, number_or_none, plain_numbers
+from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
 
 @dataclass
 class Repairs:
-    """What was done, a line each."""
+    """List of what was done, a line each."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -22,25 +20,14 @@ class Repairs:
         self.lines.append(f"{place}: {what}")
 
 
-def number_from(value: Any) -> float | None:
-    """Read a finite number, also from text; None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def repair_shape(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> bool:
-    """Mend the shape of an annotation; False if there is none to be had, and it has to be left out."""
+    """Correct the shape of an annotation; False if there is none, and it must be left out."""
     for key in ("bbox", "segmentation"):
         if isinstance(annotation.get(key), str):
-            annotation[key] = _list_from_text(annotation[key])
+            annotation[key] = _numbers_from_text(annotation[key])
             repairs.add(f"{place}.{key}", "text became numbers")
-    mask = _mended_mask(place, annotation, size, repairs)
-    box = numbers(annotation.get("bbox"))
+    mask = _corrected_mask(place, annotation, size, repairs)
+    box = plain_numbers(annotation.get("bbox"))
     if box is None or len(box) != 4 or min(box[2:]) <= 0:
         box = None
     if mask is None and box is None:
@@ -48,7 +35,7 @@ def repair_shape(place: str, annotation: dict[str, Any], size: ImageSize, repair
         return False
     faults = {fault.rule for fault in shape_faults(place, annotation, size)}
     if box is None or faults & {"bbox-outside", "bbox-malformed", "bbox-empty", "bbox-as-text"}:
-        box = _mended_box(box, mask, size)
+        box = _corrected_box(box, mask, size)
         if box is None:
             repairs.add(place, "left out, its box lies outside the image")
             return False
@@ -61,7 +48,7 @@ def repair_shape(place: str, annotation: dict[str, Any], size: ImageSize, repair
     return True
 
 
-def _mended_box(box: list[float] | None, mask: RunLength | None, size: ImageSize) -> list[float] | None:
+def _corrected_box(box: list[float] | None, mask: RunLength | None, size: ImageSize) -> list[float] | None:
     """Take the mask's box, or the part of the box that lies in the image."""
     if mask is not None:
         x0, y0, x1, y1 = tight_box_xyxy(mask)
@@ -73,33 +60,33 @@ def _mended_box(box: list[float] | None, mask: RunLength | None, size: ImageSize
     return [x0, y0, x1 - x0, y1 - y0] if x1 > x0 and y1 > y0 else None
 
 
-def _mended_mask(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> RunLength | None:
-    """Mend the segmentation, or empty it where it can't be; give the mask that it now is."""
+def _corrected_mask(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> RunLength | None:
+    """Correct the segmentation, or empty it where it can't be; give the mask that it now is."""
     old: Any = annotation.get("segmentation")
-    mended: Any = []
+    corrected: Any = []
     mask: RunLength | None = None
     n_dropped = 0
     try:
         if isinstance(old, dict):
-            mended = {**old, "size": [size.height, size.width]} if _is_swapped(old, size) else old
-            mask = run_length_from_coco(mended)
+            corrected = {**old, "size": [size.height, size.width]} if _is_swapped(old, size) else old
+            mask = mask_of(corrected, size)
         elif isinstance(old, list) and old:
-            mended, n_dropped = _mended_polygons(old, size)
-            mask = run_length_from_polygons(mended, size) if mended else None
-    except InputError:
+            corrected, n_dropped = _corrected_polygons(old, size)
+            mask = mask_of(corrected, size)
+    except ValueError:
         mask = None
-    if mask is None or mask.size != size or area_px(mask) == 0:
-        mended, mask = [], None
-    if mended != old:
+    if mask is None or area_px(mask) == 0:
+        corrected, mask = [], None
+    if corrected != old:
         if mask is None:
             what = "taken out, it was damaged or missing"
         elif n_dropped:
-            what = f"{n_dropped} of {n_dropped + len(mended)} polygons dropped, damaged or outside the image"
-            what += "" if all(polygon in old for polygon in mended) else "; the others mended"
+            what = f"{n_dropped} of {n_dropped + len(corrected)} polygons dropped, damaged or outside the image"
+            what += "" if all(polygon in old for polygon in corrected) else "; the others corrected"
         else:
-            what = "mended"
+            what = "corrected"
         repairs.add(f"{place}.segmentation", what)
-        annotation["segmentation"] = mended
+        annotation["segmentation"] = corrected
     return mask
 
 
@@ -107,10 +94,10 @@ def _is_swapped(segmentation: dict[str, Any], size: ImageSize) -> bool:
     return size.width != size.height and segmentation.get("size") == [size.width, size.height]
 
 
-def _mended_polygons(segmentation: list[Any], size: ImageSize) -> tuple[list[list[float]], int]:
+def _corrected_polygons(segmentation: list[Any], size: ImageSize) -> tuple[list[list[float]], int]:
     """Keep the parts that are polygons, with their corners within the image; and count those dropped."""
     parts = segmentation if any(isinstance(part, list | str) for part in segmentation) else [segmentation]
-    read = [numbers(_list_from_text(part) if isinstance(part, str) else part) for part in parts]
+    read = [plain_numbers(_numbers_from_text(part) if isinstance(part, str) else part) for part in parts]
     kept = [
         _within(part, size)
         for part in read
@@ -127,13 +114,16 @@ def _meets(polygon: list[float], size: ImageSize) -> bool:
 
 def _within(polygon: list[float], size: ImageSize) -> list[float]:
     limits = (float(size.width), float(size.height))
-    return [min(max(value, 0.0), limits[place % 2]) for place, value in enumerate(polygon)]
+    return [min(max(value, 0.0), limits[index % 2]) for index, value in enumerate(polygon)]
 
 
-def _list_from_text(text: str) -> Any:
-    """Read "[1, 2]", "1, 2" or "1 2" as a list; None if it is no such thing."""
+def _numbers_from_text(text: str) -> Any:
+    """List that was written as text, words as numbers; None if it is no such thing."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        read = [number_from(word) for word in text.replace(",", " ").split()]
-        return None if None in read else read
+        value = list_from_text(text)
+    except ValueError:
+        return None
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        return value
+    numbers = [number_or_none(word) for word in value]
+    return None if None in numbers else numbers

@@ -1,28 +1,20 @@
-"""Check what an annotation says of its shape: box, mask and area, each by itself and against the others."""
+"""Faults of an annotation's shape: box, mask and area, each by itself and against the others."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from grounded_seg.coco.faults import Fault
-from grounded_seg.errors import InputError
-from grounded_seg.geometry.masks import area_px, run_length_from_coco, run_length_from_polygons, tight_box_xyxy
+from grounded_seg.coco.values import mask_of, plain_numbers
+from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
-_BEYOND_64_BITS = 2**63
 OUTSIDE_PX = 1.0
-"""How far a shape may lie outside its image: people's tools round."""
+"""How far a shape may lie outside its image, since people's tools round."""
 
 
 def shape_faults(place: str, annotation: Mapping[str, Any], size: ImageSize | None) -> Iterator[Fault]:
-    """List what is wrong with the shape of one annotation.
-
-    Args:
-        place: Of the annotation.
-        annotation: The record.
-        size: Of its image; None where that isn't known, and then shapes can't be checked against it.
-    """
-    box = numbers(annotation.get("bbox"))
+    """Faults of an annotation's shape; where its image's size isn't known, it can't be checked against that."""
+    box = plain_numbers(annotation.get("bbox"))
     yield from _box_faults(f"{place}.bbox", annotation.get("bbox"), box, size)
     segmentation = annotation.get("segmentation", [])
     mask = None
@@ -41,21 +33,11 @@ def shape_faults(place: str, annotation: Mapping[str, Any], size: ImageSize | No
     yield from _agreement_faults(place, annotation, box, mask)
 
 
-def numbers(value: Any) -> list[float] | None:
-    """Give a list of finite numbers, or None for anything else; text is none, nor is what 64 bits don't hold."""
-    if not isinstance(value, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in value):
-        return None
-    # Whole numbers have no end in JSON and in Python.
-    if any(isinstance(one, int) and abs(one) >= _BEYOND_64_BITS for one in value):
-        return None
-    return [float(one) for one in value] if all(map(math.isfinite, value)) else None
-
-
 def _box_faults(place: str, raw: Any, box: list[float] | None, size: ImageSize | None) -> Iterator[Fault]:
     if isinstance(raw, str):
         yield Fault("bbox-as-text", place, f"it is the text {raw!r:.40}")
     elif box is None or len(box) != 4:
-        yield Fault("bbox-malformed", place, f"it is {raw!r:.60}, it has to be x, y, width, height")
+        yield Fault("bbox-malformed", place, f"it is {raw!r:.60}, it must be x, y, width, height")
     elif box[2] <= 0 or box[3] <= 0:
         yield Fault("bbox-empty", place, f"its width is {box[2]:g} and its height {box[3]:g}")
     elif size is not None and _reach_outside(box[0::2], box[1::2], size, is_box=True) > OUTSIDE_PX:
@@ -73,13 +55,13 @@ def _run_length(
     place: str, segmentation: Mapping[str, Any], size: ImageSize | None
 ) -> tuple[list[Fault], RunLength | None]:
     try:
-        mask = run_length_from_coco(segmentation)
-    except InputError as error:
-        sides = numbers(segmentation.get("size"))
+        mask = mask_of(segmentation, None)
+    except ValueError as error:
+        sides = plain_numbers(segmentation.get("size"))
         swapped = size is not None and sides == [size.width, size.height] and size.width != size.height
         rule = "rle-size-wrong" if swapped else "rle-damaged"
         return [Fault(rule, place, str(error).split(";")[0])], None
-    if size is not None and mask.size != size:
+    if size is not None and mask is not None and mask.size != size:
         found, wanted = ([one.height, one.width] for one in (mask.size, size))
         return [Fault("rle-size-wrong", f"{place}.size", f"it is {found}, the image's is {wanted}")], None
     return [], mask
@@ -89,22 +71,22 @@ def _polygons(place: str, segmentation: list[Any], size: ImageSize | None) -> tu
     if segmentation and not isinstance(segmentation[0], list):
         return [Fault("polygon-malformed", place, "it is no list of polygons but of something else")], None
     polygons = []
-    for number, raw in enumerate(segmentation):
-        polygon = numbers(raw)
+    for index, raw in enumerate(segmentation):
+        polygon = plain_numbers(raw)
         if polygon is None or len(polygon) < 6 or len(polygon) % 2:
             message = f"{raw!r:.40} is no list of at least three x, y pairs"
-            return [Fault("polygon-malformed", f"{place}[{number}]", message)], None
+            return [Fault("polygon-malformed", f"{place}[{index}]", message)], None
         polygons.append(polygon)
     if size is None or not polygons:
         return [], None
     faults = [
-        Fault("polygon-outside", f"{place}[{number}]", f"it leaves the image of {size.width} x {size.height} px")
-        for number, polygon in enumerate(polygons)
+        Fault("polygon-outside", f"{place}[{index}]", f"it leaves the image of {size.width} x {size.height} px")
+        for index, polygon in enumerate(polygons)
         if _reach_outside(polygon[0::2], polygon[1::2], size) > OUTSIDE_PX
     ]
     try:
-        return faults, run_length_from_polygons(polygons, size)
-    except InputError as error:
+        return faults, mask_of(polygons, size)
+    except ValueError as error:
         return [Fault("polygon-malformed", place, str(error).partition(";")[0])], None
 
 
@@ -113,9 +95,9 @@ def _agreement_faults(
 ) -> Iterator[Fault]:
     """Compare what is said three times over."""
     raw_area = annotation.get("area")
-    area = numbers([raw_area])
+    area = plain_numbers([raw_area])
     if area is None or area[0] < 0:
-        yield Fault("area-malformed", f"{place}.area", f"it is {raw_area!r:.40}, it has to be a number of pixels")
+        yield Fault("area-malformed", f"{place}.area", f"it is {raw_area!r:.40}, it must be a number of pixels")
     if mask is None:
         return
     n_pixels = area_px(mask)

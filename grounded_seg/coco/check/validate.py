@@ -1,31 +1,26 @@
-"""Check a COCO file: its text, its records, and what it says of shapes; each fault by rule, place and reason."""
+"""Faults of a COCO file, each by rule, place and reason: of its text, its records and its shapes."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeGuard
+from typing import Any
 
 from grounded_seg.coco.check.readers import reader_warnings
 from grounded_seg.coco.check.shapes import shape_faults
 from grounded_seg.coco.faults import Fault
-from grounded_seg.coco.parse_text import parse_file
+from grounded_seg.coco.text import parse_file
+from grounded_seg.coco.values import is_plain_id, plain_size
 from grounded_seg.errors import ImageError
-from grounded_seg.geometry.masks import MOST_PX
 from grounded_seg.images.read import upright_size
-from grounded_seg.records import ImageSize
 
 SECTIONS = ("images", "categories", "annotations")
-_LARGEST_ID = 2**63 - 1
 
 
 def validate_file(path: Path, images: Path | None = None) -> list[Fault]:
-    """Check a file, in the order of its text, its records, its shapes, and its readers.
+    """Faults of a file: of its text, its records, its shapes, and for its readers, in this order.
 
     Args:
-        path: The file.
+        path: The file; an `InputError` if it can't be read at all.
         images: The folder that the file names are relative to; None not to look at the images.
-
-    Raises:
-        InputError: If the file can't be read at all.
     """
     document, faults = parse_file(path)
     if document is None:
@@ -34,10 +29,10 @@ def validate_file(path: Path, images: Path | None = None) -> list[Fault]:
 
 
 def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
-    """Check a document; the arguments are those of `validate_file`."""
+    """Faults of a document; `images` is as for `validate_file`."""
     if not isinstance(document, Mapping):
         what = "a list, as of results" if isinstance(document, list) else f"{document!r:.40}"
-        return [Fault("wrong-top-level", "$", f"it is {what}; it has to be an object with {', '.join(SECTIONS)}")]
+        return [Fault("wrong-top-level", "$", f"it is {what}; it must be an object with {', '.join(SECTIONS)}")]
     faults = list(_section_faults(document))
     records = {name: _records(document, name) for name in SECTIONS}
     for name in SECTIONS:
@@ -50,21 +45,8 @@ def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
     return faults
 
 
-def is_id(value: Any) -> TypeGuard[int]:
-    """Tell whether a value is a whole number from 1 that 64 bits hold; True is no number here."""
-    return type(value) is int and 1 <= value <= _LARGEST_ID
-
-
-def size_of(image: Mapping[str, Any]) -> ImageSize | None:
-    """Give the size that an image's record says; None where it says none, or one that no image has."""
-    width, height = image.get("width"), image.get("height")
-    if type(width) is not int or type(height) is not int or min(width, height) < 1 or width * height > MOST_PX:
-        return None
-    return ImageSize(width, height)
-
-
 def has_portable_name(record: Mapping[str, Any]) -> bool:
-    """Tell whether an image's name is a path that every system reads alike, below the folder of the images."""
+    """Whether an image's name is a path that every system reads alike, below the folder of the images."""
     name = str(record.get("file_name", ""))
     windows = PureWindowsPath(name)
     return not (
@@ -85,7 +67,7 @@ def _section_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _records(document: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """List those records of a section that are objects, each with its place."""
+    """Records of a section that are objects, each with its place."""
     section = document.get(name)
     items = section if isinstance(section, list) else []
     return [(f"{name}[{place}]", record) for place, record in enumerate(items) if isinstance(record, Mapping)]
@@ -101,7 +83,7 @@ def _id_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[Fault]:
             yield Fault("id-not-an-integer", f"{place}.id", f"{number!r} is no whole number")
         elif number < 1:
             yield Fault("id-below-one", f"{place}.id", f"{number} stands for nothing or background in some readers")
-        elif not is_id(number):
+        elif not is_plain_id(number):
             yield Fault("id-too-large", f"{place}.id", f"{number!r:.40} is more than 64 bits hold")
         if isinstance(number, str | int | float):
             first = seen.setdefault(number, place)
@@ -113,9 +95,9 @@ def _image_faults(records: list[tuple[str, Mapping[str, Any]]], images: Path | N
     names: dict[str, str] = {}
     base_names: dict[str, str] = {}
     for place, record in records:
-        if size_of(record) is None:
+        if plain_size(record) is None:
             size = f"{record.get('width')!r} x {record.get('height')!r}"
-            yield Fault("size-missing", place, f"its size is {size}, it has to be two whole numbers from 1")
+            yield Fault("size-missing", place, f"its size is {size}, it must be two whole numbers from 1")
         name = record.get("file_name")
         if not isinstance(name, str) or not name:
             yield Fault("file-name-missing", place, f"its file_name is {name!r}")
@@ -153,7 +135,7 @@ def _category_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[F
 
 
 def _annotation_faults(records: Mapping[str, list[tuple[str, Mapping[str, Any]]]]) -> Iterator[Fault]:
-    sizes = {image["id"]: size_of(image) for _, image in records["images"] if is_reference(image.get("id"))}
+    sizes = {image["id"]: plain_size(image) for _, image in records["images"] if is_reference(image.get("id"))}
     categories = {category["id"] for _, category in records["categories"] if is_reference(category.get("id"))}
     seen: dict[tuple[str, ...], str] = {}
     for place, annotation in records["annotations"]:
@@ -170,16 +152,16 @@ def _annotation_faults(records: Mapping[str, list[tuple[str, Mapping[str, Any]]]
 
 
 def is_reference(value: Any) -> bool:
-    """Tell whether a value can be an id at all, right or not."""
+    """Whether a value can be an id at all, right or not."""
     return isinstance(value, str | int | float)
 
 
 def _value_faults(place: str, annotation: Mapping[str, Any]) -> Iterator[Fault]:
     crowd = annotation.get("iscrowd")
     if type(crowd) is not int or crowd not in (0, 1):
-        yield Fault("iscrowd-wrong", f"{place}.iscrowd", f"it is {crowd!r:.40}, it has to be 0 or 1")
+        yield Fault("iscrowd-wrong", f"{place}.iscrowd", f"it is {crowd!r:.40}, it must be 0 or 1")
     elif crowd == 1 and isinstance(annotation.get("segmentation"), list):
         yield Fault("crowd-with-polygons", f"{place}.iscrowd", "a crowd is left out when accuracy is measured")
     score = annotation.get("score", 0.0)
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        yield Fault("score-wrong", f"{place}.score", f"it is {score!r:.40}, it has to be from 0 to 1")
+        yield Fault("score-wrong", f"{place}.score", f"it is {score!r:.40}, it must be from 0 to 1")

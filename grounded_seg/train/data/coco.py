@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject
-from grounded_seg.coco.dataset_reader import read_data_set
+from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject, read_data_set
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.errors import InputError
 from grounded_seg.train.data.checks import UnusableRowError, checked_box, checked_size, image_beside

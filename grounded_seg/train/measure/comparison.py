@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.dataset_reader import read_data_set
+from grounded_seg.coco.data_set import read_data_set
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.errors import InputError
 from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
 from grounded_seg.evaluation.evaluate import evaluate as measure
-from grounded_seg.files import as_output_error
+from grounded_seg.files import write_text
 from grounded_seg.geometry.masks import coco_from_run_length
 from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings
 from grounded_seg.train.data.records import BoxExample
@@ -102,6 +102,5 @@ def write_test_file(examples: Sequence[BoxExample], prompts: Sequence[str], fold
             shape = {} if mask is None else {"segmentation": coco_from_run_length(mask)}
             document["annotations"].append(annotation | shape)
     path = folder.root / "test.json"
-    with as_output_error():
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document) + "\n")
     return path, root

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
+from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject
+from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.records import Detection
-from grounded_seg.scoring.metrics import evaluate
+from grounded_seg.scoring.average_precision import evaluate
 from grounded_seg.settings import DetectSettings
 from grounded_seg.train.data.records import BoxExample, Question, TextExample
 
@@ -41,8 +44,8 @@ def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
     about_boxes = [one for one in answered if isinstance(one.question.example, BoxExample)]
     if not about_boxes:
         return {}
-    document, predictions = _as_coco(about_boxes)
-    summary = evaluate(document, predictions, "bbox")
+    data_set, predictions = _as_records(about_boxes)
+    summary = evaluate(data_set, predictions, "bbox")
     figures = {"AP": summary.AP, "AP50": summary.AP50}
     return {name: value for name, value in figures.items() if value is not None}
 
@@ -103,37 +106,27 @@ def lower_is_better(metrics: Sequence[Metric], answered: Sequence[Answered]) -> 
     return {name for one in metrics if getattr(one, "lower_is_better", False) for name in one(answered)}
 
 
-def _as_coco(answered: Sequence[Answered]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Bring questions about boxes into COCO's form: truth as asked, predictions by class."""
-    images: dict[str, int] = {}
+def _as_records(answered: Sequence[Answered]) -> tuple[DataSet, list[Prediction]]:
+    """Questions about boxes as records to score: truth as asked, predictions by class."""
+    images: dict[str, DataSetImage] = {}
     names: dict[str, int] = {}
-    truths: list[dict[str, Any]] = []
-    predictions: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
+    objects: list[DataSetObject] = []
+    predictions: list[Prediction] = []
     for one in answered:
         example, prompt = one.question.example, one.question.prompt
         if not isinstance(example, BoxExample):
             continue
         key = str(example.image)
-        if key not in images:
-            images[key] = len(images) + 1
-            records.append({"id": images[key], "width": example.size.width, "height": example.size.height})
-        wanted = [box for box in example.boxes if prompt in ("", box.label)]
-        for label, box_xyxy, score in (
-            *((box.label, box.box_xyxy, None) for box in wanted),
-            *((prompt or found.label, found.box_xyxy, found.score) for found in one.detections),
-        ):
-            x, y, width, height = xywh_from_xyxy(box_xyxy)
-            category_id = names.setdefault(label, len(names) + 1)
-            shape = {
-                "image_id": images[key],
-                "category_id": category_id,
-                "bbox": [x, y, width, height],
-                "area": width * height,
-            }
-            if score is None:
-                truths.append({"id": len(truths) + 1, "iscrowd": 0, **shape})
-            else:
-                predictions.append({"score": score, **shape})
-    categories = [{"id": number, "name": name} for name, number in names.items()]
-    return {"images": records, "categories": categories, "annotations": truths}, predictions
+        image = images.setdefault(key, DataSetImage(len(images) + 1, key, example.size))
+        for box in example.boxes:
+            if prompt in ("", box.label):
+                shape = xywh_from_xyxy(box.box_xyxy)
+                category_id = names.setdefault(box.label, len(names) + 1)
+                area = shape[2] * shape[3]
+                objects.append(DataSetObject(image.id, category_id, shape, None, area, is_crowd=False))
+        for found in one.detections:
+            category_id = names.setdefault(prompt or found.label, len(names) + 1)
+            shape = xywh_from_xyxy(found.box_xyxy)
+            predictions.append(Prediction(image.id, category_id, found.score, shape, None))
+    classes = {number: name for name, number in names.items()}
+    return DataSet(Path(), tuple(images.values()), classes, tuple(objects)), predictions

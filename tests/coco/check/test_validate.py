@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from eval_cases import fill_the_disk, grounded_seg
 from hypothesis import given
 from hypothesis import strategies as st
 from paths import DATA, PHOTOS
@@ -225,6 +226,20 @@ def test_a_copy_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == good()
 
 
+def test_a_full_disk_leaves_the_older_copy_and_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, copy_ = tmp_path / "file.json", tmp_path / "fixed.json"
+    path.write_text(json.dumps(good()))
+    copy_.write_text("old")
+    fill_the_disk(monkeypatch)
+    outcome = grounded_seg("validate", path, "--fix", copy_)
+    assert outcome.exit_code == 1
+    [line] = outcome.stderr.splitlines()
+    assert line.startswith(f"error: {copy_} can't be written (No space left on device)")
+    assert line.endswith("name another file with --fix")
+    assert copy_.read_text() == "old"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file.json", "fixed.json"]
+
+
 def test_a_list_of_results_is_named(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     results.write_text("[]")
@@ -287,7 +302,7 @@ def test_references_follow_their_images_and_classes(tmp_path: Path) -> None:
     fixed = json.loads((tmp_path / "fixed.json").read_text())
     assert fixed["categories"] == [{"id": 1, "name": "car"}, {"id": 2, "name": "Vögel"}]
     assert [annotation["category_id"] for annotation in fixed["annotations"]] == [1, 2, 1]
-    assert "categories[2]: made one with the earlier 'car'" in repairs
+    assert "categories[2]: merged with the earlier 'car'" in repairs
 
 
 def repaired(document: Any) -> tuple[Any, list[str]]:
@@ -303,7 +318,7 @@ def test_records_of_one_image_are_made_one() -> None:
     fixed, repairs = repaired(document)
     assert [image["id"] for image in fixed["images"]] == [1]
     assert [one["image_id"] for one in fixed["annotations"]] == [1, 1, 1]
-    assert "images[1]: made one with the earlier 'a.jpg'" in repairs
+    assert "images[1]: merged with the earlier 'a.jpg'" in repairs
 
 
 @pytest.mark.parametrize("change", [{"file_name": "a.jpg", "width": 40, "height": 30}, {"file_name": "../a.jpg"}])
@@ -341,7 +356,7 @@ def test_polygons_that_are_dropped_are_counted() -> None:
     dropped = "annotations[0].segmentation: 2 of 3 polygons dropped, damaged or outside the image"
     assert repairs == [dropped]
     document["annotations"][0]["segmentation"] = [[2, -3, *square[2:]], [2, 3, 6, 3], [30, 3, 36, 3, 36, 8]]
-    assert f"{dropped}; the others mended" in repaired(document)[1]
+    assert f"{dropped}; the others corrected" in repaired(document)[1]
 
 
 def test_corners_outside_the_image_are_moved() -> None:
@@ -349,7 +364,7 @@ def test_corners_outside_the_image_are_moved() -> None:
     document["annotations"][0]["segmentation"] = [[-3, 3, 6, 3, 6, 8, -3, 8]]
     fixed, repairs = repaired(document)
     assert fixed["annotations"][0]["segmentation"] == [[0, 3, 6, 3, 6, 8, 0, 8]]
-    assert "annotations[0].segmentation: mended" in repairs
+    assert "annotations[0].segmentation: corrected" in repairs
 
 
 def test_swapped_sides_of_a_mask_are_turned_back(tmp_path: Path) -> None:
