@@ -18,7 +18,7 @@ from grounded_seg.detect.model.record import check_adapter_base, trained_image_s
 from grounded_seg.detect.tasks import TASKS, Task
 from grounded_seg.device.choose import out_of_memory_as_device_error
 from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
-from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
+from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, Image, ImageSize
 from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope
 from grounded_seg.weights.locate import LocatedWeights
@@ -128,21 +128,18 @@ class FlorenceDetector:
         )
 
     def _without_duplicates(self, detections: list[Detection], classes: dict[str, str]) -> list[Detection]:
-        if self.settings.nms is SuppressionScope.NONE:
+        settings = self.settings
+        if settings.nms is SuppressionScope.NONE:
             return detections
-        by_class = self.settings.nms is SuppressionScope.CLASS
-        groups: dict[str, list[Detection]] = {}
-        for one in detections:
-            groups.setdefault(classes[one.prompt] if by_class else "", []).append(one)
-        distinct = []
-        for group in groups.values():
-            boxes = array_from_boxes([one.box_xyxy for one in group])
-            scores = np.array([one.score for one in group])
-            kept = kept_after_suppression(
-                boxes, scores, self.settings.iou_threshold, self.settings.box_containment_threshold
-            )
-            distinct += [group[index] for index in kept]
-        return distinct
+        by_class = settings.nms is SuppressionScope.CLASS
+        kept = kept_by_group(
+            array_from_boxes([one.box_xyxy for one in detections]),
+            np.array([one.score for one in detections]),
+            [classes[one.prompt] if by_class else "" for one in detections],
+            settings.iou_threshold,
+            settings.box_containment_threshold,
+        )
+        return [detections[index] for index in kept]
 
     @property
     def _task(self) -> Task:

@@ -5,7 +5,7 @@ bottom edge doesn't lie beyond its left or top one is empty: its area is 0 and i
 any float dtype and computes in float64, so that a threshold decides alike whatever the model's precision was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -106,7 +106,7 @@ def kept_after_suppression(
     Equal scores go by input order, the earlier box first, so the answer never depends on a sort's whim.
 
     Args:
-        boxes_xyxy: (n, 4), all of one group: call it per class for class-wise suppression.
+        boxes_xyxy: (n, 4), all of one group; `kept_by_group` takes several.
         scores: (n,), higher is better.
         iou_threshold: A box is a duplicate if its IoU with a kept box is *above* this; 1 keeps all.
         containment_threshold: If given, a box is a duplicate too if its containment with a kept box is above this.
@@ -131,6 +131,49 @@ def kept_after_suppression(
             duplicate |= pairwise_containment(best_xyxy, rest_xyxy)[0] > containment_threshold
         waiting = waiting[~duplicate]
     return np.array(kept, dtype=np.intp)
+
+
+def kept_by_group(
+    boxes_xyxy: Boxes,
+    scores: npt.NDArray[np.floating[Any]],
+    groups: Sequence[Hashable],
+    iou_threshold: float,
+    containment_threshold: float | None = None,
+) -> npt.NDArray[np.intp]:
+    """Drop duplicate boxes within each group, as `kept_after_suppression` does for one; groups don't touch each other.
+
+    Args:
+        boxes_xyxy: (n, 4).
+        scores: (n,), higher is better.
+        groups: (n,), the group of each box: its class, the same value for all boxes (class-agnostic), or
+            `range(n)`, which keeps every box.
+        iou_threshold: See `kept_after_suppression`.
+        containment_threshold: Likewise.
+
+    Returns:
+        Indices of the kept boxes, (k,): group by group as the groups first appear, from high to low score in each.
+
+    >>> boxes = np.array([[0.0, 0.0, 9.0, 9.0]] * 3)
+    >>> kept_by_group(boxes, np.array([0.5, 0.9, 0.7]), ["car", "dog", "car"], 0.7).tolist()
+    [2, 1]
+    """
+    kept = [
+        members[kept_after_suppression(boxes_xyxy[members], scores[members], iou_threshold, containment_threshold)]
+        for members in indices_by_group(groups)
+    ]
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.intp)
+
+
+def indices_by_group(groups: Sequence[Hashable]) -> list[npt.NDArray[np.intp]]:
+    """Indices of each group's members, rising; the groups in the order in which they first appear.
+
+    >>> [members.tolist() for members in indices_by_group(["car", "dog", "car"])]
+    [[0, 2], [1]]
+    """
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    return [np.array(indices, dtype=np.intp) for indices in members.values()]
 
 
 def _intersections_px(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:

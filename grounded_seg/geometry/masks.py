@@ -5,7 +5,7 @@ A mask at full image size is a boolean (height, width) array only for a moment; 
 box of a mask has whole-numbered edges and shares the box convention of `grounded_seg`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from grounded_seg.errors import InputError
+from grounded_seg.geometry.boxes import indices_by_group
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
 
 MOST_PX = 2**32 - 1
@@ -244,3 +245,40 @@ def _overlap(first: Sequence[RunLength], second: Sequence[RunLength], *, is_crow
         return np.zeros((len(first), len(second)))
     objects = [[_coco_object(one) for one in masks] for masks in (first, second)]
     return np.asarray(coco_mask.iou(*objects, [int(is_crowd)] * len(second)))
+
+
+def masks_kept_by_group(
+    masks: Sequence[RunLength],
+    scores: Sequence[float],
+    groups: Sequence[Hashable],
+    iou_threshold: float,
+    containment_threshold: float,
+) -> list[int]:
+    """Drop masks that repeat a better, kept one of their group (greedy non-maximum suppression on masks).
+
+    Args:
+        masks: n of one size, none empty.
+        scores: (n,), higher is better; equal scores go by input order.
+        groups: (n,), the group of each mask: its class, the same value for all masks (class-agnostic), or
+            `range(n)`, which keeps every mask.
+        iou_threshold: A mask is a duplicate if its IoU with a kept one is *above* this, in [0, 1]; 1 is off.
+        containment_threshold: So it is if its containment with a kept one is above this, in [0, 1]; 1 is off.
+
+    Returns:
+        Indices of the kept masks: group by group as the groups first appear, from high to low score in each.
+
+    Raises:
+        ValueError: If the masks of a group aren't all of one size.
+    """
+    kept: list[int] = []
+    for members in indices_by_group(groups):
+        best_first = sorted(members.tolist(), key=lambda index: -scores[index])
+        of_group = [masks[index] for index in best_first]
+        repeats = mask_iou(of_group, of_group) > iou_threshold
+        repeats |= mask_containment(of_group, of_group) > containment_threshold
+        chosen: list[int] = []
+        for rank in range(len(of_group)):
+            if not repeats[rank, chosen].any():
+                chosen.append(rank)
+        kept += [best_first[rank] for rank in chosen]
+    return kept

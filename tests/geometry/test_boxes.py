@@ -16,6 +16,7 @@ from grounded_seg.geometry.boxes import (
     clip,
     is_usable,
     kept_after_suppression,
+    kept_by_group,
     pairwise_containment,
     pairwise_iou,
     rounded_box_holds,
@@ -189,6 +190,25 @@ def test_suppression_equals_opencv(boxes: npt.NDArray[np.float64]) -> None:
     # An odd threshold: OpenCV compares in float32, and simple boxes hit simple thresholds exactly.
     expected = cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), score_threshold=0.0, nms_threshold=0.41237)
     assert kept_after_suppression(boxes, scores, 0.41237).tolist() == list(expected)
+
+
+def test_groups_are_suppressed_apart() -> None:
+    boxes = array_from_boxes([(0, 0, 10, 10), (0, 0, 10, 9), (0, 0, 9, 10), (0, 0, 10, 10), (1, 1, 3, 3)])
+    scores = np.array([0.5, 0.9, 0.6, 0.7, 0.8])
+    classes = ["dog", "car", "dog", "car", "dog"]
+    # Groups as they first appear, each from high to low score.
+    assert kept_by_group(boxes, scores, classes, 0.7).tolist() == [4, 2, 1]
+    assert kept_by_group(boxes, scores, classes, 0.7, containment_threshold=0.9).tolist() == [4, 1]
+    assert kept_by_group(boxes, scores, [""] * 5, 0.7, containment_threshold=0.9).tolist() == [1]
+    assert kept_by_group(boxes, scores, range(5), 0.0).tolist() == [0, 1, 2, 3, 4]
+    assert kept_by_group(array_from_boxes([]), np.zeros(0), [], 0.5).shape == (0,)
+
+
+@given(box_arrays(), st.floats(0, 1), st.randoms(use_true_random=False))
+def test_one_group_is_plain_suppression(boxes: npt.NDArray[np.float64], threshold: float, random: Random) -> None:
+    scores = np.array([random.choice([0.1, 0.5, 0.9]) for _ in boxes])
+    expected = kept_after_suppression(boxes, scores, threshold)
+    assert kept_by_group(boxes, scores, ["all"] * len(boxes), threshold).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from grounded_seg.geometry.masks import (
     mask_containment,
     mask_from_run_length,
     mask_iou,
+    masks_kept_by_group,
     placed_run_length,
     run_length_from_coco,
     run_length_from_mask,
@@ -211,3 +212,41 @@ def test_a_placed_mask_is_the_mask_in_its_place(mask: npt.NDArray[np.bool_], lef
     whole = np.pad(mask, ((top, 1), (left, 2)))
     size = ImageSize(width=whole.shape[1], height=whole.shape[0])
     assert placed_run_length(run_length_from_mask(mask), left, top, size) == run_length_from_mask(whole)
+
+
+def drawn(*rows: str) -> RunLength:
+    return run_length_from_mask(np.array([[pixel == "#" for pixel in row] for row in rows]))
+
+
+LARGE = drawn("####", "####", "....")
+NEARLY = drawn("####", "###.", "....")
+PART = drawn("##..", "....", "....")
+OTHER = drawn("....", "...#", "####")
+
+
+@pytest.mark.parametrize(
+    ("iou", "containment", "kept"),
+    [
+        (1.0, 1.0, [0, 1, 2, 3]),
+        # 7 of 8 pixels, 2 of 8, and 1 of 12.
+        (0.8, 1.0, [0, 2, 3]),
+        (0.2, 1.0, [0, 3]),
+        (0.05, 1.0, [0]),
+        # The second and third lie within the first altogether, the fourth with one pixel of five.
+        (1.0, 0.99, [0, 3]),
+        (1.0, 0.1, [0]),
+    ],
+)
+def test_repeated_masks_by_hand(iou: float, containment: float, kept: list[int]) -> None:
+    found = [LARGE, NEARLY, PART, OTHER]
+    # Equal scores go by input order.
+    for scores in ([0.9, 0.8, 0.7, 0.6], [0.5] * 4):
+        assert masks_kept_by_group(found, scores, ["all"] * 4, iou, containment) == kept
+
+
+def test_masks_go_by_score_and_group() -> None:
+    assert masks_kept_by_group([PART, LARGE], [0.9, 0.8], ["", ""], 1.0, 0.5) == [0]
+    found, scores = [LARGE, LARGE, NEARLY, OTHER], [0.3, 0.2, 0.9, 0.1]
+    assert masks_kept_by_group(found, scores, ["car", "dog", "car", "car"], 0.8, 1.0) == [2, 3, 1]
+    assert masks_kept_by_group(found, scores, range(4), 0.0, 0.0) == [0, 1, 2, 3]
+    assert masks_kept_by_group([], [], [], 0.5, 0.5) == []

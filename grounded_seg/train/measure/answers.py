@@ -9,7 +9,7 @@ from grounded_seg.detect.answer.box_scores import shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.tasks import TASKS
-from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
+from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, ImageSize
 from grounded_seg.settings import DetectSettings
 from grounded_seg.train.data.records import BoxExample, Question
@@ -60,12 +60,10 @@ def _detections(
         for shape in parse_tokens(task, answer.token_ids, model.vocabulary, question.prompt)
         if (box := box_from_shape(shape, size)) is not None
     ]
-    by_class: dict[str, list[Detection]] = {}
-    for one in found:
-        by_class.setdefault(question.prompt or one.label, []).append(one)
-    kept = []
-    for group in by_class.values():
-        boxes = array_from_boxes([one.box_xyxy for one in group])
-        scores = np.array([one.score for one in group])
-        kept += [group[index] for index in kept_after_suppression(boxes, scores, DetectSettings().iou_threshold)]
-    return tuple(sorted(kept, key=lambda one: -one.score))
+    kept = kept_by_group(
+        array_from_boxes([one.box_xyxy for one in found]),
+        np.array([one.score for one in found]),
+        [question.prompt or one.label for one in found],
+        DetectSettings().iou_threshold,
+    )
+    return tuple(sorted((found[index] for index in kept), key=lambda one: -one.score))
