@@ -3,31 +3,39 @@
 import json
 import os
 import random
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from grounded_seg.coco.check.validate import has_portable_name
-from grounded_seg.coco.labels import LabelledImage, LabelWriter, Losses
+from grounded_seg.coco.labels import LabelledImage
 from grounded_seg.coco.stream import CocoReader
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.export.coco import CocoWriter
-from grounded_seg.export.cvat import CvatLabels
-from grounded_seg.export.fiftyone import image_for_fiftyone
+from grounded_seg.export.cvat import CvatWriter
+from grounded_seg.export.fiftyone import FiftyoneWriter
 from grounded_seg.export.labelme import LabelmeWriter
 from grounded_seg.export.labelstudio import LabelStudioWriter
 from grounded_seg.export.png_masks import MaskPngWriter
-from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+from grounded_seg.export.settings import ExportSettings, LabelFormat, Pictures
 from grounded_seg.export.voc import VocWriter
+from grounded_seg.export.writer import LabelWriter, Losses, Target
 from grounded_seg.export.yolo import YoloWriter
-from grounded_seg.files import as_output_error
+from grounded_seg.files import UNFINISHED, as_output_error, whole_folder
 from grounded_seg.runs.folder import RunFolder
 
+_WRITERS: Mapping[LabelFormat, Callable[[Target], LabelWriter]] = {
+    LabelFormat.COCO: CocoWriter,
+    LabelFormat.YOLO: YoloWriter,
+    LabelFormat.VOC: VocWriter,
+    LabelFormat.LABELME: LabelmeWriter,
+    LabelFormat.LABELSTUDIO: LabelStudioWriter,
+    LabelFormat.CVAT: CvatWriter,
+    LabelFormat.FIFTYONE: FiftyoneWriter,
+    LabelFormat.MASKS: MaskPngWriter,
+}
 SPLITS = ("train", "valid", "test")
-_UNFINISHED = ".part"
-"""Ends the name of a folder that is being written."""
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass
@@ -41,47 +49,46 @@ class ExportReport:
     images_by_split: dict[str, int] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
 
+    def count(self, split: str, n_kept: int, n_labels: int) -> None:
+        """Count an image of a split, and how many of its labels were kept."""
+        self.n_images += 1
+        self.n_labels += n_kept
+        self.n_left_out += n_labels - n_kept
+        self.images_by_split[split] = self.images_by_split.get(split, 0) + 1
+
 
 def export_labels(settings: ExportSettings) -> ExportReport:
     """Write a data set in another format.
 
-    The labels of all images are written, of those without any too. The same input and seed give the same files.
+    Every image is written, those without labels too. The same input and seed give the same files.
 
     Raises:
         UsageError: If the output folder is in use, a class isn't in the file, or images are asked for and nothing says
             where they are.
-        InputError: If the file can't be read, or an image isn't where it should be.
+        InputError: If the file or an image can't be read.
         OutputError: If the results can't be written.
     """
     root = _images_root(settings) if settings.pictures is not Pictures.NONE else None
     _check_output(settings.output)
     annotations = RunFolder(settings.source).annotations if os.path.isdir(settings.source) else settings.source
     report = ExportReport()
-    with CocoReader(annotations) as source, as_output_error(), _whole_or_nothing(settings.output) as folder:
+    with (
+        CocoReader(annotations) as source,
+        as_output_error(settings.output),
+        whole_folder(settings.output) as folder,
+    ):
         categories = _categories(source, settings.classes)
-        writer = _writer(replace(settings, output=folder), source, categories)
+        writer = _WRITERS[settings.format](_target(settings, source, categories, folder))
         report.losses = writer.losses
-        if not isinstance(writer, CocoWriter):
-            _count_head(source, categories, report.losses)
-        cvat_labels = CvatLabels(list(categories.values()))
         for split, image_id in _in_splits(source, settings):
             labelled = source.labelled_image(image_id)
             kept = _selected(labelled, categories, settings.min_score)
-            if settings.format is LabelFormat.FIFTYONE:
-                kept = image_for_fiftyone(kept, report.losses, has_masks=settings.mask_form is not MaskForm.NONE)
-            if settings.format is LabelFormat.CVAT:
-                cvat_labels.add(kept)
             writer.add(kept, split)
-            report.n_images += 1
-            report.n_labels += len(kept.labels)
-            report.n_left_out += len(labelled.labels) - len(kept.labels)
-            report.images_by_split[split] = report.images_by_split.get(split, 0) + 1
+            report.count(split, len(kept.labels), len(labelled.labels))
             if root is not None:
                 place = folder / writer.picture_name(labelled.file_name, split)
                 _place_picture(root, labelled.file_name, place, settings.pictures)
         writer.close()
-        if settings.format is LabelFormat.CVAT:
-            cvat_labels.write(folder / "labels.json")
     return report
 
 
@@ -119,33 +126,12 @@ def _check_output(output: Path) -> None:
         OutputError: If it can't be looked into.
     """
     with as_output_error():
-        # What an export that was killed left behind is taken away by the next one.
+        # What an export that was killed left behind is removed by the next one.
         is_used = os.path.lexists(output) and (
-            not os.path.isdir(output) or any(path.name != _UNFINISHED for path in output.iterdir())
+            not os.path.isdir(output) or any(path.name != UNFINISHED for path in output.iterdir())
         )
     if is_used:
         raise UsageError(f"{output} is in use; name another folder with --output")
-
-
-@contextmanager
-def _whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Give a folder to write to, which becomes `output` at the end, or goes away if something goes wrong.
-
-    An empty folder that is there already is filled and stays the same one: it may be the working folder, or a volume.
-    """
-    is_there = os.path.isdir(output)
-    unfinished = output / _UNFINISHED if is_there else output.with_name(f".{output.name}{_UNFINISHED}")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if is_there:
-            for path in sorted(unfinished.iterdir()):
-                path.rename(output / path.name)
-        else:
-            unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, int]]:
@@ -185,38 +171,15 @@ def _selected(image: LabelledImage, categories: Mapping[int, str], min_score: fl
     )
 
 
-def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[int, str]) -> LabelWriter:
-    output, tolerance_px = settings.output, settings.tolerance_px
-    names = list(dict.fromkeys(categories.values()))
-    file_names = [str(image.get("file_name")) for image in source.images.values()]
-    form = settings.mask_form
-    match settings.format:
-        case LabelFormat.YOLO:
-            # A data set of boxes is written as boxes.
-            form = form if source.has_masks else MaskForm.NONE
-            return YoloWriter(output, names, file_names, form, tolerance_px)
-        case LabelFormat.VOC:
-            return VocWriter(output, file_names)
-        case LabelFormat.LABELME:
-            return LabelmeWriter(output, file_names, form, tolerance_px)
-        case LabelFormat.LABELSTUDIO:
-            return LabelStudioWriter(output, names, form, tolerance_px)
-        case LabelFormat.MASKS:
-            return MaskPngWriter(output, names)
-        case LabelFormat.COCO | LabelFormat.CVAT | LabelFormat.FIFTYONE:
-            head = {**source.sections, "categories": [source.categories[number] for number in categories]}
-            return CocoWriter(output, head, form, tolerance_px)
-
-
-def _count_head(source: CocoReader, categories: Mapping[int, str], losses: Losses) -> None:
-    """Count what a COCO file says beside images, labels and the names of classes; other formats have no room for it."""
-    for name, section in source.sections.items():
-        # Every file has an info, and it says nothing of the labels.
-        if name != "info":
-            losses.add(f"{name} left out", len(section) if isinstance(section, list | Mapping) else 1)
-    for number in categories:
-        further = source.categories[number].items()
-        losses.add_all("classes", [key for key, value in further if key not in ("id", "name") and value])
+def _target(settings: ExportSettings, source: CocoReader, categories: Mapping[int, str], folder: Path) -> Target:
+    return Target(
+        output=folder,
+        head={**source.sections, "categories": [source.categories[number] for number in categories]},
+        file_names=tuple(str(image.get("file_name")) for image in source.images.values()),
+        has_masks=source.has_masks,
+        form=settings.mask_form,
+        tolerance_px=settings.tolerance_px,
+    )
 
 
 def _images_root(settings: ExportSettings) -> Path:
@@ -236,7 +199,8 @@ def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) 
     """Copy or link an image.
 
     Raises:
-        InputError: If it isn't there, or its name leads out of the folder.
+        InputError: If it isn't there or can't be read, or its name leads out of the folder.
+        OSError: If it can't be written.
     """
     inside = PurePosixPath(file_name)
     origin = root / inside
@@ -244,6 +208,36 @@ def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) 
         raise InputError(f"no image is at {origin}; name the folder of the images with --images")
     place.parent.mkdir(parents=True, exist_ok=True)
     if pictures is Pictures.LINK:
-        place.symlink_to(origin.resolve())
+        try:
+            place.symlink_to(origin.resolve())
+        except OSError as error:
+            # The system's error names the image, which is not what can't be written.
+            raise OSError(error.errno, error.strerror, str(place)) from error
     else:
-        shutil.copyfile(origin, place)
+        _copy(origin, place)
+
+
+def _copy(origin: Path, place: Path) -> None:
+    """Copy a file in parts, so that what can't be read is told from what can't be written.
+
+    Raises:
+        InputError: If it can't be read.
+        OSError: If it can't be written.
+    """
+    try:
+        source = origin.open("rb")
+    except OSError as error:
+        raise _unreadable(origin, error) from error
+    with source, place.open("wb") as copy:
+        while True:
+            try:
+                chunk = source.read(_CHUNK_BYTES)
+            except OSError as error:
+                raise _unreadable(origin, error) from error
+            if not chunk:
+                return
+            copy.write(chunk)
+
+
+def _unreadable(origin: Path, error: OSError) -> InputError:
+    return InputError(f"{origin} can't be read ({error.strerror}); check its permissions and disk, or leave it out")

@@ -6,19 +6,24 @@ LabelMe keeps keys that it doesn't know, so the score and the attributes stay wi
 
 import base64
 import json
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.file_names import unique_names
-from grounded_seg.export.objects import drawn_mask, mask_to_write, single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
+from grounded_seg.export.writer import (
+    Target,
+    losses_of_head,
+    mask_to_write,
+    n_renamed,
+    png_bytes,
+    single_objects,
+    unique_names,
+)
 from grounded_seg.geometry.masks import mask_from_run_length, mask_iou, tight_box_xyxy
-from grounded_seg.geometry.polygons import centre_polygons_from_mask
+from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask
 from grounded_seg.records import RunLength
 
 _VERSION = "5.5.0"
@@ -28,27 +33,14 @@ _VERSION = "5.5.0"
 class LabelmeWriter:
     """Writes `NAME.json` for each image, in the folder of its split, with the images beside."""
 
-    def __init__(
-        self,
-        output: Path,
-        file_names: Iterable[str],
-        form: MaskForm = MaskForm.RLE,
-        tolerance_px: float = 0.0,
-    ) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            file_names: Of all images.
-            form: How masks are written.
-            tolerance_px: How far a simplified polygon may stray.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._names = unique_names(file_names, flat=False)
-        self._form = form
-        self._tolerance_px = tolerance_px
-        self.losses.add("image names changed to be unique", sum(old != new for old, new in self._names.items()))
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self.losses = losses_of_head(target)
+        self._output = target.output
+        self._names = unique_names(target.file_names, ".json", flat=False)
+        self._form = target.form
+        self._tolerance_px = target.tolerance_px
+        self.losses.add("image names changed to be unique", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's file."""
@@ -104,12 +96,11 @@ def _common(label: Label) -> dict[str, Any]:
 
 
 def _mask_shape(mask: RunLength) -> dict[str, Any]:
-    """Cut the mask out; its corners are the first and the last pixel."""
+    """Shape of a mask, cut out; its corners are the first and the last pixel."""
     x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(mask))
     inside = mask_from_run_length(mask)[y0:y1, x0:x1] * np.uint8(255)
-    picture = cv2.imencode(".png", np.ascontiguousarray(inside))[1].tobytes()
     return {
         "shape_type": "mask",
         "points": [[x0, y0], [x1 - 1, y1 - 1]],
-        "mask": base64.b64encode(picture).decode("ascii"),
+        "mask": base64.b64encode(png_bytes(inside)).decode("ascii"),
     }

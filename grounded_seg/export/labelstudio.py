@@ -5,7 +5,6 @@ image's sides.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,9 +13,9 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.objects import mask_to_write, single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
+from grounded_seg.export.writer import Target, losses_of_head, mask_to_write, single_objects
 from grounded_seg.geometry.masks import mask_from_run_length, mask_iou, run_length_from_polygons
 from grounded_seg.geometry.polygons import edge_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
@@ -33,26 +32,13 @@ class LabelStudioWriter:
     The tasks name their images as Label Studio's local files, with the output folder as the document root.
     """
 
-    def __init__(
-        self,
-        output: Path,
-        categories: Sequence[str],
-        form: MaskForm = MaskForm.RLE,
-        tolerance_px: float = 0.0,
-    ) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            categories: All that may come up.
-            form: How masks are written.
-            tolerance_px: How far a simplified polygon may stray.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._categories = categories
-        self._form = form
-        self._tolerance_px = tolerance_px
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self.losses = losses_of_head(target)
+        self._output = target.output
+        self._class_names = target.class_names
+        self._form = target.form
+        self._tolerance_px = target.tolerance_px
         self._started: list[Path] = []
 
     def add(self, image: LabelledImage, split: str) -> None:
@@ -79,7 +65,7 @@ class LabelStudioWriter:
         for path in self._started:
             with path.open("a", encoding="ascii") as file:
                 file.write("\n]\n")
-        labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in self._categories)
+        labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in self._class_names)
         kinds = {"brush": "BrushLabels", "polygon": "PolygonLabels", "rectangle": "RectangleLabels"}
         blocks = "".join(f'  <{tag} name="{name}" toName="image">\n{labels}  </{tag}>\n' for name, tag in kinds.items())
         text = f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n{blocks}</View>\n'

@@ -5,33 +5,24 @@ form has no room for masks, scores, or crowds.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.file_names import unique_names
-from grounded_seg.export.objects import single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.export.writer import Target, losses_of_head, n_renamed, single_objects, unique_names
 from grounded_seg.records import ImageSize
 
 
 class VocWriter:
     """Writes `Annotations/NAME.xml` and `ImageSets/Main/SPLIT.txt`; the images belong into `JPEGImages/`."""
 
-    def __init__(self, output: Path, file_names: Iterable[str]) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            file_names: Of all images.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._names = unique_names(file_names, flat=True)
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self.losses = losses_of_head(target)
+        self._output = target.output
+        self._names = unique_names(target.file_names, ".xml", flat=True)
         self._stems: dict[str, list[str]] = {}
-        self.losses.add(
-            "image names changed to be unique in one folder", sum(old != new for old, new in self._names.items())
-        )
+        self.losses.add("image names changed to be unique in one folder", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's XML file, also where there is nothing on it."""

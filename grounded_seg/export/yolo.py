@@ -5,19 +5,23 @@ image's sides. Classes count from 0. The form has no room for scores, holes, sev
 and boxes in one data set: Ultralytics would read a box beside an outline as two corners of one.
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.file_names import unique_names
-from grounded_seg.export.objects import drawn_mask, mask_to_write, single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
+from grounded_seg.export.writer import (
+    Target,
+    losses_of_head,
+    mask_to_write,
+    n_renamed,
+    single_objects,
+    unique_names,
+)
 from grounded_seg.geometry.masks import mask_iou
-from grounded_seg.geometry.polygons import centre_polygons_from_mask, joined_parts
+from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask, joined_parts
 from grounded_seg.records import RunLength
 
 _IN_PIXEL = 0.25
@@ -30,33 +34,17 @@ JOINED = "masks whose parts are joined by lines a pixel wide"
 class YoloWriter:
     """Writes `labels/train/NAME.txt` and so on, and `data.yaml`; a data set without splits is all `train`."""
 
-    def __init__(
-        self,
-        output: Path,
-        categories: Sequence[str],
-        file_names: Iterable[str],
-        form: MaskForm = MaskForm.POLYGON,
-        tolerance_px: float = 0.0,
-    ) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            categories: In the order of their numbers.
-            file_names: Of all images.
-            form: Outlines, of four corners where there is but a box; or none, and all are boxes.
-            tolerance_px: How far a simplified outline may stray.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._numbers = {name: number for number, name in enumerate(categories)}
-        self._names = unique_names(file_names, flat=True)
-        self._form = form
-        self._tolerance_px = tolerance_px
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self.losses = losses_of_head(target)
+        self._output = target.output
+        self._numbers = {name: number for number, name in enumerate(target.class_names)}
+        self._names = unique_names(target.file_names, ".txt", flat=True)
+        # A data set of boxes is written as boxes.
+        self._form = target.form if target.has_masks else MaskForm.NONE
+        self._tolerance_px = target.tolerance_px
         self._splits: set[str] = set()
-        self.losses.add(
-            "image names changed to be unique in one folder", sum(old != new for old, new in self._names.items())
-        )
+        self.losses.add("image names changed to be unique in one folder", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's label file; one without objects gets an empty one, which says that there is nothing."""

@@ -1,9 +1,9 @@
 """What is done to a single mask before it is kept: clean it, and see whether it stays in its box."""
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from grounded_seg.geometry.opencv import opencv
 from grounded_seg.records import BoxXyxy
 from grounded_seg.segment.upsampling import Region
 
@@ -17,6 +17,7 @@ def cleaned(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     Args:
         mask: (height, width).
     """
+    cv2 = opencv()
     n_parts, parts, measures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if n_parts == 1:
         return mask
