@@ -14,16 +14,21 @@ from typing import Any
 import PIL.Image
 import pytest
 from click.testing import CliRunner, Result
+from conftest import Paint
+from fakes import ColourDetector, Silent
 from paths import ROOT
 
 from grounded_seg.cli import main
+from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.export.export import export_labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.export.writer import unique_names
 from grounded_seg.export.yolo import YoloWriter
+from grounded_seg.runs.run import run_images
+from grounded_seg.settings import RunSettings
 
-LONG = "ü" * 60
+LONG = "ü" * 64
 
 
 @pytest.fixture
@@ -221,6 +226,16 @@ def test_names_that_fit_stay_as_they_are() -> None:
 def test_boxes_and_run_lengths_need_no_opencv(source: Path, arguments: list[str]) -> None:
     done = without_opencv("export", str(source), *arguments, "-o", str(source.parent / "out"))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_runs_are_merged_without_opencv(detector: ColourDetector, paint: Paint, tmp_path: Path) -> None:
+    runs = [tmp_path / "1", tmp_path / "2"]
+    for run in runs:
+        photo = paint(f"photos/{run.name}.png", red=(0, 0, 5, 9))
+        run_images(PromptSet(("red car",), ("red",)), [photo], RunSettings(run), Silent())
+    done = without_opencv("merge-runs", *map(str, runs), "-o", str(tmp_path / "merged"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads((tmp_path / "merged" / "annotations.json").read_text())["annotations"]) == 2
 
 
 def test_a_picture_without_opencv_is_one_line(source: Path) -> None:
