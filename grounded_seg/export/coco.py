@@ -9,7 +9,7 @@ from typing import Any
 from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.export.writer import Losses, Target
-from grounded_seg.geometry.masks import coco_from_run_length, mask_iou, run_length_from_polygons
+from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_polygons
 from grounded_seg.geometry.polygons import edge_polygons_from_mask
 from grounded_seg.records import RunLength
 
@@ -24,11 +24,9 @@ class CocoWriter:
 
     def __init__(self, target: Target) -> None:
         """Start; nothing is written yet."""
+        self._target = target
         self.losses = Losses()
-        self._output = target.output
-        self._head = target.head
         self._forms = [MaskForm.RLE, MaskForm.POLYGON] if target.form is MaskForm.BOTH else [target.form]
-        self._tolerance_px = target.tolerance_px
         self._files: dict[tuple[str, MaskForm], _CocoFile] = {}
 
     def add(self, image: LabelledImage, split: str) -> None:
@@ -53,7 +51,7 @@ class CocoWriter:
         # Of two forms, the polygons get a name of their own.
         marked = ".polygons" if form is MaskForm.POLYGON and len(self._forms) > 1 else ""
         name = f"{split}/_annotations{marked}.coco.json" if split else f"annotations{marked}.json"
-        self._files[split, form] = file = _CocoFile(self._output / name, self._head)
+        self._files[split, form] = file = _CocoFile(self._target.output / name, self._target.head)
         return file
 
     def _annotation(self, label: Label, form: MaskForm, file_name: str) -> dict[str, Any]:
@@ -66,16 +64,16 @@ class CocoWriter:
             if form is MaskForm.RLE or label.is_crowd:
                 annotation["segmentation"] = coco_from_run_length(label.mask)
             # What a person drew stays what it is, unless it is to be simplified.
-            elif isinstance(as_it_was, Mapping) or self._tolerance_px > 0:
+            elif isinstance(as_it_was, Mapping) or self._target.tolerance_px > 0:
                 annotation["segmentation"] = self._polygons(label.mask, file_name)
         return annotation
 
     def _polygons(self, mask: RunLength, file_name: str) -> list[list[float]]:
-        rings = edge_polygons_from_mask(mask, self._tolerance_px)
+        rings = edge_polygons_from_mask(mask, self._target.tolerance_px)
         polygons = [[_short(value) for value in ring.ravel().tolist()] for ring in rings]
         if rings:
             read_back = run_length_from_polygons(polygons, mask.size)
-            self.losses.add_round_trip(float(mask_iou([mask], [read_back])[0, 0]), file_name)
+            self.losses.add_round_trip(mask, read_back, file_name)
         self.losses.add("empty masks written as their boxes", not rings)
         return polygons
 

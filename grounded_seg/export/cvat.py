@@ -15,7 +15,6 @@ class CvatWriter(CocoWriter):
     def __init__(self, target: Target) -> None:
         """Start; nothing is written yet."""
         super().__init__(target)
-        self._class_names = target.class_names
         # A dictionary keeps the order in which they come up.
         self._attributes: dict[str, None] = {}
 
@@ -35,6 +34,6 @@ class CvatWriter(CocoWriter):
             {"name": name, "input_type": "text", "mutable": False, "values": [""], "default_value": ""}
             for name in self._attributes
         ]
-        labels: list[dict[str, Any]] = [{"name": name, "attributes": attributes} for name in self._class_names]
+        labels: list[dict[str, Any]] = [{"name": name, "attributes": attributes} for name in self._target.class_names]
         text = json.dumps(labels, indent=1, ensure_ascii=False)
-        (self._output / "labels.json").write_text(text + "\n", encoding="utf-8")
+        (self._target.output / "labels.json").write_text(text + "\n", encoding="utf-8")

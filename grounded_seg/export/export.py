@@ -1,9 +1,10 @@
-"""From a run or a COCO file to the files of a label tool, an image at a time, in memory that hardly grows."""
+"""Export of a run or a COCO file to a label tool, an image at a time, in memory that hardly grows."""
 
 import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -40,7 +41,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass
 class ExportReport:
-    """What an export came to."""
+    """Counts of an export."""
 
     n_images: int = 0
     n_labels: int = 0
@@ -50,7 +51,7 @@ class ExportReport:
     losses: Losses = field(default_factory=Losses)
 
     def count(self, split: str, n_kept: int, n_labels: int) -> None:
-        """Count an image of a split, and how many of its labels were kept."""
+        """Count an image of a split, and its labels."""
         self.n_images += 1
         self.n_labels += n_kept
         self.n_left_out += n_labels - n_kept
@@ -93,14 +94,14 @@ def export_labels(settings: ExportSettings) -> ExportReport:
 
 
 def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> dict[str, str]:
-    """Deal images to train, valid and test at random; each gets one at least where its share and the images allow.
+    """Split of each image, at random; a split has one image at least where its share and the images allow.
 
-    The order of the names has no influence, so that another listing of the same images is dealt alike.
+    The order of the names has no influence: another listing of the same images is split alike.
 
     Args:
         file_names: Each once.
         shares: Of train and valid, or of all three; they needn't add up to 100.
-        seed: Another one deals otherwise.
+        seed: Random seed.
 
     >>> sorted(split_names(["a", "b", "c"], (8, 1, 1), 0).values())
     ['test', 'train', 'valid']
@@ -119,14 +120,8 @@ def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> 
 
 
 def _check_output(output: Path) -> None:
-    """Refuse a folder with anything in it.
-
-    Raises:
-        UsageError: If there is something.
-        OutputError: If it can't be looked into.
-    """
+    """Refuse a folder with anything in it but what a killed export left, which the next one removes."""
     with as_output_error():
-        # What an export that was killed left behind is removed by the next one.
         is_used = os.path.lexists(output) and (
             not os.path.isdir(output) or any(path.name != UNFINISHED for path in output.iterdir())
         )
@@ -135,7 +130,7 @@ def _check_output(output: Path) -> None:
 
 
 def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, int]]:
-    """List the images in the order of the file, split by split."""
+    """Split and id of each image, in the order of the file, split by split."""
     names = {image_id: str(image.get("file_name")) for image_id, image in source.images.items()}
     if len(set(names.values())) < len(names) or not all(map(has_portable_name, source.images.values())):
         raise InputError(
@@ -149,7 +144,7 @@ def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, 
 
 
 def _categories(source: CocoReader, wanted: Sequence[str]) -> dict[int, str]:
-    """Give the classes to write, by id, in the order of the file."""
+    """Names of the classes to write by id, in the order of the file."""
     names = {number: str(category.get("name")) for number, category in source.categories.items()}
     unknown = [name for name in wanted if name not in names.values()]
     if unknown:
@@ -159,7 +154,7 @@ def _categories(source: CocoReader, wanted: Sequence[str]) -> dict[int, str]:
 
 
 def _selected(image: LabelledImage, categories: Mapping[int, str], min_score: float) -> LabelledImage:
-    """Keep the labels of those classes that have the score, or none at all."""
+    """The image with only the labels of these classes that have at least this score, or no score at all."""
     names = set(categories.values())
     return replace(
         image,
@@ -183,7 +178,7 @@ def _target(settings: ExportSettings, source: CocoReader, categories: Mapping[in
 
 
 def _images_root(settings: ExportSettings) -> Path:
-    """Find the folder of the images: as given, or as the run wrote it down."""
+    """Folder of the images: as given, or as the run wrote it down."""
     if settings.images is not None:
         return settings.images
     manifest = RunFolder(settings.source).manifest
@@ -196,12 +191,7 @@ def _images_root(settings: ExportSettings) -> Path:
 
 
 def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) -> None:
-    """Copy or link an image.
-
-    Raises:
-        InputError: If it isn't there or can't be read, or its name leads out of the folder.
-        OSError: If it can't be written.
-    """
+    """Copy or link an image; an `InputError` is about the image, an `OSError` about its new place."""
     inside = PurePosixPath(file_name)
     origin = root / inside
     if inside.is_absolute() or ".." in inside.parts or not os.path.isfile(origin):
@@ -218,26 +208,22 @@ def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) 
 
 
 def _copy(origin: Path, place: Path) -> None:
-    """Copy a file in parts, so that what can't be read is told from what can't be written.
-
-    Raises:
-        InputError: If it can't be read.
-        OSError: If it can't be written.
-    """
-    try:
+    with _read_errors(origin):
         source = origin.open("rb")
-    except OSError as error:
-        raise _unreadable(origin, error) from error
     with source, place.open("wb") as copy:
         while True:
-            try:
+            with _read_errors(origin):
                 chunk = source.read(_CHUNK_BYTES)
-            except OSError as error:
-                raise _unreadable(origin, error) from error
             if not chunk:
-                return
+                break
             copy.write(chunk)
 
 
-def _unreadable(origin: Path, error: OSError) -> InputError:
-    return InputError(f"{origin} can't be read ({error.strerror}); check its permissions and disk, or leave it out")
+@contextmanager
+def _read_errors(origin: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{origin} can't be read ({error.strerror}); check its permissions and disk, or export without images"
+        ) from error

@@ -7,7 +7,6 @@ from typing import Any
 from grounded_seg.coco.labels import Label, LabelledImage, fiftyone_takes
 from grounded_seg.export.coco import CocoWriter
 from grounded_seg.export.settings import MaskForm
-from grounded_seg.export.writer import Target
 from grounded_seg.geometry.boxes import rounded_box_holds
 from grounded_seg.geometry.masks import tight_box_xyxy
 
@@ -19,11 +18,6 @@ class FiftyoneWriter(CocoWriter):
     `label` becomes `attribute_label`, and so do others that the importer would stop at or take for COCO's own keys.
     """
 
-    def __init__(self, target: Target) -> None:
-        """Start; nothing is written yet."""
-        super().__init__(target)
-        self._has_masks = target.form is not MaskForm.NONE
-
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image and its annotations."""
         super().add(replace(image, labels=tuple(map(self._changed, image.labels))), split)
@@ -32,7 +26,7 @@ class FiftyoneWriter(CocoWriter):
         record = _renamed(label.record, are_attributes=False)
         if isinstance(label.record.get("attributes"), Mapping):
             record["attributes"] = _renamed(label.record["attributes"], are_attributes=True)
-        if self._has_masks and label.mask is not None:
+        if self._target.form is not MaskForm.NONE and label.mask is not None:
             x0, y0, x1, y1 = tight = tight_box_xyxy(label.mask)
             if x1 > x0 and not rounded_box_holds(label.box_xyxy, tight):
                 self.losses.add("boxes set to the edges of their masks, which would be cut off")

@@ -22,7 +22,7 @@ from grounded_seg.export.writer import (
     single_objects,
     unique_names,
 )
-from grounded_seg.geometry.masks import mask_from_run_length, mask_iou, tight_box_xyxy
+from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
 from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask
 from grounded_seg.records import RunLength
 
@@ -35,11 +35,9 @@ class LabelmeWriter:
 
     def __init__(self, target: Target) -> None:
         """Start; nothing is written yet."""
+        self._target = target
         self.losses = losses_of_head(target)
-        self._output = target.output
         self._names = unique_names(target.file_names, ".json", flat=False)
-        self._form = target.form
-        self._tolerance_px = target.tolerance_px
         self.losses.add("image names changed to be unique", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
@@ -51,7 +49,7 @@ class LabelmeWriter:
             n_groups += len(outlines) > 1
             group_id = n_groups if len(outlines) > 1 else None
             shapes += [{**_common(label), "group_id": group_id, **outline} for outline in outlines]
-        path = self._output / self.picture_name(image.file_name, split)
+        path = self._target.output / self.picture_name(image.file_name, split)
         content: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
@@ -73,16 +71,16 @@ class LabelmeWriter:
         """There is nothing that is written only at the end."""
 
     def _shapes(self, label: Label, file_name: str) -> list[dict[str, Any]]:
-        mask = mask_to_write(label, self._form, self.losses)
+        mask = mask_to_write(label, self._target.form, self.losses)
         if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
             return [{"shape_type": "rectangle", "points": [[x0, y0], [x1, y1]]}]
-        if self._form is MaskForm.RLE:
+        if self._target.form is MaskForm.RLE:
             return [_mask_shape(mask)]
         # LabelMe draws a polygon's outline along with its inside.
-        rings = centre_polygons_from_mask(mask, self._tolerance_px)
+        rings = centre_polygons_from_mask(mask, self._target.tolerance_px)
         self.losses.add("masks in several polygons with a common group_id", len(rings) > 1)
-        self.losses.add_round_trip(float(mask_iou([mask], [drawn_mask(rings, mask.size)])[0, 0]), file_name)
+        self.losses.add_round_trip(mask, drawn_mask(rings, mask.size), file_name)
         return [{"shape_type": "polygon", "points": ring.tolist()} for ring in rings]
 
 

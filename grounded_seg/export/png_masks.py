@@ -21,8 +21,8 @@ class MaskPngWriter:
 
     def __init__(self, target: Target) -> None:
         """Start; nothing is written yet."""
+        self._target = target
         self.losses = losses_of_head(target)
-        self._output = target.output
         self._numbers = {name: number for number, name in enumerate(target.class_names, start=1)}
 
     def add(self, image: LabelledImage, split: str) -> None:
@@ -42,10 +42,10 @@ class MaskPngWriter:
             n_hidden += int(np.count_nonzero((classes[mask] != 0) & (classes[mask] != class_number)))
             classes[mask] = class_number
             name = _extended(PurePosixPath(split, image.file_name), f".{number:03}.png")
-            _write(self._output / "instances" / name, mask * np.uint8(255))
+            _write(self._target.output / "instances" / name, mask * np.uint8(255))
             lines.append({"file": str(name), "image": image.file_name, "class": label.category, "score": label.score})
         self.losses.add("pixels of a class picture hidden by a better mask of another class", n_hidden)
-        _write(self._output / "classes" / _extended(PurePosixPath(split, image.file_name), ".png"), classes)
+        _write(self._target.output / "classes" / _extended(PurePosixPath(split, image.file_name), ".png"), classes)
         self._append(lines)
 
     def picture_name(self, file_name: str, split: str) -> str:
@@ -55,12 +55,12 @@ class MaskPngWriter:
     def close(self) -> None:
         """Write the classes' numbers."""
         text = json.dumps({number: name for name, number in self._numbers.items()}, ensure_ascii=False, indent=1)
-        (self._output / "classes.json").write_text(text + "\n", encoding="utf-8")
+        (self._target.output / "classes.json").write_text(text + "\n", encoding="utf-8")
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         """Say in a line each what the pictures of an image show."""
         if lines:
-            with (self._output / "instances.jsonl").open("a", encoding="ascii") as file:
+            with (self._target.output / "instances.jsonl").open("a", encoding="ascii") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
 
 

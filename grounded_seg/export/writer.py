@@ -1,4 +1,4 @@
-"""What the writer of every format is told, has to offer, and leaves to these functions."""
+"""A format's writer: what it is told, what it must offer, and what the writers share."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.files import MAX_NAME_BYTES, name_within_limit
-from grounded_seg.geometry.masks import area_px
+from grounded_seg.geometry.masks import area_px, mask_iou
 from grounded_seg.geometry.opencv import opencv
 from grounded_seg.records import RunLength
 
@@ -23,7 +23,7 @@ _LABEL_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "segme
 
 @dataclass(frozen=True)
 class Target:
-    """What a writer knows before the first image: where it writes, which data set, and how."""
+    """What a writer knows before the first image: where it writes, what, and how."""
 
     output: Path
     """A folder that is there and empty."""
@@ -62,12 +62,13 @@ class Losses:
             self.counts[what] += n
 
     def add_all(self, whose: str, names: Iterable[str]) -> None:
-        """Count what is left out of one image, label or class, by name."""
+        """Count what is left out of an image, label or class, by name."""
         for name in names:
             self.add(f"{whose}' {name} left out")
 
-    def add_round_trip(self, iou: float, file_name: str) -> None:
-        """Note how a mask of an image compares with its polygons, as their reader will rasterise them."""
+    def add_round_trip(self, mask: RunLength, read_back: RunLength, file_name: str) -> None:
+        """Note the IoU of a mask of an image with its polygons, as their reader rasterises them."""
+        iou = float(mask_iou([mask], [read_back])[0, 0])
         self.n_masks += 1
         self.iou_sum += iou
         if iou < self.iou_least:
@@ -100,7 +101,7 @@ class LabelWriter(Protocol):
 
 
 def losses_of_head(target: Target) -> Losses:
-    """Losses of a format that writes images, labels and names of classes, and nothing else of the file's head."""
+    """Losses of a format that has room for class names, and for nothing else of the file's head."""
     losses = Losses()
     for name, section in target.head.items():
         # Every file has an info, and it says nothing of the labels.
@@ -112,14 +113,9 @@ def losses_of_head(target: Target) -> Losses:
 
 
 def single_objects(image: LabelledImage, losses: Losses, *, keeps_attributes: bool = True) -> Iterator[Label]:
-    """Labels of single objects, for formats without a word for crowds; those are counted.
+    """Labels of single objects, in order, for formats without crowds; these are counted.
 
-    So is what else the file says of the image and its labels, and these formats have no word for.
-
-    Args:
-        image: Its labels are given in their order.
-        losses: Told what is left out.
-        keeps_attributes: Whether the format has room for the labels' attributes.
+    So is what else the file says of the image and its labels, the labels' attributes too if `keeps_attributes` is off.
     """
     losses.add_all("images", _further(image.record, _IMAGE_KEYS))
     for label in image.labels:
@@ -146,16 +142,15 @@ def mask_to_write(label: Label, form: MaskForm, losses: Losses) -> RunLength | N
 
 
 def png_bytes(picture: npt.NDArray[Any]) -> bytes:
-    """Picture as a PNG file, to be written by Python: OpenCV can't write to every name on every system."""
+    """PNG of a picture, to be written by Python: OpenCV can't write to every name on every system."""
     encoded: bytes = opencv().imencode(".png", np.ascontiguousarray(picture))[1].tobytes()
     return encoded
 
 
 def unique_names(file_names: Iterable[str], ending: str, *, flat: bool) -> dict[str, str]:
-    """Names of images for formats that keep a label file beside each, where `a.jpg` and `a.png` would share theirs.
+    """Names of images where each has a label file of its name, so that `a.jpg` and `a.png` don't share one.
 
-    A name that is free stays as it is; a later one that isn't gets a number. What gets too long for a file system is
-    shortened.
+    A name that is free stays; a later one that isn't gets a number. What is too long for a file system is shortened.
 
     Args:
         file_names: Relative, POSIX, each once.
@@ -179,7 +174,7 @@ def unique_names(file_names: Iterable[str], ending: str, *, flat: bool) -> dict[
 
 
 def _shortened(path: PurePosixPath, ending: str) -> PurePosixPath:
-    """Shorten a name that would be too long, with its own ending or with the label file's."""
+    """The name, shortened if it is too long with its own ending or with the label file's."""
     spare = max(0, len(ending.encode()) - len(path.suffix.encode(errors="surrogateescape")))
     return path.with_name(name_within_limit(path.stem, path.suffix, MAX_NAME_BYTES - spare))
 

@@ -20,7 +20,6 @@ from grounded_seg.export.writer import (
     single_objects,
     unique_names,
 )
-from grounded_seg.geometry.masks import mask_iou
 from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask, joined_parts
 from grounded_seg.records import RunLength
 
@@ -36,13 +35,12 @@ class YoloWriter:
 
     def __init__(self, target: Target) -> None:
         """Start; nothing is written yet."""
+        self._target = target
         self.losses = losses_of_head(target)
-        self._output = target.output
         self._numbers = {name: number for number, name in enumerate(target.class_names)}
         self._names = unique_names(target.file_names, ".txt", flat=True)
         # A data set of boxes is written as boxes.
         self._form = target.form if target.has_masks else MaskForm.NONE
-        self._tolerance_px = target.tolerance_px
         self._splits: set[str] = set()
         self.losses.add("image names changed to be unique in one folder", n_renamed(self._names))
 
@@ -53,7 +51,7 @@ class YoloWriter:
             self.losses.add("scores left out", label.score is not None)
             numbers = self._shape(label, image)
             lines.append(" ".join([str(self._numbers[label.category]), *(f"{number:.7g}" for number in numbers)]))
-        folder = self._output / "labels" / _split_name(split)
+        folder = self._target.output / "labels" / _split_name(split)
         folder.mkdir(parents=True, exist_ok=True)
         self._splits.add(_split_name(split))
         path = (folder / self._names[image.file_name]).with_suffix(".txt")
@@ -76,7 +74,7 @@ class YoloWriter:
             "names": {number: name for name, number in self._numbers.items()},
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (self._output / "data.yaml").write_text(text, encoding="utf-8")
+        (self._target.output / "data.yaml").write_text(text, encoding="utf-8")
 
     def _shape(self, label: Label, image: LabelledImage) -> list[float]:
         mask = mask_to_write(label, self._form, self.losses)
@@ -91,11 +89,10 @@ class YoloWriter:
         return [x0, y0, x1, y0, x1, y1, x0, y1]
 
     def _outline(self, mask: RunLength, image: LabelledImage) -> list[float]:
-        parts = centre_polygons_from_mask(mask, self._tolerance_px)
+        parts = centre_polygons_from_mask(mask, self._target.tolerance_px)
         self.losses.add(JOINED, len(parts) > 1)
         ring = np.floor(joined_parts(parts))
-        iou = float(mask_iou([mask], [drawn_mask([ring], image.size)])[0, 0])
-        self.losses.add_round_trip(iou, image.file_name)
+        self.losses.add_round_trip(mask, drawn_mask([ring], image.size), image.file_name)
         return list(((ring + _IN_PIXEL) / (image.size.width, image.size.height)).ravel().tolist())
 
 

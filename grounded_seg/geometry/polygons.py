@@ -97,11 +97,7 @@ def run_length_from_outline(outline: LabelledPolygons, size: ImageSize) -> RunLe
     """Mask of an outline that Florence-2 answers with; None where nothing is enclosed, or less than a pixel.
 
     A ring that crosses itself, as generated ones do, is taken for the areas that it encloses an odd number of times.
-    Several rings are parts of one object.
-
-    Args:
-        outline: In pixels of the image.
-        size: The upright image.
+    Several rings, in pixels of the upright image, are parts of one object.
     """
     rings = [ring for ring in outline.polygons if len(ring) >= _FEWEST_CORNERS]
     whole = shapely.union_all([shapely.make_valid(shapely.Polygon(ring)) for ring in rings])
@@ -131,14 +127,14 @@ def _areas(shape: BaseGeometry) -> Iterator[shapely.Polygon]:
 
 
 def _inside(mask: RunLength) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Cut the mask out with a margin of one pixel: the cut-out as 0 and 1, and the x and y of its corner."""
+    """The mask cut out with a margin of one pixel, as 0 and 1, and the x and y of the cut-out's corner."""
     x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(mask))
     pixels = mask_from_run_length(mask)[y0:y1, x0:x1]
     return np.pad(np.ascontiguousarray(pixels).view(np.uint8), 1), np.array([x0 - 1, y0 - 1])
 
 
 def _edge_parts(mask: RunLength) -> list[Part]:
-    """Follow the edges between mask and background, part by part."""
+    """The mask's parts, along the edges between mask and background."""
     inside, origin_xy = _inside(mask)
     labels = opencv().connectedComponents(inside, connectivity=4)[1]
     outlines: dict[int, Ring] = {}
@@ -157,7 +153,7 @@ def _edge_parts(mask: RunLength) -> list[Part]:
 
 
 def _edge_rings(inside: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
-    """List the rings of corners, each starting anywhere; `inside` has an empty margin.
+    """The rings of corners, each starting anywhere; `inside` has an empty margin.
 
     Along each row of the pixel grid, the first corner is joined to the second, the third to the fourth and so on, and
     likewise down each column. So a ring is walked by going across and down in turn.
@@ -196,7 +192,7 @@ def _edge_rings(inside: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
 
 
 def _centre_parts(mask: RunLength) -> list[Part]:
-    """Follow the outermost pixels, part by part, with OpenCV."""
+    """The mask's parts, through the centres of the outermost pixels."""
     inside, origin_xy = _inside(mask)
     cv2 = opencv()
     contours, hierarchy = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -214,7 +210,7 @@ def _centre_parts(mask: RunLength) -> list[Part]:
 
 
 def _with_cuts(part: Part) -> Ring:
-    """Make one ring of a part's outline and its holes."""
+    """One ring of a part's outline and its holes."""
     joined = part.outline
     # From left to right, so that what lies to the left of a hole is joined already.
     for hole in sorted(part.holes, key=lambda ring: ring[:, 0].min()):
@@ -225,7 +221,7 @@ def _with_cuts(part: Part) -> Ring:
 
 
 def _simplified(part: Part, tolerance_px: float) -> Part:
-    """Drop corners by Douglas and Peucker's method, but none that lets outline and holes cross or a ring vanish."""
+    """The part with fewer corners, by Douglas and Peucker; outline and holes don't cross, and no ring vanishes."""
     # Through centres, a part of one or two pixels has fewer corners than a ring takes.
     if tolerance_px <= 0 or len(part.outline) < _FEWEST_CORNERS:
         return part
@@ -240,9 +236,9 @@ def _ring_of(closed: shapely.LinearRing) -> Ring:
 
 
 def _first_to_the_left(ring: Ring, corner: npt.NDArray[np.float64]) -> tuple[int, npt.NDArray[np.float64]]:
-    """Go left from a hole's corner until the ring around it is met: the side's index, and the point on it.
+    """Index of the side that is met first on the way left from a hole's corner, and the point on it.
 
-    Where a ring that touched itself was simplified, nothing may be left there: the nearest corner is taken.
+    Where a ring that touched itself was simplified, nothing may be there: the nearest corner is taken.
     """
     starts, ends = ring, np.roll(ring, -1, axis=0)
     low, high = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])
@@ -258,7 +254,7 @@ def _first_to_the_left(ring: Ring, corner: npt.NDArray[np.float64]) -> tuple[int
 
 
 def _shortest_gap(first: Ring, second: Ring) -> tuple[float, int, int]:
-    """Find the two corners that lie nearest: their distance in pixels, squared, and their indices."""
+    """Squared distance in pixels of the two corners that lie nearest, and their indices."""
     best = (np.inf, 0, 0)
     # Rows in blocks: two long outlines' whole table of distances would be large.
     for start in range(0, len(first), 256):
@@ -269,7 +265,7 @@ def _shortest_gap(first: Ring, second: Ring) -> tuple[float, int, int]:
 
 
 def _spliced(ring: Ring, side: int, meeting: npt.NDArray[np.float64], other: Ring, there: int) -> Ring:
-    """Leave `ring` at a point on one of its sides, go round `other` from its corner `there`, and come back."""
+    """The ring that leaves `ring` at a point on a side, goes round `other` from its corner `there`, and comes back."""
     around = np.concatenate([other[there:], other[: there + 1]])
     pieces: Sequence[Ring] = (ring[: side + 1], meeting[None], around, meeting[None], ring[side + 1 :])
     joined = np.concatenate(pieces)
