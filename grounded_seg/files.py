@@ -1,7 +1,10 @@
 """Files that are written whole or not at all, locks between processes, and full disks as errors of one line."""
 
+import errno
+import hashlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +16,10 @@ from filelock import FileLock, Timeout
 from grounded_seg.errors import OutputError, UsageError
 
 _LOG = logging.getLogger(__name__)
+UNFINISHED = ".part"
+"""Ends the names of hidden files and folders that are being written."""
+MAX_NAME_BYTES = 255
+"""Of one part of a path, on every common file system."""
 
 
 @contextmanager
@@ -107,6 +114,81 @@ class Lock:
         with suppress(OSError):
             self._path.unlink()
         self._lock.release()
+
+
+@contextmanager
+def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Folder to write into that becomes `folder` at the end of the block, or goes away where the block fails.
+
+    It lies in a hidden, locked folder beside: a second process that writes the same folder is refused meanwhile, and
+    what a killed one left is removed. An empty folder that is there stays the same one and is filled, because it may be
+    the working folder or a volume; the hidden folder lies in it then.
+
+    Args:
+        folder: Empty, or not there yet.
+        replace: It may hold anything, which is removed at the end of the block.
+
+    Raises:
+        UsageError: If another process writes the same folder.
+        OSError: If the folder can't be written; `as_output_error` makes it one line.
+    """
+    is_filled = folder.is_dir() and not replace
+    hidden = folder / UNFINISHED if is_filled else folder.with_name(f".{folder.name}{UNFINISHED}")
+    content = hidden / "content"
+    try:
+        with _locked_folder(hidden, f"{folder} is being written by another process; name another folder"):
+            shutil.rmtree(content, ignore_errors=True)
+            content.mkdir()
+            yield content
+            if is_filled:
+                if any(path != hidden for path in folder.iterdir()):
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+                for path in sorted(content.iterdir()):
+                    path.rename(folder / path.name)
+            else:
+                if replace:
+                    shutil.rmtree(folder, ignore_errors=True)
+                content.rename(folder)
+    except OSError as error:
+        # What a user named is told, not the hidden folder.
+        if isinstance(error.filename, str) and (path := Path(error.filename)).is_relative_to(hidden):
+            error.filename = str(folder / path.relative_to(content) if path.is_relative_to(content) else folder)
+        raise
+
+
+@contextmanager
+def _locked_folder(folder: Path, in_use: str) -> Iterator[None]:
+    """Make a folder, lock it for the block, and remove it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = Lock(folder / "lock", in_use)
+    try:
+        yield
+    finally:
+        if sys.platform == "win32":
+            # An open file can't be removed there.
+            held.release()
+        # Before the release elsewhere: what comes after may be another process's.
+        shutil.rmtree(folder, ignore_errors=True)
+        held.release()
+
+
+def name_within_limit(name: str, ending: str = "", limit: int = MAX_NAME_BYTES) -> str:
+    """File name with an ending; one that gets too long keeps its start, then 8 hex digits of its hash.
+
+    Args:
+        name: One part of a path.
+        ending: Is kept whole.
+        limit: Most bytes of the result.
+
+    >>> name_within_limit("a" * 20, ".png", limit=16)
+    'aaa-42492da0.png'
+    """
+    encoded = os.fsencode(name)
+    if len(encoded) + len(os.fsencode(ending)) <= limit:
+        return f"{name}{ending}"
+    tail = f"-{hashlib.sha256(encoded).hexdigest()[:8]}{ending}"
+    # The cut may go through a letter, whose first bytes are dropped then.
+    return encoded[: limit - len(os.fsencode(tail))].decode("utf-8", errors="ignore") + tail
 
 
 def _sync_folder(folder: Path) -> None:

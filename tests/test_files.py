@@ -1,11 +1,12 @@
-"""A file is written whole or not at all, and is on the disk before it has its name."""
+"""Files and folders are written whole or not at all; a file is on the disk before it has its name."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from grounded_seg.files import write_text
+from grounded_seg.errors import UsageError
+from grounded_seg.files import name_within_limit, whole_folder, write_text
 
 
 def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +28,65 @@ def test_a_file_system_that_syncs_no_folder_is_no_error(tmp_path: Path, monkeypa
     monkeypatch.setattr("os.fsync", refuse)
     write_text(tmp_path / "run.json", "{}\n")
     assert (tmp_path / "run.json").read_text() == "{}\n"
+
+
+def _write(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch(exist_ok=False)
+
+
+@pytest.mark.parametrize("older", [None, (), ("old.txt",)], ids=["new", "empty", "full"])
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, older: tuple[str, ...] | None) -> None:
+    output = tmp_path / "out"
+    if older is not None:
+        output.mkdir()
+        for name in older:
+            (output / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileExistsError), whole_folder(output, replace=bool(older)) as folder:
+        _write(folder, "new.txt", "new.txt")
+    assert sorted(tmp_path.rglob("*")) == before
+    with whole_folder(output, replace=bool(older)) as folder:
+        (folder / "new.txt").touch()
+        assert not (output / "new.txt").exists()
+    assert sorted(tmp_path.rglob("*")) == [output, output / "new.txt"]
+
+
+def test_what_came_into_a_folder_meanwhile_stays(tmp_path: Path) -> None:
+    for output in (tmp_path / "empty", tmp_path / "new"):
+        if output.name == "empty":
+            output.mkdir()
+        with pytest.raises(OSError, match="Directory not empty") as caught, whole_folder(output):
+            _write(output, "theirs.txt")
+        assert caught.value.filename == str(output)
+        assert [path.name for path in output.iterdir()] == ["theirs.txt"]
+
+
+def test_errors_name_the_folder_that_a_user_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, whole_folder(tmp_path / "out") as folder:
+        (folder / "missing" / "a.txt").touch()
+    assert caught.value.filename == str(tmp_path / "out" / "missing" / "a.txt")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught, whole_folder(tmp_path / "file" / "out"):
+        pass
+    assert caught.value.filename == str(tmp_path / "file" / "out")
+
+
+def test_a_folder_is_written_by_one_at_a_time(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with whole_folder(output) as folder:
+        (folder / "a.txt").touch()
+        with pytest.raises(UsageError, match="out is being written by another process"), whole_folder(output):
+            pass
+        assert (folder / "a.txt").exists()
+    assert [path.name for path in output.iterdir()] == ["a.txt"]
+
+
+def test_names_are_shortened_between_letters() -> None:
+    assert name_within_limit("a.jpg", ".png") == "a.jpg.png"
+    assert name_within_limit("c" * 251, ".png") == "c" * 251 + ".png"
+    shortened = name_within_limit("ü" * 200, ".png")
+    assert len(os.fsencode(shortened)) in (254, 255)
+    assert (shortened[:100], shortened[-4:]) == ("ü" * 100, ".png")
+    assert name_within_limit("ü" * 201, ".png") != shortened

@@ -17,8 +17,8 @@ sys.path.insert(0, str(TESTS / "interop"))
 from compare_labels import Check, Outcome, compare, compare_joined
 from reader_output import runs
 
-from grounded_seg.coco.labels import Losses
 from grounded_seg.export.settings import LabelFormat, MaskForm
+from grounded_seg.export.writer import Losses
 from grounded_seg.export.yolo import JOINED
 from grounded_seg.geometry.masks import (
     coco_from_run_length,

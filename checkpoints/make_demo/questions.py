@@ -10,7 +10,7 @@ from demo_model import GRID
 from pool import COLOUR_NAMES, KIND_NAMES, Chunk, chunks_on_disk, read_chunk
 from tokenizers import Tokenizer
 
-from grounded_seg.scenes.words import TRAINING_WORDS
+from grounded_seg.scenes.questions import TRAINING_WORDS
 
 PROMPT_FORMS = ("Locate the phrases in the caption: {}",) * 7 + ("Locate {} in the image.",)
 ANYTHING = "object"

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import CLIPImageProcessor, Florence2Processor, PreTrainedTokenizerFast
 
 from grounded_seg.scenes import COLOURS, KINDS
-from grounded_seg.scenes.words import HELD_OUT_WORDS, TRAINING_WORDS
+from grounded_seg.scenes.questions import HELD_OUT_WORDS, TRAINING_WORDS
 
 N_MERGES = 1500
 N_BINS = 1000

@@ -7,6 +7,7 @@ nothing says that those of one image stand together.
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ import ijson
 from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.coco.values import box_xywh, image_size, is_crowd, is_plain_id, mask_of, number
-from grounded_seg.errors import InputError
+from grounded_seg.errors import InputError, OutputError
 from grounded_seg.records import ImageSize
 
 _SECTIONS = ("categories", "images", "annotations")
@@ -31,6 +32,7 @@ class CocoReader:
         Raises:
             InputError: If it can't be read, is no COCO file, or has ids that are missing, double or no whole numbers
                 from 1.
+            OutputError: If the disk of temporary files is full.
         """
         self.path = path
         self.sections: dict[str, Any] = {"info": {}, "licenses": []}
@@ -43,9 +45,10 @@ class CocoReader:
         """Whether any annotation has one."""
         # An empty name is a database on disk that goes away with its connection.
         self._waiting = sqlite3.connect("")
-        self._waiting.execute("CREATE TABLE annotations (image_id INTEGER, category_id INTEGER, record TEXT)")
         try:
-            self._load()
+            with _full_disk_as_output_error():
+                self._waiting.execute("CREATE TABLE annotations (image_id INTEGER, category_id INTEGER, record TEXT)")
+                self._load()
         except BaseException:
             self._waiting.close()
             raise
@@ -65,7 +68,9 @@ class CocoReader:
             InputError: If an annotation is damaged.
         """
         record = self.images[image_id]
-        rows = self._waiting.execute("SELECT record FROM annotations WHERE image_id = ? ORDER BY rowid", (image_id,))
+        with _full_disk_as_output_error():
+            query = "SELECT record FROM annotations WHERE image_id = ? ORDER BY rowid"
+            rows = self._waiting.execute(query, (image_id,)).fetchall()
         try:
             size = image_size(record)
             if size is None:
@@ -133,6 +138,17 @@ class CocoReader:
         return InputError(
             f"{self.path}: {why}; `grounded-seg validate {self.path} --fix OUT` lists and repairs what is wrong"
         )
+
+
+@contextmanager
+def _full_disk_as_output_error() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"the temporary database can't be written ({error}); make room on the disk of temporary files, or set "
+            "TMPDIR to a folder on another disk"
+        ) from error
 
 
 def _records(file: Any) -> Iterator[tuple[str, Any]]:

@@ -1,38 +1,48 @@
-"""From a run or a COCO file to the files of a label tool, an image at a time, in memory that hardly grows."""
+"""Export of a run or a COCO file to a label tool, an image at a time, in memory that hardly grows."""
 
 import json
 import os
 import random
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from grounded_seg.coco.check.validate import has_portable_name
-from grounded_seg.coco.labels import LabelledImage, LabelWriter, Losses
+from grounded_seg.coco.labels import LabelledImage
 from grounded_seg.coco.stream import CocoReader
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.export.coco import CocoWriter
-from grounded_seg.export.cvat import CvatLabels
-from grounded_seg.export.fiftyone import image_for_fiftyone
+from grounded_seg.export.cvat import CvatWriter
+from grounded_seg.export.fiftyone import FiftyoneWriter
 from grounded_seg.export.labelme import LabelmeWriter
 from grounded_seg.export.labelstudio import LabelStudioWriter
 from grounded_seg.export.png_masks import MaskPngWriter
-from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+from grounded_seg.export.settings import ExportSettings, LabelFormat, Pictures
 from grounded_seg.export.voc import VocWriter
+from grounded_seg.export.writer import LabelWriter, Losses, Target
 from grounded_seg.export.yolo import YoloWriter
-from grounded_seg.files import as_output_error
+from grounded_seg.files import UNFINISHED, as_output_error, whole_folder
 from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.manifest import read_manifest, refuse_evaluation
 
+_WRITERS: Mapping[LabelFormat, Callable[[Target], LabelWriter]] = {
+    LabelFormat.COCO: CocoWriter,
+    LabelFormat.YOLO: YoloWriter,
+    LabelFormat.VOC: VocWriter,
+    LabelFormat.LABELME: LabelmeWriter,
+    LabelFormat.LABELSTUDIO: LabelStudioWriter,
+    LabelFormat.CVAT: CvatWriter,
+    LabelFormat.FIFTYONE: FiftyoneWriter,
+    LabelFormat.MASKS: MaskPngWriter,
+}
 SPLITS = ("train", "valid", "test")
-_UNFINISHED = ".part"
-"""Ends the name of a folder that is being written."""
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass
 class ExportReport:
-    """What an export came to."""
+    """Counts of an export."""
 
     n_images: int = 0
     n_labels: int = 0
@@ -41,59 +51,72 @@ class ExportReport:
     images_by_split: dict[str, int] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
 
+    def count(self, split: str, n_kept: int, n_labels: int) -> None:
+        """Count an image of a split, and its labels."""
+        self.n_images += 1
+        self.n_labels += n_kept
+        self.n_left_out += n_labels - n_kept
+        self.images_by_split[split] = self.images_by_split.get(split, 0) + 1
+
 
 def export_labels(settings: ExportSettings) -> ExportReport:
     """Write a data set in another format.
 
-    The labels of all images are written, of those without any too. The same input and seed give the same files.
+    Every image is written, those without labels too. The same input and seed give the same files.
 
     Raises:
         UsageError: If the output folder is in use, a class isn't in the file, or images are asked for and nothing says
             where they are.
-        InputError: If the file can't be read, or an image isn't where it should be.
+        InputError: If the file or an image can't be read.
         OutputError: If the results can't be written.
     """
     root = _images_root(settings) if settings.pictures is not Pictures.NONE else None
     _check_output(settings.output)
-    annotations = RunFolder(settings.source).annotations if os.path.isdir(settings.source) else settings.source
+    annotations = _annotations_of(settings.source)
     report = ExportReport()
-    with CocoReader(annotations) as source, as_output_error(), _whole_or_nothing(settings.output) as folder:
+    with (
+        CocoReader(annotations) as source,
+        as_output_error(settings.output),
+        whole_folder(settings.output) as folder,
+    ):
         categories = _categories(source, settings.classes)
-        writer = _writer(replace(settings, output=folder), source, categories)
+        writer = _WRITERS[settings.format](_target(settings, source, categories, folder))
         report.losses = writer.losses
-        if not isinstance(writer, CocoWriter):
-            _count_head(source, categories, report.losses)
-        cvat_labels = CvatLabels(list(categories.values()))
         for split, image_id in _in_splits(source, settings):
             labelled = source.labelled_image(image_id)
             kept = _selected(labelled, categories, settings.min_score)
-            if settings.format is LabelFormat.FIFTYONE:
-                kept = image_for_fiftyone(kept, report.losses, has_masks=settings.mask_form is not MaskForm.NONE)
-            if settings.format is LabelFormat.CVAT:
-                cvat_labels.add(kept)
             writer.add(kept, split)
-            report.n_images += 1
-            report.n_labels += len(kept.labels)
-            report.n_left_out += len(labelled.labels) - len(kept.labels)
-            report.images_by_split[split] = report.images_by_split.get(split, 0) + 1
+            report.count(split, len(kept.labels), len(labelled.labels))
             if root is not None:
                 place = folder / writer.picture_name(labelled.file_name, split)
                 _place_picture(root, labelled.file_name, place, settings.pictures)
         writer.close()
-        if settings.format is LabelFormat.CVAT:
-            cvat_labels.write(folder / "labels.json")
     return report
 
 
-def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> dict[str, str]:
-    """Deal images to train, valid and test at random; each gets one at least where its share and the images allow.
+def _annotations_of(source: Path) -> Path:
+    """The COCO file: as given, or that of a run.
 
-    The order of the names has no influence, so that another listing of the same images is dealt alike.
+    Raises:
+        UsageError: If the folder is that of an evaluation, which has none.
+    """
+    if not os.path.isdir(source):
+        return source
+    folder = RunFolder(source)
+    if not os.path.exists(folder.annotations) and os.path.exists(folder.manifest):
+        refuse_evaluation(read_manifest(folder.manifest), source)
+    return folder.annotations
+
+
+def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> dict[str, str]:
+    """Split of each image, at random; a split has one image at least where its share and the images allow.
+
+    The order of the names has no influence: another listing of the same images is split alike.
 
     Args:
         file_names: Each once.
         shares: Of train and valid, or of all three; they needn't add up to 100.
-        seed: Another one deals otherwise.
+        seed: Random seed.
 
     >>> sorted(split_names(["a", "b", "c"], (8, 1, 1), 0).values())
     ['test', 'train', 'valid']
@@ -112,44 +135,17 @@ def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> 
 
 
 def _check_output(output: Path) -> None:
-    """Refuse a folder with anything in it.
-
-    Raises:
-        UsageError: If there is something.
-        OutputError: If it can't be looked into.
-    """
+    """Refuse a folder with anything in it but what a killed export left, which the next one removes."""
     with as_output_error():
-        # What an export that was killed left behind is taken away by the next one.
         is_used = os.path.lexists(output) and (
-            not os.path.isdir(output) or any(path.name != _UNFINISHED for path in output.iterdir())
+            not os.path.isdir(output) or any(path.name != UNFINISHED for path in output.iterdir())
         )
     if is_used:
         raise UsageError(f"{output} is in use; name another folder with --output")
 
 
-@contextmanager
-def _whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Give a folder to write to, which becomes `output` at the end, or goes away if something goes wrong.
-
-    An empty folder that is there already is filled and stays the same one: it may be the working folder, or a volume.
-    """
-    is_there = os.path.isdir(output)
-    unfinished = output / _UNFINISHED if is_there else output.with_name(f".{output.name}{_UNFINISHED}")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if is_there:
-            for path in sorted(unfinished.iterdir()):
-                path.rename(output / path.name)
-        else:
-            unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
 def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, int]]:
-    """List the images in the order of the file, split by split."""
+    """Split and id of each image, in the order of the file, split by split."""
     names = {image_id: str(image.get("file_name")) for image_id, image in source.images.items()}
     if len(set(names.values())) < len(names) or not all(map(has_portable_name, source.images.values())):
         raise InputError(
@@ -163,7 +159,7 @@ def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, 
 
 
 def _categories(source: CocoReader, wanted: Sequence[str]) -> dict[int, str]:
-    """Give the classes to write, by id, in the order of the file."""
+    """Names of the classes to write by id, in the order of the file."""
     names = {number: str(category.get("name")) for number, category in source.categories.items()}
     unknown = [name for name in wanted if name not in names.values()]
     if unknown:
@@ -173,7 +169,7 @@ def _categories(source: CocoReader, wanted: Sequence[str]) -> dict[int, str]:
 
 
 def _selected(image: LabelledImage, categories: Mapping[int, str], min_score: float) -> LabelledImage:
-    """Keep the labels of those classes that have the score, or none at all."""
+    """The image with only the labels of these classes that have at least this score, or no score at all."""
     names = set(categories.values())
     return replace(
         image,
@@ -185,42 +181,19 @@ def _selected(image: LabelledImage, categories: Mapping[int, str], min_score: fl
     )
 
 
-def _writer(settings: ExportSettings, source: CocoReader, categories: Mapping[int, str]) -> LabelWriter:
-    output, tolerance_px = settings.output, settings.tolerance_px
-    names = list(dict.fromkeys(categories.values()))
-    file_names = [str(image.get("file_name")) for image in source.images.values()]
-    form = settings.mask_form
-    match settings.format:
-        case LabelFormat.YOLO:
-            # A data set of boxes is written as boxes.
-            form = form if source.has_masks else MaskForm.NONE
-            return YoloWriter(output, names, file_names, form, tolerance_px)
-        case LabelFormat.VOC:
-            return VocWriter(output, file_names)
-        case LabelFormat.LABELME:
-            return LabelmeWriter(output, file_names, form, tolerance_px)
-        case LabelFormat.LABELSTUDIO:
-            return LabelStudioWriter(output, names, form, tolerance_px)
-        case LabelFormat.MASKS:
-            return MaskPngWriter(output, names)
-        case LabelFormat.COCO | LabelFormat.CVAT | LabelFormat.FIFTYONE:
-            head = {**source.sections, "categories": [source.categories[number] for number in categories]}
-            return CocoWriter(output, head, form, tolerance_px)
-
-
-def _count_head(source: CocoReader, categories: Mapping[int, str], losses: Losses) -> None:
-    """Count what a COCO file says beside images, labels and the names of classes; other formats have no room for it."""
-    for name, section in source.sections.items():
-        # Every file has an info, and it says nothing of the labels.
-        if name != "info":
-            losses.add(f"{name} left out", len(section) if isinstance(section, list | Mapping) else 1)
-    for number in categories:
-        further = source.categories[number].items()
-        losses.add_all("classes", [key for key, value in further if key not in ("id", "name") and value])
+def _target(settings: ExportSettings, source: CocoReader, categories: Mapping[int, str], folder: Path) -> Target:
+    return Target(
+        output=folder,
+        head={**source.sections, "categories": [source.categories[number] for number in categories]},
+        file_names=tuple(str(image.get("file_name")) for image in source.images.values()),
+        has_masks=source.has_masks,
+        form=settings.mask_form,
+        tolerance_px=settings.tolerance_px,
+    )
 
 
 def _images_root(settings: ExportSettings) -> Path:
-    """Find the folder of the images: as given, or as the run wrote it down."""
+    """Folder of the images: as given, or as the run wrote it down."""
     if settings.images is not None:
         return settings.images
     manifest = RunFolder(settings.source).manifest
@@ -233,17 +206,39 @@ def _images_root(settings: ExportSettings) -> Path:
 
 
 def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) -> None:
-    """Copy or link an image.
-
-    Raises:
-        InputError: If it isn't there, or its name leads out of the folder.
-    """
+    """Copy or link an image; an `InputError` is about the image, an `OSError` about its new place."""
     inside = PurePosixPath(file_name)
     origin = root / inside
     if inside.is_absolute() or ".." in inside.parts or not os.path.isfile(origin):
         raise InputError(f"no image is at {origin}; name the folder of the images with --images")
     place.parent.mkdir(parents=True, exist_ok=True)
     if pictures is Pictures.LINK:
-        place.symlink_to(origin.resolve())
+        try:
+            place.symlink_to(origin.resolve())
+        except OSError as error:
+            # The system's error names the image, which is not what can't be written.
+            raise OSError(error.errno, error.strerror, str(place)) from error
     else:
-        shutil.copyfile(origin, place)
+        _copy(origin, place)
+
+
+def _copy(origin: Path, place: Path) -> None:
+    with _read_errors(origin):
+        source = origin.open("rb")
+    with source, place.open("wb") as copy:
+        while True:
+            with _read_errors(origin):
+                chunk = source.read(_CHUNK_BYTES)
+            if not chunk:
+                break
+            copy.write(chunk)
+
+
+@contextmanager
+def _read_errors(origin: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{origin} can't be read ({error.strerror}); check its permissions and disk, or export without images"
+        ) from error

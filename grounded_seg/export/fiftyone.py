@@ -4,35 +4,34 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses, fiftyone_takes
+from grounded_seg.coco.labels import Label, LabelledImage, fiftyone_takes
+from grounded_seg.export.coco import CocoWriter
+from grounded_seg.export.settings import MaskForm
 from grounded_seg.geometry.boxes import rounded_box_holds
 from grounded_seg.geometry.masks import tight_box_xyxy
 
 
-def image_for_fiftyone(image: LabelledImage, losses: Losses, *, has_masks: bool) -> LabelledImage:
-    """Change an image's annotations so that FiftyOne's importer takes them as it comes.
+class FiftyoneWriter(CocoWriter):
+    """Writes a COCO file that FiftyOne's importer takes as it comes.
 
     A box that its rounded edges would cut the mask at becomes the tight box of the mask, and is counted; an attribute
     `label` becomes `attribute_label`, and so do others that the importer would stop at or take for COCO's own keys.
-
-    Args:
-        image: Its labels' records are what is written.
-        losses: Told what was changed.
-        has_masks: Whether masks are written; boxes stay as they are otherwise.
     """
-    return replace(image, labels=tuple(_label_for_fiftyone(label, losses, has_masks) for label in image.labels))
 
+    def add(self, image: LabelledImage, split: str) -> None:
+        """Write an image and its annotations."""
+        super().add(replace(image, labels=tuple(map(self._changed, image.labels))), split)
 
-def _label_for_fiftyone(label: Label, losses: Losses, has_masks: bool) -> Label:
-    record = _renamed(label.record, are_attributes=False)
-    if isinstance(label.record.get("attributes"), Mapping):
-        record["attributes"] = _renamed(label.record["attributes"], are_attributes=True)
-    if has_masks and label.mask is not None:
-        x0, y0, x1, y1 = tight = tight_box_xyxy(label.mask)
-        if x1 > x0 and not rounded_box_holds(label.box_xyxy, tight):
-            losses.add("boxes set to the edges of their masks, which would be cut off")
-            record["bbox"] = [x0, y0, x1 - x0, y1 - y0]
-    return replace(label, record=record)
+    def _changed(self, label: Label) -> Label:
+        record = _renamed(label.record, are_attributes=False)
+        if isinstance(label.record.get("attributes"), Mapping):
+            record["attributes"] = _renamed(label.record["attributes"], are_attributes=True)
+        if self._target.form is not MaskForm.NONE and label.mask is not None:
+            x0, y0, x1, y1 = tight = tight_box_xyxy(label.mask)
+            if x1 > x0 and not rounded_box_holds(label.box_xyxy, tight):
+                self.losses.add("boxes set to the edges of their masks, which would be cut off")
+                record["bbox"] = [x0, y0, x1 - x0, y1 - y0]
+        return replace(label, record=record)
 
 
 def _renamed(values: Mapping[str, Any], *, are_attributes: bool) -> dict[str, Any]:

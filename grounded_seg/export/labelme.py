@@ -6,19 +6,24 @@ LabelMe keeps keys that it doesn't know, so the score and the attributes stay wi
 
 import base64
 import json
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.file_names import unique_names
-from grounded_seg.export.objects import drawn_mask, mask_to_write, single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
-from grounded_seg.geometry.masks import mask_from_run_length, mask_iou, tight_box_xyxy
-from grounded_seg.geometry.polygons import centre_polygons_from_mask
+from grounded_seg.export.writer import (
+    Target,
+    losses_of_head,
+    mask_to_write,
+    n_renamed,
+    png_bytes,
+    single_objects,
+    unique_names,
+)
+from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
+from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask
 from grounded_seg.records import RunLength
 
 _VERSION = "5.5.0"
@@ -28,27 +33,12 @@ _VERSION = "5.5.0"
 class LabelmeWriter:
     """Writes `NAME.json` for each image, in the folder of its split, with the images beside."""
 
-    def __init__(
-        self,
-        output: Path,
-        file_names: Iterable[str],
-        form: MaskForm = MaskForm.RLE,
-        tolerance_px: float = 0.0,
-    ) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            file_names: Of all images.
-            form: How masks are written.
-            tolerance_px: How far a simplified polygon may stray.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._names = unique_names(file_names, flat=False)
-        self._form = form
-        self._tolerance_px = tolerance_px
-        self.losses.add("image names changed to be unique", sum(old != new for old, new in self._names.items()))
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self._target = target
+        self.losses = losses_of_head(target)
+        self._names = unique_names(target.file_names, ".json", flat=False)
+        self.losses.add("image names changed to be unique", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's file."""
@@ -59,7 +49,7 @@ class LabelmeWriter:
             n_groups += len(outlines) > 1
             group_id = n_groups if len(outlines) > 1 else None
             shapes += [{**_common(label), "group_id": group_id, **outline} for outline in outlines]
-        path = self._output / self.picture_name(image.file_name, split)
+        path = self._target.output / self.picture_name(image.file_name, split)
         content: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
@@ -81,16 +71,16 @@ class LabelmeWriter:
         """There is nothing that is written only at the end."""
 
     def _shapes(self, label: Label, file_name: str) -> list[dict[str, Any]]:
-        mask = mask_to_write(label, self._form, self.losses)
+        mask = mask_to_write(label, self._target.form, self.losses)
         if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
             return [{"shape_type": "rectangle", "points": [[x0, y0], [x1, y1]]}]
-        if self._form is MaskForm.RLE:
+        if self._target.form is MaskForm.RLE:
             return [_mask_shape(mask)]
         # LabelMe draws a polygon's outline along with its inside.
-        rings = centre_polygons_from_mask(mask, self._tolerance_px)
+        rings = centre_polygons_from_mask(mask, self._target.tolerance_px)
         self.losses.add("masks in several polygons with a common group_id", len(rings) > 1)
-        self.losses.add_round_trip(float(mask_iou([mask], [drawn_mask(rings, mask.size)])[0, 0]), file_name)
+        self.losses.add_round_trip(mask, drawn_mask(rings, mask.size), file_name)
         return [{"shape_type": "polygon", "points": ring.tolist()} for ring in rings]
 
 
@@ -104,12 +94,11 @@ def _common(label: Label) -> dict[str, Any]:
 
 
 def _mask_shape(mask: RunLength) -> dict[str, Any]:
-    """Cut the mask out; its corners are the first and the last pixel."""
+    """Shape of a mask, cut out; its corners are the first and the last pixel."""
     x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(mask))
     inside = mask_from_run_length(mask)[y0:y1, x0:x1] * np.uint8(255)
-    picture = cv2.imencode(".png", np.ascontiguousarray(inside))[1].tobytes()
     return {
         "shape_type": "mask",
         "points": [[x0, y0], [x1 - 1, y1 - 1]],
-        "mask": base64.b64encode(picture).decode("ascii"),
+        "mask": base64.b64encode(png_bytes(inside)).decode("ascii"),
     }

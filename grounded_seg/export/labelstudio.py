@@ -1,11 +1,9 @@
-"""Label Studio: tasks with predictions, and the labelling set-up they fit to.
+"""Label Studio: tasks with predictions, and the labelling configuration that they fit.
 
-A mask is a brush stroke, exact and of any shape, or polygons, one region for each part. Coordinates are per cent of the
-image's sides.
+A mask is a brush stroke, exact and of any shape, or polygons, one region for each part.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,10 +12,10 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.objects import mask_to_write, single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
-from grounded_seg.geometry.masks import mask_from_run_length, mask_iou, run_length_from_polygons
+from grounded_seg.export.writer import Target, losses_of_head, mask_to_write, single_objects
+from grounded_seg.geometry.masks import mask_from_run_length, run_length_from_polygons
 from grounded_seg.geometry.polygons import edge_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
 
@@ -33,26 +31,10 @@ class LabelStudioWriter:
     The tasks name their images as Label Studio's local files, with the output folder as the document root.
     """
 
-    def __init__(
-        self,
-        output: Path,
-        categories: Sequence[str],
-        form: MaskForm = MaskForm.RLE,
-        tolerance_px: float = 0.0,
-    ) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            categories: All that may come up.
-            form: How masks are written.
-            tolerance_px: How far a simplified polygon may stray.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._categories = categories
-        self._form = form
-        self._tolerance_px = tolerance_px
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self._target = target
+        self.losses = losses_of_head(target)
         self._started: list[Path] = []
 
     def add(self, image: LabelledImage, split: str) -> None:
@@ -75,18 +57,18 @@ class LabelStudioWriter:
         return f"images/{split}/{file_name}" if split else f"images/{file_name}"
 
     def close(self) -> None:
-        """Finish the lists of tasks, and write the set-up to paste into the project's settings."""
+        """Finish the lists of tasks, and write the configuration to paste into the project's settings."""
         for path in self._started:
             with path.open("a", encoding="ascii") as file:
                 file.write("\n]\n")
-        labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in self._categories)
+        labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in self._target.class_names)
         kinds = {"brush": "BrushLabels", "polygon": "PolygonLabels", "rectangle": "RectangleLabels"}
         blocks = "".join(f'  <{tag} name="{name}" toName="image">\n{labels}  </{tag}>\n' for name, tag in kinds.items())
         text = f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n{blocks}</View>\n'
-        (self._output / "config.xml").write_text(text, encoding="utf-8")
+        (self._target.output / "config.xml").write_text(text, encoding="utf-8")
 
     def _append(self, split: str, task: dict[str, Any]) -> None:
-        path = self._output / f"{split or 'tasks'}.json"
+        path = self._target.output / f"{split or 'tasks'}.json"
         is_first = path not in self._started
         with path.open("w" if is_first else "a", encoding="ascii") as file:
             file.write(("[\n" if is_first else ",\n") + json.dumps(task))
@@ -95,22 +77,22 @@ class LabelStudioWriter:
 
     def _values(self, label: Label, image: LabelledImage) -> list[tuple[str, dict[str, Any]]]:
         size = image.size
-        mask = mask_to_write(label, self._form, self.losses)
+        mask = mask_to_write(label, self._target.form, self.losses)
         if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
             (x, y), (width, height) = (_per_cent(np.array([pair]), size)[0] for pair in ((x0, y0), (x1 - x0, y1 - y0)))
             return [("rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": 0})]
-        if self._form is MaskForm.RLE:
+        if self._target.form is MaskForm.RLE:
             return [("brush", {"format": "rle", "rle": list(brush_from_run_length(mask))})]
-        rings = edge_polygons_from_mask(mask, self._tolerance_px)
+        rings = edge_polygons_from_mask(mask, self._target.tolerance_px)
         self.losses.add("masks in several regions, one for each part", len(rings) > 1)
         read_back = run_length_from_polygons([ring.ravel().tolist() for ring in rings], size)
-        self.losses.add_round_trip(float(mask_iou([mask], [read_back])[0, 0]), image.file_name)
+        self.losses.add_round_trip(mask, read_back, image.file_name)
         return [("polygon", {"points": _per_cent(ring, size), "closed": True}) for ring in rings]
 
 
 def brush_from_run_length(mask: RunLength) -> bytes:
-    """Pack a mask as Label Studio's brush does: RGBA, row by row, in runs of equal bytes.
+    """A mask packed as Label Studio's brush does: RGBA, row by row, in runs of equal bytes.
 
     The bits are: 32 with the number of bytes, 5 with the bits of a byte less one, 4 times 4 with the widths of run
     lengths less one; then for each run a 1, two bits that choose the width, the length less one, and the byte. The form
@@ -132,7 +114,7 @@ def _run_bits(length: int, byte: int) -> str:
     whole, rest = divmod(length, longest)
     runs = f"1{3:02b}{longest - 1:016b}{byte:08b}" * whole
     if rest:
-        choice, width = next((place, bits) for place, bits in enumerate(_RUN_BITS) if rest <= 1 << bits)
+        choice, width = next((index, bits) for index, bits in enumerate(_RUN_BITS) if rest <= 1 << bits)
         runs += f"1{choice:02b}{rest - 1:0{width}b}{byte:08b}"
     return runs
 
@@ -156,5 +138,5 @@ def _region(number: int, kind: str, value: dict[str, Any], label: Label, size: I
 
 
 def _per_cent(points: npt.NDArray[np.float64], size: ImageSize) -> list[list[float]]:
-    """Turn x and y in pixels into per cent, (n, 2)."""
+    """Points in per cent of the image's sides, from pixels, (n, 2)."""
     return list((points * (100 / size.width, 100 / size.height)).tolist())

@@ -1,37 +1,28 @@
 """Pascal VOC: an XML file per image with boxes, and lists of images per split.
 
 Coordinates are whole pixels that count from 1, both ends included: the first pixel alone is the box 1, 1, 1, 1. The
-form has no room for masks, scores, or crowds.
+form has no room for masks, scores or crowds.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.file_names import unique_names
-from grounded_seg.export.objects import single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.export.writer import Target, losses_of_head, n_renamed, single_objects, unique_names
 from grounded_seg.records import ImageSize
 
 
 class VocWriter:
     """Writes `Annotations/NAME.xml` and `ImageSets/Main/SPLIT.txt`; the images belong into `JPEGImages/`."""
 
-    def __init__(self, output: Path, file_names: Iterable[str]) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            file_names: Of all images.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._names = unique_names(file_names, flat=True)
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self._target = target
+        self.losses = losses_of_head(target)
+        self._names = unique_names(target.file_names, ".xml", flat=True)
         self._stems: dict[str, list[str]] = {}
-        self.losses.add(
-            "image names changed to be unique in one folder", sum(old != new for old, new in self._names.items())
-        )
+        self.losses.add("image names changed to be unique in one folder", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's XML file, also where there is nothing on it."""
@@ -46,7 +37,7 @@ class VocWriter:
             self.losses.add("masks left out", label.mask is not None)
             _add_object(root, label, image.size)
         ElementTree.indent(root)
-        path = (self._output / "Annotations" / name).with_suffix(".xml")
+        path = (self._target.output / "Annotations" / name).with_suffix(".xml")
         path.parent.mkdir(exist_ok=True)
         path.write_text(ElementTree.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
         self._stems.setdefault({"": "trainval", "valid": "val"}.get(split, split), []).append(path.stem)
@@ -57,7 +48,7 @@ class VocWriter:
 
     def close(self) -> None:
         """Write which images belong to which split; a data set without splits is all `trainval`."""
-        folder = self._output / "ImageSets" / "Main"
+        folder = self._target.output / "ImageSets" / "Main"
         folder.mkdir(parents=True, exist_ok=True)
         for split, stems in self._stems.items():
             (folder / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")

@@ -5,19 +5,22 @@ image's sides. Classes count from 0. The form has no room for scores, holes, sev
 and boxes in one data set: Ultralytics would read a box beside an outline as two corners of one.
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from grounded_seg.coco.labels import Label, LabelledImage, Losses
-from grounded_seg.export.file_names import unique_names
-from grounded_seg.export.objects import drawn_mask, mask_to_write, single_objects
+from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
-from grounded_seg.geometry.masks import mask_iou
-from grounded_seg.geometry.polygons import centre_polygons_from_mask, joined_parts
+from grounded_seg.export.writer import (
+    Target,
+    losses_of_head,
+    mask_to_write,
+    n_renamed,
+    single_objects,
+    unique_names,
+)
+from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask, joined_parts
 from grounded_seg.records import RunLength
 
 _IN_PIXEL = 0.25
@@ -30,33 +33,16 @@ JOINED = "masks whose parts are joined by lines a pixel wide"
 class YoloWriter:
     """Writes `labels/train/NAME.txt` and so on, and `data.yaml`; a data set without splits is all `train`."""
 
-    def __init__(
-        self,
-        output: Path,
-        categories: Sequence[str],
-        file_names: Iterable[str],
-        form: MaskForm = MaskForm.POLYGON,
-        tolerance_px: float = 0.0,
-    ) -> None:
-        """Start; nothing is written yet.
-
-        Args:
-            output: The folder, which has to exist.
-            categories: In the order of their numbers.
-            file_names: Of all images.
-            form: Outlines, of four corners where there is but a box; or none, and all are boxes.
-            tolerance_px: How far a simplified outline may stray.
-        """
-        self.losses = Losses()
-        self._output = output
-        self._numbers = {name: number for number, name in enumerate(categories)}
-        self._names = unique_names(file_names, flat=True)
-        self._form = form
-        self._tolerance_px = tolerance_px
+    def __init__(self, target: Target) -> None:
+        """Start; nothing is written yet."""
+        self._target = target
+        self.losses = losses_of_head(target)
+        self._numbers = {name: number for number, name in enumerate(target.class_names)}
+        self._names = unique_names(target.file_names, ".txt", flat=True)
+        # A data set of boxes is written as boxes.
+        self._form = target.form if target.has_masks else MaskForm.NONE
         self._splits: set[str] = set()
-        self.losses.add(
-            "image names changed to be unique in one folder", sum(old != new for old, new in self._names.items())
-        )
+        self.losses.add("image names changed to be unique in one folder", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's label file; one without objects gets an empty one, which says that there is nothing."""
@@ -65,7 +51,7 @@ class YoloWriter:
             self.losses.add("scores left out", label.score is not None)
             numbers = self._shape(label, image)
             lines.append(" ".join([str(self._numbers[label.category]), *(f"{number:.7g}" for number in numbers)]))
-        folder = self._output / "labels" / _split_name(split)
+        folder = self._target.output / "labels" / _split_name(split)
         folder.mkdir(parents=True, exist_ok=True)
         self._splits.add(_split_name(split))
         path = (folder / self._names[image.file_name]).with_suffix(".txt")
@@ -88,7 +74,7 @@ class YoloWriter:
             "names": {number: name for name, number in self._numbers.items()},
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (self._output / "data.yaml").write_text(text, encoding="utf-8")
+        (self._target.output / "data.yaml").write_text(text, encoding="utf-8")
 
     def _shape(self, label: Label, image: LabelledImage) -> list[float]:
         mask = mask_to_write(label, self._form, self.losses)
@@ -103,11 +89,10 @@ class YoloWriter:
         return [x0, y0, x1, y0, x1, y1, x0, y1]
 
     def _outline(self, mask: RunLength, image: LabelledImage) -> list[float]:
-        parts = centre_polygons_from_mask(mask, self._tolerance_px)
+        parts = centre_polygons_from_mask(mask, self._target.tolerance_px)
         self.losses.add(JOINED, len(parts) > 1)
         ring = np.floor(joined_parts(parts))
-        iou = float(mask_iou([mask], [drawn_mask([ring], image.size)])[0, 0])
-        self.losses.add_round_trip(iou, image.file_name)
+        self.losses.add_round_trip(mask, drawn_mask([ring], image.size), image.file_name)
         return list(((ring + _IN_PIXEL) / (image.size.width, image.size.height)).ravel().tolist())
 
 

@@ -1,8 +1,8 @@
 """Arithmetic on boxes: area, clipping, overlap, and suppression of duplicates.
 
-Boxes are rows of x0 y0 x1 y1 in pixels with continuous edges, half-open, as `grounded_seg` states. A box whose right or
-bottom edge doesn't lie beyond its left or top one is empty: its area is 0 and it overlaps nothing. Every function takes
-any float dtype and computes in float64, so that a threshold decides alike whatever the model's precision was.
+Boxes are rows of x0 y0 x1 y1 as `grounded_seg` states. One whose right or bottom edge isn't beyond its left or top one
+is empty: its area is 0 and it overlaps nothing. Every function takes any float dtype and computes in float64, so that a
+threshold decides alike whatever the model's dtype was.
 """
 
 from collections.abc import Hashable, Sequence
@@ -18,7 +18,7 @@ Boxes: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def array_from_boxes(boxes: Sequence[BoxXyxy]) -> npt.NDArray[np.float64]:
-    """Stack boxes into an (n, 4) array; no boxes give (0, 4), which plain `np.array` would not."""
+    """Boxes as an (n, 4) array; no boxes give (0, 4), which plain `np.array` would not."""
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
@@ -33,7 +33,7 @@ def areas_px(boxes_xyxy: Boxes) -> npt.NDArray[np.float64]:
 
 
 def clip(boxes_xyxy: Boxes, size: ImageSize) -> npt.NDArray[np.float64]:
-    """Move every edge that lies outside the image onto its border, (n, 4).
+    """Boxes with every edge outside the image moved onto its border, (n, 4).
 
     A box wholly outside becomes empty; it keeps its row, so that scores and labels stay in step.
 
@@ -45,22 +45,22 @@ def clip(boxes_xyxy: Boxes, size: ImageSize) -> npt.NDArray[np.float64]:
 
 
 def is_usable(box_xyxy: BoxXyxy, size: ImageSize) -> bool:
-    """Tell whether a box is finite, has an area, and shows a part of the image.
+    """Whether a box is finite, has an area, and shows a part of the image.
 
     >>> is_usable((-5.0, 0.0, 10.0, 10.0), ImageSize(640, 480))
     True
     """
     x0, y0, x1, y1 = box_xyxy
-    # A comparison with NaN is False, so that of the other values only the infinite ones need a look.
+    # A comparison with NaN is False, so only infinite values need a look.
     has_area = x0 < x1 and y0 < y1 and bool(np.isfinite(box_xyxy).all())
     return has_area and x1 > 0 and y1 > 0 and x0 < size.width and y0 < size.height
 
 
 def rounded_box_holds(box_xyxy: BoxXyxy, shape_xyxy: BoxXyxy) -> bool:
-    """Tell whether a box, its edges taken to the nearest pixel's, still holds a shape, likewise rounded.
+    """Whether a box, its edges rounded to whole pixels, still holds a shape, likewise rounded.
 
-    Some readers cut a mask at such a box. Left of or above the image's first pixel no box holds anything: they take
-    negative places for ones counted from the end.
+    Some readers cut a mask at such a box. They take a negative index for one from the end, so left of or above the
+    image's first pixel no box holds anything.
 
     >>> rounded_box_holds((2.6, 0.0, 9.0, 5.0), (3.0, 0.0, 9.0, 5.0)), rounded_box_holds((3.6, 0, 9, 5), (3, 0, 9, 5))
     (True, False)
@@ -101,21 +101,13 @@ def kept_after_suppression(
     iou_threshold: float,
     containment_threshold: float | None = None,
 ) -> npt.NDArray[np.intp]:
-    """Drop each box that overlaps a better, kept one too much (greedy non-maximum suppression).
-
-    Equal scores go by input order, the earlier box first, so the answer never depends on a sort's whim.
+    """Indices of the boxes left by greedy non-maximum suppression, (k,), from high to low score.
 
     Args:
         boxes_xyxy: (n, 4), all of one group; `kept_by_group` takes several.
-        scores: (n,), higher is better.
+        scores: (n,), higher is better; equal scores go by input order.
         iou_threshold: A box is a duplicate if its IoU with a kept box is *above* this; 1 keeps all.
-        containment_threshold: If given, a box is a duplicate too if its containment with a kept box is above this.
-
-    Returns:
-        Indices of the kept boxes, (k,), from high to low score.
-
-    Raises:
-        ValueError: If there aren't as many scores as boxes.
+        containment_threshold: If given, it is a duplicate too if its containment with a kept box is above this.
     """
     if len(boxes_xyxy) != len(scores):
         raise ValueError(f"{len(boxes_xyxy)} boxes have {len(scores)} scores")
@@ -140,18 +132,16 @@ def kept_by_group(
     iou_threshold: float,
     containment_threshold: float | None = None,
 ) -> npt.NDArray[np.intp]:
-    """Drop duplicate boxes within each group, as `kept_after_suppression` does for one; groups don't touch each other.
+    """Indices of the boxes left after each group's duplicates are dropped, as `kept_after_suppression` does for one.
+
+    They come group by group as the groups first appear, from high to low score in each, (k,).
 
     Args:
         boxes_xyxy: (n, 4).
         scores: (n,), higher is better.
-        groups: (n,), the group of each box: its class, the same value for all boxes (class-agnostic), or
-            `range(n)`, which keeps every box.
-        iou_threshold: See `kept_after_suppression`.
+        groups: (n,), the class of each box; or one value for all (class-agnostic), or `range(n)` (none is dropped).
+        iou_threshold: As for `kept_after_suppression`.
         containment_threshold: Likewise.
-
-    Returns:
-        Indices of the kept boxes, (k,): group by group as the groups first appear, from high to low score in each.
 
     >>> boxes = np.array([[0.0, 0.0, 9.0, 9.0]] * 3)
     >>> kept_by_group(boxes, np.array([0.5, 0.9, 0.7]), ["car", "dog", "car"], 0.7).tolist()

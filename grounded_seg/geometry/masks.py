@@ -1,8 +1,8 @@
 """Masks as run lengths: encode, decode, measure, compare. The home of pycocotools' mask functions.
 
-A mask at full image size is a boolean (height, width) array only for a moment; what is kept and written is the record
-`RunLength`. Pixel (row, column) covers the half-open square from (column, row) to (column + 1, row + 1), so the tight
-box of a mask has whole-numbered edges and shares the box convention of `grounded_seg`.
+A mask is a boolean (height, width) array only for a moment; what is kept and written is the record `RunLength`. Pixel
+(row, column) covers the half-open square from (column, row) to (column + 1, row + 1), so the tight box of a mask has
+whole-numbered edges and shares the box convention of `grounded_seg`.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,8 +19,8 @@ from grounded_seg.records import BoxXyxy, ImageSize, RunLength
 MOST_PX = 2**32 - 1
 """Of an image: pycocotools counts pixels in 32 bits."""
 _FARTHEST_SIDES = 10
-"""How far from the origin a polygon may reach, in sides of its image: pycocotools walks along every edge, and a corner
-at 1e30 would take all memory."""
+"""How far from the origin a polygon may reach, in image sides: pycocotools walks along every edge, and a corner at 1e30
+would take all memory."""
 
 
 class CompressedMask(TypedDict):
@@ -32,11 +32,7 @@ class CompressedMask(TypedDict):
 
 
 def run_length_from_mask(mask: npt.NDArray[np.bool_]) -> RunLength:
-    """Encode a mask without loss.
-
-    Args:
-        mask: (height, width) at the image's own size; may be all False.
-    """
+    """Run lengths of a (height, width) mask; it may be all False."""
     height, width = mask.shape
     # Runs go down the columns, so the encoder wants column-major memory.
     encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -44,12 +40,12 @@ def run_length_from_mask(mask: npt.NDArray[np.bool_]) -> RunLength:
 
 
 def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, size: ImageSize) -> RunLength:
-    """Encode a mask of which only a part holds anything; the time depends on that part alone.
+    """Run lengths of a mask of which only a part holds anything; the time depends on that part alone.
 
     Args:
         region: (height, width) of that part; fastest where it is column-major in memory. May be all False.
         left: Column of the image in which it begins.
-        top: Row of the image in which it begins.
+        top: Row likewise.
         size: The image's size.
 
     Raises:
@@ -59,7 +55,7 @@ def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, s
     if min(left, top) < 0 or left + width > size.width or top + height > size.height:
         raise ValueError(f"{width} x {height} px at ({left}, {top}) leave the image of {size.width} x {size.height} px")
     columns = np.ascontiguousarray(region.T)
-    # One place more than pixels: a run may end with its column.
+    # One more than pixels: a run may end with its column.
     changes = np.zeros((width, height + 1), dtype=np.bool_)
     changes[:, :-1] = columns
     changes[:, 1:] ^= columns
@@ -78,7 +74,7 @@ def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, s
 
 
 def mask_from_run_length(run_length: RunLength) -> npt.NDArray[np.bool_]:
-    """Decode to a (height, width) array, column-major in memory.
+    """Mask as a (height, width) array, column-major in memory.
 
     Not pycocotools' `decode`: numpy 2 warns about it, and runs that end early come out as uninitialised memory.
 
@@ -91,12 +87,12 @@ def mask_from_run_length(run_length: RunLength) -> npt.NDArray[np.bool_]:
 
 
 def area_px(run_length: RunLength) -> int:
-    """Count the pixels of the mask, without decoding it; 0 for an empty one."""
+    """Number of the mask's pixels, without decoding it; 0 for an empty one."""
     return int(coco_mask.area(_coco_object(run_length)))
 
 
 def tight_box_xyxy(run_length: RunLength) -> BoxXyxy:
-    """Find the smallest box that holds the mask, in whole pixels; (0, 0, 0, 0) for an empty mask.
+    """Smallest box that holds the mask, in whole pixels; (0, 0, 0, 0) for an empty mask.
 
     A mask of the single pixel in row 2, column 5 has the box (5.0, 2.0, 6.0, 3.0).
     """
@@ -134,9 +130,7 @@ def coco_overlaps(
 
 
 def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
-    """Compute the IoU of every first mask with every second one, (n, m) in [0, 1], without decoding.
-
-    Two empty masks have IoU 0.
+    """IoU of every first mask with every second one, (n, m) in [0, 1], without decoding; two empty masks have 0.
 
     Raises:
         ValueError: If the masks aren't all of one size.
@@ -145,39 +139,26 @@ def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDA
 
 
 def mask_containment(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
-    """Compute every pair's intersection over the smaller mask's area, (n, m) in [0, 1]: 1 where one lies in the other.
+    """Intersection over the smaller mask's area of every pair, (n, m) in [0, 1]: 1 where one lies in the other.
 
-    An empty mask lies in nothing.
-
-    Raises:
-        ValueError: If the masks aren't all of one size.
+    An empty mask lies in nothing. All masks must be of one size.
     """
     # Over the smaller area the share is the larger one.
     return np.maximum(_overlap(first, second, is_crowd=True), _overlap(second, first, is_crowd=True).T)
 
 
 def placed_run_length(run_length: RunLength, left: int, top: int, size: ImageSize) -> RunLength:
-    """Place the mask of a part of an image into the whole one.
-
-    Args:
-        run_length: The mask of the part.
-        left: Column of the whole image in which the part begins.
-        top: Row likewise.
-        size: Of the whole image.
-
-    Raises:
-        ValueError: If the part doesn't lie within the image.
-    """
+    """Mask of a part of an image, placed into the whole image of `size` at column `left` and row `top`."""
     return run_length_from_region(mask_from_run_length(run_length), left, top, size)
 
 
 def coco_from_run_length(run_length: RunLength) -> CompressedMask:
-    """Write a mask in COCO's JSON form."""
+    """COCO's JSON form of a mask."""
     return {"size": [run_length.size.height, run_length.size.width], "counts": run_length.counts.decode("ascii")}
 
 
 def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
-    """Read COCO's JSON form of a mask, with compressed (text) or plain (list of whole numbers) counts.
+    """Mask read from COCO's JSON form, with compressed (text) or plain (list of whole numbers) counts.
 
     Raises:
         InputError: If it is neither, or if the runs don't add up to the mask's size.
@@ -205,7 +186,7 @@ def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
 
 
 def run_length_from_polygons(polygons: Sequence[Sequence[float]], size: ImageSize) -> RunLength:
-    """Rasterise COCO's polygons, as pycocotools does; the mask is all that lies in any of them.
+    """Mask of all that lies in any of COCO's polygons, rasterised as pycocotools does.
 
     Args:
         polygons: Each x, y, x, y, ... in pixels, of three corners at least. None at all gives an empty mask.
@@ -249,24 +230,24 @@ def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
         raise ValueError("counts are no COCO run lengths")
     ends = np.flatnonzero((sextets & 32) == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    places = np.arange(sextets.size) - np.repeat(starts, ends - starts + 1)
-    if places.max() > 6:
+    positions = np.arange(sextets.size) - np.repeat(starts, ends - starts + 1)
+    if positions.max() > 6:
         raise ValueError("a run is longer than any image")
-    values = np.add.reduceat((sextets & 31) << (5 * places), starts)
+    values = np.add.reduceat((sextets & 31) << (5 * positions), starts)
     # Bit 4 of the last character is the sign.
-    values -= np.where(sextets[ends] & 16, np.int64(1) << (5 * (places[ends] + 1)), 0)
+    values -= np.where(sextets[ends] & 16, np.int64(1) << (5 * (positions[ends] + 1)), 0)
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
 
 
 def _coco_object(run_length: RunLength) -> dict[str, Any]:
-    """Build the form that pycocotools' functions take."""
+    """Form that pycocotools' functions take."""
     return {"size": [run_length.size.height, run_length.size.width], "counts": run_length.counts}
 
 
 def _overlap(first: Sequence[RunLength], second: Sequence[RunLength], *, is_crowd: bool) -> npt.NDArray[np.float64]:
-    """Compute intersection over union, or over the first mask's area where the second is a crowd."""
+    """Intersection over union of every pair, or over the first mask's area where the second is a crowd."""
     sizes = {run_length.size for run_length in (*first, *second)}
     if len(sizes) > 1:
         raise ValueError(f"masks of different sizes can't be compared: {sorted((s.width, s.height) for s in sizes)}")
@@ -283,21 +264,14 @@ def masks_kept_by_group(
     iou_threshold: float,
     containment_threshold: float,
 ) -> list[int]:
-    """Drop masks that repeat a better, kept one of their group (greedy non-maximum suppression on masks).
+    """Indices of the masks left after each group's duplicates are dropped, as `boxes.kept_by_group` does with boxes.
 
     Args:
         masks: n of one size, none empty.
         scores: (n,), higher is better; equal scores go by input order.
-        groups: (n,), the group of each mask: its class, the same value for all masks (class-agnostic), or
-            `range(n)`, which keeps every mask.
+        groups: (n,), as for boxes.
         iou_threshold: A mask is a duplicate if its IoU with a kept one is *above* this, in [0, 1]; 1 is off.
         containment_threshold: So it is if its containment with a kept one is above this, in [0, 1]; 1 is off.
-
-    Returns:
-        Indices of the kept masks: group by group as the groups first appear, from high to low score in each.
-
-    Raises:
-        ValueError: If the masks of a group aren't all of one size.
     """
     kept: list[int] = []
     for members in indices_by_group(groups):

@@ -1,4 +1,4 @@
-"""Polygons from masks, in the two conventions that readers rasterise by.
+"""Polygons from masks, in the two conventions that readers rasterise by, and masks from polygons and outlines.
 
 Pixel-edge polygons run along the outer edges of the pixels, as the box convention of `grounded_seg` has it. pycocotools
 turns them back into exactly the same mask. Pixel-centre polygons run through the centres of the outermost pixels, for
@@ -8,35 +8,41 @@ polygon a pixel too wide and too high.
 A polygon is one ring without holes, so a hole is joined to the outline by a cut of no width that runs there and back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import shapely
+from shapely.geometry.base import BaseGeometry
 
-from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
-from grounded_seg.records import RunLength
+from grounded_seg.geometry.masks import (
+    mask_from_run_length,
+    run_length_from_mask,
+    run_length_from_polygons,
+    tight_box_xyxy,
+)
+from grounded_seg.geometry.opencv import opencv
+from grounded_seg.records import ImageSize, LabelledPolygons, RunLength
 
+_FEWEST_CORNERS = 3
 Ring: TypeAlias = npt.NDArray[np.float64]
 """(n, 2), x and y of each corner in pixels; the last corner is joined to the first."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One connected part of a mask."""
+    """Connected part of a mask."""
 
     outline: Ring
     holes: tuple[Ring, ...]
 
 
 def edge_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[Ring]:
-    """Trace a mask along the edges of its pixels, one polygon for each part, holes joined by cuts.
+    """Pixel-edge polygons of a mask, one for each part, holes joined by cuts.
 
-    Pixels that touch only at a corner are parts of their own. An empty mask has no polygon; the smallest, of one pixel,
-    is a square.
+    Pixels that touch only at a corner are parts of their own. An empty mask has no polygon.
 
     Args:
         mask: At full image size.
@@ -46,7 +52,7 @@ def edge_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[
 
 
 def centre_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[Ring]:
-    """Trace a mask through the centres of its outermost pixels, one polygon for each part, holes joined by cuts.
+    """Pixel-centre polygons of a mask, one for each part, holes joined by cuts; `drawn_mask` is the way back.
 
     Pixels that touch at a corner hang together. Every polygon has three corners at least: a part of one pixel has its
     centre three times. An empty mask has no polygon.
@@ -57,37 +63,80 @@ def centre_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> lis
     """
     rings = [_with_cuts(_simplified(part, tolerance_px)) for part in _centre_parts(mask)]
     # Readers take two corners for no polygon at all.
-    return [np.concatenate([ring, *[ring[:1]] * (3 - len(ring))]) for ring in rings]
+    return [np.concatenate([ring, *[ring[:1]] * (_FEWEST_CORNERS - len(ring))]) for ring in rings]
 
 
 def joined_parts(rings: Sequence[Ring]) -> Ring:
-    """Make one polygon of several, (n, 2), for formats that have room for one only; (0, 2) of none.
+    """One polygon made of several, (n, 2), for formats that have room for one only; (0, 2) of none.
 
     The parts are joined by short lines from corner to corner. A reader that draws outlines shows them a pixel wide.
     """
     if not rings:
         return np.zeros((0, 2))
     largest = max(rings, key=len)
-    others = [(_shortest_gap(largest, ring)[0], place) for place, ring in enumerate(rings) if ring is not largest]
+    others = [(_shortest_gap(largest, ring)[0], index) for index, ring in enumerate(rings) if ring is not largest]
     joined = largest
     # From near to far, so that a far part can be joined to one on the way.
-    for _, place in sorted(others):
-        _, here, there = _shortest_gap(joined, rings[place])
-        joined = _spliced(joined, here, joined[here], rings[place], there)
+    for _, index in sorted(others):
+        _, here, there = _shortest_gap(joined, rings[index])
+        joined = _spliced(joined, here, joined[here], rings[index], there)
     return joined
 
 
+def drawn_mask(rings: Sequence[Ring], size: ImageSize) -> RunLength:
+    """Mask of pixel-centre polygons, filled as readers do that draw an outline along with its inside."""
+    cv2 = opencv()
+    canvas = np.zeros((size.height, size.width), np.uint8)
+    for ring in rings:
+        # One by one: together, what two of them cover would be left out.
+        cv2.fillPoly(canvas, [np.floor(ring).astype(np.int32)], 1)
+    return run_length_from_mask(canvas.astype(np.bool_))
+
+
+def run_length_from_outline(outline: LabelledPolygons, size: ImageSize) -> RunLength | None:
+    """Mask of an outline that Florence-2 answers with; None where nothing is enclosed, or less than a pixel.
+
+    A ring that crosses itself, as generated ones do, is taken for the areas that it encloses an odd number of times.
+    Several rings, in pixels of the upright image, are parts of one object.
+    """
+    rings = [ring for ring in outline.polygons if len(ring) >= _FEWEST_CORNERS]
+    whole = shapely.union_all([shapely.make_valid(shapely.Polygon(ring)) for ring in rings])
+    filled = np.zeros((size.height, size.width), dtype=np.bool_)
+    for area in _areas(whole):
+        inside = _filled([area.exterior], size)
+        # Only out of its own area: a part that lies within a hole of another stays.
+        if area.interiors:
+            inside &= ~_filled(area.interiors, size)
+        filled |= inside
+    return run_length_from_mask(filled) if filled.any() else None
+
+
+def _filled(rings: Sequence[shapely.LinearRing], size: ImageSize) -> npt.NDArray[np.bool_]:
+    polygons = [_ring_of(ring).ravel().tolist() for ring in rings]
+    return mask_from_run_length(run_length_from_polygons(polygons, size))
+
+
+def _areas(shape: BaseGeometry) -> Iterator[shapely.Polygon]:
+    """Yield the parts that have an area: a valid shape may also hold points and lines."""
+    if isinstance(shape, shapely.Polygon):
+        if not shape.is_empty:
+            yield shape
+    else:
+        for part in getattr(shape, "geoms", ()):
+            yield from _areas(part)
+
+
 def _inside(mask: RunLength) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Cut the mask out with a margin of one pixel: the cut-out as 0 and 1, and the x and y of its corner."""
+    """The mask cut out with a margin of one pixel, as 0 and 1, and the x and y of the cut-out's corner."""
     x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(mask))
     pixels = mask_from_run_length(mask)[y0:y1, x0:x1]
     return np.pad(np.ascontiguousarray(pixels).view(np.uint8), 1), np.array([x0 - 1, y0 - 1])
 
 
 def _edge_parts(mask: RunLength) -> list[Part]:
-    """Follow the edges between mask and background, part by part."""
+    """The mask's parts, along the edges between mask and background."""
     inside, origin_xy = _inside(mask)
-    labels = cv2.connectedComponents(inside, connectivity=4)[1]
+    labels = opencv().connectedComponents(inside, connectivity=4)[1]
     outlines: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
     for ring in _edge_rings(inside.astype(np.bool_)):
@@ -104,7 +153,7 @@ def _edge_parts(mask: RunLength) -> list[Part]:
 
 
 def _edge_rings(inside: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
-    """List the rings of corners, each starting anywhere; `inside` has an empty margin.
+    """The rings of corners, each starting anywhere; `inside` has an empty margin.
 
     Along each row of the pixel grid, the first corner is joined to the second, the third to the fourth and so on, and
     likewise down each column. So a ring is walked by going across and down in turn.
@@ -131,20 +180,21 @@ def _edge_rings(inside: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
     rings = []
     for start in range(n_corners):
         ring = []
-        place = start
-        while waiting[place]:
-            across_from_here = across[place]
-            waiting[place] = waiting[across_from_here] = False
-            ring += [corners[place], corners[across_from_here]]
-            place = down[across_from_here]
+        here = start
+        while waiting[here]:
+            across_from_here = across[here]
+            waiting[here] = waiting[across_from_here] = False
+            ring += [corners[here], corners[across_from_here]]
+            here = down[across_from_here]
         if ring:
             rings.append(ring)
     return rings
 
 
 def _centre_parts(mask: RunLength) -> list[Part]:
-    """Follow the outermost pixels, part by part, with OpenCV."""
+    """The mask's parts, through the centres of the outermost pixels."""
     inside, origin_xy = _inside(mask)
+    cv2 = opencv()
     contours, hierarchy = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = [contour[:, 0].astype(np.float64) + origin_xy + 0.5 for contour in contours]
     parents = [] if hierarchy is None else hierarchy[0, :, 3].tolist()
@@ -153,14 +203,14 @@ def _centre_parts(mask: RunLength) -> list[Part]:
         if parent >= 0:
             holes.setdefault(parent, []).append(ring)
     return [
-        Part(ring, tuple(holes.get(place, ())))
-        for place, (ring, parent) in enumerate(zip(rings, parents, strict=True))
+        Part(ring, tuple(holes.get(index, ())))
+        for index, (ring, parent) in enumerate(zip(rings, parents, strict=True))
         if parent < 0
     ]
 
 
 def _with_cuts(part: Part) -> Ring:
-    """Make one ring of a part's outline and its holes."""
+    """One ring of a part's outline and its holes."""
     joined = part.outline
     # From left to right, so that what lies to the left of a hole is joined already.
     for hole in sorted(part.holes, key=lambda ring: ring[:, 0].min()):
@@ -171,24 +221,24 @@ def _with_cuts(part: Part) -> Ring:
 
 
 def _simplified(part: Part, tolerance_px: float) -> Part:
-    """Drop corners by Douglas and Peucker's method, but none that lets outline and holes cross or a ring vanish."""
-    # A ring takes three corners; through centres, a part of one or two pixels has fewer.
-    if tolerance_px <= 0 or len(part.outline) < 3:
+    """The part with fewer corners, by Douglas and Peucker; outline and holes don't cross, and no ring vanishes."""
+    # Through centres, a part of one or two pixels has fewer corners than a ring takes.
+    if tolerance_px <= 0 or len(part.outline) < _FEWEST_CORNERS:
         return part
     polygon = shapely.simplify(shapely.Polygon(part.outline, part.holes), tolerance_px, preserve_topology=True)
-    # shapely says the first corner again at the end.
     return Part(_ring_of(polygon.exterior), tuple(_ring_of(hole) for hole in polygon.interiors))
 
 
 def _ring_of(closed: shapely.LinearRing) -> Ring:
+    """Corners of a ring, without the last, which shapely has as the first again."""
     corners: Ring = shapely.get_coordinates(closed)[:-1]
     return corners
 
 
 def _first_to_the_left(ring: Ring, corner: npt.NDArray[np.float64]) -> tuple[int, npt.NDArray[np.float64]]:
-    """Go left from a hole's corner until the ring around it is met: the side's number, and the point on it.
+    """Index of the side that is met first on the way left from a hole's corner, and the point on it.
 
-    Where a ring that touched itself was simplified, nothing may be left there: the nearest corner is taken.
+    Where a ring that touched itself was simplified, nothing may be there: the nearest corner is taken.
     """
     starts, ends = ring, np.roll(ring, -1, axis=0)
     low, high = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])
@@ -204,7 +254,7 @@ def _first_to_the_left(ring: Ring, corner: npt.NDArray[np.float64]) -> tuple[int
 
 
 def _shortest_gap(first: Ring, second: Ring) -> tuple[float, int, int]:
-    """Find the two corners that lie nearest: their distance in pixels, squared, and their places."""
+    """Squared distance in pixels of the two corners that lie nearest, and their indices."""
     best = (np.inf, 0, 0)
     # Rows in blocks: two long outlines' whole table of distances would be large.
     for start in range(0, len(first), 256):
@@ -215,7 +265,7 @@ def _shortest_gap(first: Ring, second: Ring) -> tuple[float, int, int]:
 
 
 def _spliced(ring: Ring, side: int, meeting: npt.NDArray[np.float64], other: Ring, there: int) -> Ring:
-    """Leave `ring` at a point on one of its sides, go round `other` from its corner `there`, and come back."""
+    """The ring that leaves `ring` at a point on a side, goes round `other` from its corner `there`, and comes back."""
     around = np.concatenate([other[there:], other[: there + 1]])
     pieces: Sequence[Ring] = (ring[: side + 1], meeting[None], around, meeting[None], ring[side + 1 :])
     joined = np.concatenate(pieces)

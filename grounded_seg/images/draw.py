@@ -11,15 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from grounded_seg.errors import DeviceError
 from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
+from grounded_seg.geometry.opencv import opencv
 from grounded_seg.records import BoxXyxy, Image, ImageResult, ImageSize, Instance, RunLength
-
-try:
-    import cv2
-except ImportError as error:
-    # The wheel is linked with a library of the system that bare machines lack.
-    raise DeviceError(f"OpenCV can't be loaded ({error}); on Debian: apt-get install libgl1 libglib2.0-0") from error
 
 Canvas: TypeAlias = npt.NDArray[np.uint8]
 """RGB, (height, width, 3), C-contiguous; drawn on in place."""
@@ -111,6 +105,7 @@ def _draw_mask(canvas: Canvas, run_length: RunLength, colour: Colour, line_px: i
     inside = np.ascontiguousarray(mask_from_run_length(run_length)[y0:y1, x0:x1])
     tinted = part[inside] * (1 - _MASK_OPACITY) + np.array(colour) * _MASK_OPACITY
     part[inside] = np.rint(tinted).astype(np.uint8)
+    cv2 = opencv()
     contours, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
     cv2.drawContours(canvas, contours, -1, colour, line_px, cv2.LINE_AA)
 
@@ -122,6 +117,7 @@ def _draw_box(canvas: Canvas, box_xyxy: BoxXyxy, colour: Colour, line_px: int) -
     # A half-open box ends before its right and bottom edge, and the image's last pixel is at width - 1.
     corners = (max(x0, 0), max(y0, 0)), (min(x1, width) - 1, min(y1, height) - 1)
     dark: Colour = (colour[0] // 3, colour[1] // 3, colour[2] // 3)
+    cv2 = opencv()
     cv2.rectangle(canvas, *corners, dark, line_px + 2)
     cv2.rectangle(canvas, *corners, colour, line_px)
 
@@ -150,6 +146,7 @@ class _Chip:
 
 def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: bool) -> list[_Chip]:
     """Give each label a place, the best first: on its box, in it or below it, whichever first hides no other label."""
+    cv2 = opencv()
     font, text_px = cv2.FontFace("sans"), round(_unit_px(size))
     padding_px = max(2, text_px // 4)
     height = round(text_px * 1.2) + padding_px
@@ -173,6 +170,7 @@ def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: b
 
 def _draw_chip(canvas: Canvas, chip: _Chip, colour: Colour) -> None:
     """Write the text on a ground of the colour, in the ink that reads better on it."""
+    cv2 = opencv()
     corner = (chip.x + chip.width - 1, chip.y + chip.height - 1)
     cv2.rectangle(canvas, (chip.x, chip.y), corner, colour, cv2.FILLED)
     # How bright the eye sees the three, from ITU-R BT.601.

@@ -6,8 +6,6 @@ like a picture gets an underscore: without it, the pictures of `a.jpg.jpg/b.jpg`
 `a.jpg` is. Only a name that would pass a file system's 255 bytes with the addition is shortened.
 """
 
-import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grounded_seg.errors import UsageError
-from grounded_seg.files import as_output_error
+from grounded_seg.files import as_output_error, name_within_limit
 
 _IMAGE_FOLDERS = ("overlays", "masks", "crops")
 _LIKE_A_PICTURE = re.compile(r"\.(jpg|png)_*$", re.IGNORECASE)
 """Folders whose names end so get one more underscore; then no two become one, and none ends like a picture."""
-_MAX_NAME_BYTES = 255
-"""Of one part of a path, on every common file system."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,8 @@ class RunFolder:
 
     def _picture(self, folder: str, file_name: str, ending: str) -> Path:
         *folders, name = file_name.split("/")
-        marked = (_extended(part, "_") if _LIKE_A_PICTURE.search(part) else part for part in folders)
-        return Path(self.root, folder, *marked, _extended(name, ending))
+        marked = (name_within_limit(part, "_") if _LIKE_A_PICTURE.search(part) else part for part in folders)
+        return Path(self.root, folder, *marked, name_within_limit(name, ending))
 
     def without_own(self, file_names: Sequence[str], root: Path) -> tuple[str, ...]:
         """Leave out the pictures that an earlier run wrote here, as when the folder lies among the images.
@@ -178,13 +174,3 @@ class RunFolder:
 
     def _results(self) -> tuple[Path, ...]:
         return (self.annotations, self.journal, self.manifest, *(self.root / name for name in _IMAGE_FOLDERS))
-
-
-def _extended(name: str, ending: str) -> str:
-    """Add the ending to a name; one that gets too long keeps its start, then 8 hex digits of its hash."""
-    encoded = os.fsencode(name)
-    if len(encoded) + len(ending) <= _MAX_NAME_BYTES:
-        return f"{name}{ending}"
-    tail = f"-{hashlib.sha256(encoded).hexdigest()[:8]}{ending}"
-    # The cut may go through a letter, whose first bytes are dropped then.
-    return encoded[: _MAX_NAME_BYTES - len(tail)].decode("utf-8", errors="ignore") + tail

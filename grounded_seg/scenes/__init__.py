@@ -1,7 +1,7 @@
 """Rendered scenes with exact masks: what the demo weights learn from, and what tests and benchmarks look at.
 
 A scene is made by a split and an index and nothing else, so every scene can be made again. `shapes` holds the outlines,
-`layout` places objects, `render` paints them, `questions` asks about them.
+`render` places and paints them, `questions` asks about them.
 """
 
 from grounded_seg.scenes.questions import Question, QuestionKind, ask

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.geometry.masks import masks_kept_by_group
+from grounded_seg.geometry.opencv import opencv
 from grounded_seg.records import BoxXyxy, Instance
 from grounded_seg.segment.upsampling import Region
 
@@ -17,6 +17,7 @@ def cleaned(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     Pixels are connected by edges and corners, so that a thin slanted object stays one; a hole is background that edges
     alone don't connect with the outside. An empty mask stays empty.
     """
+    cv2 = opencv()
     n_parts, parts, measures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if n_parts == 1:
         return mask

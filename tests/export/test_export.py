@@ -16,12 +16,11 @@ import yaml
 from click.testing import CliRunner
 
 from grounded_seg.cli import main
-from grounded_seg.coco.labels import Losses
 from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.export.export import export_labels, split_names
-from grounded_seg.export.file_names import unique_names
 from grounded_seg.export.labelstudio import brush_from_run_length
 from grounded_seg.export.settings import MASK_FORMS, ExportSettings, LabelFormat, MaskForm, Pictures
+from grounded_seg.export.writer import Losses, unique_names
 from grounded_seg.geometry.masks import (
     coco_from_run_length,
     mask_from_run_length,
@@ -299,7 +298,7 @@ def test_images_go_where_the_format_looks(source: Path, form: LabelFormat, pictu
 
 
 def test_names_that_meet_get_numbers() -> None:
-    assert list(unique_names(["a.jpg", "A.png", "b/a.jpg", "b__a.jpg"], flat=True).values()) == [
+    assert list(unique_names(["a.jpg", "A.png", "b/a.jpg", "b__a.jpg"], ".txt", flat=True).values()) == [
         "a.jpg",
         "A_2.png",
         "b__a.jpg",

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from grounded_seg.cli import main
-from grounded_seg.coco.labels import Losses
 from grounded_seg.export.export import export_labels
 from grounded_seg.export.settings import MASK_FORMS, ExportSettings, LabelFormat, MaskForm
+from grounded_seg.export.writer import Losses
 from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask
 
 BLOCK = np.zeros((20, 30), np.bool_)

@@ -8,9 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from grounded_seg.coco.labels import Label, Losses
+from grounded_seg.coco.labels import Label
 from grounded_seg.coco.stream import CocoReader
 from grounded_seg.export.settings import LabelFormat, MaskForm
+from grounded_seg.export.writer import Losses
 from grounded_seg.export.yolo import JOINED
 from grounded_seg.geometry.masks import (
     area_px,

@@ -1,11 +1,20 @@
 """Rendered scenes: the same again for the same index, exact visible masks, questions with true answers."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import grounded_seg.scenes
 from grounded_seg.scenes import COLOURS, KINDS, QuestionKind, Scene, Split, ask, render_scene
+from grounded_seg.scenes.questions import HELD_OUT_WORDS, TRAINING_WORDS
 from grounded_seg.scenes.render import LARGEST, SMALLEST
-from grounded_seg.scenes.words import HELD_OUT_WORDS, TRAINING_WORDS
+
+
+def test_the_package_names_its_modules() -> None:
+    modules = {path.stem for path in Path(grounded_seg.scenes.__file__).parent.glob("[a-z]*.py")}
+    assert set(re.findall(r"`(\w+)`", grounded_seg.scenes.__doc__ or "")) == modules
 
 
 @pytest.fixture(scope="module")

@@ -89,11 +89,14 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     # These import numpy and rich, which would slow --help down.
     from grounded_seg.cli.run_display import RunDisplay
     from grounded_seg.detect.prompts import read_prompts
+    from grounded_seg.geometry.opencv import opencv
     from grounded_seg.images.find import given_from
     from grounded_seg.runs.folder import RunFolder
     from grounded_seg.runs.run import run_images
     from grounded_seg.weights.sources import resolve
 
+    # Masks are cleaned and drawn with it: without it, say so before anything is loaded.
+    opencv()
     prompts = read_prompts(prompt)
     settings = _settings_from(options)
     if resolve(settings.models, boxes_only=settings.boxes_only).is_demo:

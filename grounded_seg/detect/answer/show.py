@@ -4,7 +4,7 @@ from typing import Any
 
 from grounded_seg.detect.tasks import Task
 from grounded_seg.geometry.masks import area_px, coco_from_run_length
-from grounded_seg.geometry.outlines import run_length_from_outline
+from grounded_seg.geometry.polygons import run_length_from_outline
 from grounded_seg.images.draw import Canvas, draw
 from grounded_seg.records import (
     Answer,

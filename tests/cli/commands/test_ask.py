@@ -22,7 +22,7 @@ from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.tasks import TASKS, TaskInput
 from grounded_seg.errors import UsageError
 from grounded_seg.geometry.masks import area_px, mask_from_run_length, run_length_from_coco
-from grounded_seg.geometry.outlines import run_length_from_outline
+from grounded_seg.geometry.polygons import run_length_from_outline
 from grounded_seg.records import Answer, Detection, ImageSize, LabelledPolygons, LabelledQuad
 
 SIZE = ImageSize(640, 480)
