@@ -19,7 +19,8 @@ from grounded_seg.evaluation.requests import Questions
 from grounded_seg.files import as_output_error
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.runs.journal import lock
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
+from grounded_seg.setting_types import PositiveInt, convert_fields, refuse
+from grounded_seg.settings import MAX_PIXELS, DetectSettings, ModelSettings, SegmentSettings, TileSettings
 
 LINES_NAME = "answers.jsonl"
 
@@ -39,19 +40,21 @@ class AskSettings:
     tiles: TileSettings | None = None
     """How large images are cut; None for not at all."""
     boxes_only: bool = False
-    batch_size: int = 1
+    batch_size: PositiveInt = 1
     """Images that go through the models together."""
+    max_pixels: PositiveInt = MAX_PIXELS
+    """Width x height above which an image is refused before it is decoded."""
     output: Path | None = None
     """Folder that keeps the answers; None for none."""
     resume: bool = False
     """Go on with the answers in `output`."""
 
     def __post_init__(self) -> None:
-        """Refuse values that don't go together."""
-        if self.batch_size < 1:
-            raise UsageError(f"batch-size is {self.batch_size}, it has to be at least 1")
+        """Convert what was given, and refuse all that is wrong or contradictory at once."""
+        problems = convert_fields(self)
         if self.resume and self.output is None:
-            raise UsageError("--resume goes on with the answers of a folder; name it with --output")
+            problems.append("--resume needs the folder of the answers; name it with --output")
+        refuse(problems)
 
 
 def asked_with(settings: AskSettings, models: FoundModels) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from grounded_seg.detect.model.record import check_questions
 from grounded_seg.detect.prompts import Prompts, PromptSet, prompt_set_from
@@ -108,7 +108,8 @@ class GroundedSegmenter:
             WeightsError: If weights are missing or wrong.
             DeviceError: If the device isn't there or can't run this.
         """
-        models = ModelSettings(name, detector, adapter, segmenter, device, Precision.named(dtype), offline)
+        # The settings convert a text themselves.
+        models = ModelSettings(name, detector, adapter, segmenter, device, cast(Precision, dtype), offline)
         return cls.from_settings(models, detect, segment=segment, tiles=tiles, boxes_only=boxes_only)
 
     @classmethod
