@@ -1,4 +1,4 @@
-"""Settings of both stages and of a run as frozen records, with unit, default and meaning; the command line fills them."""
+"""Settings of both stages and of a run as frozen records, each with unit, default and meaning."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

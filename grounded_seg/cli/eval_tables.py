@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from grounded_seg.cli.console import stdout_console
+from grounded_seg.cli.messages import stdout_console
 from grounded_seg.evaluation.evaluate import Evaluation
 from grounded_seg.scoring.average_precision import FIGURES
 from grounded_seg.scoring.columns import KIND_NAMES

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from grounded_seg.cli.console import stdout_console
-from grounded_seg.cli.messages import stdout_error
+from grounded_seg.cli.messages import stdout_console, stdout_error
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.geometry.masks import area_px
 from grounded_seg.pipeline.result import PromptedResult

@@ -70,7 +70,7 @@ def settings_from(
     given: Mapping[str, Any],
     environment: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainSettings:
-    """Build the settings of a training: the defaults, then environment, recipe, file and what is given, each over those.
+    """Build settings from environment, recipe, file and what is given, each over those before.
 
     Args:
         recipe: One of `RECIPES`; None to take the file's `recipe`, where it names one.
@@ -79,7 +79,7 @@ def settings_from(
         environment: The same, from environment variables.
 
     Raises:
-        UsageError: If there is no such recipe, the file can't be read, or keys or values are wrong; it names all of them.
+        UsageError: If there is no such recipe, the file can't be read, or keys or values are wrong; all are named.
     """
     from_file = {} if file is None else _read(file)
     name = recipe or from_file.get("recipe") or ""
