@@ -104,11 +104,9 @@ def _converted(value: Any, kind: Any, *, numbers_as_text: bool) -> Any:
     one_kind = _without_none(kind)
     if is_dataclass(one_kind) and value is not None:
         return _record(value, one_kind)
-    # Numbers of numpy are numbers.
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        value = int(value)
-    elif isinstance(value, Real) and not isinstance(value, int):
-        value = float(value)
+    if type(value) not in (bool, int, float) and isinstance(value, Real):
+        # A number of numpy, which msgspec doesn't know.
+        value = int(value) if isinstance(value, Integral) else float(value)
     # An integer needs no loose reading, which would take 1 for true.
     strict = not numbers_as_text or isinstance(value, int)
     result = convert(value, kind, strict=strict, dec_hook=_path)
@@ -145,7 +143,7 @@ def _right_values(kind: Any, value: Any) -> str:
     kind = _without_none(kind)
     if get_origin(kind) is Annotated:
         base, limits = get_args(kind)
-        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
         fits = is_number and (base is float or isinstance(value, Integral))
         return _range(limits) if fits else f"{_NOUNS[base]}, {_range(limits)}"
     if get_origin(kind) in (tuple, frozenset):

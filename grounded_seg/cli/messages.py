@@ -106,22 +106,27 @@ def stdout_console() -> "Console":
 
 @contextmanager
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr, if that is a terminal, and give the function that sets it.
+    """Give the function that shows a progress bar on stderr, if that is a terminal.
 
-    The function takes how many are done and how many there are; the bar appears with its first call.
+    The function takes how many are done and how many there are. The bar appears with its first call; until
+    then other lines can be printed.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(what, total=None, visible=False)
+    progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
+    task = progress.add_task(what, total=None)
 
-        def show(n_done: int, n_all: int) -> None:
-            progress.update(task, completed=n_done, total=n_all, visible=True)
+    def show(n_done: int, n_all: int) -> None:
+        progress.update(task, completed=n_done, total=n_all)
+        progress.start()
 
+    try:
         yield show
+    finally:
+        progress.stop()
 
 
 def _line(kind: str, message: str) -> None:

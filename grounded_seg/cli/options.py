@@ -59,8 +59,7 @@ _WHICH_DETECTOR = (
         envvar="GROUNDED_SEG_PRESET",
         show_default=True,
         show_envvar=True,
-        help="Weights that belong together: demo (included, for rendered scenes only), base, base-ft, large or "
-        "large-ft.",
+        help="Named set of weights: demo (included, for rendered scenes only), base, base-ft, large or large-ft.",
     ),
     click.option(
         "--detector",

@@ -34,7 +34,7 @@ from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, 
     type=float,
     default=ExportSettings.tolerance_px,
     show_default=True,
-    help="Maximum distance in pixels that a simplified polygon may deviate; 0 keeps every corner.",
+    help="Simplify polygons, but move no edge by more than this many pixels; 0 keeps every corner.",
 )
 @number("--min-score", ExportSettings.min_score, "Leave out labels below this score.")
 @click.option("--classes", metavar="A;B", default="", help="Export only these classes, separated by semicolons.")

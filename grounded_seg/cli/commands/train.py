@@ -1,8 +1,6 @@
 """`grounded-seg train`: fine-tune the detector on a data set, as an adapter or as a full model."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +38,16 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @click.argument("dataset", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, help="Folder of the run.")
 @click.option(
-    "--recipe", type=click.Choice(list(RECIPES)), help="Named set of settings; options given here replace its."
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    help="Named set of settings to start from; other options replace its values.",
 )
-@click.option("--config", type=PATH, help="YAML, TOML or JSON file of settings; they replace those of the recipe.")
+@click.option(
+    "--config", type=PATH, help="YAML, TOML or JSON file of settings; its values replace those of the recipe."
+)
 @_setting("--preset", "Preset whose detector is trained.", envvar="GROUNDED_SEG_PRESET", show_envvar=True)
 @_setting("--detector", "Florence-2 to train instead of the preset's.", metavar="ID|DIR")
-@_setting("--segmenter", "Segmenter that makes the masks in the report.", metavar="ID|FILE|DIR")
+@_setting("--segmenter", "Segmenter for the masks in the report, instead of the preset's.", metavar="ID|FILE|DIR")
 @_setting("--device", "Device to train on: auto, cpu, cuda, cuda:N or mps.")
 @_setting("--dtype", "Dtype of the activations; trained weights are float32.", type=EnumChoice(Precision))
 @_setting("--offline", "Download nothing; use only what is on this disk.", is_flag=True)
@@ -65,7 +67,7 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--dropout", "Dropout of the adapter.", type=float)
 @_setting("--rslora/--no-rslora", "Scale the adapter by alpha / sqrt(rank) (rsLoRA).")
 @_setting("--dora/--no-dora", "Train direction and length of the weights separately (DoRA).")
-@_setting("--quantization", "Quantize the frozen base.", type=EnumChoice(Quantization))
+@_setting("--quantization", "Quantize the frozen base model to 8 or 4 bits, on a GPU.", type=EnumChoice(Quantization))
 @_setting(
     "--gradient-checkpointing/--no-gradient-checkpointing", "Compute activations twice: less memory, but more time."
 )
@@ -95,7 +97,7 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 )
 @_setting("--patience", "Stop after this many epochs without a better figure.", type=int)
 @_setting("--eval-images", "Number of validation images that answers are generated for.", type=int)
-@_setting("--log-to", "Log to these too: tensorboard, wandb.", metavar="A,B")
+@_setting("--log-to", "More places to log figures to: tensorboard, wandb.", metavar="A,B")
 @_setting("--report/--no-report", "Compare base and tuned model on the test split at the end.")
 @_setting(
     "--retention", "COCO file of objects that the base knows; the report measures how much of it is kept.", type=PATH
@@ -131,18 +133,8 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
             return None
         return f"checkpoints are kept; to resume, run the same command with --resume ({settings.output})"
 
-    with ExitStack() as stack:
-
-        @cache
-        def bar() -> Callable[[int, int], None]:
-            """Open the bar at the first image of the report: earlier it would cross the lines of the table."""
-            return stack.enter_context(counted("images of the test split"))
-
-        def progress(n_done: int, n_all: int) -> None:
-            bar()(n_done, n_all)
-
-        with interruption_explained(explain):
-            report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
+    with interruption_explained(explain), counted("images of the test split") as progress:
+        report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
     _show_report(report)
     return 0
 
