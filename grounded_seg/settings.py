@@ -1,28 +1,28 @@
-"""Options as frozen records: one sentence, a unit and a default for each. The command line builds these and no more."""
+"""Settings of both stages and of a run as frozen records, each with unit, default and meaning."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from grounded_seg.errors import UsageError
+from grounded_seg.setting_types import PositiveInt, Share, ShareBelowOne, convert_fields, refuse
 
 MAX_PIXELS = 2 * 89_478_485
-"""179 megapixels: what Pillow itself takes for a decompression bomb, and 0.5 GB as RGB."""
+"""179 megapixels, 0.5 GB as RGB: what Pillow refuses as a decompression bomb."""
 
 
 class GroundingTask(StrEnum):
-    """Which of Florence-2's tasks a prompt is asked through."""
+    """The Florence-2 task that a prompt is asked with."""
 
     GROUNDING = "grounding"
     """CAPTION_TO_PHRASE_GROUNDING: every object the phrase names."""
     OPEN_VOCABULARY = "open-vocabulary"
     """OPEN_VOCABULARY_DETECTION: one class by name."""
     REFERRING = "referring"
-    """REFERRING_EXPRESSION_SEGMENTATION: the one object meant, outlined; its box is the outline's."""
+    """REFERRING_EXPRESSION_SEGMENTATION: the one object meant, as an outline; its box is the outline's."""
 
 
 class SuppressionScope(StrEnum):
-    """Between which boxes duplicates are looked for."""
+    """The boxes among which duplicates are removed (NMS): those of one class, all, or none."""
 
     CLASS = "class"
     AGNOSTIC = "agnostic"
@@ -30,28 +30,16 @@ class SuppressionScope(StrEnum):
 
 
 class Precision(StrEnum):
-    """Number format of weights and activations; `auto` takes the fastest that the device really has."""
+    """Dtype of weights and activations; `auto` is the fastest that the device supports in hardware."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
 
-    @classmethod
-    def named(cls, name: str) -> "Precision":
-        """Find a format by its name.
-
-        Raises:
-            UsageError: If there is none.
-        """
-        try:
-            return cls(name)
-        except ValueError as error:
-            raise UsageError(f"Unknown dtype {name!r}: give one of {', '.join(cls)}.") from error
-
 
 class Drawn(StrEnum):
-    """What is written per image beside the annotations."""
+    """Pictures written for each image beside the annotations."""
 
     OVERLAY = "overlay"
     MASKS = "masks"
@@ -60,7 +48,7 @@ class Drawn(StrEnum):
 
 
 class OnError(StrEnum):
-    """What a folder run does at an image it can't read."""
+    """What a folder run does with an image that it can't read."""
 
     SKIP = "skip"
     STOP = "stop"
@@ -71,95 +59,62 @@ class DetectSettings:
     """How the detector is asked and which of its boxes are kept."""
 
     task: GroundingTask = GroundingTask.GROUNDING
-    score_threshold: float = 0.5
-    """Boxes below this score are dropped, in [0, 1]."""
+    score_threshold: Share = 0.5
+    """Boxes below this score are dropped."""
     nms: SuppressionScope = SuppressionScope.CLASS
-    iou_threshold: float = 0.7
-    """A box that overlaps a better one by more than this IoU is a duplicate, in [0, 1]."""
-    box_containment_threshold: float = 1.0
-    """Likewise for the share of the smaller box that lies within the other; 1 keeps nested boxes, as one in forty of
-    COCO's true boxes lies within another of its class."""
-    max_detections: int = 100
-    """Boxes kept per image and prompt, the best by score."""
-    beams: int = 1
+    iou_threshold: Share = 0.7
+    """A box that overlaps a better one by more than this IoU is a duplicate."""
+    box_containment_threshold: Share = 1.0
+    """A box is also a duplicate if more than this share of the smaller box lies inside the other; 1 keeps nested boxes,
+    as one in forty of COCO's true boxes lies within another of its class."""
+    max_detections: PositiveInt = 100
+    """Boxes kept per image and prompt, best scores first."""
+    beams: PositiveInt = 1
     """Beam width of the generation; 1 is greedy."""
     compile: bool = False
-    """Send the detector's vision tower through torch.compile: up to minutes before the first image, faster then."""
+    """Compile the detector's vision tower with torch.compile: up to minutes before the first image, faster then."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, all of them at once."""
-        problems = [
-            f"{name} is {value:g}, it has to be within 0 and 1"
-            for name, value in (
-                ("score-threshold", self.score_threshold),
-                ("iou-threshold", self.iou_threshold),
-                ("box-containment-threshold", self.box_containment_threshold),
-            )
-            if not 0 <= value <= 1
-        ]
-        problems += [
-            f"{name} is {value}, it has to be at least 1"
-            for name, value in (("max-detections", self.max_detections), ("beams", self.beams))
-            if value < 1
-        ]
-        if problems:
-            raise UsageError("; ".join(problems))
+        """Convert what was given, and refuse all that is wrong at once."""
+        refuse(convert_fields(self))
 
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """Which of the segmenter's masks are taken, and what is done to them."""
+    """Which of the segmenter's masks are taken, and how they are cleaned."""
 
     multimask: bool = False
-    """Ask for three masks a box and take the one with the best predicted IoU, instead of the one for clear cases."""
+    """Predict three masks a box and keep the one with the highest predicted IoU, instead of one mask."""
     clean: bool = False
     """Keep a mask's largest connected part only, and fill its holes."""
-    min_area: int = 1
+    min_area: PositiveInt = 1
     """Masks of fewer pixels are dropped and counted as empty."""
-    outside_share: float = 0.2
-    """A mask with more than this share of its pixels outside its box is marked, in [0, 1]."""
-    mask_iou_threshold: float = 1.0
-    """A mask that overlaps a better one of its prompt by more than this IoU is a duplicate, in [0, 1]; 1 keeps all."""
-    containment_threshold: float = 1.0
-    """Likewise for the share of the smaller mask that lies within the other; 1 keeps nested masks."""
+    outside_share: Share = 0.2
+    """A mask with more than this share of its pixels outside its box is marked."""
+    mask_iou_threshold: Share = 1.0
+    """A mask that overlaps a better one of its prompt by more than this IoU is a duplicate; 1 keeps all."""
+    containment_threshold: Share = 1.0
+    """A mask is also a duplicate if more than this share of the smaller mask lies inside the other; 1 keeps all."""
     compile: bool = False
-    """Send the segmenter's image encoder through torch.compile: up to minutes before the first image, faster then."""
+    """Compile the segmenter's image encoder with torch.compile: up to minutes before the first image, faster then."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, all of them at once."""
-        problems = [
-            f"{name} is {value:g}, it has to be within 0 and 1"
-            for name, value in (
-                ("outside-share", self.outside_share),
-                ("mask-iou-threshold", self.mask_iou_threshold),
-                ("containment-threshold", self.containment_threshold),
-            )
-            if not 0 <= value <= 1
-        ]
-        if self.min_area < 1:
-            problems.append(f"min-area is {self.min_area}, it has to be at least 1")
-        if problems:
-            raise UsageError("; ".join(problems))
+        """Convert what was given, and refuse all that is wrong at once."""
+        refuse(convert_fields(self))
 
 
 @dataclass(frozen=True)
 class TileSettings:
     """How a large image is cut into tiles."""
 
-    side: int
+    side: PositiveInt
     """Side of a tile in pixels of the image."""
-    overlap: float = 0.2
-    """Share of a tile that its neighbour shows too, at least, in [0, 1)."""
+    overlap: ShareBelowOne = 0.2
+    """Share of a tile, at least, that its neighbour shows too."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, all of them at once."""
-        problems = []
-        if self.side < 1:
-            problems.append(f"tile is {self.side}, it has to be at least 1")
-        if not 0 <= self.overlap < 1:
-            problems.append(f"overlap is {self.overlap:g}, it has to be at least 0 and below 1")
-        if problems:
-            raise UsageError("; ".join(problems))
+        """Convert what was given, and refuse all that is wrong at once."""
+        refuse(convert_fields(self, {"side": "tile"}))
 
 
 @dataclass(frozen=True)
@@ -171,7 +126,7 @@ class ModelSettings:
     detector: str | None = None
     """Folder of a Florence-2, native or in the older layout, or its hub id: owner/name, or owner/name@COMMIT."""
     adapter: str | None = None
-    """Folder or hub id of a peft adapter, likewise; "none" switches the preset's off."""
+    """Folder or hub id of a peft adapter, written alike; "none" for no adapter."""
     segmenter: str | None = None
     """File or folder of a Segment Anything model, name of a published one, or hub id of SAM, SAM-HQ or SAM 2."""
     device: str = "auto"
@@ -180,7 +135,11 @@ class ModelSettings:
     offline: bool = False
     """Use only what is on disk already."""
     allow_base_mismatch: bool = False
-    """Load an adapter although it says that it was trained on another base."""
+    """Load an adapter although its record names another base."""
+
+    def __post_init__(self) -> None:
+        """Convert what was given, and refuse all that is wrong at once."""
+        refuse(convert_fields(self))
 
 
 @dataclass(frozen=True)
@@ -192,29 +151,31 @@ class RunSettings:
     detect: DetectSettings = field(default_factory=DetectSettings)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     tiles: TileSettings | None = None
-    """Look at images larger than a tile in tiles, too; None for whole images only."""
+    """Tiles for images larger than one, beside the whole image; None for whole images only."""
     boxes_only: bool = False
     """Stop after the detector: no masks."""
-    batch_size: int = 1
+    batch_size: PositiveInt = 1
     """Images that go through the models together."""
     recursive: bool = True
-    max_pixels: int = MAX_PIXELS
+    max_pixels: PositiveInt = MAX_PIXELS
     """Width x height above which an image is skipped before it is decoded."""
     resume: bool = False
-    """Go on where an earlier run into `output` was cut off."""
+    """Resume an interrupted run in `output`."""
     overwrite: bool = False
     """Replace the results of an earlier run in `output`."""
     on_error: OnError = OnError.SKIP
     save: frozenset[Drawn] = frozenset({Drawn.OVERLAY})
+    """Pictures to write; NONE, alone, is the same as an empty set."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range or that don't go together, all of them at once."""
-        problems = [
-            f"{name} is {value}, it has to be at least 1"
-            for name, value in (("batch-size", self.batch_size), ("max-pixels", self.max_pixels))
-            if value < 1
-        ]
+        """Convert what was given, and refuse all that is wrong or contradictory at once."""
+        problems = convert_fields(self)
+        pictures = self.save - {Drawn.NONE}
         if self.resume and self.overwrite:
-            problems.append("--resume keeps what --overwrite takes away; leave one of them out")
-        if problems:
-            raise UsageError("; ".join(problems))
+            problems.append("--resume keeps the results that --overwrite replaces; leave one of them out")
+        if pictures and pictures != self.save:
+            problems.append(f"--save none doesn't go with --save {min(pictures)}; leave one of them out")
+        if self.boxes_only and Drawn.MASKS in pictures:
+            problems.append("--save masks needs masks, and --boxes-only makes none; leave one of them out")
+        refuse(problems)
+        object.__setattr__(self, "save", pictures)

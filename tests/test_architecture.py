@@ -27,6 +27,7 @@ LAYERS = (
     {"images", "weights", "device", "scenes"},
     {"geometry"},
     {"settings", "files"},
+    {"setting_types"},
     {"records", "errors"},
 )
 
@@ -43,6 +44,7 @@ HOMES = {
     "pytorch_optimizer": {"train"},
     "ijson": {"coco"},
     "supervision": {"pipeline"},
+    "msgspec": {"setting_types"},
     "click": {"cli"},
     "rich": {"cli"},
 }

@@ -23,16 +23,16 @@ def main() -> None:
 
 _COMMANDS = (
     (run, "Find what a prompt names in images: boxes, masks, COCO."),
-    (ask, "Ask Florence-2 about an image, in any of its tasks."),
+    (ask, "Ask Florence-2 about an image, with any of its tasks."),
     (evaluate, "Measure both stages on a COCO data set."),
-    (compare, "Say what changed between two reports of eval."),
-    (train, "Tune the detector on a data set."),
-    (export, "Write labels for another tool."),
-    (validate, "Check a COCO file, and say what label tools would lose."),
-    (merge_runs, "Join the results of runs over different images."),
+    (compare, "Compare two reports of eval."),
+    (train, "Fine-tune the detector on a data set."),
+    (export, "Write labels in another tool's format."),
+    (validate, "Check a COCO file, and repair it."),
+    (merge_runs, "Merge runs over different images into one."),
     (models, "List the presets; convert and merge models and adapters."),
 )
-for _command, _in_short in _COMMANDS:
-    # The first sentence of a command's own help is cut off in the list where it is longer.
-    _command.short_help = _in_short
+for _command, _short_help in _COMMANDS:
+    # click would cut off the first sentence of a command's help to fit the list.
+    _command.short_help = _short_help
     main.add_command(_command)

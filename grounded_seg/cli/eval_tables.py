@@ -1,4 +1,4 @@
-"""How an evaluation shows on stdout: tables of figures, `-` where there is no ground truth to measure on."""
+"""Tables of an evaluation on stdout, with `-` for figures that have no ground truth."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from grounded_seg.cli.console import stdout_console
+from grounded_seg.cli.messages import stdout_console
 from grounded_seg.evaluation.evaluate import Evaluation
 from grounded_seg.scoring.average_precision import FIGURES
 from grounded_seg.scoring.columns import KIND_NAMES
@@ -15,11 +15,11 @@ from grounded_seg.scoring.measure import PRESENCE_FIGURES, Scores
 
 _STAGE_TITLES = {"boxes": "boxes", "masks": "masks", "masks_given_true_boxes": "masks given the true boxes"}
 _MAX_CLASSES = 100
-"""Rows per class; all of them are in the JSON."""
+"""Rows in a table; the JSON has all."""
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print everything measured."""
+    """Print all tables and figures."""
     console, scores = stdout_console(), evaluation.scores
     data_set = scores.data_set
     _line(console, f"{len(data_set.images)} images, {len(data_set.objects)} objects, {len(data_set.classes)} classes")
@@ -45,21 +45,21 @@ def _figures(scores: Scores) -> Table:
 def _per_class(scores: Scores) -> Table:
     stages = scores.stages()
     table = _table("class", *(f"{_STAGE_TITLES[name]}\n{figure}" for name in stages for figure in ("AP", "AP50")))
-    for place, name in enumerate(scores.index.names[:_MAX_CLASSES]):
-        per_stage = [stage.summary.per_class[place] for stage in stages.values()]
+    for index, name in enumerate(scores.index.names[:_MAX_CLASSES]):
+        per_stage = [stage.summary.per_class[index] for stage in stages.values()]
         table.add_row(Text(name), *(_shown(value) for one in per_stage for value in (one.AP, one.AP50)))
     return table
 
 
 def _per_prompt(scores: Scores) -> Table | None:
-    """Give a row per prompt, where that says more than the rows per class."""
+    """Make the table per prompt, if prompts and classes differ."""
     stages = {name: stage for name, stage in scores.stages().items() if stage.per_prompt}
     if all(one.prompt == one.class_name for one in scores.boxes.per_prompt):
         return None
     titles = (f"{_STAGE_TITLES[name]}\n{figure}" for name in stages for figure in ("AP", "AP50"))
     table = _table("prompt", "class", *titles)
-    for place, one in enumerate(scores.boxes.per_prompt[:_MAX_CLASSES]):
-        per_stage = [stage.per_prompt[place] for stage in stages.values()]
+    for index, one in enumerate(scores.boxes.per_prompt[:_MAX_CLASSES]):
+        per_stage = [stage.per_prompt[index] for stage in stages.values()]
         figures = (_shown(value) for each in per_stage for value in (each.AP, each.AP50))
         table.add_row(Text(one.prompt), Text(one.class_name), *figures)
     return table
@@ -67,7 +67,7 @@ def _per_prompt(scores: Scores) -> Table | None:
 
 def _presence(scores: Scores) -> Table:
     presence = scores.presence
-    table = _table(f"presence, score >= {scores.score_threshold:g}", "there", "not there", *PRESENCE_FIGURES, "pmF1")
+    table = _table(f"presence, score >= {scores.score_threshold:g}", "present", "absent", *PRESENCE_FIGURES, "pmF1")
     values = (presence.IL_FPR, presence.IL_MCC, presence.cgF1, presence.pmF1)
     table.add_row(
         f"measured on {KIND_NAMES[scores.presence_kind]}",
@@ -82,7 +82,7 @@ def _presence(scores: Scores) -> Table:
 
 
 def _errors(scores: Scores) -> Table:
-    """Give a row per kind of error with how often it happens and what it costs."""
+    """Make the table of error types, with the number of each and the AP50 that it costs."""
     kinds = list(scores.error_summaries)
     table = _table("error", *(f"{KIND_NAMES[kind]}\n{what}" for kind in kinds for what in ("count", "AP50 cost")))
     for error in ErrorKind:
@@ -93,7 +93,7 @@ def _errors(scores: Scores) -> Table:
 
 def _shares(scores: Scores) -> list[str]:
     lines = [
-        f"calibration error of the score, {KIND_NAMES[kind]}: {_shown(one.error)}"
+        f"calibration error of the scores, {KIND_NAMES[kind]}: {_shown(one.error)}"
         for kind, one in scores.calibration.items()
     ]
     if scores.loss is not None:
@@ -104,7 +104,7 @@ def _shares(scores: Scores) -> list[str]:
     if scores.missed_masks is not None:
         missed = scores.missed_masks
         lines.append(
-            f"objects whose mask is missed at IoU 0.5: {missed.box_missed} without a box, {missed.box_found} with one"
+            f"objects without a mask at IoU 0.5: {missed.box_missed} without a box too, {missed.box_found} with a box"
         )
     return lines
 

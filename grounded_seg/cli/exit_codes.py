@@ -1,4 +1,4 @@
-"""The one place where what went wrong becomes one line on stderr and an exit code."""
+"""Exit codes: the one place that turns an error into one line on stderr and an exit code."""
 
 import errno
 import logging
@@ -20,16 +20,16 @@ _LOG = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 CLOSED_OUTPUT = 141
-"""What a shell reports for a program whose reader went away, as in `grounded-seg ... | head -1`."""
+"""The code of a program whose reader closed the pipe, as in `grounded-seg ... | head -1`."""
 UNEXPECTED = 70
-"""`EX_SOFTWARE` of sysexits.h: a fault of this program, not of its input."""
+"""A fault of this program, not of its input: `EX_SOFTWARE` of sysexits.h."""
 
 
 class Commands(click.Group):
-    """The group of all commands; each returns its exit code."""
+    """The group of all commands, each of which returns its exit code."""
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run a command and leave the process with its exit code; the arguments are those of `click.Command.main`.
+        """Run a command and exit with its code; the arguments are those of `click.Command.main`.
 
         0 all done, 1 images skipped, 2 usage, 3 unreadable input, 4 weights, 5 device, 130 interrupted; 70 for a fault
         of this program. An error is one line on stderr; `--debug` puts its traceback above.
@@ -44,12 +44,12 @@ class Commands(click.Group):
         try:
             sys.stdout.flush()
         except OSError:
-            # That has been told.
+            # The error was printed already.
             _discard_stdout()
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a reader that closed our output ends it without a word."""
+        """Run the command; end it silently if the reader closed the pipe."""
         try:
             with _termination_as_interrupt():
                 result = super().invoke(ctx)
@@ -61,15 +61,15 @@ class Commands(click.Group):
 
 
 def _discard_stdout() -> None:
-    """Send nowhere what Python flushes once more when it exits, instead of failing again."""
+    """Redirect standard output to nowhere, as Python flushes it once more at exit and would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Have SIGTERM, which a cluster or a shutdown sends, end the command just as Ctrl-C does."""
+    """Treat SIGTERM, which a cluster or a shutdown sends, as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may say what a signal does.
+        # Only the main thread may set a signal's handler.
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -84,7 +84,7 @@ def _explain(error: Exception) -> int:
     _LOG.debug("this led to the error below", exc_info=error)
     match error:
         case click.Abort():
-            # What is kept, and how to go on, is told by the commands that know.
+            # Commands that keep something say so, and how to resume, in an error of their own.
             message, code = "interrupted", INTERRUPTED
         case click.UsageError(ctx=click.Context() as context):
             message, code = f"{error.format_message()} See `{context.command_path} --help`.", error.exit_code
@@ -93,11 +93,11 @@ def _explain(error: Exception) -> int:
         case GroundedSegError():
             message, code = str(error), error.exit_code
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO, filename=None):
-            # What is written to files is told with their names, by the modules that write them.
+            # Errors with a file's name are ours already, from the modules that write files.
             message, code = str(stdout_error(error)), OutputError.exit_code
         case _:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
-            message = f"unexpected {what}; please report it with what the same command prints with --debug"
+            message = f"unexpected {what}; please report it, with the output of the same command with --debug"
             code = UNEXPECTED
     messages.error(message)
     return code

@@ -1,25 +1,34 @@
-"""What goes to stderr: notes, warnings and errors of ours, a line each, and nothing of the libraries'."""
+"""Messages on stderr, one line each, and the consoles: tables on stdout, a progress bar on stderr."""
 
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-from grounded_seg.errors import OutputError
+from grounded_seg.errors import InterruptionError, OutputError
+from grounded_seg.settings import ModelSettings
 
-# Read by the libraries when they are imported, which happens after this.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# The libraries read these when they are imported, which happens later.
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_PIPE_WIDTH = 200
+"""Characters a line where there is no terminal: wide enough that no cell is broken."""
 
 
 def set_up_messages(*, debug: bool) -> None:
-    """Show this package's warnings, on a terminal its notes too, a line each; hush the libraries without `debug`."""
+    """Show this package's warnings, and its notes on a terminal, one line each; without `debug` silence libraries."""
     log = logging.getLogger("grounded_seg")
     quiet = logging.INFO if sys.stderr.isatty() else logging.WARNING
     log.setLevel(logging.DEBUG if debug else quiet)
@@ -37,20 +46,87 @@ def set_up_messages(*, debug: bool) -> None:
 
 
 def note(message: str) -> None:
-    """Tell, with or without a terminal, what has to be known beforehand and is no result: what the demo can't do."""
+    """Print a note that everyone must see, with or without a terminal."""
     _line("note", message)
 
 
+def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
+    """Print what the demo weights can't do, where they are used."""
+    # This would slow --help down.
+    from grounded_seg.weights.sources import resolve
+
+    if resolve(models, boxes_only=boxes_only).is_demo:
+        note("the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft")
+
+
 def error(message: str) -> None:
-    """Tell what went wrong: what, where, and what to do next."""
+    """Print what went wrong: what, where, and what to do next."""
     _line("error", message)
 
 
 def stdout_error(error: OSError) -> OutputError:
-    """Say that standard output takes no more, as where it goes to a file on a full disk."""
+    """Make the error for a standard output that can't be written, such as a file on a full disk."""
     return OutputError(
-        f"standard output can't be written ({error.strerror}); make room there, or send it somewhere else"
+        f"standard output can't be written ({error.strerror}); free some space, or send it somewhere else"
     )
+
+
+@contextmanager
+def interruption_explained(explain: Callable[[], str | None]) -> Iterator[None]:
+    """Turn an interruption into an error that says what is kept and how to resume.
+
+    Args:
+        explain: Gives that text when the interruption comes; None where nothing is kept, which needs no words.
+
+    Raises:
+        InterruptionError: When the work within is interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        text = explain()
+        if text is None:
+            raise
+        raise InterruptionError(f"interrupted; {text}") from interrupt
+
+
+def stdout_console() -> "Console":
+    """Make the console for tables, as wide as the terminal, or wide enough for a file or another program."""
+    # rich would slow --help down, here and below.
+    from rich.console import Console
+
+    class StdoutConsole(Console):
+        """A console whose closed reader is an error for the command line, where rich would exit with its own code."""
+
+        def on_broken_pipe(self) -> None:
+            raise
+
+    return StdoutConsole() if sys.stdout.isatty() else StdoutConsole(width=_PIPE_WIDTH)
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give the function that shows a progress bar on stderr, if that is a terminal.
+
+    The function takes how many are done and how many there are. The bar appears with its first call; until
+    then other lines can be printed.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
+    task = progress.add_task(what, total=None)
+
+    def show(n_done: int, n_all: int) -> None:
+        progress.update(task, completed=n_done, total=n_all)
+        progress.start()
+
+    try:
+        yield show
+    finally:
+        progress.stop()
 
 
 def _line(kind: str, message: str) -> None:
@@ -58,7 +134,7 @@ def _line(kind: str, message: str) -> None:
 
 
 class _Echo(logging.Handler):
-    """Prints a record as one line on stderr, after the traceback that it may bring."""
+    """The log handler that prints a record as one line on stderr, below its traceback if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record with its level in front; plain information is a note."""

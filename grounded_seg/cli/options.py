@@ -1,12 +1,16 @@
-"""Options that several commands share, named as the fields of the settings they fill."""
+"""Options that several commands share, named after the settings' fields, and the settings built from them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from grounded_seg.errors import UsageError
+from grounded_seg.setting_types import ShareBelowOne, convert_values, refuse
 from grounded_seg.settings import (
+    MAX_PIXELS,
     DetectSettings,
     GroundingTask,
     ModelSettings,
@@ -17,7 +21,10 @@ from grounded_seg.settings import (
 )
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_Settings = TypeVar("_Settings", ModelSettings, DetectSettings, SegmentSettings)
+_Settings = TypeVar("_Settings")
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=0)
 
 
 class EnumChoice(click.Choice[Any]):
@@ -28,6 +35,23 @@ class EnumChoice(click.Choice[Any]):
         return str(choice)
 
 
+def number(flag: str, default: float, help_text: str) -> Callable[[_Command], _Command]:
+    """Make an option for a number of the default's type, which --help shows."""
+    return click.option(flag, type=type(default), default=default, show_default=True, help=help_text)
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, help="Show the traceback of an error, and the messages of the libraries."
+)
+offline_option = click.option("--offline", is_flag=True, help="Download nothing; use only what is on this disk.")
+batch_size_option = number("--batch-size", 1, "Number of images that go through the models together.")
+beams_option = number(
+    "--beams", DetectSettings.beams, "Number of beams when the answer is generated; 1 is greedy decoding."
+)
+max_pixels_option = number(
+    "--max-pixels", MAX_PIXELS, "Refuse images of more pixels than this, before they are decoded."
+)
+
 _WHICH_DETECTOR = (
     click.option(
         "--preset",
@@ -35,31 +59,42 @@ _WHICH_DETECTOR = (
         envvar="GROUNDED_SEG_PRESET",
         show_default=True,
         show_envvar=True,
-        help="Weights that belong together: demo (comes along, rendered scenes only), base, base-ft, large or "
-        "large-ft.",
+        help="Named set of weights: demo (included, for rendered scenes only), base, base-ft, large or large-ft.",
     ),
     click.option(
         "--detector",
         metavar="ID|DIR",
-        help="A Florence-2 instead of the preset's; here and below, ID@COMMIT takes that state of the hub.",
+        help="Florence-2 to use instead of the preset's: a folder, or a Hugging Face id, where ID@COMMIT fixes the "
+        "version.",
     ),
     click.option(
-        "--adapter", metavar="ID|DIR|none", help="A LoRA adapter instead of the preset's; none switches it off."
+        "--adapter",
+        metavar="ID|DIR|none",
+        help="LoRA adapter to use instead of the preset's; none for no adapter.",
     ),
 )
-_SEGMENTER = click.option("--segmenter", metavar="ID|FILE|DIR", help="A SAM, SAM-HQ or SAM 2 instead of the preset's.")
+_SEGMENTER = click.option(
+    "--segmenter", metavar="ID|FILE|DIR", help="SAM, SAM-HQ or SAM 2 to use instead of the preset's."
+)
 _WHERE_IT_RUNS = (
-    click.option("--device", default=ModelSettings.device, show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option(
+        "--device",
+        default=ModelSettings.device,
+        show_default=True,
+        help="Device that the models run on: auto, cpu, cuda, cuda:N or mps.",
+    ),
     click.option(
         "--dtype",
         type=EnumChoice(Precision),
         default=ModelSettings.dtype.value,
         show_default=True,
-        help="Number format of the models; auto takes the fastest that the device really has.",
+        help="Dtype of the models; auto is the fastest that the device supports in hardware.",
     ),
-    click.option("--offline", is_flag=True, help="Fetch nothing; use only what is on this disk."),
+    offline_option,
     click.option(
-        "--allow-base-mismatch", is_flag=True, help="Load an adapter that says it was trained on another base."
+        "--allow-base-mismatch",
+        is_flag=True,
+        help="Load an adapter even if it was trained on another base model.",
     ),
 )
 
@@ -83,50 +118,32 @@ def detect_options(command: _Command, *, threshold_help: str = "Drop boxes below
             type=EnumChoice(GroundingTask),
             default=DetectSettings.task.value,
             show_default=True,
-            help="How the prompt is asked.",
+            help="Florence-2 task that asks the prompt: all objects a phrase names, one class by name, or the one "
+            "object that is meant.",
         ),
-        click.option(
-            "--score-threshold",
-            type=float,
-            default=DetectSettings.score_threshold,
-            show_default=True,
-            help=threshold_help,
-        ),
+        number("--score-threshold", DetectSettings.score_threshold, threshold_help),
         click.option(
             "--nms",
             type=EnumChoice(SuppressionScope),
             default=DetectSettings.nms.value,
             show_default=True,
-            help="Among which boxes duplicates are looked for.",
+            help="Scope of duplicate removal (NMS): within a class, across classes, or none.",
         ),
-        click.option(
-            "--iou-threshold",
-            type=float,
-            default=DetectSettings.iou_threshold,
-            show_default=True,
-            help="Overlap above which the lower-scored box is a duplicate.",
+        number(
+            "--iou-threshold", DetectSettings.iou_threshold, "Drop a box whose IoU with a better one is above this."
         ),
-        click.option(
+        number(
             "--box-containment-threshold",
-            type=float,
-            default=DetectSettings.box_containment_threshold,
-            show_default=True,
-            help="Likewise, for the share of the smaller box within the larger; 1 keeps all.",
+            DetectSettings.box_containment_threshold,
+            "Drop the lower-scored of two boxes if more than this share of the smaller one lies inside the other; "
+            "1 is off.",
         ),
-        click.option(
+        number(
             "--max-detections",
-            type=int,
-            default=DetectSettings.max_detections,
-            show_default=True,
-            help="Boxes kept per image and prompt, the best by score.",
+            DetectSettings.max_detections,
+            "Maximum number of boxes per image and prompt; the best by score are kept.",
         ),
-        click.option(
-            "--beams",
-            type=int,
-            default=DetectSettings.beams,
-            show_default=True,
-            help="Beam width of the answer; 1 is greedy.",
-        ),
+        beams_option,
     )
 
 
@@ -135,42 +152,35 @@ def segment_options(command: _Command) -> _Command:
     return _with(
         command,
         click.option(
-            "--multimask", is_flag=True, help="Make three masks for each box and take the one that promises most."
-        ),
-        click.option("--clean", is_flag=True, help="Keep each mask's largest part only, and fill its holes."),
-        click.option(
-            "--min-area",
-            type=int,
-            default=SegmentSettings.min_area,
-            show_default=True,
-            help="Drop masks of fewer pixels.",
+            "--multimask",
+            is_flag=True,
+            help="Predict three masks per box and keep the one with the highest predicted IoU.",
         ),
         click.option(
+            "--clean", is_flag=True, help="Keep only the largest connected part of each mask, and fill its holes."
+        ),
+        number("--min-area", SegmentSettings.min_area, "Drop masks of fewer pixels than this."),
+        number(
             "--outside-share",
-            type=float,
-            default=SegmentSettings.outside_share,
-            show_default=True,
-            help="Mark masks with a larger share of their pixels outside their box.",
+            SegmentSettings.outside_share,
+            "Mark masks with more than this share of their pixels outside their box.",
         ),
-        click.option(
+        number(
             "--mask-iou-threshold",
-            type=float,
-            default=SegmentSettings.mask_iou_threshold,
-            show_default=True,
-            help="Overlap above which the lower-scored mask of a prompt is a duplicate; 1 keeps all.",
+            SegmentSettings.mask_iou_threshold,
+            "Drop a mask whose IoU with a better one of the same prompt is above this; 1 is off.",
         ),
-        click.option(
+        number(
             "--containment-threshold",
-            type=float,
-            default=SegmentSettings.containment_threshold,
-            show_default=True,
-            help="Likewise, for the share of the smaller mask within the larger; 1 keeps all.",
+            SegmentSettings.containment_threshold,
+            "Drop the lower-scored of two masks of a prompt if more than this share of the smaller one lies inside the "
+            "other; 1 is off.",
         ),
         click.option(
             "--compile",
             is_flag=True,
-            help="Send both stages' image encoders through torch.compile: up to minutes before the first image, "
-            "faster then.",
+            help="Compile the image encoders of both stages with torch.compile: up to minutes before the first image, "
+            "faster after that.",
         ),
     )
 
@@ -183,37 +193,39 @@ def tile_options(command: _Command) -> _Command:
             "--tile",
             type=int,
             metavar="PX",
-            help="Look at larger images in tiles of this side, too: finds small objects.",
+            help="Search larger images also in tiles of this side, in pixels, to find small objects.",
         ),
-        click.option(
-            "--overlap",
-            type=float,
-            default=TileSettings.overlap,
-            show_default=True,
-            help="Share of a tile that its neighbour shows too.",
-        ),
+        number("--overlap", TileSettings.overlap, "Share of a tile that the next tile shows too."),
     )
 
 
-def tiles_from(options: Mapping[str, Any]) -> TileSettings | None:
-    """Take how to cut images into tiles; None where that isn't asked for.
+def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Settings:
+    """Build settings, and the settings within them, from the options named as their fields.
 
     Raises:
-        UsageError: If a value is out of range.
+        UsageError: If values are wrong; it names all of them.
     """
     # The overlap is checked even where nothing is cut.
-    is_cut = options["tile"] is not None
-    tiles = TileSettings(side=options["tile"] if is_cut else 1, overlap=options["overlap"])
-    return tiles if is_cut else None
+    unused = {"overlap": options["overlap"]} if options.get("tile", 1) is None else {}
+    _, problems = convert_values(unused, {"overlap": ShareBelowOne})
+    try:
+        settings = kind(**_values_of(kind, options))
+    except UsageError as error:
+        problems.append(str(error))
+    refuse(problems)
+    return settings
 
 
-def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Settings:
-    """Take from a command's options those that are fields of `kind`.
-
-    Raises:
-        UsageError: If a value is out of range.
-    """
-    return kind(**{field.name: options[field.name] for field in fields(kind)})
+def _values_of(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the options that are fields of `kind`; those of settings within it become mappings."""
+    values: dict[str, Any] = {}
+    for one in fields(kind):
+        if one.name == "tiles":
+            is_cut = options["tile"] is not None
+            values["tiles"] = {"side": options["tile"], "overlap": options["overlap"]} if is_cut else None
+        else:
+            values[one.name] = _values_of(one.type, options) if is_dataclass(one.type) else options[one.name]
+    return values
 
 
 def _with(command: _Command, *options: Callable[[_Command], _Command]) -> _Command:

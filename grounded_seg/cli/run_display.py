@@ -1,4 +1,4 @@
-"""How a run shows: JSON lines or a table on stdout, a progress bar on stderr where that is a terminal."""
+"""Display of a run: JSON lines or a table on stdout, and a progress bar on stderr if that is a terminal."""
 
 import sys
 from collections.abc import Sequence
@@ -11,8 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from grounded_seg.cli.console import stdout_console
-from grounded_seg.cli.messages import stdout_error
+from grounded_seg.cli.messages import stdout_console, stdout_error
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import text_of
@@ -20,33 +19,29 @@ from grounded_seg.runs.journal import text_of
 _TEXT_COLUMNS = ("image", "prompt", "label")
 _NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")
 _MAX_ROWS = 50
-"""Rows of the table: a long run would fill memory and screen alike. All of it is in the files."""
+"""Rows in the table, so that a long run doesn't fill memory and screen; the files have all."""
 _MAX_SKIPPED = 20
-"""Likewise, skipped images with their reasons."""
+"""Skipped images shown with their reasons."""
 
 
 class _RateColumn(ProgressColumn):
-    """Images per second, of late."""
+    """The current rate in images per second."""
 
     def render(self, task: Task) -> Text:
-        """Give the rate as text, once there is one."""
+        """Give the rate as text; empty as long as there is none."""
         return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
 
 
 class RunDisplay:
-    """Watches a run: prints JSON lines as they come, or keeps rows for a table at its end."""
+    """The display of one run: prints JSON lines at once, or a table at the end."""
 
     def __init__(self, *, json_lines: bool) -> None:
-        """Choose what stdout gets; nothing is shown yet.
-
-        Args:
-            json_lines: Journal lines instead of a table.
-        """
+        """Choose journal lines or a table for stdout; nothing is shown yet."""
         self._json_lines = json_lines
         self._rows: list[tuple[str, ...]] = []
         self._n_rows_left_out = 0
         self._skipped: list[str] = []
-        # stdout is not for the bar: it may be a file or another program. On one screen with JSON lines, they win.
+        # No bar beside JSON lines on one screen: they would mix.
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -63,7 +58,7 @@ class RunDisplay:
         self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
         self._n_found = self._n_skipped = 0
         self.has_started = False
-        """The models are loaded, and the output folder is this run's."""
+        """Whether the models are loaded and images are being processed."""
 
     def __enter__(self) -> "RunDisplay":
         self._progress.start()
@@ -75,12 +70,12 @@ class RunDisplay:
         self._progress.stop()
 
     def fetching(self, n_bytes: int, n_total: int | None) -> None:
-        """Show how far a download has come."""
+        """Show the progress of a download."""
         total_mb = None if n_total is None else n_total // 10**6
         self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
 
     def started(self, n_images: int, counts: Counts) -> None:
-        """Begin to count images, after those that an earlier run did."""
+        """Start counting images, after those that an earlier run finished."""
         self.has_started = True
         self._n_found, self._n_skipped = counts.n_instances, counts.n_skipped
         self._progress.reset(
@@ -93,7 +88,7 @@ class RunDisplay:
         )
 
     def finished_image(self, line: JournalLine) -> None:
-        """Print the image's JSON line, or keep its rows for the table."""
+        """Print an image's JSON line, or keep its rows for the table."""
         self._n_found += len(line["instances"])
         self._n_skipped += line["status"] == "skipped"
         self._progress.update(self._task, advance=1, found=self._n_found, skipped=self._n_skipped)
@@ -117,7 +112,7 @@ class RunDisplay:
                 self._n_rows_left_out += 1
 
     def summarise(self, counts: Counts, written: Sequence[Path]) -> None:
-        """Print the table, the sum and what was written; after JSON lines there is nothing to add."""
+        """Print the table, the totals and the paths written; nothing after JSON lines."""
         if self._json_lines:
             return
         console = stdout_console()
@@ -127,17 +122,17 @@ class RunDisplay:
         for name in _NUMBER_COLUMNS:
             table.add_column(name, justify="right", no_wrap=True)
         for row in self._rows:
-            # As plain text: a file's name may hold what rich would take for markup.
+            # As plain text, since a file name may contain rich's markup.
             table.add_row(*map(Text, row))
-        # There are none where a finished run was resumed, or all images were skipped.
+        # A finished run that is resumed has no rows, nor has one whose images were all skipped.
         if self._rows:
             console.print(table)
         if self._n_rows_left_out:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
         if counts.n_skipped > len(self._skipped):
-            self._skipped.append(f"skipped {counts.n_skipped - len(self._skipped)} more, as results.jsonl tells")
+            self._skipped.append(f"skipped {counts.n_skipped - len(self._skipped)} more, listed in results.jsonl")
         for line in (*self._skipped, "", _sum(counts), *(_printable(str(path)) for path in written)):
-            # Paths stay in one piece, so that they can be copied.
+            # Paths aren't wrapped, so that they can be copied.
             console.print(Text(line), soft_wrap=True)
 
 
@@ -163,5 +158,5 @@ def _sum(counts: Counts) -> str:
 
 
 def _printable(name: str) -> str:
-    """Write out what a line of text can't show, such as line breaks and bytes that are no UTF-8."""
+    """Escape what a line of text can't show, such as line breaks and bytes that aren't UTF-8."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)

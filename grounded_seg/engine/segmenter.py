@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 from grounded_seg.detect.prompts import Prompts, prompt_set_from
 from grounded_seg.engine.batches import BatchProcessor, batches, read_request
@@ -75,7 +76,8 @@ class GroundedSegmenter:
             WeightsError: If weights are missing or wrong.
             DeviceError: If the device isn't there or can't run this.
         """
-        models = ModelSettings(name, detector, adapter, segmenter, device, Precision.named(dtype), offline)
+        # The settings convert a text themselves.
+        models = ModelSettings(name, detector, adapter, segmenter, device, cast(Precision, dtype), offline)
         found = find_models(models, boxes_only=boxes_only)
         loaded = cls.__new__(cls)
         loaded._chain, loaded.loaded = load_chain(found, detect, segment, tiles), found

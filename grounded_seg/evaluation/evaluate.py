@@ -10,11 +10,12 @@ from grounded_seg.coco.data_set import DataSet, read_data_set
 from grounded_seg.coco.predictions import Prediction, read_predictions
 from grounded_seg.coco.text import read_json
 from grounded_seg.detect.prompts import PromptSet, read_classes
-from grounded_seg.errors import InputError, UsageError
+from grounded_seg.errors import InputError
 from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.scoring.measure import Scores, score
+from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
 from grounded_seg.settings import RunSettings
 
 
@@ -24,32 +25,34 @@ class EvaluationSettings:
 
     ground_truth: Path
     """A COCO data set."""
-    source: RunSettings | Path
+    source: "RunSettings | Path"
     """How the models are asked, or a file of predictions."""
-    score_threshold: float
-    """Minimum score for a box to count as found, in [0, 1]; average precision takes every box."""
+    score_threshold: Share
+    """Minimum score for a box to count as found; average precision takes every box."""
     images: Path | None = None
     """Folder that the data set's file names start from, to ask the models."""
     output: Path | None = None
     """Folder that keeps the models' predictions; None for a temporary one."""
     prompts: Path | None = None
     """YAML file of prompts and their classes; None to ask for the class names, or for those of the run's `run.json`."""
-    n_absent: int | None = None
+    n_absent: NonNegativeInt | None = None
     """Classes that an image hasn't that it is asked about; None for all."""
     boxes_only: bool = False
-    n_resamples: int = 0
+    n_resamples: NonNegativeInt = 0
     """Bootstrap resamples for 95 % intervals; 0 for none."""
 
     def __post_init__(self) -> None:
-        """Refuse what doesn't go together."""
+        """Convert what was given, and refuse all that is wrong or contradictory at once."""
+        problems = convert_fields(self, {"n_absent": "absent", "n_resamples": "intervals"})
         if isinstance(self.source, Path):
             if self.n_absent is not None:
-                raise UsageError("--absent says what the models are asked; it doesn't go with --predictions")
-            return
-        if self.images is None:
-            raise UsageError("name the data set's images with --images, or predictions to score with --predictions")
-        if self.source.resume and self.output is None:
-            raise UsageError("--resume needs the folder that keeps the predictions; name it with --output")
+                problems.append("--absent says what the models are asked; leave it out with --predictions")
+        else:
+            if self.images is None:
+                problems.append("name the folder of the images with --images, or a file to score with --predictions")
+            if self.source.resume and self.output is None:
+                problems.append("--resume needs the folder that keeps the models' answers; name it with --output")
+        refuse(problems)
 
 
 @dataclass(frozen=True, eq=False)

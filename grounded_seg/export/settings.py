@@ -1,15 +1,14 @@
-"""Options of an export as frozen records: what is taken from which file, and in which form it is written."""
+"""Settings of an export as one frozen record: what is taken from which file, and in which form it is written."""
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from grounded_seg.errors import UsageError
+from grounded_seg.setting_types import NonNegativeFloat, Share, convert_fields, refuse
 
 
 class LabelFormat(StrEnum):
-    """What `export` writes."""
+    """A label format that `export` writes."""
 
     COCO = "coco"
     YOLO = "yolo"
@@ -22,7 +21,7 @@ class LabelFormat(StrEnum):
 
 
 class MaskForm(StrEnum):
-    """How masks are written."""
+    """The form in which masks are written."""
 
     RLE = "rle"
     """Run lengths, or what the format has that is as exact."""
@@ -35,7 +34,7 @@ class MaskForm(StrEnum):
 
 
 class Pictures(StrEnum):
-    """What becomes of the images in an export."""
+    """What an export does with the images: nothing, copy them, or link to them."""
 
     NONE = "none"
     COPY = "copy"
@@ -66,33 +65,33 @@ class ExportSettings:
     format: LabelFormat
     form: MaskForm | None = None
     """None for the format's default."""
-    min_score: float = 0.0
+    min_score: Share = 0.0
     """Labels with a lower score are left out; those without a score are kept."""
     classes: tuple[str, ...] = ()
-    """Only these; none for all."""
+    """The only classes exported; none for all."""
     split: tuple[int, ...] = ()
-    """Shares of train, valid and test, or of train and valid; none for one whole."""
+    """Shares of train, valid and test, or of train and valid; none for no split."""
     seed: int = 0
-    """Of the split."""
-    tolerance_px: float = 0.0
-    """How far a simplified polygon may stray; 0 keeps every corner."""
+    """Random seed of the split."""
+    tolerance_px: NonNegativeFloat = 0.0
+    """Largest distance between a simplified polygon and the exact one; 0 keeps every corner."""
     images: Path | None = None
     """The folder that the file names are relative to; None to take it from the run."""
     pictures: Pictures = Pictures.NONE
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and forms that the format has no room for."""
-        if not 0 <= self.min_score <= 1:
-            raise UsageError(f"min-score is {self.min_score}, it has to be from 0 to 1")
-        if not 0 <= self.tolerance_px < math.inf:
-            raise UsageError(f"tolerance is {self.tolerance_px}, it has to be 0 or more pixels")
+        """Convert what was given, and refuse all that is wrong, and forms that the format has no room for, at once."""
+        problems = convert_fields(self, {"format": "to", "form": "seg", "tolerance_px": "tolerance"})
         if self.split and (len(self.split) not in (2, 3) or min(self.split) < 0 or sum(self.split) <= 0):
-            raise UsageError(
-                "split has to be shares of train and valid, or of train, valid and test, as 80/20 or 80/10/10"
+            shown = "/".join(map(str, self.split))
+            problems.append(
+                f"split is {shown}, it must be shares of train and valid, or of train, valid and test, as in 80/20 or "
+                "80/10/10"
             )
-        if self.mask_form not in MASK_FORMS[self.format]:
+        if isinstance(self.format, LabelFormat) and self.mask_form not in MASK_FORMS[self.format]:
             room = ", ".join(MASK_FORMS[self.format])
-            raise UsageError(f"seg {self.mask_form} is not for {self.format}; it takes {room}")
+            problems.append(f"seg is {self.mask_form}, for {self.format} it must be one of {room}")
+        refuse(problems)
 
     @property
     def mask_form(self) -> MaskForm:

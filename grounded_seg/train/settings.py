@@ -1,39 +1,47 @@
-"""The options of a training, each with unit, default and meaning; nothing here needs torch."""
+"""Settings of a training as one frozen record, each with unit, default and meaning; nothing here needs torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grounded_seg.errors import UsageError
-from grounded_seg.settings import ModelSettings
-from grounded_seg.train.setting_types import problems_of
+from grounded_seg.setting_types import (
+    ImageSide,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ShareBelowOne,
+    convert_fields,
+    plain_value,
+    refuse,
+)
+from grounded_seg.settings import MAX_PIXELS, ModelSettings
 
 if TYPE_CHECKING:
     from grounded_seg.train.measure.metrics import Metric
 
 
 class Method(StrEnum):
-    """What learns."""
+    """Which weights are trained."""
 
     LORA = "lora"
     """A low-rank adapter (arXiv 2106.09685) beside frozen weights."""
     FULL = "full"
-    """The weights themselves."""
+    """The model's own weights."""
 
 
 class Part(StrEnum):
-    """A part of Florence-2 that can be trained or left as it is."""
+    """A part of Florence-2 that can be trained or frozen."""
 
     LANGUAGE = "language"
     """Encoder and decoder of the text."""
     VISION = "vision"
-    """The tower that looks at the image."""
+    """The vision tower."""
     PROJECTOR = "projector"
-    """The layer that turns what was seen into tokens."""
+    """The layer between the vision tower and the language model."""
     HEAD = "head"
-    """What turns states into words: with full tuning the word embeddings too, which are the same matrix."""
+    """The layer before the vocabulary: with full tuning the word embeddings too, which are the same matrix."""
 
 
 class PromptForm(StrEnum):
@@ -46,7 +54,7 @@ class PromptForm(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """What turns gradients into steps."""
+    """The optimizer."""
 
     ADAMW = "adamw"
     CAME = "came"
@@ -64,7 +72,7 @@ class Schedule(StrEnum):
 
 
 class Quantization(StrEnum):
-    """How a frozen base is kept in memory, by bitsandbytes on a GPU."""
+    """Bits in which a frozen base is held in memory, by bitsandbytes on a GPU."""
 
     NONE = "none"
     INT8 = "8bit"
@@ -72,7 +80,7 @@ class Quantization(StrEnum):
 
 
 class Logger(StrEnum):
-    """Where figures go beside `metrics.jsonl`."""
+    """Where figures are logged beside `metrics.jsonl`."""
 
     TENSORBOARD = "tensorboard"
     WANDB = "wandb"
@@ -84,7 +92,7 @@ ADAPTER_ONLY = ("rank", "alpha", "dropout", "rslora", "dora")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """One training: what is learnt from, what is trained, and how."""
+    """One training: the data, what is trained, and how."""
 
     dataset: Path
     """Folder with `train`, `valid`, `test`, or with one annotation file and its images."""
@@ -97,27 +105,29 @@ class TrainSettings:
 
     split: tuple[int, int, int] = (80, 5, 15)
     """Percent of train, valid and test where the data set has no splits of its own."""
-    seed: int = 0
-    """Of the split, the order, the negatives, dropout and the adapter's first weights."""
+    seed: NonNegativeInt = 0
+    """Random seed of the split, the order, the negatives, dropout and the adapter's first weights."""
     prompt_form: PromptForm = PromptForm.CLASS
-    negative_ratio: float = 0.5
-    """Questions about classes that aren't on the image, for each one about a class that is."""
+    negative_ratio: NonNegativeFloat = 0.5
+    """Questions about absent classes for each question about a present one."""
     negatives: tuple[str, ...] = ()
-    """More prompts for things that are on none of the images, to ask about beside the absent classes."""
-    image_size: int | None = None
-    """Images are first squeezed to this square, in pixels; None to leave them as they are."""
+    """More prompts for things that are on none of the images, asked beside the absent classes."""
+    image_size: ImageSide | None = None
+    """Side in pixels of the square that images are resized to first; None to leave them as they are."""
+    max_pixels: PositiveInt = MAX_PIXELS
+    """Width x height above which an image is refused before it is decoded."""
     augment: bool = True
-    """Flip images sideways and change their colours, unless a label speaks of sides or colours."""
+    """Flip images sideways and change their colours, unless a label names sides or colours."""
     strict: bool = False
     """Stop at rows that can't be used, instead of leaving them out."""
 
     method: Method = Method.LORA
     parts: frozenset[Part] = frozenset({Part.LANGUAGE})
-    rank: int = 16
-    """Of the adapter's matrices."""
-    alpha: float = 32.0
-    """The adapter counts alpha / rank times; with `rslora` alpha / sqrt(rank)."""
-    dropout: float = 0.05
+    rank: PositiveInt = 16
+    """Rank of the adapter's matrices."""
+    alpha: PositiveFloat = 32.0
+    """The adapter is scaled by alpha / rank; with `rslora` by alpha / sqrt(rank)."""
+    dropout: ShareBelowOne = 0.05
     """Share of the adapter's inputs that a step leaves out."""
     rslora: bool = False
     dora: bool = False
@@ -125,124 +135,81 @@ class TrainSettings:
     gradient_checkpointing: bool = False
     """Compute activations twice to keep fewer in memory."""
 
-    epochs: int = 10
-    max_steps: int | None = None
-    """Stop after so many steps, whatever `epochs` says."""
-    batch_size: int = 8
-    """Questions in one pass, on each device."""
-    accumulation: int = 1
-    """Passes that make one step."""
-    lr: float = 1e-4
-    """Highest learning rate."""
+    epochs: PositiveInt = 10
+    max_steps: PositiveInt | None = None
+    """Steps after which the training stops, whatever `epochs` says."""
+    batch_size: PositiveInt = 8
+    """Questions in one batch, on each device."""
+    accumulation: PositiveInt = 1
+    """Batches whose gradients make one step."""
+    lr: PositiveFloat = 1e-4
+    """Peak learning rate."""
     optimizer: OptimizerName = OptimizerName.ADAMW
     schedule: Schedule = Schedule.COSINE
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    """Gradients longer than this are shortened to it."""
-    location_spread: float = 0.0
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.01
+    """Weight decay, of matrices only."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    location_spread: NonNegativeFloat = 0.0
     """Standard deviation, in bins, over which a location's target is spread; 0 for the right bin alone."""
-    workers: int = 0
+    workers: NonNegativeInt = 0
     """Processes that read images ahead."""
 
-    eval_steps: int = 0
-    """Steps between two looks at the validation loss; 0 for one after each epoch."""
-    save_steps: int = 0
+    eval_steps: NonNegativeInt = 0
+    """Steps between two measurements of the validation loss; 0 for one after each epoch."""
+    save_steps: NonNegativeInt = 0
     """Steps between two checkpoints; 0 for one after each epoch."""
-    keep: int = 3
+    keep: PositiveInt = 3
     """Checkpoints kept, the last ones; the best adapter is kept beside them."""
     best_metric: str = ""
-    """Figure of the validation by which the best adapter is chosen: AP, loss, ...; empty for AP where there are boxes,
-    else loss."""
-    patience: int | None = None
-    """Stop after so many epochs without a better figure; None for never."""
-    eval_images: int | None = None
+    """Validation figure by which the best adapter is chosen: AP, loss, ...; empty for AP where there are boxes, else
+    loss."""
+    patience: PositiveInt | None = None
+    """Epochs without a better figure after which the training stops; None for never."""
+    eval_images: PositiveInt | None = None
     """Images of the validation split that answers are generated for; None for all."""
     log_to: frozenset[Logger] = frozenset()
     report: bool = True
-    """Compare base and tuned on the test split when all is done."""
+    """Compare base and tuned model on the test split at the end."""
     retention: Path | None = None
-    """COCO file, beside its images, of what the base knew before: the report measures what is left of it."""
+    """COCO file, beside its images, of what the base knew before: the report measures how much of it is kept."""
     metrics: "tuple[Metric, ...]" = ()
-    """More figures of the validation, in Python only."""
+    """More validation figures, in Python only."""
 
     def __post_init__(self) -> None:
-        """Take texts for choices and paths; refuse what is of another type, out of range or doesn't go together."""
-        kinds = {one.name: one.type for one in fields(self) if one.name != "metrics"}
-        good, problems = problems_of({name: getattr(self, name) for name in kinds}, kinds)
-        for name in kinds:
-            # What is of no use is its default while the others are looked at, so that all is said at once.
-            object.__setattr__(self, name, good.get(name, getattr(type(self), name, None)))
-        problems += _of_metrics(self)
-        problems += [*_out_of_range(self), *_contradictions(self)]
-        if problems:
-            raise UsageError("; ".join(problems))
+        """Convert what was given, and refuse all that is wrong or contradictory at once."""
+        problems = convert_fields(self)
+        if isinstance(self.metrics, list | tuple) and all(map(callable, self.metrics)):
+            object.__setattr__(self, "metrics", tuple(self.metrics))
+        else:
+            problems.append("metrics isn't a list of functions; give each as `Metric` describes it")
+        refuse([*problems, *_contradictions(self)])
 
     def option_values(self) -> dict[str, Any]:
         """Give all settings in plain JSON values, for `run.json` and for comparing two trainings."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("models", "metrics")}
         models = {one.name: getattr(self.models, one.name) for one in fields(self.models)}
-        return {name: _plain(value) for name, value in (own | models).items()}
-
-
-def _of_metrics(settings: TrainSettings) -> list[str]:
-    if isinstance(settings.metrics, list | tuple) and all(map(callable, settings.metrics)):
-        object.__setattr__(settings, "metrics", tuple(settings.metrics))
-        return []
-    return ["metrics isn't a list of functions; give each as `Metric` describes it"]
-
-
-def _out_of_range(settings: TrainSettings) -> list[str]:
-    at_least: Mapping[str, float] = {
-        **dict.fromkeys(("rank", "epochs", "batch_size", "accumulation", "keep"), 1),
-        **dict.fromkeys(("seed", "negative_ratio", "warmup_steps", "weight_decay", "workers"), 0),
-        "location_spread": 0,
-        **dict.fromkeys(("eval_steps", "save_steps"), 0),
-        **dict.fromkeys(("max_steps", "patience", "eval_images"), 1),
-        "image_size": 16,
-    }
-    problems = [
-        f"{name.replace('_', '-')} is {value:g}, it has to be at least {least:g}"
-        for name, least in at_least.items()
-        if (value := getattr(settings, name)) is not None and not value >= least
-    ]
-    problems += [
-        f"{name.replace('_', '-')} is {getattr(settings, name):g}, it has to be above 0"
-        for name in ("lr", "alpha", "max_grad_norm")
-        if not getattr(settings, name) > 0
-    ]
-    if not 0 <= settings.dropout < 1:
-        problems.append(f"dropout is {settings.dropout:g}, it has to be at least 0 and below 1")
-    if len(settings.split) != 3 or sum(settings.split) != 100 or min(settings.split) < 1:
-        shown = "/".join(map(str, settings.split))
-        problems.append(f"split is {shown}, it has to be three percentages above 0 that sum to 100, as in 80/5/15")
-    return problems
+        return {name: plain_value(value) for name, value in (own | models).items()}
 
 
 def _contradictions(settings: TrainSettings) -> list[str]:
     problems = []
+    if sum(settings.split) != 100 or min(settings.split) < 1:
+        shown = "/".join(map(str, settings.split))
+        problems.append(f"split is {shown}, it must be three percentages above 0 that sum to 100, as in 80/5/15")
     if not settings.parts:
         problems.append("parts is empty, so nothing would be trained; name language, vision, projector or head")
     if settings.method is Method.FULL:
         problems += [
-            f"{name} belongs to adapters; leave it out, or take method lora"
+            f"{name} belongs to adapters; leave it out, or use --method lora"
             for name in ADAPTER_ONLY
             if getattr(settings, name) != getattr(TrainSettings, name)
         ]
         if settings.quantization is not Quantization.NONE:
-            problems.append("a quantized base can't be trained itself; take method lora")
+            problems.append("a quantized base can't be trained itself; use --method lora, or leave quantization out")
     if settings.negatives and settings.prompt_form is PromptForm.OD:
         problems.append("negatives are asked one at a time, and prompt-form od asks for all at once; leave one out")
     if settings.retention is not None and not settings.report:
         problems.append("retention is measured in the report, which is off; leave one out")
     return problems
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, frozenset):
-        return sorted(str(one) for one in value)
-    if isinstance(value, tuple):
-        return list(value)
-    return str(value) if isinstance(value, StrEnum) else value

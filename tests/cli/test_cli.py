@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -23,11 +24,11 @@ from grounded_seg.cli import main
 from grounded_seg.cli.exit_codes import CLOSED_OUTPUT, INTERRUPTED, UNEXPECTED
 from grounded_seg.cli.run_display import RunDisplay
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.errors import DeviceError, WeightsError
+from grounded_seg.errors import DeviceError, UsageError, WeightsError
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.run import run_images
-from grounded_seg.settings import ModelSettings, RunSettings
+from grounded_seg.settings import MAX_PIXELS, ModelSettings, RunSettings
 from grounded_seg.weights.sources import LocalSource, ModelSources
 
 
@@ -203,7 +204,7 @@ def test_an_expected_error_is_one_line_and_a_code(
     [
         (WeightsError("weights are missing"), 4, "error: weights are missing"),
         (DeviceError("no such device"), 5, "error: no such device"),
-        (KeyboardInterrupt(), INTERRUPTED, "error: interrupted; no image was asked about yet"),
+        (KeyboardInterrupt(), INTERRUPTED, "error: interrupted; no image was finished"),
         (ZeroDivisionError("a\nb"), UNEXPECTED, "error: unexpected ZeroDivisionError: a b; please report"),
     ],
 )
@@ -305,19 +306,26 @@ def test_the_version_is_the_packages() -> None:
     assert grounded("--version").stdout == f"grounded-seg, version {grounded_seg.__version__}\n"
 
 
-def test_every_option_has_help() -> None:
-    for command in main.commands.values():
-        assert command.help
-        for option in command.params:
-            assert not isinstance(option, click.Option) or option.help, f"{command.name} {option.name}"
-
-
 def all_commands(command: click.Command = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words that lead to each command, to its groups too."""
     yield path
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
             yield from all_commands(below, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(all_commands()), ids=" ".join)
+def test_every_option_has_a_sentence_as_its_help(words: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert command.help
+    for option in command.get_params(click.Context(command)):
+        if isinstance(option, click.Option):
+            # The default may stand behind the sentence.
+            text = (option.help or "").partition("  [default")[0]
+            assert re.fullmatch(r"[A-Z].{10,}\.", text), f"{option.opts}: {text!r}"
 
 
 @pytest.mark.parametrize("words", list(all_commands()), ids=" ".join)
@@ -415,9 +423,54 @@ def test_help_loads_no_heavy_library() -> None:
     program = (
         "import sys\n"
         "from grounded_seg.cli import main\n"
-        "try: main(['run', '--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'cv2', 'numpy', 'rich', 'PIL', 'huggingface_hub'} & set(sys.modules)\n"
+        f"for words in {list(all_commands())!r}:\n"
+        "    try: main([*words, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "heavy = 'torch transformers cv2 numpy rich PIL huggingface_hub pydantic yaml'\n"
+        "heavy = set(heavy.split()) & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_all_wrong_options_are_told_at_once(tmp_path: Path) -> None:
+    wrong = ["--score-threshold", "2", "--min-area", "0", "--tile", "0", "--batch-size", "0", "--max-pixels", "0"]
+    names = [word for word in wrong if word.startswith("--")]
+    for words in (["run", "red car", "a.png"], ["eval", "truth.json", "--images", "photos"]):
+        result = grounded(*words, *wrong)
+        assert result.exit_code == 2
+        assert [name for name in names if f"{name.removeprefix('--')} is " not in error_of(result)] == []
+    # The overlap is checked although nothing is cut.
+    error = error_of(grounded("run", "red car", "a.png", "--overlap", "7", "--beams", "0"))
+    assert "overlap is 7" in error
+    assert "beams is 0" in error
+    result = grounded("ask", "OD", "a.png", "--beams", "0", "--max-pixels", "0")
+    assert error_of(result).startswith("error: beams is 0, it must be at least 1; max-pixels is 0,")
+
+
+def test_ask_refuses_images_of_more_pixels(paint: Paint) -> None:
+    result = grounded("ask", "OD", paint("a.png"), "--max-pixels", "1000", "--preset", "demo")
+    assert result.exit_code == 3
+    assert "the limit is 1000 pixels" in error_of(result)
+
+
+@pytest.mark.parametrize(
+    ("called", "words", "max_pixels_of"),
+    [
+        ("evaluation.evaluate.evaluate", ["eval", "truth.json", "--images", "."], lambda one: one.source.max_pixels),
+        ("train.training.train", ["train", "data", "-o", "run"], lambda one: one.max_pixels),
+    ],
+)
+def test_the_limit_of_pixels_reaches_the_settings(
+    monkeypatch: pytest.MonkeyPatch, called: str, words: list[str], max_pixels_of: Callable[[Any], int]
+) -> None:
+    given: list[Any] = []
+
+    def stop(settings: Any, *_: object, **__: object) -> None:
+        given.append(settings)
+        raise UsageError("stop here")
+
+    monkeypatch.setattr(f"grounded_seg.{called}", stop)
+    for more in ([], ["--max-pixels", "5000"]):
+        assert "stop here" in error_of(grounded(*words, *more))
+    assert [max_pixels_of(one) for one in given] == [MAX_PIXELS, 5000]

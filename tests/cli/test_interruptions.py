@@ -18,11 +18,11 @@ def interrupt(*_: object, **__: object) -> None:
         ([], "error: interrupted"),
         (
             ["-o", "answers"],
-            "error: interrupted; answers so far are kept, and the same command with --resume goes on (answers)",
+            "error: interrupted; answers so far are kept; to resume, run the same command with --resume (answers)",
         ),
     ],
 )
-def test_eval_names_the_way_on_where_answers_are_kept(
+def test_eval_says_how_to_resume_where_answers_are_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
     monkeypatch.setattr("grounded_seg.evaluation.evaluate.evaluate", interrupt)
@@ -43,11 +43,11 @@ def test_merge_runs_keeps_nothing_and_says_nothing_of_it(monkeypatch: pytest.Mon
         ("", "error: interrupted"),
         (
             "checkpoint-4",
-            "error: interrupted; checkpoints are kept, and the same command with --resume goes on (tuned)",
+            "error: interrupted; checkpoints are kept; to resume, run the same command with --resume (tuned)",
         ),
     ],
 )
-def test_train_names_the_way_on_where_there_is_a_checkpoint(
+def test_train_says_how_to_resume_where_there_is_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: str, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line_that_says_how_to_go_on(
     assert (code, out) == (1, "")
     [line] = err.splitlines()
     assert line.startswith(f"error: {tmp_path / 'out'} can't be written (No space left on device)")
-    assert "--resume goes on" in line
+    assert "to resume, run the same command with --resume" in line
     code, out, err = run(photos, tmp_path / "out", "--resume")
     assert (code, err) == (0, "")
     assert "1 found in 1 image" in out

@@ -477,7 +477,7 @@ def test_lines_that_standard_output_does_not_take_are_told(
     [line] = done.stderr.splitlines()
     assert line.startswith("error: standard output can't be written (No space left on device)")
     # What it says is what goes.
-    assert "same command with --resume instead of --overwrite goes on" in line
+    assert "to resume, run the same command with --resume instead of --overwrite" in line
     assert n_lines(settings.output) == 1
     again = [*command[:-1], "--resume", "--json"]
     done = subprocess.run(again, capture_output=True, text=True, check=False)

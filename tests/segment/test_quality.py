@@ -89,5 +89,5 @@ def test_duplicates_are_looked_for_within_a_prompt_and_the_better_scored_stays()
 
 
 def test_all_settings_out_of_range_are_named_at_once() -> None:
-    with pytest.raises(UsageError, match=r"outside-share is 2, .*; mask-iou-threshold is -1, .*; min-area is 0"):
+    with pytest.raises(UsageError, match=r"min-area is 0, .*; outside-share is 2, .*; mask-iou-threshold is -1"):
         SegmentSettings(outside_share=2, mask_iou_threshold=-1, min_area=0)

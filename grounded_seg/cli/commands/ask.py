@@ -1,4 +1,4 @@
-"""`grounded-seg ask`: one question to one image, in any of Florence-2's tasks."""
+"""`grounded-seg ask`: one question about one image, with any of Florence-2's tasks."""
 
 import json
 import re
@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.commands.run import DEMO_NOTE
-from grounded_seg.cli.messages import note, set_up_messages
-from grounded_seg.cli.options import detector_options, settings_from
+from grounded_seg.cli.messages import note_if_demo, set_up_messages
+from grounded_seg.cli.options import (
+    PATH,
+    beams_option,
+    debug_option,
+    detector_options,
+    max_pixels_option,
+    settings_from,
+)
 from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.setting_types import PositiveInt, convert_values, refuse
 from grounded_seg.settings import DetectSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -20,30 +27,35 @@ _MINUS_REGION = re.compile(r"-[\d.]+(\s*,\s*-?[\d.]+){3}")
 
 
 class _AskCommand(click.Command):
-    """A command whose words may begin with a minus where they are a region, such as -5,0,10,10."""
+    """A command that takes a region with a minus in front, such as -5,0,10,10, as TEXT."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put a blank, which means nothing in a region, before its minus: click would take it for an option."""
+        """Put a blank before the minus of a region, which click would take for an option."""
         return super().parse_args(ctx, [f" {word}" if _MINUS_REGION.fullmatch(word) else word for word in args])
 
 
 @click.command(cls=_AskCommand)
 @click.argument("task")
 @click.argument("text", nargs=-1, metavar="[TEXT]")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=PATH)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    help="Folder for the answer as JSON and, if it has places, drawn on the image.",
+    type=PATH,
+    help="Folder for the answer as JSON, and as a picture if it has boxes, outlines or quads.",
 )
 @detector_options
+@beams_option
 @click.option(
-    "--beams", type=int, default=DetectSettings.beams, show_default=True, help="Beam width of the answer; 1 is greedy."
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Maximum number of tokens in the answer.",
 )
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Longest answer.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON instead of the table.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
+@max_pixels_option
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON instead of a table.")
+@debug_option
 def ask(
     task: str,
     text: tuple[str, ...],
@@ -53,7 +65,7 @@ def ask(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Ask Florence-2 about IMAGE: captions, objects, outlines, reading.
+    """Ask Florence-2 about IMAGE: captions, objects, outlines, text reading.
 
     \b
     TASK needs no TEXT:
@@ -66,7 +78,7 @@ def ask(
       REGION_TO_SEGMENTATION  REGION_TO_CATEGORY  REGION_TO_DESCRIPTION
       REGION_TO_OCR
 
-    Outlines come with a mask in COCO's run lengths. Every box, outline and quad has a score.
+    Each outline also comes as a mask, as COCO run lengths. Every box, outline and quad has a score.
 
     Exit code: 0 answered, 1 the answer can't be written, 2 usage, 3 unreadable image, 4 weights missing or wrong,
     5 device, 130 interrupted.
@@ -74,6 +86,9 @@ def ask(
     set_up_messages(debug=debug)
     if len(text) > 1:
         raise UsageError(f"there are {len(text)} words between TASK and IMAGE; put them in quotes to make one text")
+    # The quick checks come first, so that a wrong question is an error before a model is loaded.
+    numbers = {name: options.pop(name) for name in ("beams", "max_new_tokens", "max_pixels")}
+    refuse(convert_values(numbers, dict.fromkeys(numbers, PositiveInt))[1])
     # These import torch and numpy, which would slow --help down.
     from grounded_seg.detect.answer.show import answer_as_json
     from grounded_seg.detect.ask import ask as ask_model
@@ -81,23 +96,21 @@ def ask(
     from grounded_seg.detect.tasks import find_task
     from grounded_seg.images.read import read_image
     from grounded_seg.pipeline.load import find_models, load_found_detector
-    from grounded_seg.weights.sources import resolve
 
     asked = text[0].strip() if text else ""
     found = find_task(task)
-    picture = read_image(image)
-    # What is quick comes first: a question that makes no sense is told before a model is loaded.
+    picture = read_image(image, numbers["max_pixels"])
     question_about(found, asked, picture.size)
-    detect = DetectSettings(beams=options.pop("beams"))
-    max_new_tokens = options.pop("max_new_tokens")
+    detect = DetectSettings(beams=numbers["beams"])
     models = settings_from(ModelSettings, {**options, "segmenter": None})
-    if resolve(models, boxes_only=True).is_demo:
-        note(DEMO_NOTE)
+    note_if_demo(models, boxes_only=True)
     weights = find_models(models, boxes_only=True)
     detector = load_found_detector(weights, detect, allow_base_mismatch=models.allow_base_mismatch)
-    answer = ask_model(detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=max_new_tokens)
+    answer = ask_model(
+        detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=numbers["max_new_tokens"]
+    )
     content = answer_as_json(found, asked, picture, answer)
-    # The answer is told first: it took long, and isn't lost where the folder can't be written.
+    # The answer is printed before it is written: it took long, and the folder may be one that can't be written.
     if as_json:
         click.echo(json.dumps(content))
     else:
@@ -107,7 +120,7 @@ def ask(
 
 
 def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answer: "Answer") -> None:
-    """Write NAME.json, and NAME.png where the answer has places; earlier ones of that name are replaced."""
+    """Write NAME.json, and NAME.png if the answer has locations; files of these names are replaced."""
     from grounded_seg.detect.answer.show import draw_answer
     from grounded_seg.images.draw import save_overlay
 
@@ -125,13 +138,13 @@ def _print(answer: "Answer") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from grounded_seg.cli.console import stdout_console
+    from grounded_seg.cli.messages import stdout_console
 
     rows = [(one.label, f"{one.score:.2f}", _corners([one.box_xyxy])) for one in answer.boxes]
     rows += [(one.label, f"{one.score:.2f}", f"{sum(map(len, one.polygons))} corners") for one in answer.polygons]
     rows += [(one.label, f"{one.score:.2f}", _corners(one.quad)) for one in answer.quads]
     if answer.text:
-        # A reader of the text alone gets the text alone.
+        # For scripts: nothing but the text.
         click.echo(answer.text)
     elif not rows:
         click.echo("nothing found")

@@ -1,28 +1,29 @@
-"""`grounded-seg compare`: two reports of eval on the same data set, beside each other."""
+"""`grounded-seg compare`: two reports of eval on the same data set, compared."""
 
 from pathlib import Path
 
 import click
 
 from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.options import COUNT, PATH, debug_option
 
 
 @click.command()
-@click.argument("first", metavar="A.json", type=click.Path(path_type=Path))
-@click.argument("second", metavar="B.json", type=click.Path(path_type=Path))
+@click.argument("first", metavar="A.json", type=PATH)
+@click.argument("second", metavar="B.json", type=PATH)
 @click.option(
     "--intervals",
     "n_draws",
-    type=click.IntRange(min=0),
+    type=COUNT,
     default=1000,
     show_default=True,
-    help="Draws of the images for the 95 % intervals of the differences; 0 for none.",
+    help="Number of bootstrap resamples of the images for the 95 % intervals of the differences; 0 gives no intervals.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@debug_option
 def compare(first: Path, second: Path, n_draws: int, debug: bool) -> int:
-    """Say what changed from A.json to B.json, two files that `eval --json` wrote, as Markdown.
+    """Print as Markdown what changed from A.json to B.json, two files of `eval --json`.
 
-    Both have to be measured on the same data set: a base and a tuned model, or two presets.
+    Both must be measured on the same data set, such as a base and a tuned model, or two presets.
 
     Exit code: 0 compared, 2 usage, 3 unreadable or different inputs.
     """

@@ -1,4 +1,4 @@
-"""`grounded-seg eval`: COCO metrics of both stages, and why they are what they are."""
+"""`grounded-seg eval`: COCO metrics of both stages, with error types and presence figures."""
 
 from functools import partial
 from pathlib import Path
@@ -6,77 +6,72 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.commands.run import DEMO_NOTE
-from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.messages import counted, interruption_explained, note, note_if_demo, set_up_messages
 from grounded_seg.cli.options import (
+    COUNT,
+    PATH,
+    batch_size_option,
+    debug_option,
     detect_options,
+    max_pixels_option,
     model_options,
     segment_options,
     settings_from,
     tile_options,
-    tiles_from,
 )
-from grounded_seg.errors import InterruptionError, UsageError
-from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings, SegmentSettings
+from grounded_seg.errors import UsageError
+from grounded_seg.settings import DetectSettings, RunSettings
 
 if TYPE_CHECKING:
     from grounded_seg.evaluation.evaluate import Evaluation
 
 
 @click.command(name="eval")
-@click.argument("ground_truth", metavar="GT.json", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of the data set's images: ask the models.")
+@click.argument("ground_truth", metavar="GT.json", type=PATH)
+@click.option("--images", type=PATH, help="Folder of the data set's images; the models are run on them.")
 @click.option(
     "--predictions",
-    type=click.Path(path_type=Path),
-    help="Score these instead: a run's annotations.json or results.jsonl, finished or not, or a COCO result list.",
+    type=PATH,
+    help="Score this file instead of running the models: a run's annotations.json or results.jsonl, finished or not, "
+    "or a COCO result list.",
 )
 @click.option(
     "--prompts",
-    type=click.Path(path_type=Path),
-    help="YAML file with a line `prompt: class` for each; without it the class names are asked.",
+    type=PATH,
+    help="YAML file with one line `prompt: class` per prompt; without it the class names are the prompts.",
 )
 @click.option(
-    "--absent", type=int, help="Ask each image about so many classes that it hasn't; without it about all of them."
+    "--absent",
+    type=int,
+    help="Ask each image about this many classes that it doesn't show; without this option, about all of them.",
 )
 @model_options
 @partial(
     detect_options,
-    threshold_help="From which score on a box says that something is there: for presence, confusion and the page of "
-    "the worst images. Average precision takes every box.",
+    threshold_help="Minimum score for a box to count as found, in presence figures, confusion matrix and worst images; "
+    "average precision uses all boxes.",
 )
 @segment_options
 @tile_options
-@click.option("--boxes-only", is_flag=True, help="Score the boxes only: no masks.")
+@click.option("--boxes-only", is_flag=True, help="Score boxes only, and make no masks.")
+@batch_size_option
+@max_pixels_option
 @click.option(
-    "--batch-size",
-    type=int,
-    default=1,
-    show_default=True,
-    help="Images that go through the models together; one by one with --absent, which asks each its own questions.",
+    "-o", "--output", type=PATH, help="Folder that keeps the models' answers, so that the evaluation can be resumed."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Folder that keeps the models' answers, in a file of eval's own.",
-)
-@click.option(
-    "--resume", is_flag=True, help="Go on with eval's answers in the output folder; a run is scored with --predictions."
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured to this file.")
-@click.option(
-    "--plots", type=click.Path(path_type=Path), help="Draw curves, scores, confusion and worst images to this folder."
-)
+@click.option("--resume", is_flag=True, help="Resume an interrupted evaluation in the output folder.")
+@click.option("--json", "json_file", type=PATH, help="Write all results to this JSON file.")
+@click.option("--plots", type=PATH, help="Draw curves, scores, confusion matrix and worst images into this folder.")
 @click.option(
     "--intervals",
     "n_draws",
-    type=click.IntRange(min=0),
+    type=COUNT,
     default=0,
     show_default=True,
-    help="Give 95 % intervals from so many draws of the images; 1000 settles two digits.",
+    help="Number of bootstrap resamples of the images for 95 % intervals; 1000 makes two digits stable, 0 gives no "
+    "intervals.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
+@debug_option
 def evaluate(
     ground_truth: Path,
     images: Path | None,
@@ -88,14 +83,14 @@ def evaluate(
 ) -> int:
     """Measure both stages on GT.json, a COCO data set.
 
-    With --images the models are asked, with --predictions a file is scored.
+    With --images the models are run on the images; with --predictions a file is scored. No image is skipped: one that
+    can't be read ends the evaluation.
 
     Exit code: 0 measured, 1 a file can't be written, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device,
-    130 interrupted. An image that can't be read ends it: none is skipped.
+    130 interrupted.
     """
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
-    from grounded_seg.cli.counted import counted
     from grounded_seg.cli.eval_tables import show_evaluation
     from grounded_seg.evaluation.evaluate import EvaluationSettings
     from grounded_seg.evaluation.evaluate import evaluate as measure
@@ -114,15 +109,10 @@ def evaluate(
         boxes_only=options["boxes_only"],
         n_resamples=options["n_draws"],
     )
-    try:
-        with counted("images") as progress:
-            evaluation = measure(settings, progress)
-    except KeyboardInterrupt as interrupt:
-        if options["output"] is None:
-            raise
-        raise InterruptionError(
-            f"interrupted; answers so far are kept, and the same command with --resume goes on ({options['output']})"
-        ) from interrupt
+    output = options["output"]
+    how_to_resume = f"answers so far are kept; to resume, run the same command with --resume ({output})"
+    with interruption_explained(lambda: None if output is None else how_to_resume), counted("images") as progress:
+        evaluation = measure(settings, progress)
     for line in evaluation.notes:
         note(line)
     show_evaluation(evaluation)
@@ -134,28 +124,17 @@ def evaluate(
 
 
 def _only_scored(predictions: Path, options: dict[str, Any]) -> Path:
-    """Refuse what only goes with asking the models."""
+    """Give the file to score, and refuse options that need the models."""
     if options["output"] is not None or options["resume"]:
-        raise UsageError("--output and --resume keep what the models answer; they don't go with --predictions")
+        raise UsageError("--output and --resume keep the models' answers; leave them out with --predictions")
     return predictions
 
 
 def _run_settings(options: dict[str, Any]) -> RunSettings:
-    """Build the settings of asking the models."""
-    from grounded_seg.weights.sources import resolve
-
-    models = settings_from(ModelSettings, options)
-    if resolve(models, boxes_only=options["boxes_only"]).is_demo:
-        note(DEMO_NOTE)
-    return RunSettings(
-        models=models,
-        detect=settings_from(DetectSettings, options),
-        segment=settings_from(SegmentSettings, options),
-        tiles=tiles_from(options),
-        boxes_only=options["boxes_only"],
-        batch_size=options["batch_size"],
-        resume=options["resume"],
-    )
+    """Build the settings for running the models."""
+    settings = settings_from(RunSettings, {name: value for name, value in options.items() if name != "output"})
+    note_if_demo(settings.models, boxes_only=settings.boxes_only)
+    return settings
 
 
 def _write_json(evaluation: "Evaluation", path: Path) -> Path:
@@ -172,6 +151,6 @@ def _draw(evaluation: "Evaluation", images: Path | None, folder: Path) -> list[P
 
     written = write_plots(evaluation.scores, folder)
     if images is None:
-        note("the page of the worst images needs the images; name their folder with --images")
+        note("the worst images can't be shown without the images; name their folder with --images")
         return written
     return written + write_worst_page(evaluation.scores, evaluation.predictions, images, folder)

@@ -1,4 +1,4 @@
-"""`grounded-seg export`: a run's labels in the form of another tool."""
+"""`grounded-seg export`: labels of a run or a COCO file in another tool's format."""
 
 from pathlib import Path
 from typing import Any
@@ -6,28 +6,27 @@ from typing import Any
 import click
 
 from grounded_seg.cli.messages import set_up_messages
-from grounded_seg.cli.options import EnumChoice
-from grounded_seg.errors import UsageError
+from grounded_seg.cli.options import PATH, EnumChoice, debug_option, number
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 
 
 @click.command()
-@click.argument("source", metavar="RUN|FILE.json", type=click.Path(path_type=Path))
-@click.option("--to", "format", type=EnumChoice(LabelFormat), required=True, help="The format to write.")
+@click.argument("source", metavar="RUN|FILE.json", type=PATH)
+@click.option("--to", "format", type=EnumChoice(LabelFormat), required=True, help="Format to write.")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("grounded-seg-export"),
     show_default=True,
-    help="Folder for the files; it has to be empty or new.",
+    help="Folder for the files; it must be new or empty.",
 )
 @click.option(
     "--seg",
     "form",
     type=EnumChoice(MaskForm),
-    help="How masks are written: rle is exact, both gives two files, none boxes only. The default is rle, for "
-    "yolo polygon, for voc none.",
+    help="Form of the masks: rle is exact, polygon is an outline, both writes two files, none writes boxes only. The "
+    "default is rle; for yolo it is polygon, for voc none.",
 )
 @click.option(
     "--tolerance",
@@ -35,30 +34,29 @@ from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, 
     type=float,
     default=ExportSettings.tolerance_px,
     show_default=True,
-    help="How far a simplified polygon may stray, in pixels; 0 keeps every corner.",
+    help="Simplify polygons, but move no edge by more than this many pixels; 0 keeps every corner.",
 )
+@number("--min-score", ExportSettings.min_score, "Leave out labels below this score.")
+@click.option("--classes", metavar="A;B", default="", help="Export only these classes, separated by semicolons.")
 @click.option(
-    "--min-score",
-    type=float,
-    default=ExportSettings.min_score,
-    show_default=True,
-    help="Leave out labels below this score.",
+    "--split",
+    metavar="80/10/10",
+    default="",
+    help="Split the images into train, valid and test by these shares, or into train and valid by two shares.",
 )
-@click.option("--classes", metavar="A;B", default="", help="Only these classes, separated by semicolons.")
-@click.option("--split", metavar="80/10/10", default="", help="Shares of train, valid and test, or of train and valid.")
-@click.option("--seed", type=int, default=ExportSettings.seed, show_default=True, help="Of the split.")
+@number("--seed", ExportSettings.seed, "Random seed of the split.")
 @click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    help="The folder that the images' names are relative to; a run knows its own.",
+    "--images", type=PATH, help="Folder that the image names in a COCO file are relative to; a run records its own."
 )
 @click.option("--copy-images", "pictures", flag_value=Pictures.COPY.value, help="Copy the images beside the labels.")
-@click.option("--link-images", "pictures", flag_value=Pictures.LINK.value, help="Link to the images instead.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--link-images", "pictures", flag_value=Pictures.LINK.value, help="Write links to the images beside the labels."
+)
+@debug_option
 def export(pictures: str | None, debug: bool, **options: Any) -> int:
-    """Write the labels of a run or of any COCO file for another tool.
+    """Write the labels of a run or of any COCO file in another tool's format.
 
-    What a format has no room for is counted and said.
+    What the format can't hold is counted and printed.
 
     Exit code: 0 done, 1 the files can't be written, 2 usage, 3 unreadable input, 130 interrupted.
     """
@@ -85,8 +83,7 @@ def export(pictures: str | None, debug: bool, **options: Any) -> int:
     return 0
 
 
-def _shares_from(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(share) for share in text.split("/")) if text else ()
-    except ValueError as error:
-        raise UsageError(f"split is {text!r}; it has to be whole numbers as in 80/10/10") from error
+def _shares_from(text: str) -> tuple[int | str, ...]:
+    """Read the shares of a split; what is no number stays, for the settings to refuse it together with the rest."""
+    shares = text.split("/") if text else []
+    return tuple(int(share) if share.strip().isdecimal() else share for share in shares)

@@ -1,21 +1,22 @@
-"""`grounded-seg merge-runs`: several runs over different images as one."""
+"""`grounded-seg merge-runs`: several runs over different images merged into one."""
 
 from pathlib import Path
 
 import click
 
 from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.options import PATH, debug_option
 
 
 @click.command("merge-runs")
-@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the joined run.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for the merged run.")
+@debug_option
 def merge_runs(runs: tuple[Path, ...], output: Path, debug: bool) -> int:
-    """Join the results of runs over different images with the same classes.
+    """Merge runs over different images with the same classes into one.
 
-    Images and annotations are numbered anew, names become relative to the folder that all images lie in. Pictures stay
-    in the runs' own folders.
+    Images and annotations get new ids, and file names become relative to the folder that all images lie in. Overlays,
+    masks and crops stay in the folders of the runs.
 
     Exit code: 0 done, 1 the result can't be written, 2 usage, 3 unreadable input, 130 interrupted.
     """

@@ -1,4 +1,4 @@
-"""`grounded-seg models`: which weights there are, and Florence-2 models and adapters in another form."""
+"""`grounded-seg models`: list the presets; convert and merge models and adapters."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,32 +6,28 @@ from typing import TYPE_CHECKING
 import click
 
 from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.options import PATH, debug_option, offline_option
 
 if TYPE_CHECKING:
     from grounded_seg.weights.locate import LocatedWeights
 
-_OFFLINE = click.option("--offline", is_flag=True, help="Fetch nothing; use only what is on this disk.")
-_DEBUG = click.option(
-    "--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say."
-)
-
 
 @click.group()
 def models() -> None:
-    """List the presets; convert models and adapters, and merge them."""
+    """List the presets; convert models and adapters; merge an adapter into a model."""
 
 
-@models.command(name="list", short_help="List the presets, and whether they are on this disk.")
+@models.command(name="list", short_help="List the presets and whether they are on this disk.")
 def list_models() -> None:
-    """List the presets, what they are made of, and whether that is on this disk.
+    """List the presets, their parts, and whether these are on this disk.
 
-    What isn't is fetched when a preset is first used. Exit code: 0 listed.
+    Missing parts are downloaded when a preset is first used. Exit code: 0 listed.
     """
     set_up_messages(debug=False)
     # These import rich and the hub's client, which would slow --help down.
     from rich.table import Table
 
-    from grounded_seg.cli.console import stdout_console
+    from grounded_seg.cli.messages import stdout_console
     from grounded_seg.weights.presets import preset_table
 
     table = Table("preset", "detector", "adapter", "segmenter", "on this disk", box=None, padding=(0, 2, 0, 0))
@@ -40,18 +36,18 @@ def list_models() -> None:
     stdout_console().print(table)
 
 
-@models.command(name="convert", short_help="Rewrite an older model or adapter as a native folder.")
+@models.command(name="convert", short_help="Convert an older model or adapter to a native folder.")
 @click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
-@_OFFLINE
-@_DEBUG
+@click.argument("destination", metavar="DST", type=PATH)
+@offline_option
+@debug_option
 def convert_model(source: str, destination: Path, offline: bool, debug: bool) -> None:
-    """Rewrite a Florence-2 or an adapter in the older layout as a native folder.
+    """Convert a Florence-2 or an adapter from the older layout to a native folder.
 
-    SRC is a folder or hub id of a Florence-2 as microsoft/Florence-2-* hold it, or of a LoRA adapter that was trained
-    on one; an adapter needs no base for this. DST is a new folder.
+    SRC is a folder or a Hugging Face id: of a Florence-2 in the layout of microsoft/Florence-2-*, or of a LoRA adapter
+    trained on one. DST is a new folder. An adapter is converted without its base.
 
-    `run` and the other commands take the older layout as it is: this is for other tools, and to save the rewriting.
+    The other commands read the older layout themselves; convert for other tools, or to load faster.
 
     Exit code: 0 written, 1 DST can't be written, 2 usage, 4 weights missing or wrong, 130 interrupted.
     """
@@ -63,20 +59,22 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
     click.echo(destination)
 
 
-@models.command(name="merge", short_help="Add an adapter to the weights of a Florence-2.")
+@models.command(name="merge", short_help="Merge an adapter into the weights of a Florence-2.")
 @click.argument("base", metavar="BASE")
 @click.argument("adapter", metavar="ADAPTER")
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
-@_OFFLINE
-@click.option("--allow-base-mismatch", is_flag=True, help="Merge an adapter that says it was trained on another base.")
-@_DEBUG
+@click.argument("destination", metavar="DST", type=PATH)
+@offline_option
+@click.option(
+    "--allow-base-mismatch", is_flag=True, help="Merge an adapter even if it was trained on another base model."
+)
+@debug_option
 def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_mismatch: bool, debug: bool) -> None:
-    """Write a Florence-2 with a LoRA adapter added to its weights, as a native folder in float32.
+    """Merge a LoRA adapter into the weights of a Florence-2, and write a native folder in float32.
 
-    BASE and ADAPTER are folders or hub ids, in the native or the older layout. DST is a new folder.
+    BASE and ADAPTER are folders or Hugging Face ids, in the native or the older layout. DST is a new folder.
 
-    The model answers as the base with the adapter does. An adapter of the head, which shares a matrix with the words,
-    gives the merged model a head of its own; one of the words themselves is refused.
+    The merged model gives the same answers as the base with the adapter. The head shares a matrix with the word
+    embeddings: an adapter of the head gives the merged model a separate head, an adapter of the embeddings is refused.
 
     Exit code: 0 written, 1 DST can't be written, 2 usage, 4 weights missing or wrong, 130 interrupted.
     """
@@ -99,7 +97,7 @@ def _located(given: str, argument: str, *, offline: bool) -> "LocatedWeights":
 
 
 def _parts_of(preset: str) -> tuple[str, str, str, str]:
-    """Name a preset's detector, adapter and segmenter, and say whether all are here."""
+    """Give the names of a preset's detector, adapter and segmenter, and whether all are on this disk."""
     from grounded_seg.errors import WeightsError
     from grounded_seg.settings import ModelSettings
     from grounded_seg.weights.locate import is_on_disk

@@ -5,20 +5,21 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import error, note, set_up_messages
+from grounded_seg.cli.messages import error, interruption_explained, note_if_demo, set_up_messages
 from grounded_seg.cli.options import (
+    PATH,
     EnumChoice,
+    batch_size_option,
+    debug_option,
     detect_options,
     model_options,
+    number,
     segment_options,
     settings_from,
     tile_options,
-    tiles_from,
 )
-from grounded_seg.errors import InterruptionError, OutputError, UsageError
-from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, RunSettings, SegmentSettings
-
-DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
+from grounded_seg.errors import OutputError
+from grounded_seg.settings import Drawn, OnError, RunSettings
 
 
 @click.command()
@@ -27,7 +28,7 @@ DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --p
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("grounded-seg-out"),
     show_default=True,
     help="Folder for the results.",
@@ -36,32 +37,23 @@ DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --p
 @detect_options
 @segment_options
 @tile_options
-@click.option("--boxes-only", is_flag=True, help="Stop after the boxes: no masks.")
+@click.option("--boxes-only", is_flag=True, help="Find boxes only, and make no masks.")
+@batch_size_option
 @click.option(
-    "--batch-size",
-    type=int,
-    default=RunSettings.batch_size,
+    "--recursive/--no-recursive",
+    default=RunSettings.recursive,
     show_default=True,
-    help="Images that go through the models together.",
+    help="Look for images in sub-folders too.",
 )
-@click.option(
-    "--recursive/--no-recursive", default=RunSettings.recursive, show_default=True, help="Search sub-folders too."
-)
-@click.option(
-    "--max-pixels",
-    type=int,
-    default=RunSettings.max_pixels,
-    show_default=True,
-    help="Skip images of more pixels before they are decoded.",
-)
-@click.option("--resume", is_flag=True, help="Go on with a run into the output folder that was cut off.")
+@number("--max-pixels", RunSettings.max_pixels, "Skip images of more pixels than this, before they are decoded.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run in the output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the output folder.")
 @click.option(
     "--on-error",
     type=EnumChoice(OnError),
     default=RunSettings.on_error.value,
     show_default=True,
-    help="What to do at an image of a folder that can't be read.",
+    help="Skip an image of a folder that can't be read, or stop there.",
 )
 @click.option(
     "--save",
@@ -69,21 +61,21 @@ DEMO_NOTE = "the demo weights know rendered scenes only; for photographs use --p
     multiple=True,
     default=(Drawn.OVERLAY.value,),
     show_default=True,
-    help="Pictures to write for each image; repeat it for several.",
+    help="Pictures to write for each image; repeat the option for several kinds.",
 )
-@click.option("--json", "json_lines", is_flag=True, help="Print a JSON line for each image instead of the table.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
+@click.option("--json", "json_lines", is_flag=True, help="Print one JSON line per image instead of the table.")
+@debug_option
 def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **options: Any) -> int:
     """Find what PROMPT names in images: boxes, masks, COCO.
 
-    PROMPT is what to look for: "red car". Several are separated by semicolons: "red car; traffic light". @FILE is a
-    YAML file with a line `prompt: class` for each.
+    PROMPT is what to look for: "red car". Separate several prompts with semicolons: "red car; traffic light". @FILE
+    reads them from a YAML file with one line `prompt: class` per prompt.
 
-    PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif. @FILE is a list of paths, one a
-    line.
+    PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif. @FILE reads paths from a text
+    file, one per line.
 
-    Exit code: 0 all done, 1 images skipped, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device,
-    130 interrupted.
+    Exit code: 0 all done, 1 images skipped or results can't be written, 2 usage, 3 unreadable input, 4 weights missing
+    or wrong, 5 device, 130 interrupted.
     """
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
@@ -93,60 +85,31 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     from grounded_seg.images.find import given_from
     from grounded_seg.runs.folder import RunFolder
     from grounded_seg.runs.run import run_images
-    from grounded_seg.weights.sources import resolve
 
     # Masks are cleaned and drawn with it: without it, say so before anything is loaded.
     opencv()
     prompts = read_prompts(prompt)
-    settings = _settings_from(options)
-    if resolve(settings.models, boxes_only=settings.boxes_only).is_demo:
-        note(DEMO_NOTE)
+    settings = settings_from(RunSettings, options)
+    note_if_demo(settings.models, boxes_only=settings.boxes_only)
     given = [given_from(path) for path in paths]
     folder = RunFolder(settings.output)
-    # Together the two are refused.
-    again = "--resume instead of --overwrite" if settings.overwrite else "--resume"
-    way_on = f"what was done is kept, and the same command with {again} goes on"
+    # The two don't go together.
+    resume = "--resume instead of --overwrite" if settings.overwrite else "--resume"
+    how_to_resume = f"finished images are kept; to resume, run the same command with {resume}"
     display = RunDisplay(json_lines=json_lines)
+
+    def explain() -> str:
+        return f"{how_to_resume if display.has_started else 'no image was finished'} ({settings.output})"
+
     try:
-        with display:
+        with interruption_explained(explain), display:
             report = run_images(prompts, given, settings, display, progress=display.fetching)
-    except KeyboardInterrupt as interrupt:
-        told = way_on if display.has_started else "no image was asked about yet"
-        raise InterruptionError(f"interrupted; {told} ({settings.output})") from interrupt
     except OutputError as problem:
         if not display.has_started:
             raise
-        raise OutputError(f"{problem}; {way_on}") from problem
+        raise OutputError(f"{problem}; {how_to_resume}") from problem
     display.summarise(report, folder.written())
     if report.n_skipped:
         n_images = report.n_done + report.n_skipped
-        error(f"{report.n_skipped} of {n_images} images were skipped; {folder.journal} says why")
+        error(f"{report.n_skipped} of {n_images} images were skipped; the reasons are in {folder.journal}")
     return report.exit_code
-
-
-def _settings_from(options: dict[str, Any]) -> RunSettings:
-    """Build the settings from the options, all but those that only the command line knows.
-
-    Raises:
-        UsageError: If values are out of range or don't go together.
-    """
-    save = frozenset(options["save"]) - {Drawn.NONE}
-    if Drawn.NONE in options["save"] and save:
-        raise UsageError(f"--save none doesn't go with --save {min(save)}; leave one of them out")
-    if options["boxes_only"] and Drawn.MASKS in save:
-        raise UsageError("--save masks doesn't go with --boxes-only, which gives none; leave one of them out")
-    return RunSettings(
-        output=options["output"],
-        models=settings_from(ModelSettings, options),
-        detect=settings_from(DetectSettings, options),
-        segment=settings_from(SegmentSettings, options),
-        tiles=tiles_from(options),
-        boxes_only=options["boxes_only"],
-        batch_size=options["batch_size"],
-        recursive=options["recursive"],
-        max_pixels=options["max_pixels"],
-        resume=options["resume"],
-        overwrite=options["overwrite"],
-        on_error=options["on_error"],
-        save=save,
-    )

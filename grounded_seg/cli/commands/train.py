@@ -1,19 +1,14 @@
-"""`grounded-seg train`: a data set in, an adapter for the detector out."""
+"""`grounded-seg train`: fine-tune the detector on a data set, as an adapter or as a full model."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from grounded_seg.cli.commands.run import DEMO_NOTE
-from grounded_seg.cli.messages import note, set_up_messages
-from grounded_seg.cli.options import EnumChoice
-from grounded_seg.errors import InterruptionError
+from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
+from grounded_seg.cli.options import PATH, EnumChoice, debug_option
 from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import Method, OptimizerName, PromptForm, Quantization, Schedule, TrainSettings
@@ -27,7 +22,7 @@ _COLUMN = 15
 
 
 def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
-    """Make an option whose default is the recipe's, the file's or the setting's own, which --help shows."""
+    """Make an option whose default comes from the recipe or the file, else from the settings; --help shows the last."""
     name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
     own = getattr(TrainSettings, name, getattr(ModelSettings, name, None))
     if isinstance(own, frozenset):
@@ -39,122 +34,119 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
     return click.option(flag, default=None, help=f"{text}{shown}", **more)
 
 
-def _choice(kind: type[StrEnum]) -> EnumChoice:
-    return EnumChoice(kind)
-
-
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--recipe", type=click.Choice(list(RECIPES)), help="Settings by name, under all that is given here.")
-@click.option("--config", type=click.Path(path_type=Path), help="YAML, TOML or JSON file of settings, over the recipe.")
-@_setting("--preset", "Whose detector is tuned.", envvar="GROUNDED_SEG_PRESET", show_envvar=True)
-@_setting("--detector", "A Florence-2 instead of the preset's.", metavar="ID|DIR")
-@_setting("--segmenter", "For the masks of the report.", metavar="ID|FILE|DIR")
-@_setting("--device", "auto, cpu, cuda, cuda:N or mps.")
-@_setting("--dtype", "Number format of the activations; weights learn in float32.", type=_choice(Precision))
-@_setting("--offline", "Fetch nothing; use only what is on this disk.", is_flag=True)
-@_setting("--split", "Percent of train, valid and test, where the data set lacks any.", metavar="A/B/C")
-@_setting("--seed", "Of everything that is drawn.", type=int)
-@_setting("--prompt-form", "Ask for one class at a time, as run does, or for all at once.", type=_choice(PromptForm))
-@_setting("--negative-ratio", "Questions about absent classes for each one about a present one.", type=float)
-@_setting("--negatives", "More things that are on none of the images.", metavar="A;B")
-@_setting("--image-size", "Squeeze images to squares of this side first.", type=int, metavar="PX")
-@_setting("--augment/--no-augment", "Flip images and change their colours where no label speaks of that.")
+@click.argument("dataset", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, help="Folder of the run.")
+@click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    help="Named set of settings to start from; other options replace its values.",
+)
+@click.option(
+    "--config", type=PATH, help="YAML, TOML or JSON file of settings; its values replace those of the recipe."
+)
+@_setting("--preset", "Preset whose detector is trained.", envvar="GROUNDED_SEG_PRESET", show_envvar=True)
+@_setting("--detector", "Florence-2 to train instead of the preset's.", metavar="ID|DIR")
+@_setting("--segmenter", "Segmenter for the masks in the report, instead of the preset's.", metavar="ID|FILE|DIR")
+@_setting("--device", "Device to train on: auto, cpu, cuda, cuda:N or mps.")
+@_setting("--dtype", "Dtype of the activations; trained weights are float32.", type=EnumChoice(Precision))
+@_setting("--offline", "Download nothing; use only what is on this disk.", is_flag=True)
+@_setting("--split", "Percent of train, valid and test, for a data set without splits of its own.", metavar="A/B/C")
+@_setting("--seed", "Random seed.", type=int)
+@_setting("--prompt-form", "Ask for one class at a time, as run does, or for all at once.", type=EnumChoice(PromptForm))
+@_setting("--negative-ratio", "Number of questions about absent classes per question about a present one.", type=float)
+@_setting("--negatives", "More prompts for objects that are on none of the images.", metavar="A;B")
+@_setting("--image-size", "Resize images to squares of this side first.", type=int, metavar="PX")
+@_setting("--max-pixels", "Refuse images of more pixels than this, before they are decoded.", type=int)
+@_setting("--augment/--no-augment", "Flip images and change their colours, unless a label names sides or colours.")
 @_setting("--strict/--no-strict", "Stop at a row that can't be used, instead of leaving it out.")
-@_setting("--method", "An adapter, or the weights themselves.", type=_choice(Method))
-@_setting("--parts", "What is trained: language, vision, projector, head.", metavar="A,B")
-@_setting("--rank", "Of the adapter.", type=int)
-@_setting("--alpha", "Strength of the adapter: it counts alpha / rank times.", type=float)
-@_setting("--dropout", "Of the adapter.", type=float)
-@_setting("--rslora/--no-rslora", "Count the adapter alpha / sqrt(rank) times.")
-@_setting("--dora/--no-dora", "Learn direction and length of the weights apart.")
-@_setting("--quantization", "Keep the frozen base in fewer bits.", type=_choice(Quantization))
-@_setting("--gradient-checkpointing/--no-gradient-checkpointing", "Less memory, more time.")
-@_setting("--epochs", "Passes over the data set.", type=int)
-@_setting("--max-steps", "Stop after so many steps.", type=int)
-@_setting("--batch-size", "Questions in one pass, on each device.", type=int)
-@_setting("--accumulation", "Passes that make one step.", type=int)
-@_setting("--lr", "Highest learning rate.", type=float)
-@_setting("--optimizer", "CAME takes less memory.", type=_choice(OptimizerName))
-@_setting("--schedule", "How the learning rate falls.", type=_choice(Schedule))
-@_setting("--warmup-steps", "Steps in which it first rises.", type=int)
-@_setting("--weight-decay", "Of matrices.", type=float)
-@_setting("--max-grad-norm", "Longest gradient.", type=float)
-@_setting("--location-spread", "Count bins so near to the right one as nearly right; helps small models.", type=float)
-@_setting("--workers", "Processes that read images ahead.", type=int)
-@_setting("--eval-steps", "Steps between validation losses; 0 for epochs only.", type=int)
-@_setting("--save-steps", "Steps between checkpoints; 0 for epochs only.", type=int)
-@_setting("--keep", "Checkpoints kept.", type=int)
+@_setting("--method", "Train a LoRA adapter, or the full model.", type=EnumChoice(Method))
+@_setting("--parts", "Parts of the model to train: language, vision, projector, head.", metavar="A,B")
+@_setting("--rank", "Rank of the adapter.", type=int)
+@_setting("--alpha", "Scaling of the adapter, which is multiplied by alpha / rank.", type=float)
+@_setting("--dropout", "Dropout of the adapter.", type=float)
+@_setting("--rslora/--no-rslora", "Scale the adapter by alpha / sqrt(rank) (rsLoRA).")
+@_setting("--dora/--no-dora", "Train direction and length of the weights separately (DoRA).")
+@_setting("--quantization", "Quantize the frozen base model to 8 or 4 bits, on a GPU.", type=EnumChoice(Quantization))
+@_setting(
+    "--gradient-checkpointing/--no-gradient-checkpointing", "Compute activations twice: less memory, but more time."
+)
+@_setting("--epochs", "Number of passes over the data set.", type=int)
+@_setting("--max-steps", "Stop after this many steps.", type=int)
+@_setting("--batch-size", "Number of questions per batch, on each device.", type=int)
+@_setting("--accumulation", "Number of batches per step (gradient accumulation).", type=int)
+@_setting("--lr", "Peak learning rate.", type=float)
+@_setting("--optimizer", "Optimizer; CAME takes less memory.", type=EnumChoice(OptimizerName))
+@_setting("--schedule", "Learning rate schedule.", type=EnumChoice(Schedule))
+@_setting("--warmup-steps", "Number of steps in which the learning rate rises from zero.", type=int)
+@_setting("--weight-decay", "Weight decay, of matrices only.", type=float)
+@_setting("--max-grad-norm", "Clip gradients to this norm.", type=float)
+@_setting(
+    "--location-spread",
+    "Spread the target of a location over its neighbours, with this standard deviation in bins; helps small models.",
+    type=float,
+)
+@_setting("--workers", "Number of processes that read images ahead.", type=int)
+@_setting("--eval-steps", "Measure the validation loss every so many steps; 0 for after each epoch.", type=int)
+@_setting("--save-steps", "Save a checkpoint every so many steps; 0 for after each epoch.", type=int)
+@_setting("--keep", "Number of checkpoints to keep.", type=int)
 @_setting(
     "--best-metric",
-    "Figure that chooses the best: AP, AP50, present_rate, absent_rate, loss, exact_match, edit_distance.",
+    "Validation figure that selects the best model: AP, AP50, present_rate, absent_rate, loss, exact_match, "
+    "edit_distance.",
 )
-@_setting("--patience", "Stop after so many epochs without a better one.", type=int)
-@_setting("--eval-images", "Images of the validation that answers are generated for.", type=int)
-@_setting("--log-to", "Further loggers: tensorboard, wandb.", metavar="A,B")
-@_setting("--report/--no-report", "Compare base and tuned on the test split at the end.")
+@_setting("--patience", "Stop after this many epochs without a better figure.", type=int)
+@_setting("--eval-images", "Number of validation images that answers are generated for.", type=int)
+@_setting("--log-to", "More places to log figures to: tensorboard, wandb.", metavar="A,B")
+@_setting("--report/--no-report", "Compare base and tuned model on the test split at the end.")
 @_setting(
-    "--retention", "COCO file of what the base knew: the report says what is left.", type=click.Path(path_type=Path)
+    "--retention", "COCO file of objects that the base knows; the report measures how much of it is kept.", type=PATH
 )
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run's folder.")
-@click.option("--dry-run", is_flag=True, help="Only say and draw what would be learnt.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and what the libraries have to say.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted training from its last checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Print counts and draw examples of the training data, without training.")
+@debug_option
 def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, debug: bool, **options: Any) -> int:
-    """Tune the detector on DATASET: a folder of JSONL, COCO or YOLO, or one file beside its images.
+    """Fine-tune the detector on DATASET, a folder in JSONL, COCO or YOLO format, or one file beside its images.
 
-    A folder has train, valid and test with `annotations.jsonl` or `_annotations.coco.json` each, or one such file,
-    which is split by seed, or YOLO's `data.yaml`. The best adapter is in RUN/adapter, for `run --adapter`.
+    The folder holds train, valid and test, each with `annotations.jsonl` or `_annotations.coco.json`; or one such file,
+    which is split at random; or YOLO's `data.yaml`. The best adapter is written to adapter in the output folder, for
+    `run --adapter`.
 
-    Exit code: 0 trained, 1 RUN can't be written, 2 usage, 3 unreadable data set, 4 weights missing or wrong, 5 device,
-    130 interrupted.
+    Exit code: 0 trained, 1 the output folder can't be written, 2 usage, 3 unreadable data set, 4 weights missing or
+    wrong, 5 device, 130 interrupted.
     """
     set_up_messages(debug=debug)
-    # What wasn't given is the file's, the recipe's, the environment's or the setting's own to say.
+    # Options that aren't given mustn't replace what the file, the recipe or the environment says.
     given = _from_source(ParameterSource.COMMANDLINE, options)
     settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
+    note_if_demo(settings.models, boxes_only=True)
     # These import torch, which would slow --help down.
-    from grounded_seg.weights.sources import resolve
-
-    if resolve(settings.models, boxes_only=True).is_demo:
-        note(DEMO_NOTE)
     if dry_run:
         from grounded_seg.train.dry_run import dry_run as look
 
         _show_dry_run(look(settings))
         return 0
-    from grounded_seg.cli.counted import counted
     from grounded_seg.train.training import train as start
 
-    with ExitStack() as stack:
+    def explain() -> str | None:
+        if not any((settings.output / "checkpoints").glob("checkpoint-*")):
+            return None
+        return f"checkpoints are kept; to resume, run the same command with --resume ({settings.output})"
 
-        @cache
-        def bar() -> Callable[[int, int], None]:
-            """Show a bar from the first image of the report on: before, it would cross the lines of the table."""
-            return stack.enter_context(counted("images of the test split"))
-
-        def progress(n_done: int, n_all: int) -> None:
-            bar()(n_done, n_all)
-
-        try:
-            report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
-        except KeyboardInterrupt as interrupt:
-            if not any((settings.output / "checkpoints").glob("checkpoint-*")):
-                raise
-            told = "checkpoints are kept, and the same command with --resume goes on"
-            raise InterruptionError(f"interrupted; {told} ({settings.output})") from interrupt
+    with interruption_explained(explain), counted("images of the test split") as progress:
+        report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
     _show_report(report)
     return 0
 
 
 def _from_source(source: ParameterSource, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the options whose values come from there."""
+    """Take the options whose values come from this source."""
     context = click.get_current_context()
     return {name: value for name, value in options.items() if context.get_parameter_source(name) is source}
 
 
 class _Table:
-    """Prints a line of figures for each validation, under the mean loss of the steps before it."""
+    """A table that grows by one line of figures per validation, with the mean loss of the steps before it."""
 
     def __init__(self) -> None:
         self._losses: list[float] = []
@@ -181,7 +173,7 @@ class _Table:
 def _show_report(report: "TrainReport") -> None:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in report.figures.items())
     click.echo(
-        f"\n{report.n_steps} steps, {report.n_trained:,} trained numbers, {report.seconds:.0f} s; best: {figures}"
+        f"\n{report.n_steps} steps, {report.n_trained:,} trainable parameters, {report.seconds:.0f} s; best: {figures}"
     )
     for path in (report.result, report.folder.metrics, report.folder.loss_picture, report.folder.report):
         if path.exists():
@@ -200,9 +192,9 @@ def _show_dry_run(found: "DryRun") -> None:
             f"{name}: {split.n_images} images ({split.n_background} without objects), {split.n_texts} texts, "
             f"boxes: {boxes}"
         )
-    click.echo(f"{found.n_questions} questions an epoch, {found.n_negatives} of them about what isn't there")
+    click.echo(f"{found.n_questions} questions per epoch, {found.n_negatives} of them about absent objects")
     for what, (shortest, median, longest) in (("question", found.question_tokens), ("answer", found.answer_tokens)):
-        click.echo(f"{what} tokens: {shortest} to {longest}, half of them up to {median}")
+        click.echo(f"{what} tokens: {shortest} to {longest}, median {median}")
     for question in found.examples:
         click.echo(f"\n{question.example.image.name}: {question.text}\n  {question.answer or '(nothing)'}")
     for path in found.pictures:

@@ -1,4 +1,4 @@
-"""`grounded-seg validate`: is this COCO file right, and for which tools."""
+"""`grounded-seg validate`: a COCO file checked for errors, and for what label tools can't read."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.options import PATH, debug_option
 from grounded_seg.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,19 +17,17 @@ _SHOWN_PER_RULE = 5
 
 
 @click.command()
-@click.argument("file", metavar="FILE.json", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), help="Check the images in this folder too.")
-@click.option(
-    "--fix", "destination", metavar="OUT.json", type=click.Path(path_type=Path), help="Write a repaired copy."
-)
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.argument("file", metavar="FILE.json", type=PATH)
+@click.option("--images", type=PATH, help="Check the image files in this folder too.")
+@click.option("--fix", "destination", metavar="OUT.json", type=PATH, help="Write a repaired copy to this file.")
+@debug_option
 def validate(file: Path, images: Path | None, destination: Path | None, debug: bool) -> int:
-    """Check a COCO file, and say what label tools would lose of it.
+    """Check a COCO file for errors, and for what label tools would lose.
 
-    Each line names the severity, the rule, the place and the reason. With --fix, the repairs are listed, and what is
-    wrong with the repaired copy decides.
+    Each line gives the severity, the rule, the position in the file and the reason. With --fix, the repairs are listed
+    too, and the exit code is that of the repaired copy.
 
-    Exit code: 0 clean or warnings only, 1 the copy can't be written, 2 usage, 3 errors, 130 interrupted.
+    Exit code: 0 no errors, 1 the copy can't be written, 2 usage, 3 errors found, 130 interrupted.
     """
     set_up_messages(debug=debug)
     # These import numpy and pycocotools, which would slow --help down.
@@ -57,7 +56,7 @@ def _n_errors(faults: "list[Fault]") -> int:
 
 
 def _print(faults: "list[Fault]") -> None:
-    """Print the faults in their order, the first few of each rule."""
+    """Print the first few faults of each rule, in order."""
     shown: Counter[str] = Counter()
     for fault in faults:
         shown[fault.rule] += 1

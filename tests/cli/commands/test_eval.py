@@ -77,7 +77,7 @@ def test_boxes_only(scenes: Path, detector: ColourDetector) -> None:
 def test_help_says_what_the_threshold_is_for() -> None:
     text = " ".join(grounded_seg("eval", "--help").stdout.split())
     threshold = text.partition("--score-threshold")[2].partition("--nms")[0]
-    assert "From which score on a box says that something is there" in threshold
+    assert "Minimum score for a box to count as found" in threshold
     assert "for presence, confusion and the page of the worst images. Average precision takes every box." in threshold
     assert "[default: 0.5]" in threshold
     # Calibration and the other plots take every box as well.
