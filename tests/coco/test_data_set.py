@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from coco_cases import Box, results, scored, truth, written
-from paths import PHOTOS
+from paths import unpacked
 
 from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.dataset_reader import read_data_set
@@ -18,7 +18,6 @@ from grounded_seg.scoring.metrics import evaluate
 
 HERE: Box = (10, 10, 40, 40)
 FAR: Box = (60, 60, 30, 30)
-PHOTOS = PHOTOS / "instances.json"
 
 
 def read(folder: Path, document: Any) -> DataSet:
@@ -218,10 +217,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_the_clean_form_scores_as_the_file_does(kind: Any, tmp_path: Path) -> None:
-    if not PHOTOS.exists():
-        pytest.skip("reference data is not here: instances.json")
-    document = json.loads(PHOTOS.read_text())
-    data_set = read_data_set(PHOTOS)
+    photos = unpacked("photos/instances.json")
+    document = json.loads(photos.read_text())
+    data_set = read_data_set(photos)
     found = [
         {"image_id": one["image_id"], "category_id": one["category_id"], "score": 0.5, kind_key: one[kind_key]}
         for number, one in enumerate(document["annotations"])
