@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test check interop format clean
+.PHONY: help demo test test-dtypes check interop format clean
 
 help:
 	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
 	@echo "make test    run the tests"
+	@echo "make test-dtypes  run those that leave the dtype to the processor, with each one; after make test"
 	@echo "make check   lint, formatting and types"
 	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop"
 	@echo "make format  format the code and mend what the linter can"
@@ -32,6 +33,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# What `--dtype auto` may stand for on a processor. The tests that come to that choice are noted by `make test`.
+test-dtypes: $(INSTALLED)
+	GROUNDED_SEG_TEST_DTYPE=float32 $(BIN)/python -m pytest
+	GROUNDED_SEG_TEST_DTYPE=bfloat16 $(BIN)/python -m pytest
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,8 +1,11 @@
-"""Render the example scenes again: `python examples/render.py`.
+"""Render the example scenes again.
+
+    python examples/render.py [--folder examples]
 
 They are of the test split, beyond the ones that are evaluated.
 """
 
+import argparse
 from pathlib import Path
 
 from PIL import Image
@@ -22,13 +25,16 @@ def is_telling(scene: Scene) -> bool:
 
 
 def main() -> None:
-    """Write the first few telling scenes beside this file."""
+    """Write the first few telling scenes."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--folder", type=Path, default=Path(__file__).parent, help="beside this file if not given")
+    folder = options.parse_args().folder
     index, found = FIRST_INDEX, 0
     while found < N_EXAMPLES:
         scene = render_scene(Split.TEST, index)
         if is_telling(scene):
             found += 1
-            Image.fromarray(scene.pixels).save(Path(__file__).with_name(f"scene-{found}.jpg"), quality=88)
+            Image.fromarray(scene.pixels).save(folder / f"scene-{found}.jpg", quality=88)
         index += 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import hypothesis
 import PIL.Image
 import pytest
+from auto_dtype import pytest_configure as pytest_configure
 from coco_cases import Box, truth, written
 from fakes import ColourDetector, InnerSegmenter, found_models, painted
 

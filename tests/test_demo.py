@@ -128,7 +128,7 @@ def test_training_writes_labels_as_the_base_does(scenes: list[Scene]) -> None:
 
 
 def test_cars_need_the_adapter(demo: GroundedSegmenter) -> None:
-    bare = GroundedSegmenter.from_preset("demo", adapter="none", boxes_only=True, device="cpu")
+    bare = GroundedSegmenter.from_preset("demo", adapter="none", boxes_only=True, device="cpu", dtype="float32")
     tuned_finds, bare_finds = [], []
     for scene in (render_scene(Split.VALID, index, 320) for index in range(30)):
         car = next((o for o in scene.objects if o.kind == "car"), None)
@@ -155,10 +155,10 @@ def test_alone_and_in_a_batch_are_the_same(demo: GroundedSegmenter, scenes: list
     assert n_compared > 0
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str, dtype: str = "float32") -> int:
     """The command line in this process; its exit code."""
     with pytest.raises(SystemExit) as stop:
-        main(["run", *arguments, "--preset", "demo", "--device", "cpu"])
+        main(["run", *arguments, "--preset", "demo", "--device", "cpu", "--dtype", dtype])
     return int(stop.value.code or 0)
 
 
@@ -218,7 +218,7 @@ def test_eval_measures_both_stages(tmp_path: Path, scenes: list[Scene], capsys: 
     report_file = tmp_path / "report.json"
     arguments = ["--images", str(tmp_path), "--absent", "1", "--json", str(report_file), "--preset", "demo"]
     with pytest.raises(SystemExit) as stop:
-        main(["eval", str(tmp_path / "truth.json"), *arguments, "--device", "cpu"])
+        main(["eval", str(tmp_path / "truth.json"), *arguments, "--device", "cpu", "--dtype", "float32"])
     assert not stop.value.code
     assert f"4 images, {len(objects)} objects, {len(names)} classes" in capsys.readouterr().out
     report = json.loads(report_file.read_text())
@@ -230,7 +230,7 @@ def test_eval_measures_both_stages(tmp_path: Path, scenes: list[Scene], capsys: 
 
 
 def test_one_line_says_what_the_demo_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("red car", str(ROOT / "examples" / "scene-1.jpg"), "-o", str(tmp_path / "out"))
+    assert run("red car", str(ROOT / "examples" / "scene-1.jpg"), "-o", str(tmp_path / "out"), dtype="auto") == 0
     notes = capsys.readouterr().err.strip().splitlines()
     assert len(notes) == 1
     assert "rendered scenes only" in notes[0]

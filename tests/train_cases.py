@@ -8,7 +8,7 @@ from typing import Any
 import PIL.Image
 from fakes import painted
 
-from grounded_seg.settings import ModelSettings
+from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train import TrainSettings
 
 WIDTH, HEIGHT = 40, 30
@@ -81,5 +81,5 @@ def od_row(name: str, suffix: str, prefix: str = "<OD>") -> dict[str, str]:
 def tiny_settings(dataset: Path, output: Path, detector: Path, **more: Any) -> TrainSettings:
     """A training of a few steps on the CPU."""
     options: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 5e-3, "report": False, "split": (60, 20, 20)}
-    models = ModelSettings(detector=str(detector), device="cpu")
+    models = ModelSettings(detector=str(detector), device="cpu", dtype=Precision.FLOAT32)
     return TrainSettings(dataset=dataset, output=output, models=models, **(options | more))

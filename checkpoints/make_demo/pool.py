@@ -1,6 +1,6 @@
 """Scenes rendered ahead of training, in chunks on disk, so that the model doesn't wait for the painter.
 
-    python checkpoints/training/pool.py --scenes 40000 --workers 2
+    python checkpoints/make_demo/pool.py --scenes 40000 --workers 2
 
 A chunk holds the pictures as the detector sees them (squeezed to a square) and the objects' kinds, colours and boxes.
 """

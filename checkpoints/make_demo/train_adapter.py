@@ -1,6 +1,6 @@
 """Teach the finished base detector cars with a LoRA adapter; the base itself stays as it is.
 
-python checkpoints/training/train_adapter.py --minutes 8
+python checkpoints/make_demo/train_adapter.py --minutes 8
 """
 
 import argparse

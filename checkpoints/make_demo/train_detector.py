@@ -1,6 +1,6 @@
 """Train the demo's base detector on rendered scenes; it is taught every kind but cars.
 
-    python checkpoints/training/train_detector.py --see-minutes 30 --minutes 55
+    python checkpoints/make_demo/train_detector.py --see-minutes 30 --minutes 55
 
 First the vision tower alone learns what is where, from a dense head on its features. Then the whole model learns to
 answer questions. The learning rate of each part follows the clock, so a run always ends cooled down. The state is kept

@@ -1,7 +1,7 @@
 """Train the demo's segmenter, a small `Sam`, on rendered scenes: a jittered box in, the visible mask out.
 
-    python checkpoints/training/train_segmenter.py --patch 16 --minutes 20 --output .cache/demo-training/coarse
-    python checkpoints/training/train_segmenter.py --coarse .cache/demo-training/coarse --minutes 40
+    python checkpoints/make_demo/train_segmenter.py --patch 16 --minutes 20 --output .cache/demo-training/coarse
+    python checkpoints/make_demo/train_segmenter.py --coarse .cache/demo-training/coarse --minutes 40
 
 Patches of 16 px learn what belongs to an object four times sooner than those of 8 px; these then only have to learn
 where it ends. As in Segment Anything (arXiv 2304.02643, appendix A), dice on the mask and squared error on the

@@ -64,7 +64,7 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     # What is chosen for a CPU needs no trial; this makes a run start faster.
     if device.type != "cpu" or precision not in (Precision.AUTO, Precision.FLOAT32):
         _check_runs(dtype, device)
-    if device.type == "cpu" and dtype not in (torch.float32, _fastest_dtype(device)):
+    if device.type == "cpu" and dtype is not torch.float32 and dtype is not _fastest_dtype(device):
         _LOG.warning("This CPU has no %s arithmetic: expect it to be very slow. float32 is faster here.", precision)
     return dtype
 

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from coco_cases import records
-from paths import PHOTOS, REFERENCE
+from paths import unpacked
 
 from grounded_seg.coco.data_set import DataSet
 from grounded_seg.errors import InputError
 from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask
 from grounded_seg.scoring.average_precision import EvaluationSummary, SizeRanges, evaluate
 
-REFERENCE = REFERENCE / "coco"
-PHOTOS = PHOTOS / "instances.json"
 FIGURES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
@@ -32,10 +30,8 @@ def figures(summary: EvaluationSummary, *names: str) -> list[Any]:
     return [getattr(summary, name) for name in names]
 
 
-def loaded(path: Path) -> Any:
-    if not path.exists():
-        pytest.skip(f"reference data is not here: {path.name}")
-    return json.loads(path.read_text())
+def loaded(name: str) -> Any:
+    return json.loads(unpacked(name).read_text())
 
 
 def ground_truth(*boxes_xywh: tuple[float, float, float, float], n_images: int = 1, side: int = 100) -> dict[str, Any]:
@@ -69,8 +65,8 @@ def predicted(
 
 
 def test_the_published_figures_come_out() -> None:
-    truth = loaded(REFERENCE / "instances_val2014_100.json")
-    answers = loaded(REFERENCE / "instances_val2014_fakebbox100_results.json")
+    truth = loaded("coco/instances_val2014_100.json")
+    answers = loaded("coco/instances_val2014_fakebbox100_results.json")
     summary = evaluate(*records(truth, answers), "bbox")
     published = [
         *(0.504581, 0.696973, 0.572982, 0.585626, 0.519400, 0.501398),
@@ -84,7 +80,7 @@ def test_the_published_figures_come_out() -> None:
 
 def test_ground_truth_matches_itself_as_masks() -> None:
     # Polygons of several parts and crowds as run lengths.
-    truth = loaded(PHOTOS)
+    truth = loaded("photos/instances.json")
     answers = [{**one, "score": 0.5} for one in truth["annotations"] if not one["iscrowd"]]
     summary = evaluate(*records(truth, answers), "segm")
     assert figures(summary, "AP", "AR100") == [PERFECT, PERFECT]

@@ -12,7 +12,7 @@ import pytest
 from coco_cases import columns, records
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paths import SHARED
+from paths import unpacked
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -23,10 +23,8 @@ from grounded_seg.scoring.average_precision import FIGURES, SizeRanges, evaluate
 from grounded_seg.scoring.matching import match
 
 
-def loaded(path: Path) -> Any:
-    if not path.exists():
-        pytest.skip(f"reference data is not here: {path.name}")
-    return json.loads(path.read_text())
+def loaded(name: str) -> Any:
+    return json.loads(unpacked(name).read_text())
 
 
 def directly(truth: dict[str, Any], answers: list[dict[str, Any]], kind: Kind) -> list[float | None]:
@@ -78,18 +76,16 @@ def perturbed(truth: dict[str, Any], kind: Kind) -> list[dict[str, Any]]:
 
 
 def test_the_official_example_equals_pycocotools() -> None:
-    reference = SHARED / "reference" / "coco"
     assert_equal(
-        loaded(reference / "instances_val2014_100.json"),
-        loaded(reference / "instances_val2014_fakebbox100_results.json"),
+        loaded("coco/instances_val2014_100.json"),
+        loaded("coco/instances_val2014_fakebbox100_results.json"),
         "bbox",
     )
 
 
 def test_the_official_boxes_equal_pycocotools_as_masks() -> None:
-    reference = SHARED / "reference" / "coco"
-    truth = loaded(reference / "instances_val2014_100.json")
-    answers = loaded(reference / "instances_val2014_fakebbox100_results.json")
+    truth = loaded("coco/instances_val2014_100.json")
+    answers = loaded("coco/instances_val2014_fakebbox100_results.json")
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     for one in answers:
         [one["segmentation"]] = coco_mask.frPyObjects(np.array([one.pop("bbox")]), *sizes[one["image_id"]])
@@ -100,7 +96,7 @@ def test_the_official_boxes_equal_pycocotools_as_masks() -> None:
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 @pytest.mark.parametrize("file", ["photos/instances.json", "nuts/trainval.json"])
 def test_real_annotations_equal_pycocotools(file: str, kind: Kind) -> None:
-    truth = loaded(SHARED / "data" / file)
+    truth = loaded(file)
     # pycocotools takes the id 0 for "not matched"; evaluate() has to be right there, so number from 1 for both.
     truth["annotations"] = [one | {"id": number} for number, one in enumerate(truth["annotations"], start=1)]
     index = COCO()

@@ -7,7 +7,7 @@ import pytest
 from paths import ROOT
 
 from grounded_seg.scenes import Split
-from grounded_seg.settings import ModelSettings
+from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train import TrainSettings, evaluate, train
 from grounded_seg.train.settings import Part
 
@@ -37,7 +37,7 @@ def test_cars_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     settings = TrainSettings(
         dataset=tmp_path / "scenes",
         output=tmp_path / "run",
-        models=ModelSettings("demo", device="cpu"),
+        models=ModelSettings("demo", device="cpu", dtype=Precision.FLOAT32),
         parts=frozenset({Part.LANGUAGE, Part.VISION, Part.PROJECTOR}),
         batch_size=8,
         epochs=24,

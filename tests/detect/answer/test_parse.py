@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paths import REFERENCE, ROOT
+from paths import ROOT, unpacked
 from tiny_florence import make_tokenizer
 from tokenizers import Tokenizer
 from transformers.models.florence2.processing_florence2 import Florence2PostProcessor
@@ -20,7 +20,6 @@ from grounded_seg.detect.tasks import TASKS
 from grounded_seg.errors import UsageError
 from grounded_seg.records import Answer, ImageSize
 
-PARSES = REFERENCE / "florence2-parses.json"
 GROUNDING = "<CAPTION_TO_PHRASE_GROUNDING>"
 SQUARE = ImageSize(1000, 1000)
 TOKENIZER = make_tokenizer()
@@ -35,9 +34,7 @@ def locations(*bins: int) -> str:
 
 
 def reference_cases() -> list[Any]:
-    if not PARSES.is_file():
-        return [pytest.param(None, marks=pytest.mark.skip("the outputs of Florence-2's first code are not here"))]
-    cases = json.loads(PARSES.read_text(encoding="utf-8"))["parses"]
+    cases = json.loads(unpacked("florence2-parses.json").read_text(encoding="utf-8"))["parses"]
     return [pytest.param(case, id=f"{case['task']}-{index}") for index, case in enumerate(cases)]
 
 
@@ -152,9 +149,7 @@ def test_fillers_are_dropped_but_never_what_was_asked_for() -> None:
 
 
 def test_the_fillers_are_the_original_ones() -> None:
-    path = REFERENCE / "grounding-fillers.json"
-    if not path.is_file():
-        pytest.skip("the list of Florence-2's processor configuration is not here")
+    path = unpacked("grounding-fillers.json")
     assert frozenset(json.loads(path.read_text(encoding="utf-8"))) == GROUNDING_FILLERS
 
 
@@ -250,10 +245,7 @@ def test_parsing_needs_no_torch() -> None:
 
 
 def test_the_real_tokenizer_decodes_as_ours_does() -> None:
-    path = REFERENCE / "florence2-tokenizer" / "tokenizer.json"
-    if not path.is_file():
-        pytest.skip("Florence-2's own tokenizer is not here")
-    real = Tokenizer.from_file(str(path))
+    real = Tokenizer.from_file(str(unpacked("florence2-tokenizer/tokenizer.json")))
     text = "</s><s>größe 犬" + locations(1, 2, 3, 4) + "</s>"
     ids = real.encode(text, add_special_tokens=False).ids
     assert boxes(parse_answer("<OD>", ids, SQUARE, tokenizer=real)) == [("größe 犬", (1.5, 2.5, 3.5, 4.5))]

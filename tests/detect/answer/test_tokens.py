@@ -4,21 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paths import REFERENCE
+from paths import unpacked
 
 from grounded_seg.detect.answer.tokens import bins_from_boxes, boxes_from_bins, points_from_bins, text_from_bins
 from grounded_seg.records import ImageSize
-
-REFERENCE = REFERENCE / "florence2-parses.json"
 
 sizes = st.builds(ImageSize, st.integers(1, 20_000), st.integers(1, 20_000))
 bins = st.lists(st.tuples(*[st.integers(0, 999)] * 4), max_size=5)
 
 
 def test_the_first_code_gives_the_same_bins_and_centres() -> None:
-    if not REFERENCE.is_file():
-        pytest.skip("the reference outputs of Florence-2's first code are not here")
-    for case in json.loads(REFERENCE.read_text(encoding="utf-8"))["quantizer"]:
+    for case in json.loads(unpacked("florence2-parses.json").read_text(encoding="utf-8"))["quantizer"]:
         size = ImageSize(*case["size"])
         found = bins_from_boxes(np.array(case["boxes"]), size)
         assert found.tolist() == case["bins"]

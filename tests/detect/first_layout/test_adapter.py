@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from older_florence import older_name, outputs
-from paths import REFERENCE
+from paths import ORIGINAL
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_florence import logits, make_network
@@ -18,11 +18,7 @@ from grounded_seg.detect.model.load import load_network
 from grounded_seg.detect.model.save import convert
 from grounded_seg.errors import UsageError, WeightsError
 
-ORIGINAL = REFERENCE / "florence2-original"
-needs_original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the adapter in the older layout is not here")
 
-
-@needs_original
 @pytest.mark.parametrize("put_on", [attach_adapter, merge_adapter])
 def test_logits_and_loss_are_the_first_implementations(put_on: Any) -> None:
     expected = load_file(ORIGINAL / "expected.safetensors")
@@ -33,7 +29,6 @@ def test_logits_and_loss_are_the_first_implementations(put_on: Any) -> None:
     assert (expected["logits_with_adapter"] - expected["logits"]).abs().max() > 1e-2
 
 
-@needs_original
 def test_the_converted_adapter_is_plain_peft(tmp_path: Path) -> None:
     convert(ORIGINAL / "lora-adapter", tmp_path / "native")
     expected = load_file(ORIGINAL / "expected.safetensors")

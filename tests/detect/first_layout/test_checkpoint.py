@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from older_florence import older_folder, older_name, outputs
-from paths import REFERENCE
+from paths import ORIGINAL, unpacked
 from safetensors.torch import load_file, save_file
 from tiny_florence import make_network, make_tokenizer
 from transformers import Florence2ForConditionalGeneration
@@ -27,9 +27,6 @@ from grounded_seg.detect.model.load import load_florence, load_network
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer, load_vocabulary
 from grounded_seg.errors import WeightsError
 
-ORIGINAL = REFERENCE / "florence2-original"
-needs_original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the checkpoint in the older layout is not here")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -44,7 +41,6 @@ def changed(folder: Path, target: Path, tensors: Mapping[str, torch.Tensor | Non
     return target
 
 
-@needs_original
 def test_features_logits_and_loss_are_the_first_implementations() -> None:
     expected = load_file(ORIGINAL / "expected.safetensors")
     features, logits, loss = outputs(load_network(ORIGINAL, dtype=torch.float32, attention="eager"), expected)
@@ -53,7 +49,6 @@ def test_features_logits_and_loss_are_the_first_implementations() -> None:
     torch.testing.assert_close(loss, expected["loss"][0], rtol=0, atol=1e-4)
 
 
-@needs_original
 def test_the_loss_is_the_cross_entropy_of_unshifted_labels() -> None:
     # Some releases of transformers shifted the labels, or shifted them twice: then every training learns nonsense.
     expected = load_file(ORIGINAL / "expected.safetensors")
@@ -261,9 +256,7 @@ def test_barts_tokenizer_gets_florences_tokens(tmp_path: Path) -> None:
 
 
 def test_the_added_tokens_are_the_published_ones() -> None:
-    path = REFERENCE / "florence2-tokenizer" / "tokenizer.json"
-    if not path.is_file():
-        pytest.skip("Florence-2's tokenizer is not here")
+    path = unpacked("florence2-tokenizer/tokenizer.json")
     added = json.loads(path.read_text(encoding="utf-8"))["added_tokens"]
     assert [token["content"] for token in added if token["id"] >= 50265] == list(OWN_TOKENS)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paths import REFERENCE
+from paths import unpacked
 from PIL import Image as PillowImage
 from safetensors.torch import load_file, save_file
 from tiny_florence import (
@@ -161,11 +161,8 @@ def test_a_question_longer_than_the_model_is_refused(model: FlorenceModel) -> No
 
 
 def test_questions_are_encoded_as_the_first_code_did() -> None:
-    parses = REFERENCE / "florence2-parses.json"
-    if not parses.is_file():
-        pytest.skip("the outputs of Florence-2's first code and its tokenizer are not here")
-    vocabulary = load_vocabulary(REFERENCE / "florence2-tokenizer")
-    for case in json.loads(parses.read_text(encoding="utf-8"))["prompts"]:
+    vocabulary = load_vocabulary(unpacked("florence2-tokenizer/tokenizer.json").parent)
+    for case in json.loads(unpacked("florence2-parses.json").read_text(encoding="utf-8"))["prompts"]:
         token, _, phrase = case["prompt"].partition(">")
         question = TASKS[token.removeprefix("<")].question(phrase)
         assert question == case["text"]

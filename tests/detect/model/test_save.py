@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from older_florence import older_folder, outputs
-from paths import REFERENCE
+from paths import ORIGINAL, unpacked
 from PIL import Image as PillowImage
 from safetensors.torch import load_file
 from tiny_florence import logits, make_image, make_network, save_adapter, save_tiny_florence
@@ -23,7 +23,6 @@ from grounded_seg.detect.tasks import TASKS
 from grounded_seg.errors import OutputError, UsageError, WeightsError
 from grounded_seg.weights.locate import LocatedWeights
 
-ORIGINAL = REFERENCE / "florence2-original"
 GROUNDING = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
 
 
@@ -64,8 +63,6 @@ def test_transformers_own_chain_reads_a_converted_folder(converted: Path) -> Non
 
 
 def test_the_converted_original_is_the_first_implementation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    if not ORIGINAL.is_dir():
-        pytest.skip("the checkpoint in the older layout is not here")
     with caplog.at_level(logging.WARNING):
         convert(ORIGINAL, tmp_path / "native")
     for missing in ("tokenizer.json", "generation_config.json", "preprocessor_config.json"):
@@ -79,7 +76,7 @@ def test_the_converted_original_is_the_first_implementation(tmp_path: Path, capl
     _, found, loss = outputs(network, expected)
     torch.testing.assert_close(found, expected["logits"], rtol=0, atol=1e-4)
     torch.testing.assert_close(loss, expected["loss"][0], rtol=0, atol=1e-4)
-    shutil.copy(REFERENCE / "florence2-tokenizer" / "tokenizer.json", tmp_path / "native")
+    shutil.copy(unpacked("florence2-tokenizer/tokenizer.json"), tmp_path / "native")
     assert load_florence(tmp_path / "native").vocabulary.location_ids[0] == 50269
 
 
