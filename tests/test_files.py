@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from grounded_seg.errors import OutputError
 from grounded_seg.files import write_text
 
 
@@ -27,3 +28,10 @@ def test_a_file_system_that_syncs_no_folder_is_no_error(tmp_path: Path, monkeypa
     monkeypatch.setattr("os.fsync", refuse)
     write_text(tmp_path / "run.json", "{}\n")
     assert (tmp_path / "run.json").read_text() == "{}\n"
+
+
+def test_an_error_names_the_file_and_not_the_hidden_one(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "run.json"
+    with pytest.raises(OutputError, match="another file with --json") as raised:
+        write_text(path, "{}\n", instead="another file with --json")
+    assert str(raised.value).startswith(f"{path} can't be written (No such file or directory)")
