@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import OutputError, UsageError
 from grounded_seg.files import name_within_limit, whole_folder, write_text
 
 
@@ -90,3 +90,10 @@ def test_names_are_shortened_between_letters() -> None:
     assert len(os.fsencode(shortened)) in (254, 255)
     assert (shortened[:100], shortened[-4:]) == ("ü" * 100, ".png")
     assert name_within_limit("ü" * 201, ".png") != shortened
+
+
+def test_an_error_names_the_file_and_not_the_hidden_one(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "run.json"
+    with pytest.raises(OutputError, match="another file with --json") as raised:
+        write_text(path, "{}\n", instead="another file with --json")
+    assert str(raised.value).startswith(f"{path} can't be written (No such file or directory)")
