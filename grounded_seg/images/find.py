@@ -1,5 +1,7 @@
 """Find the images that files, folders and lists of them name, without opening any."""
 
+import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +13,13 @@ from typing import TypeAlias
 from grounded_seg.errors import InputError
 from grounded_seg.images.read import IMAGE_ENDINGS
 
-_RUN_RECORDS = frozenset({"results.jsonl", "run.json"})
-"""A folder that holds one of these was written by a run."""
+_LOG = logging.getLogger(__name__)
+
 _RUN_PICTURES = frozenset({"overlays", "masks", "crops"})
-"""Folders in it with pictures of that run."""
+"""Folders of a run's folder with the pictures of that run."""
+_LINE_KEYS = frozenset({"file_name", "status", "instances"})
+_MANIFEST_KEYS = frozenset({"prompts", "images", "paths"})
+"""Keys by which a run's `results.jsonl` and `run.json` are known."""
 _MAY_BE_SHORTER = re.compile(r"^\.|/\.|//|/$|\\")
 """Most names of a list are as short as can be, and needn't go through `pathlib`."""
 _BLOCK_BYTES = 1 << 16
@@ -36,17 +41,16 @@ class PathList:
         return f"@{self.file}"
 
     def paths(self) -> Iterator[str]:
-        """Read the paths one by one; empty lines are passed over.
+        """Read the paths one by one, empty lines left out; from first to last, so that the list may be a pipe.
 
         Raises:
             InputError: If the list can't be read.
         """
         try:
             with self.file.open("rb") as file:
-                # A list of ten million names would take a gigabyte at once.
-                end = b"\0" if b"\0" in file.read(_BLOCK_BYTES) else b"\n"
-                file.seek(0)
-                for entry in _split(file.read, end):
+                first = file.read(_BLOCK_BYTES)
+                end = b"\0" if b"\0" in first else b"\n"
+                for entry in _split(first, file.read, end):
                     path = entry.removesuffix(b"\r") if end == b"\n" else entry
                     if path:
                         yield os.fsdecode(path)
@@ -82,9 +86,9 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
 
     A file named directly is taken whatever its ending, a file in a folder only with one of `IMAGE_ENDINGS`. Links to
     files are followed, links to folders only where named directly, so that a link to a parent is no endless walk. The
-    pictures that a run wrote are left out: `overlays`, `masks` and `crops` beside a `results.jsonl` or `run.json`,
-    unless they are named. A folder within a folder that can't be listed stands for itself: reading it as an image gives
-    the reason, while leaving it out would be a silent gap. So does what a list names and isn't there.
+    pictures of a run (`overlays`, `masks` and `crops` beside its journal or manifest) are left out unless they are
+    named, and a note counts those folders. A folder within a folder that can't be listed stands for itself: reading it
+    as an image gives the reason, while leaving it out would be a silent gap. So does what a list names and isn't there.
 
     Args:
         paths: Files, folders and lists, at least one.
@@ -96,12 +100,23 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
     for path in paths:
         if not isinstance(path, PathList) and not os.path.lexists(path):
             raise InputError(f"no file or folder is at {_shown(path)}; check the path")
-    root, resolved = _root(paths)
+    texts = list(_texts(paths))
+    root, resolved = _root(texts)
     inside = len(os.path.join(root, ""))  # noqa: PTH118  (characters before a name, the separator's too)
-    # A sorted list with its repeats, rather than a set: half the memory for ten million names.
-    names = sorted(
-        path[inside:].replace(os.sep, "/") for text in _texts(paths) for path in _images_at(resolved(text), recursive)
-    )
+    left_out: list[str] = []
+    names: list[str] = []
+    while texts:
+        # Taken out one by one, so that a long list isn't held twice.
+        found = _images_at(resolved(texts.pop()), recursive, left_out)
+        names += (path[inside:].replace(os.sep, "/") for path in found)
+    # Sorted with its repeats, rather than as a set: half the memory for ten million names.
+    names.sort()
+    if left_out:
+        _LOG.info(
+            "left out %d folders with the pictures of earlier runs, such as %s; to include one, name it",
+            len(left_out),
+            _shown(min(left_out)),
+        )
     if not names:
         places = ", ".join(_shown(path) for path in paths) or "an empty list of paths"
         raise InputError(f"no images in {places}; looked for files ending in {' '.join(IMAGE_ENDINGS)}, in any case")
@@ -122,12 +137,12 @@ def common_root(folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
     return root, tuple("" if way == "." else f"{way}/" for way in ways)
 
 
-def _root(paths: Sequence[Given]) -> tuple[str, Callable[[str], str]]:
+def _root(texts: Sequence[str]) -> tuple[str, Callable[[str], str]]:
     """Find the root, and how the paths given are written below it."""
-    bases = {_base(text) for text in _texts(paths)}
+    bases = {_base(text) for text in texts}
     if len(bases) > 1:
         # Only now do relative and absolute paths, and those with "..", have to share one root.
-        return os.path.commonpath({_base(_absolute(text)) for text in _texts(paths)}), _absolute
+        return os.path.commonpath({_base(_absolute(text)) for text in texts}), _absolute
     return bases.pop() if bases else "", str
 
 
@@ -154,21 +169,22 @@ def _absolute(path: str) -> str:
     return str(given.resolve() if os.path.isdir(given) else given.parent.resolve() / given.name)
 
 
-def _images_at(path: str, recursive: bool) -> Iterator[str]:
-    """Yield the file itself, or the images of a folder in no particular order."""
+def _images_at(path: str, recursive: bool, left_out: list[str]) -> Iterator[str]:
+    """Yield the file itself, or the images of a folder in no particular order; adds to the folders left out."""
     if not os.path.isdir(path or os.curdir):
         yield path
         return
     waiting = [path]
     while waiting:
         folder = waiting.pop()
-        left_out = _RUN_PICTURES if _was_written_by_a_run(folder) else frozenset()
         try:
             with os.scandir(folder or os.curdir) as entries:
                 for entry in entries:
                     place = os.path.join(folder, entry.name)  # noqa: PTH118  (ten million `Path`s take minutes)
                     if entry.is_dir(follow_symlinks=False):
-                        if recursive and entry.name not in left_out:
+                        if recursive and entry.name in _RUN_PICTURES and _is_of_a_run(folder):
+                            left_out.append(place)
+                        elif recursive:
                             waiting.append(place)
                     # A link to nothing is listed, like a folder that can't be.
                     elif _has_image_ending(entry.name) and not (entry.is_symlink() and os.path.isdir(place)):
@@ -181,8 +197,20 @@ def _images_at(path: str, recursive: bool) -> Iterator[str]:
             yield folder
 
 
-def _was_written_by_a_run(folder: str) -> bool:
-    return any(os.path.lexists(Path(folder, name)) for name in _RUN_RECORDS)
+def _is_of_a_run(folder: str) -> bool:
+    """Tell a folder that one of our runs wrote from one that only has files of the same names."""
+    return _has_keys(Path(folder, "results.jsonl"), _LINE_KEYS, first_line=True) or _has_keys(
+        Path(folder, "run.json"), _MANIFEST_KEYS
+    )
+
+
+def _has_keys(path: Path, keys: frozenset[str], *, first_line: bool = False) -> bool:
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.readline() if first_line else file.read())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= keys
 
 
 def _has_image_ending(name: str) -> bool:
@@ -190,12 +218,13 @@ def _has_image_ending(name: str) -> bool:
     return bool(stem and dot) and ending.lower() in IMAGE_ENDINGS
 
 
-def _split(read: Callable[[int], bytes], end: bytes) -> Iterator[bytes]:
-    """Cut what a file holds at each `end`, in little memory."""
+def _split(block: bytes, read: Callable[[int], bytes], end: bytes) -> Iterator[bytes]:
+    """Cut what a file holds at each `end`, in little memory; its first block is read already."""
     rest = b""
-    while block := read(_BLOCK_BYTES):
+    while block:
         *whole, rest = (rest + block).split(end)
         yield from whole
+        block = read(_BLOCK_BYTES)
     yield rest
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
+from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.geometry.masks import masks_kept_by_group, placed_run_length
 from grounded_seg.records import Image, ImageSize, Instance, SegmentedImage
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
@@ -117,25 +117,23 @@ def merged(
 def _without_duplicates(
     best_first: Sequence[Instance], classes: Mapping[str, str], scope: SuppressionScope
 ) -> list[Instance]:
-    groups: dict[str, list[Instance]] = {}
-    for one in best_first:
-        prompt = one.detection.prompt
-        groups.setdefault(prompt if scope is SuppressionScope.NONE else classes[prompt], []).append(one)
-    chosen = {id(one) for group in groups.values() for one in _distinct(group, CONTAINMENT_THRESHOLD)}
-    distinct = [one for one in best_first if id(one) in chosen]
+    prompts = [one.detection.prompt for one in best_first]
+    groups = prompts if scope is SuppressionScope.NONE else [classes[prompt] for prompt in prompts]
+    distinct = _distinct(best_first, groups, CONTAINMENT_THRESHOLD)
     # What lies within a thing of another class is no part of it that a tile shows: a driver stays beside the car.
-    return _distinct(distinct, 1.0) if scope is SuppressionScope.AGNOSTIC else distinct
+    return _distinct(distinct, [""] * len(distinct), 1.0) if scope is SuppressionScope.AGNOSTIC else distinct
 
 
-def _distinct(best_first: Sequence[Instance], containment_threshold: float) -> list[Instance]:
-    """Keep the first of those that are one object: by their masks, or by their boxes where there are no masks."""
+def _distinct(best_first: Sequence[Instance], groups: Sequence[str], containment_threshold: float) -> list[Instance]:
+    """Keep the first of those of a group that are one object: by their masks, or by boxes where there are none."""
     masks = [instance.mask for instance in best_first if instance.mask is not None]
-    ranks = -np.arange(len(best_first), dtype=np.float64)
+    ranks = [-float(index) for index in range(len(best_first))]
     if len(masks) == len(best_first):
-        kept = masks_kept_by_group(masks, ranks.tolist(), [""] * len(masks), IOU_THRESHOLD, containment_threshold)
-        return [best_first[index] for index in kept]
-    boxes = array_from_boxes([instance.box_xyxy for instance in best_first])
-    return [best_first[place] for place in kept_after_suppression(boxes, ranks, IOU_THRESHOLD, containment_threshold)]
+        kept = masks_kept_by_group(masks, ranks, groups, IOU_THRESHOLD, containment_threshold)
+    else:
+        boxes = array_from_boxes([instance.box_xyxy for instance in best_first])
+        kept = kept_by_group(boxes, np.array(ranks), groups, IOU_THRESHOLD, containment_threshold).tolist()
+    return [best_first[index] for index in sorted(kept)]
 
 
 def _on_image(instance: Instance, tile: Tile, size: ImageSize) -> Instance:

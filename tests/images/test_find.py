@@ -1,6 +1,8 @@
 """Which images are found in files, folders and lists, and what is said where there are none."""
 
+import logging
 import os
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -74,15 +76,37 @@ def test_links_to_folders_are_not_followed_links_to_files_are(tmp_path: Path) ->
     assert find_images([tmp_path / "in" / "circle"], recursive=False).file_names[0] == "1.png"
 
 
-@pytest.mark.parametrize("record", ["results.jsonl", "run.json"])
-def test_the_pictures_of_a_run_are_no_images(tmp_path: Path, record: str) -> None:
+OURS = {
+    "results.jsonl": '{"file_name": "a.png", "status": "done", "instances": []}\n{"half": ',
+    "run.json": '{"prompts": {}, "paths": [], "images": {}}',
+}
+
+
+@pytest.mark.parametrize("record", OURS)
+def test_the_pictures_of_a_run_are_no_images(tmp_path: Path, record: str, caplog: pytest.LogCaptureFixture) -> None:
     run = tmp_path / "grounded-seg-out"
-    touch(tmp_path / "a.png", tmp_path / "masks" / "b.png", run / record, run / "c.png")
+    touch(tmp_path / "a.png", tmp_path / "masks" / "b.png", run / "c.png")
+    (run / record).write_text(OURS[record])
     for name in ("overlays", "masks", "crops"):
         touch(run / name / "sub" / "a.png.png")
-    assert find_images([tmp_path]).file_names == ("a.png", "grounded-seg-out/c.png", "masks/b.png")
+    with caplog.at_level(logging.INFO):
+        assert find_images([tmp_path]).file_names == ("a.png", "grounded-seg-out/c.png", "masks/b.png")
+    [note] = caplog.messages
+    assert f"left out 3 folders with the pictures of earlier runs, such as {str(run / 'crops')!r}" in note
     assert find_images([run]).file_names == ("c.png",)
     assert find_images([run / "overlays"]).file_names == ("sub/a.png.png",)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a training"}', "\xff", "[" * 100_000])
+def test_folders_beside_files_that_only_have_a_runs_names_are_searched(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "masks" / "b.png")
+    for name in OURS:
+        (tmp_path / name).write_text(text, encoding="latin-1")
+    with caplog.at_level(logging.INFO):
+        assert find_images([tmp_path]).file_names == ("masks/b.png",)
+    assert caplog.messages == []
 
 
 def test_a_folder_with_an_image_ending_is_searched(tmp_path: Path) -> None:
@@ -163,6 +187,19 @@ def test_a_long_list_is_cut_at_the_right_places(tmp_path: Path) -> None:
     names = [f"{number:0100}" for number in range(25_000)]
     (tmp_path / "list").write_text("\n".join(names) + "\n")
     assert list(PathList(tmp_path / "list").paths()) == names
+
+
+def test_a_list_may_be_a_pipe(tmp_path: Path) -> None:
+    # As of `@<(find ...)`: it can be read once only, from first to last, and from several roots.
+    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "2.png")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    listed = f"{tmp_path / 'a' / '1.png'}\n{tmp_path / 'b'}\n"
+    writer = threading.Thread(target=pipe.write_text, args=(listed,))
+    writer.start()
+    found = find_images([PathList(pipe)])
+    writer.join(10)
+    assert (found.root, found.file_names) == (tmp_path, ("a/1.png", "b/2.png"))
 
 
 def test_a_list_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
