@@ -1,8 +1,9 @@
 """Tiles: they cover the image and overlap enough, and what is found on several of them is found once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from fakes import ColourDetector, InnerSegmenter, painted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
 from grounded_seg.geometry.masks import mask_from_run_length
-from grounded_seg.pipeline.tiling import find_on_tiles, tiles
+from grounded_seg.pipeline.chain import Chain
+from grounded_seg.pipeline.result import PromptedResult
+from grounded_seg.pipeline.tiling import tiles
 from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
@@ -55,6 +59,32 @@ def test_impossible_tiles_are_refused(side: int, overlap: float) -> None:
 
 
 RED = {"red car": "car"}
+
+
+class Finding:
+    """Both stages: nothing comes of the detector, and the segmenter gives what a function finds."""
+
+    def __init__(self, find: Callable[[Sequence[Image]], list[SegmentedImage]]) -> None:
+        self.find = find
+
+    def detect(self, images: Sequence[Image], *_: Any, **__: Any) -> list[tuple[Detection, ...]]:
+        return [() for _ in images]
+
+    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
+        return self.find(images)
+
+
+def find_on_tiles(
+    find: Callable[[Sequence[Image]], list[SegmentedImage]],
+    images: Sequence[Image],
+    settings: TileSettings,
+    classes: dict[str, str],
+    detect: DetectSettings,
+) -> list[PromptedResult]:
+    """What a chain makes of the images where this is found on them and on their tiles."""
+    prompts = PromptSet(tuple(classes), tuple(classes.values()))
+    chain = Chain(Finding(find), Finding(find), tiles=settings, detect=detect)
+    return chain.results(images, [prompts] * len(images))
 
 
 def find_red(images: Sequence[Image]) -> list[SegmentedImage]:
