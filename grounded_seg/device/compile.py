@@ -1,4 +1,4 @@
-"""An image encoder of either stage through torch.compile, for those who ask for it."""
+"""torch.compile for the image encoder of either stage."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from grounded_seg.errors import DeviceError
 
 
 def compile_encoder(encoder: nn.Module) -> None:
-    """Have a module compiled when it is first called, and again for another number of images at once; in place."""
+    """Compile a module in place: when it is first called, and again for each other batch size."""
     encoder.compile()
 
 
 @contextmanager
 def compile_failure_as_device_error() -> Iterator[None]:
-    """Turn a failure of torch.compile, as without a C++ compiler, into a `DeviceError` of one line."""
+    """A failure of torch.compile, as without a C++ compiler, as a `DeviceError` of one line."""
     # Seconds to import, which those who don't compile should not wait.
     from torch._dynamo.exc import TorchDynamoException
 

@@ -61,8 +61,8 @@ def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
     """Running out of memory, on any device, as a `DeviceMemoryError` of one line.
 
     Args:
-        doing: What was going on, such as "encoding 8 images".
-        remedy: What the user can do, such as "Lower --batch-size.".
+        doing: What runs in the block, such as "encoding 8 images".
+        remedy: What to do then, such as "Lower --batch-size.".
     """
     try:
         yield

@@ -67,7 +67,7 @@ def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, comp
 
 
 def _model_type(path: Path) -> str:
-    """The kind of model in a folder; segment-anything's where this can't be told, whose loading names the fault."""
+    """The kind of model in a folder; segment-anything's where it isn't named, whose loading tells what is wrong."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Fetch one published file into the cache, checked before it gets its name."""
+"""One published file fetched into the cache, checked before it gets its name."""
 
 import hashlib
 import http.client
@@ -14,15 +14,15 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import sha256_of_file
 
 Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the bytes that have arrived, and with those to come in all where the server says it."""
+"""Called with the bytes fetched so far, and the bytes in all where the server gives them."""
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
-"""Longest silence of the server."""
+"""Longest wait for the server's next bytes."""
 
 
 def cache_folder() -> Path:
-    """Name the folder for fetched files, without making it.
+    """The folder for fetched files; it isn't made here.
 
     `GROUNDED_SEG_CACHE` where it is set; else `grounded-seg` below `XDG_CACHE_HOME` or `~/.cache`.
     """
@@ -33,23 +33,20 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, sha256: str, destination: Path, *, offline: bool = False, progress: Progress | None = None) -> Path:
-    """Make sure that `destination` is the file published at `url`.
+    """The file published at `url`, at `destination`, fetched if it isn't there yet.
 
-    A file that is there already is only checked. A new one is written under a temporary name beside it and renamed
-    once its hash is right, so that no other process ever sees half a file, and nothing is left of a failed attempt.
+    An existing file is only checked. A new one is written under a temporary name and renamed once its hash is right, so
+    that no other process ever sees half a file, and nothing is left of a failed attempt.
 
     Args:
         url: Where to fetch from; proxies are taken from the environment.
         sha256: Expected hash, 64 lower-case hex digits.
-        destination: Where the file belongs; its folder is made if missing.
-        offline: Don't touch the network: only a file that is there already will do.
+        destination: The file; its folder is made if missing.
+        offline: Fetch nothing.
         progress: Called about once per MiB.
 
-    Returns:
-        `destination`.
-
     Raises:
-        WeightsError: If the file isn't there and can't be fetched, or its hash is another.
+        WeightsError: If the file doesn't exist and can't be fetched, or its hash is another.
     """
     if destination.exists():
         if sha256_of_file(destination) != sha256:
@@ -74,7 +71,7 @@ def fetch(url: str, sha256: str, destination: Path, *, offline: bool = False, pr
 
 
 def _download(url: str, destination: Path, sha256: str, progress: Progress | None) -> str:
-    """Stream the file to its place if its hash is right, and to nowhere if not; return the hash."""
+    """Write the file to `destination` if its hash is right; return the hash."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary_name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
     temporary = Path(temporary_name)

@@ -55,7 +55,7 @@ def read_tensor_file(path: Path) -> dict[str, torch.Tensor]:
 
 def _unpickle(path: Path) -> Any:
     with warnings.catch_warnings():
-        # torch warns of an unusual pickle; whether it can be used is told by the result.
+        # torch warns of an unusual pickle; the result shows whether it can be used.
         warnings.simplefilter("ignore")
         # Only the newer, zipped layout of torch.save can be mapped instead of copied.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -66,7 +66,7 @@ def load_strictly(
 ) -> Any:
     """A transformers model of exactly these tensors: none of its parameters is random, none of the tensors unused.
 
-    transformers isn't given the folder: it would also load an adapter that lies in it, unasked and unchecked.
+    transformers isn't given the folder: it would also load an adapter in it, unchecked.
 
     Args:
         model_class: transformers' class.

@@ -264,7 +264,7 @@ def test_an_adapter_by_name_sees_images_as_it_was_trained_on(weights: LocatedWei
     options = replace(ANYTHING, task=GroundingTask.REFERRING)
     cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
     several = load_detector(weights, None, options, adapters=adapters, **cpu)
-    # Wider than high: squeezed to a square and then to the model's own it is another image than at once.
+    # Wider than high: resized to a square and then to the model's own size it is another image than at once.
     image, task = make_image(1, 300, 100), TASKS["REFERRING_EXPRESSION_SEGMENTATION"]
     seen = set()
     for name in ("card", None, "whole"):

@@ -1,6 +1,6 @@
 """segment-anything's models built, loaded and saved, from ViT-H down to a few megabytes.
 
-The modules are segment-anything's own; weights lie on disk as an official `.pth`, as the same tensors in a
+The modules are segment-anything's own; weights are stored as an official `.pth`, as the same tensors in a
 `.safetensors`, or as a folder with `config.json` beside `model.safetensors`.
 """
 

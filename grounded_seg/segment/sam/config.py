@@ -51,17 +51,17 @@ class SamConfig:
 
     @classmethod
     def vit_b(cls) -> "SamConfig":
-        """Give the sizes of the published ViT-B: 94 million parameters."""
+        """The published ViT-B: 94 M parameters."""
         return cls._published(embed_dim=768, depth=12, num_heads=12, global_attn_indexes=(2, 5, 8, 11))
 
     @classmethod
     def vit_l(cls) -> "SamConfig":
-        """Give the sizes of the published ViT-L: 312 million parameters."""
+        """The published ViT-L: 312 M parameters."""
         return cls._published(embed_dim=1024, depth=24, num_heads=16, global_attn_indexes=(5, 11, 17, 23))
 
     @classmethod
     def vit_h(cls) -> "SamConfig":
-        """Give the sizes of the published ViT-H: 641 million parameters."""
+        """The published ViT-H: 641 M parameters."""
         return cls._published(embed_dim=1280, depth=32, num_heads=16, global_attn_indexes=(7, 15, 23, 31))
 
     @classmethod

@@ -151,8 +151,8 @@ def patches_from_tokens(
     weights = torch.softmax(torch.unflatten(scores, 1, (n_heads, -1)), dim=2).flatten(1, 2)
     value_heads = torch.unflatten(attention.v_proj(values), -1, (n_heads, -1))
     output_weights = torch.unflatten(attention.out_proj.weight, 1, (n_heads, -1))
-    told = torch.einsum("nthc,dhc->nhtd", value_heads, output_weights).flatten(1, 2)
-    update: torch.Tensor = weights.transpose(1, 2) @ told.to(queries.dtype) + attention.out_proj.bias.to(queries.dtype)
+    added = torch.einsum("nthc,dhc->nhtd", value_heads, output_weights).flatten(1, 2)
+    update: torch.Tensor = weights.transpose(1, 2) @ added.to(queries.dtype) + attention.out_proj.bias.to(queries.dtype)
     return update
 
 
