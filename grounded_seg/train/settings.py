@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grounded_seg.errors import UsageError
-from grounded_seg.settings import ModelSettings
+from grounded_seg.settings import MAX_PIXELS, ModelSettings
 from grounded_seg.train.setting_types import problems_of
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class TrainSettings:
     """More prompts for things that are on none of the images, to ask about beside the absent classes."""
     image_size: int | None = None
     """Images are first squeezed to this square, in pixels; None to leave them as they are."""
+    max_pixels: int = MAX_PIXELS
+    """Width x height above which an image is refused."""
     augment: bool = True
     """Flip images sideways and change their colours, unless a label speaks of sides or colours."""
     strict: bool = False

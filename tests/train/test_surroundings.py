@@ -7,13 +7,10 @@ from typing import Any
 import pytest
 from tiny_florence import save_tiny_florence
 from train_cases import od_row, tiny_settings, write_coco, write_jsonl
-from transformers import TrainerState
 
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.train import evaluate, train
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.fit.callbacks import Keeper
-from grounded_seg.train.folder import MetricsLog
 from grounded_seg.train.measure.report import write_report
 from grounded_seg.train.settings import Method
 
@@ -39,17 +36,6 @@ def test_the_report_asks_for_the_negatives_too(
     data = read_training_data(dataset, (60, 20, 20), 0)
     with pytest.raises(InputError, match=r"^red, green, cat$"):
         write_report(settings, data, lambda _done, _all: None)
-
-
-def test_the_curves_are_drawn_at_each_validation(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib isn't installed")
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.rows += [{"step": 1, "epoch": 0.5, "loss": 3.0}, {"step": 1, "epoch": 0.5, "valid_loss": 2.0}]
-    keeper = Keeper(log, tmp_path / "loss.png", "loss", lambda: None, lambda: None, lambda _row: None)
-    keeper.on_evaluate(None, TrainerState(is_world_process_zero=False), None)
-    assert list(tmp_path.iterdir()) == []
-    keeper.on_evaluate(None, TrainerState(is_world_process_zero=True), None)
-    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 
 def test_evaluate_leaves_out_what_a_training_does_and_shows_the_base_whole_images(

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,15 @@ from grounded_seg.errors import InputError
 from grounded_seg.evaluation.answer_file import AskSettings
 from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
 from grounded_seg.evaluation.evaluate import evaluate as measure
-from grounded_seg.files import as_output_error
+from grounded_seg.files import write_text
 from grounded_seg.geometry.masks import coco_from_run_length
 from grounded_seg.settings import DetectSettings, ModelSettings
+from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.records import BoxExample
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.settings import Method, TrainSettings
 from grounded_seg.weights.locate import is_on_disk
 from grounded_seg.weights.sources import resolve
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +101,5 @@ def write_test_file(examples: Sequence[BoxExample], prompts: Sequence[str], fold
             shape = {} if mask is None else {"segmentation": coco_from_run_length(mask)}
             document["annotations"].append(annotation | shape)
     path = folder.root / "test.json"
-    with as_output_error():
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(document) + "\n")
     return path, root

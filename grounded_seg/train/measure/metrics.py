@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rapidfuzz.distance import Levenshtein
+
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.records import Detection
 from grounded_seg.scoring.metrics import evaluate
@@ -67,25 +69,12 @@ def text_match(answered: Sequence[Answered]) -> Mapping[str, float]:
     if not texts:
         return {}
     exact = sum(one.text.strip() == one.question.answer.strip() for one in texts)
-    distance = sum(normalised_edit_distance(one.text.strip(), one.question.answer.strip()) for one in texts)
+    distance = sum(Levenshtein.normalized_distance(one.text.strip(), one.question.answer.strip()) for one in texts)
     return {"exact_match": exact / len(texts), "edit_distance": distance / len(texts)}
 
 
-def normalised_edit_distance(one: str, other: str) -> float:
-    """Count the letters to insert, delete or replace (Levenshtein), divided by the longer text's, in [0, 1].
-
-    >>> normalised_edit_distance("kitten", "sitting")
-    0.42857142857142855
-    """
-    if not one and not other:
-        return 0.0
-    row = list(range(len(other) + 1))
-    for number, letter in enumerate(one, start=1):
-        before, row[0] = row[0], number
-        for place, its in enumerate(other, start=1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (letter != its))
-    return row[-1] / max(len(one), len(other))
-
+LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
+"""Among the built-in figures."""
 
 BUILT_IN: tuple[Metric, ...] = (box_precision, found_rate, text_match)
 

@@ -5,12 +5,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.files import as_output_error
+from grounded_seg.files import write_text
 from grounded_seg.scoring.measure import Scores
+from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.folder import TrainFolder
-from grounded_seg.train.measure.comparison import Pair, Progress, images_of, pair_on, write_test_file
+from grounded_seg.train.measure.comparison import Pair, images_of, pair_on, write_test_file
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.measure.pictures import picture_rows, shown_of_answers, shown_of_pair
 from grounded_seg.train.measure.split import ask
@@ -62,8 +63,7 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         known = f"What is left on {settings.retention.name}, a data set of what the base knew:"
         parts += ["## Retention", known, _class_table(pair)]
         figures["retention"] = {name: {"base": base, "tuned": tuned} for name, base, tuned in _class_rows(pair)}
-    with as_output_error():
-        folder.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(folder.report, "\n\n".join(parts) + "\n")
     return figures
 
 

@@ -12,10 +12,9 @@ from grounded_seg.device.choose import out_of_memory_as_device_error, resolve_de
 from grounded_seg.errors import InputError
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.lengths import without_long_rows
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import Question
-from grounded_seg.train.data.samples import ImageStore
+from grounded_seg.train.data.samples import ImageStore, without_long_rows
 from grounded_seg.train.measure.answers import answered
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.settings import Method, TrainSettings
@@ -42,7 +41,13 @@ def evaluate(
         InputError: If the data set can't be used, or the split is empty.
         WeightsError, DeviceError: As for a run.
     """
-    data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
+    data = read_training_data(
+        settings.dataset,
+        settings.split,
+        settings.seed,
+        strict=settings.strict,
+        max_pixels=settings.max_pixels,
+    )
     if not data.splits[split].examples:
         raise InputError(f"{settings.dataset} has no rows in its split {split}; name another one")
     florence = load_trained(settings, result)
@@ -65,7 +70,9 @@ def _asked(
     with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
         florence.network.to(device=device, dtype=dtype)
         # The base wasn't trained on squeezed images, and no run would squeeze them for it.
-        return list(answered(florence, questions, ImageStore(settings.image_size if result else None)))
+        return list(
+            answered(florence, questions, ImageStore(settings.image_size if result else None, settings.max_pixels))
+        )
 
 
 def load_trained(settings: TrainSettings, result: Path | None) -> FlorenceModel:

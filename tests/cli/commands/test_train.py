@@ -100,7 +100,7 @@ def test_what_is_left_out_is_told(base: Path, tmp_path: Path) -> None:
         (["--recipe", "cake"], 2, "cake"),
         (["--parts", ""], 2, "nothing would be trained"),
         (["--parts", "heart"], 2, "language, vision, projector, head"),
-        (["--resume"], 2, "no training to go on with"),
+        (["--resume"], 2, "no training to resume"),
         (["--strict"], 3, "_annotations.coco.json:"),
         (["--warmup-steps", "500"], 2, "warmup-steps is 500"),
     ],

@@ -10,8 +10,8 @@ import pytest
 from train_cases import IMAGES, coco_document, od_row, paint_images, write_coco, write_jsonl
 
 from grounded_seg.errors import InputError
+from grounded_seg.train.data.coco import lines_of
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.json_lines import lines_of
 from grounded_seg.train.data.questions import positive_questions
 from grounded_seg.train.data.records import BoxExample, TextExample, TrainingData
 from grounded_seg.train.settings import PromptForm
