@@ -1,4 +1,4 @@
-"""What a training would learn, without training: counts, lengths, and three examples drawn."""
+"""What a training would learn: counts, lengths, and three examples drawn."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,6 @@ class SplitCounts:
     n_background: int
     """Images without any box."""
     boxes: Mapping[str, int]
-    """By class."""
     n_texts: int
 
 
@@ -55,11 +54,7 @@ class DryRun:
 
 
 def dry_run(settings: TrainSettings, reading: Progress = lambda _done, _all: None) -> DryRun:
-    """Read the data set and the base, and draw three examples to `output/examples`.
-
-    Raises:
-        InputError, WeightsError, OutputError: As for `train`.
-    """
+    """Read the data set and the base, and draw three examples to `output/examples`; errors as for `train`."""
     data = read_training_data(
         settings.dataset,
         settings.split,

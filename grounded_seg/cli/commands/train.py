@@ -118,26 +118,40 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
 
     if resolve(settings.models, boxes_only=True).is_demo:
         note(DEMO_NOTE)
-    if dry_run:
-        from grounded_seg.train.dry_run import dry_run as look
-
-        _show_dry_run(look(settings))
-        return 0
     from grounded_seg.cli.counted import counted
-    from grounded_seg.train.training import train as start
 
     with ExitStack() as stack:
 
-        @cache
-        def bar() -> Callable[[int, int], None]:
-            """Show a bar from the first image of the report on: before, it would cross the lines of the table."""
-            return stack.enter_context(counted("images of the test split"))
+        def bar_of(what: str) -> Callable[[int, int], None]:
+            """Show a bar from its first call on, in place of the one before."""
 
-        def progress(n_done: int, n_all: int) -> None:
-            bar()(n_done, n_all)
+            @cache
+            def bar() -> Callable[[int, int], None]:
+                stack.close()
+                return stack.enter_context(counted(what))
 
+            return lambda n_done, n_all: bar()(n_done, n_all)
+
+        reading = bar_of("images checked")
+        if dry_run:
+            from grounded_seg.train.dry_run import dry_run as look
+
+            found = look(settings, reading)
+            stack.close()
+            _show_dry_run(found)
+            return 0
+        from grounded_seg.train.training import train as start
+
+        table = _Table()
+
+        def watcher(row: Mapping[str, float]) -> None:
+            # A bar would cross the lines of the table.
+            stack.close()
+            table.add(row)
+
+        bars = {"reading": reading, "progress": bar_of("images of the test split")}
         try:
-            report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
+            report = start(settings, resume=resume, watcher=watcher, **bars)
         except KeyboardInterrupt as interrupt:
             if not any((settings.output / "checkpoints").glob("checkpoint-*")):
                 raise

@@ -36,12 +36,7 @@ class ImageSizes:
     """The upright sizes of a data set's images, each decoded to the end once, as training will, several at a time."""
 
     def __init__(self, max_pixels: int = MAX_PIXELS, progress: Progress = lambda _done, _all: None) -> None:
-        """Begin with none.
-
-        Args:
-            max_pixels: Width x height above which an image is refused.
-            progress: Told how many images have been decoded, of those that are known so far.
-        """
+        """Begin with none; `progress` is told how many are decoded, of those that are known so far."""
         self._max_pixels = max_pixels
         self._progress = progress
         self._found: dict[Path, ImageSize | ImageError] = {}
@@ -88,21 +83,13 @@ class ImageSizes:
 
 
 def image_beside(folder: Path, file_name: str) -> Path:
-    """Find an image beside its annotations, or in `images` there.
-
-    Raises:
-        UnusableRowError: If it is in neither place.
-    """
+    """Find an image beside its annotations, or in `images` there; `UnusableRowError` if it is in neither place."""
     for path in (folder / file_name, folder / "images" / file_name):
+        # pathlib's own raises where a name is too long.
         if os.path.isfile(path):
             return path
-    raise UnusableRowError(
-        f"the image {_shortened(file_name)!r} isn't there; put it beside the annotations or take the row out"
-    )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 255 else f"{text[:252]}..."
+    shown = repr(file_name[:255])
+    raise UnusableRowError(f"the image {shown} isn't there; put it beside the annotations or take the row out")
 
 
 def checked_box(box_xyxy: BoxXyxy, size: ImageSize) -> BoxXyxy:

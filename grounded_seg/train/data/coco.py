@@ -23,14 +23,11 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
     """Read a file; images that can't be used, or that hold a box that can't, become faults with their line.
 
     An image is left out whole: without one of its objects it would teach that the object isn't there.
-
-    Raises:
-        InputError: If the file is no COCO data set, or holds what can't be understood; names the line.
     """
     spoilt: dict[int, tuple[int, InputError]] = {}
 
-    def on_fault(place: int, image_id: int, wrong: InputError) -> None:
-        spoilt[place] = image_id, wrong
+    def on_fault(index: int, image_id: int, wrong: InputError) -> None:
+        spoilt[index] = image_id, wrong
 
     try:
         data_set = read_data_set(path, on_fault)
@@ -39,22 +36,20 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
         raise InputError(with_line(path, text) if text != str(error) else text) from error
     image_lines, object_lines = lines_of(path, "images"), lines_of(path, "annotations")
     # The reader sorts images by id, and keeps objects in the order of the file.
-    index_by_id = {image_id: place for place, image_id in enumerate(data_set.image_ids.values())}
+    line_by_id = dict(zip(data_set.image_ids.values(), image_lines, strict=False))
     objects: dict[int, list[tuple[int, DataSetObject | InputError]]] = {}
-    for place, (image_id, wrong) in spoilt.items():
-        objects.setdefault(image_id, []).append((place, wrong))
-    kept_places = (place for place in range(len(object_lines)) if place not in spoilt)
-    for place, one in zip(kept_places, data_set.objects, strict=True):
-        objects.setdefault(one.image_id, []).append((place, one))
+    for index, (image_id, wrong) in spoilt.items():
+        objects.setdefault(image_id, []).append((index, wrong))
+    kept = (index for index in range(len(object_lines)) if index not in spoilt)
+    for index, one in zip(kept, data_set.objects, strict=True):
+        objects.setdefault(one.image_id, []).append((index, one))
     sizes.read(_present(path.parent, data_set))
-    examples, faults = [], []
-    for image in data_set.images:
-        line = image_lines[index_by_id[image.id]]
-        try:
-            examples.append(_example(path, image, line, objects.get(image.id, []), object_lines, data_set, sizes))
-        except _FaultError as error:
-            faults.append(error.fault)
-    return SplitData(tuple(examples), tuple(faults)), data_set
+    found = [
+        _example(path, line_by_id[image.id], image, objects.get(image.id, []), object_lines, data_set, sizes)
+        for image in data_set.images
+    ]
+    examples = tuple(one for one in found if isinstance(one, BoxExample))
+    return SplitData(examples, tuple(one for one in found if isinstance(one, Fault))), data_set
 
 
 def _present(folder: Path, data_set: DataSet) -> Iterator[Path]:
@@ -63,40 +58,34 @@ def _present(folder: Path, data_set: DataSet) -> Iterator[Path]:
             yield image_beside(folder, image.file_name)
 
 
-class _FaultError(Exception):
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(str(fault))
-        self.fault = fault
-
-
 def _example(
     path: Path,
-    image: DataSetImage,
     line: int,
+    image: DataSetImage,
     objects: Sequence[tuple[int, DataSetObject | InputError]],
     object_lines: Sequence[int],
     data_set: DataSet,
     sizes: ImageSizes,
-) -> BoxExample:
+) -> BoxExample | Fault:
     image_path = path.parent / image.file_name
     try:
         image_path = image_beside(path.parent, image.file_name)
         size = sizes.of(image_path, image.size)
     except UnusableRowError as error:
-        raise _FaultError(Fault(f"{path}:{line}", str(error), image_path)) from error
+        return Fault(f"{path}:{line}", str(error), image_path)
     boxes, unsure = [], set()
-    for place, one in objects:
+    for index, one in objects:
+        entry = f"annotations[{index}]: "
+        if isinstance(one, InputError):
+            return Fault(f"{path}:{object_lines[index]}", entry + str(one).removeprefix(f"{path}: {entry}"), image_path)
+        label = data_set.classes[one.category_id]
+        if one.is_crowd:
+            unsure.add(label)
+            continue
         try:
-            if isinstance(one, InputError):
-                raise UnusableRowError(str(one).removeprefix(f"{path}: annotations[{place}]: ")) from one
-            label = data_set.classes[one.category_id]
-            if one.is_crowd:
-                unsure.add(label)
-            else:
-                boxes.append(LabelledBox(label, checked_box(xyxy_from_xywh(one.bbox_xywh), size), one.mask))
+            boxes.append(LabelledBox(label, checked_box(xyxy_from_xywh(one.bbox_xywh), size), one.mask))
         except UnusableRowError as error:
-            fault = Fault(f"{path}:{object_lines[place]}", f"annotations[{place}]: {error}", image_path)
-            raise _FaultError(fault) from error
+            return Fault(f"{path}:{object_lines[index]}", f"{entry}{error}", image_path)
     kept = tuple(box for box in boxes if box.label not in unsure)
     return BoxExample(image_path, size, kept, f"{path}:{line}", frozenset(unsure))
 

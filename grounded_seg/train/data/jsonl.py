@@ -28,11 +28,7 @@ _TASK_TOKEN = re.compile(r"\s*<(?P<name>[A-Z_]+)>(?P<text>.*)", re.DOTALL)
 
 
 def read_jsonl(path: Path, sizes: ImageSizes) -> SplitData:
-    """Read the rows of a file; those that can't be used become faults with their line.
-
-    Raises:
-        InputError: If the file can't be read or isn't UTF-8.
-    """
+    """Read the rows of a file; those that can't be used become faults with their line."""
     examples: list[Example] = []
     faults: list[Fault] = []
     # Not `splitlines`: texts may hold other characters that it takes for the end of a line.

@@ -42,13 +42,7 @@ class ImageStore:
     """Reads images, resized where that is asked for, and keeps the last ones in memory."""
 
     def __init__(self, image_size: int | None = None, max_pixels: int = MAX_PIXELS, n_readers: int = 1) -> None:
-        """Prepare an empty store.
-
-        Args:
-            image_size: Side of the square that images are resized to, in pixels; None to leave them as they are.
-            max_pixels: Width x height above which an image is refused.
-            n_readers: Processes that each have such a store, and share the memory for it.
-        """
+        """Prepare an empty store, one of so many processes' that share the memory for it."""
         self._image_size = image_size
         self._max_pixels = max_pixels
         self._max_bytes = _CACHE_BYTES // n_readers
@@ -56,11 +50,7 @@ class ImageStore:
         self._n_bytes = 0
 
     def read(self, question: Question) -> Image:
-        """Decode a question's image.
-
-        Raises:
-            ImageError: If it can't be read any more.
-        """
+        """Decode a question's image."""
         key = str(question.example.image)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -103,7 +93,7 @@ class AnswerWriter:
 class QuestionDataset(Dataset[Sample]):
     """A plan's questions; `set_epoch` moves on to the next draw.
 
-    What it gives depends on seed, epoch and place only, so that a resumed training sees what it would have seen.
+    What it gives depends on seed, epoch and index only, so that a resumed training sees what it would have seen.
     """
 
     def __init__(
@@ -120,7 +110,9 @@ class QuestionDataset(Dataset[Sample]):
         """Draw the questions of this epoch; accelerate calls it."""
         self._epoch = epoch
         self._questions = self._plan.epoch(epoch)
-        self._places = {key: place for place, key in enumerate(sorted({str(q.example.image) for q in self._questions}))}
+        self._index_by_image = {
+            key: index for index, key in enumerate(sorted({str(one.example.image) for one in self._questions}))
+        }
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -130,7 +122,7 @@ class QuestionDataset(Dataset[Sample]):
         image, key = self._images.read(question), str(question.example.image)
         if self._augmentation is not None:
             # One draw an image and epoch, so that all its questions in a batch share one picture.
-            rng = np.random.default_rng((self._seed, self._epoch, self._places[key]))
+            rng = np.random.default_rng((self._seed, self._epoch, self._index_by_image[key]))
             image, question = self._augmentation.apply(image, question, rng)
         return Sample(
             image,
@@ -164,11 +156,6 @@ class Collator:
 
 def without_long_rows(data: TrainingData, florence: FlorenceModel, settings: TrainSettings) -> TrainingData:
     """Leave out rows with a question or an answer that is longer than the model can take.
-
-    Args:
-        data: What was read.
-        florence: The base; it looks at one empty image, to see how many positions an image takes.
-        settings: Form of the questions, and whether such rows are refused.
 
     Raises:
         InputError: If there are such rows and `strict` is on, or no other rows are left.

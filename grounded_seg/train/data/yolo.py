@@ -27,9 +27,6 @@ def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], tupl
     """Read the splits that a `data.yaml` names, and its classes.
 
     An image without a label file, or with an empty one, is a background image.
-
-    Raises:
-        InputError: If the file can't be read, names no classes or no images.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))

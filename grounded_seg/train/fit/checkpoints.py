@@ -85,18 +85,7 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
 
 @weights_as_output_error()
 def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Accelerator, *, keep: int) -> None:
-    """Write a checkpoint, and remove older ones and those of later steps; every process takes part.
-
-    Args:
-        folder: Of all checkpoints.
-        step: Steps that were taken.
-        state: Written by the first process.
-        accelerator: Knows the processes.
-        keep: How many checkpoints stay.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
+    """Write a checkpoint after so many steps, and remove all but the last ones to keep; every process takes part."""
     path = folder / f"{_PREFIX}{step}"
     if accelerator.is_main_process:
         shutil.rmtree(path, ignore_errors=True)
@@ -120,11 +109,7 @@ def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Acc
 
 
 def load_checkpoint(checkpoint: Checkpoint, state: TrainState) -> None:
-    """Put a checkpoint's weights and the state of its optimizer, schedule and loss scaling into place.
-
-    Raises:
-        UsageError: If a file is missing or damaged.
-    """
+    """Put a checkpoint's weights, optimizer, schedule and loss scaling into place; `UsageError` if it is damaged."""
     path = checkpoint.path
     try:
         if isinstance(state.model, PeftModel):
@@ -139,11 +124,7 @@ def load_checkpoint(checkpoint: Checkpoint, state: TrainState) -> None:
 
 
 def load_random_state(checkpoint: Checkpoint, process: int) -> None:
-    """Set this process's random number generators to where they were.
-
-    Raises:
-        UsageError: If their file is missing or damaged.
-    """
+    """Set this process's random number generators to where they were; `UsageError` if their file is damaged."""
     try:
         state = torch.load(checkpoint.path / _random_file(process), map_location="cpu", weights_only=True)
         random.setstate(state["python"])

@@ -179,14 +179,7 @@ def _loop(
 
 
 def _steps(loop: _Loop, epoch: int, n_done: int, checkpoint: Checkpoint | None) -> Iterator[Sequence[Batch]]:
-    """Give the passes of each step of an epoch.
-
-    Args:
-        loop: Its loader gives this process's batches.
-        epoch: From 0.
-        n_done: Steps of the epoch that a resumed training took before.
-        checkpoint: Where the random number generators are taken from, if this resumes a training.
-    """
+    """Give the passes of each step of an epoch, after those that were done before the checkpoint, if there is one."""
     n_passes = loop.prepared.settings.accumulation
     loop.loader.set_epoch(epoch)
     batches = skip_first_batches(loop.loader, n_done * n_passes) if n_done else loop.loader

@@ -52,7 +52,7 @@ class AnswerLoss(nn.Module):
         """Compute the sum, in float32.
 
         Args:
-            logits: (n, t, vocabulary), of the token at the same place.
+            logits: (n, t, vocabulary), of the token at the same index.
             labels: (n, t) token ids, -100 for padding.
         """
         if not self._spreads:
@@ -83,12 +83,7 @@ class BatchLoss:
         self._dtype = dtype
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Compute the loss.
-
-        Args:
-            model: Of `lora.make_trainable`, or that wrapped for several processes.
-            batch: On any device.
-        """
+        """Compute the loss with the model of `lora.make_trainable`, or that wrapped for several processes."""
         here = {name: values.to(self._device, non_blocking=True) for name, values in batch.items()}
         loss: torch.Tensor = self._loss(self._logits(model, here), here["labels"])
         return loss

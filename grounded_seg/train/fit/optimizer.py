@@ -18,11 +18,7 @@ _BY_TRANSFORMERS = {
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Make the optimizer of all that learns.
-
-    Raises:
-        UsageError: If it takes a package that isn't installed.
-    """
+    """Make the optimizer of the trainable parameters; `UsageError` if its package isn't installed."""
     groups = _weight_decay_groups(model, settings.weight_decay)
     if settings.optimizer is OptimizerName.ADAMW:
         return torch.optim.AdamW(groups, lr=settings.lr)
@@ -35,11 +31,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, n_steps: int) -> LambdaLR:
-    """Make the schedule of a training of so many steps: up to the rate during the warm-up, then down.
-
-    Raises:
-        UsageError: If the warm-up is as long as the training.
-    """
+    """Make the schedule of a training of so many steps; `UsageError` if the warm-up is as long as the training."""
     if settings.warmup_steps >= n_steps:
         raise UsageError(
             f"warmup-steps is {settings.warmup_steps}, and the whole training has {n_steps}; give fewer, or more epochs"

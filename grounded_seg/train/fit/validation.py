@@ -43,7 +43,7 @@ def validate(
     *,
     with_answers: bool,
 ) -> dict[str, float]:
-    """Measure the loss, and the answers where asked; each process takes its share, and all get the same figures.
+    """Measure the loss, and generate and measure the answers where asked; each process takes its share.
 
     Args:
         validation: What is measured.
@@ -54,7 +54,7 @@ def validate(
         with_answers: Generate answers too, which takes longer.
 
     Returns:
-        Each figure as `valid_` and its name.
+        Each figure as `valid_` and its name, the same on all processes.
     """
     model.eval()
     with torch.no_grad():

@@ -51,11 +51,7 @@ def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool,
 
 
 def check_measurable(file: Path) -> None:
-    """See now, not after the training, whether a COCO file can be read and has its images.
-
-    Raises:
-        InputError: If it can't, or hasn't.
-    """
+    """Refuse now, not after the training, a COCO file that can't be read or lacks images."""
     folder = images_of(file)
     missing = [one.file_name for one in read_data_set(file).images if not (folder / one.file_name).is_file()]
     if missing:

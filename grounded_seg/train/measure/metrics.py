@@ -52,7 +52,7 @@ def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
 def found_rate(answered: Sequence[Answered]) -> Mapping[str, float]:
     """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`.
 
-    At the score threshold that `run` has by default: precision only ranks, and is as good where no score comes near it.
+    At `run`'s default confidence threshold: precision only ranks, and is as good where no score reaches it.
     """
     threshold = DetectSettings().score_threshold
     fired: dict[str, list[bool]] = {"present_rate": [], "absent_rate": []}
