@@ -94,9 +94,9 @@ class TrainFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{self.root} holds no training to resume; leave --resume out") from error
         if changed:
-            raise UsageError(
-                f"{self.root} was trained with other {', '.join(changed)}; give the same, or name another folder"
-            )
+            # Some of it comes from a file.
+            named = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(changed))
+            raise UsageError(f"{self.root} was trained with other {named}; give the same, or name another folder")
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
         """Write `run.json`."""

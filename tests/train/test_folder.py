@@ -24,6 +24,21 @@ def test_only_the_same_training_is_resumed(tmp_path: Path) -> None:
         folder.check_same(manifest(lr=2.0, data="e"))
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", '{"settings": 1, "base": {}}', '{"settings": {}}'])
+def test_a_manifest_that_is_none_is_no_training(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match="holds no training to resume"):
+        TrainFolder(tmp_path).check_same(manifest())
+
+
+def test_what_a_manifest_says_stays_on_its_line(tmp_path: Path) -> None:
+    folder = TrainFolder(tmp_path)
+    folder.write_manifest(manifest() | {"settings": {"lr": 1.0, "\x1b[31m\n": 1}})
+    with pytest.raises(UsageError, match=r"with other \?\[31m\?; give the same") as caught:
+        folder.check_same(manifest())
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

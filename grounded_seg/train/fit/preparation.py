@@ -40,7 +40,6 @@ class PreparedTraining:
     """All that a training's loop needs."""
 
     settings: TrainSettings
-    folder: TrainFolder
     base: LocatedWeights
     florence: FlorenceModel
     """The base, loaded; the training changes it."""
@@ -55,6 +54,11 @@ class PreparedTraining:
     best_metric: str
     """The figure that chooses the best."""
     lower_is_better: frozenset[str]
+
+    @property
+    def folder(self) -> TrainFolder:
+        """Where everything is written."""
+        return TrainFolder(self.settings.output)
 
     def manifest(self) -> dict[str, Any]:
         """Give what `run.json` says from the start."""
@@ -110,18 +114,17 @@ def prepare(
     valid_dataset.set_epoch(_VALIDATION_DRAW)
     collator = Collator(florence.pixels, florence.vocabulary.pad_id)
     return PreparedTraining(
-        settings,
-        TrainFolder(settings.output),
-        base,
-        florence,
-        data,
-        device,
-        dtype,
-        plan,
-        QuestionDataset(plan, writer, images, augmentation, settings.seed),
-        Validation(valid_dataset, collator, settings.batch_size, asked, images, settings.metrics),
-        _best_metric(settings, {"loss", *figures_of(silence, settings.metrics)}),
-        LOWER_IS_BETTER | lower_is_better(settings.metrics, silence),
+        settings=settings,
+        base=base,
+        florence=florence,
+        data=data,
+        device=device,
+        dtype=dtype,
+        plan=plan,
+        dataset=QuestionDataset(plan, writer, images, augmentation, settings.seed),
+        validation=Validation(valid_dataset, collator, settings.batch_size, asked, images, settings.metrics),
+        best_metric=_best_metric(settings, {"loss", *figures_of(silence, settings.metrics)}),
+        lower_is_better=LOWER_IS_BETTER | lower_is_better(settings.metrics, silence),
     )
 
 

@@ -41,11 +41,7 @@ def evaluate(
         InputError: If the data set can't be used, or the split is empty.
     """
     data = read_training_data(
-        settings.dataset,
-        settings.split,
-        settings.seed,
-        strict=settings.strict,
-        max_pixels=settings.max_pixels,
+        settings.dataset, settings.split, settings.seed, strict=settings.strict, max_pixels=settings.max_pixels
     )
     if not data.splits[split].examples:
         raise InputError(f"{settings.dataset} has no rows in its split {split}; name another one")

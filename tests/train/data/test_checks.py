@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from train_cases import HEIGHT, WIDTH, paint_images, write_coco
 
+from grounded_seg.errors import InputError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.train.data import checks
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError
@@ -54,7 +55,7 @@ def test_a_limit_of_pixels_leaves_images_out(tmp_path: Path) -> None:
     data = read_training_data(tmp_path, (60, 20, 20), 0, max_pixels=WIDTH * HEIGHT)
     assert not data.faults
     seen: list[tuple[int, int]] = []
-    with pytest.raises(ValueError, match=r"the limit is 1199 pixels.*--max-pixels"):
+    with pytest.raises(InputError, match=r"the limit is 1199 pixels.*--max-pixels"):
         read_training_data(
             tmp_path,
             (60, 20, 20),
