@@ -42,6 +42,8 @@ HOMES = {
     "scipy": {"scoring"},
     "matplotlib": {"scoring", "train"},
     "pytorch_optimizer": {"train"},
+    "accelerate": {"train"},
+    "rapidfuzz": {"train"},
     "ijson": {"coco"},
     "supervision": {"pipeline"},
     "msgspec": {"setting_types"},

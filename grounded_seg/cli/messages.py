@@ -108,8 +108,8 @@ def stdout_console() -> "Console":
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give the function that shows a progress bar on stderr, if that is a terminal.
 
-    The function takes how many are done and how many there are. The bar appears with its first call; until
-    then other lines can be printed.
+    The function takes how many are done and how many there are. The bar is there from its first call until all are
+    done; before and afterwards other lines can be printed.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -121,7 +121,10 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
 
     def show(n_done: int, n_all: int) -> None:
         progress.update(task, completed=n_done, total=n_all)
-        progress.start()
+        if n_done < n_all:
+            progress.start()
+        else:
+            progress.stop()
 
     try:
         yield show

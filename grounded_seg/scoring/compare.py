@@ -129,10 +129,16 @@ def markdown_of(comparison: Comparison) -> str:
     for part, title in _TITLES.items():
         changes = [one for one in comparison.figures if one.part == part]
         if changes:
-            lines += ["", f"## {title}", "", "| figure | first | second | difference |", "|---|---:|---:|---:|"]
-            lines += [_row(one) for one in changes]
+            lines += ["", f"## {title}", "", *figure_table(changes)]
     lines += _image_lines("better", comparison.better) + _image_lines("worse", comparison.worse)
     return "\n".join(lines) + "\n"
+
+
+def figure_table(
+    changes: Sequence[FigureChange], what: str = "figure", first: str = "first", second: str = "second"
+) -> list[str]:
+    """Write figures of two sides beside each other: the lines of a Markdown table, under these titles."""
+    return [f"| {what} | {first} | {second} | difference |", "|---|---:|---:|---:|", *map(_row, changes)]
 
 
 def _row(change: FigureChange) -> str:

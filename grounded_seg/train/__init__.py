@@ -1,8 +1,6 @@
 """Tuning of the detector: a data set goes in, an adapter that `run` loads comes out, with a report.
 
-Straight forward: `dataset` (`jsonl_rows`, `coco_rows`, `yolo_rows`, `checks`) -> `questions` -> `samples` (`augment`)
--> `trainer` (`lora`, `loss`, `schedules`, `validation`, `callbacks`) -> `saved` -> `comparison` -> `report`
-(`side_by_side`); `prepared` puts all up to `saved` together, `training` all of it.
+`training` reads the `data`, prepares and runs the loop (`fit`), and measures base against tuned (`measure`).
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +19,6 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from grounded_seg.train import training
-    from grounded_seg.train.measure import split as measuring
+    from grounded_seg.train.measure import split
 
-    return getattr(measuring if name == "evaluate" else training, name)
+    return getattr(split if name == "evaluate" else training, name)

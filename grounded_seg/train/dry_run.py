@@ -1,4 +1,4 @@
-"""What a training would learn, without training: counts, lengths, and three examples drawn."""
+"""What a training would learn: counts, lengths, and three examples drawn."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
 from grounded_seg.train.base import locate_base
+from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.lengths import without_long_rows
 from grounded_seg.train.data.questions import training_plan
 from grounded_seg.train.data.records import BoxExample, Fault, Question, SplitData
-from grounded_seg.train.data.samples import AnswerWriter
+from grounded_seg.train.data.samples import AnswerWriter, without_long_rows
 from grounded_seg.train.settings import TrainSettings
 
 _N_DRAWN = 3
@@ -30,7 +30,6 @@ class SplitCounts:
     n_background: int
     """Images without any box."""
     boxes: Mapping[str, int]
-    """By class."""
     n_texts: int
 
 
@@ -54,13 +53,16 @@ class DryRun:
     notes: tuple[str, ...]
 
 
-def dry_run(settings: TrainSettings) -> DryRun:
-    """Read the data set and the base, and draw three examples to `output/examples`.
-
-    Raises:
-        InputError, WeightsError, OutputError: As for `train`.
-    """
-    data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
+def dry_run(settings: TrainSettings, reading: Progress = lambda _done, _all: None) -> DryRun:
+    """Read the data set and the base, and draw three examples to `output/examples`; errors as for `train`."""
+    data = read_training_data(
+        settings.dataset,
+        settings.split,
+        settings.seed,
+        strict=settings.strict,
+        max_pixels=settings.max_pixels,
+        progress=reading,
+    )
     florence = load_florence(locate_base(settings).path)
     data, writer = without_long_rows(data, florence, settings), AnswerWriter(florence)
     plan = training_plan(data, settings)

@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import UsageError
-from grounded_seg.train.base import load_base, locate_base
+from grounded_seg.train.base import load_base, locate_base, own_card
+from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.lengths import without_long_rows
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
-from grounded_seg.train.fit.callbacks import Watcher
-from grounded_seg.train.fit.curves import draw_losses
-from grounded_seg.train.fit.prepared import PreparedTraining, is_first_process
-from grounded_seg.train.folder import MetricsLog, Row, TrainFolder
-from grounded_seg.train.measure.comparison import Progress, check_measurable
+from grounded_seg.train.data.samples import without_long_rows
+from grounded_seg.train.fit.loop import Watcher, fit
+from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
+from grounded_seg.train.fit.preparation import is_first_process, prepare
+from grounded_seg.train.folder import TrainFolder
+from grounded_seg.train.measure.comparison import check_measurable
 from grounded_seg.train.measure.report import write_report
 from grounded_seg.train.settings import TrainSettings
+from grounded_seg.weights.strict_loading import quiet_transformers
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +41,7 @@ class TrainReport:
     """Of the validation that was best."""
     n_steps: int
     n_trained: int
-    """Numbers that were learnt."""
+    """Trainable parameters."""
     faults: tuple[Fault, ...]
     """Rows of the data set that were left out."""
     seconds: float
@@ -49,25 +53,28 @@ def train(
     resume: bool = False,
     watcher: Watcher = lambda _row: None,
     progress: Progress = lambda _done, _all: None,
+    reading: Progress = lambda _done, _all: None,
 ) -> TrainReport:
     """Train a detector on a data set, and compare it with its base.
 
     Args:
         settings: What, on what, and how.
-        resume: Go on from the last checkpoint in `settings.output`: the losses are those of a training that was never
+        resume: Begin at the last checkpoint in `settings.output`: the losses are those of a training that was never
             interrupted.
         watcher: Told each row of figures as it is written to `metrics.jsonl`.
         progress: Told how many images of the test split each of the two compared models is done with.
+        reading: Told how many images of the data set have been checked, before the training.
 
     Raises:
-        UsageError: If settings don't go together, or the output folder is in use or holds another training.
+        UsageError: If settings don't go together, the output folder is in use or holds another training, or its
+            checkpoint can't be resumed.
         InputError: If the data set can't be used; names file and line.
         WeightsError, DeviceError, OutputError: As for a run.
     """
     started = time.monotonic()
     folder = TrainFolder(settings.output)
-    learnt = _learn(settings, folder, resume=resume, watcher=watcher)
-    # The report loads base and tuned model anew. What was trained goes first; the trainer holds it in circles.
+    learnt = _learn(settings, folder, resume=resume, watcher=watcher, reading=reading)
+    # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()
     if is_first_process():
         draw_losses(learnt.log.rows, folder.loss_picture)
@@ -101,23 +108,30 @@ class _Learnt:
         return int(self.log.rows[-1]["step"]) if self.log.rows else 0
 
 
-def _learn(settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher) -> _Learnt:
-    """Check all that can be checked before, and train."""
-    device = resolve_device(settings.models.device)
-    if device.type == "cuda" and device.index:
-        raise UsageError(f"training takes the first CUDA device; make it that one: CUDA_VISIBLE_DEVICES={device.index}")
+def _learn(
+    settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, reading: Progress
+) -> _Learnt:
+    """Check all that can be checked before the first step, and train."""
+    device = _own_device(settings)
     dtype = resolve_dtype(settings.models.dtype, device)
     is_first = is_first_process()
     if not resume and is_first:
         folder.check_free()
     if settings.report and settings.retention is not None:
         check_measurable(settings.retention)
-    data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
+    data = read_training_data(
+        settings.dataset,
+        settings.split,
+        settings.seed,
+        strict=settings.strict,
+        max_pixels=settings.max_pixels,
+        progress=reading,
+    )
     base = locate_base(settings)
     florence = load_base(base, settings, device)
     data = without_long_rows(data, florence, settings)
-    training = PreparedTraining(settings, folder, base, florence, data, device, dtype)
-    manifest = training.manifest()
+    prepared = prepare(settings, base, florence, data, device, dtype)
+    manifest = prepared.manifest()
     if resume:
         folder.check_same(manifest)
     if is_first:
@@ -130,6 +144,18 @@ def _learn(settings: TrainSettings, folder: TrainFolder, *, resume: bool, watche
         if is_first:
             folder.write_manifest(manifest | {"status": "running"})
 
-    with out_of_memory_as_device_error("training", "Lower --batch-size, or add --gradient-checkpointing."):
-        log = training.run(resume=resume, on_start=on_start, watcher=watcher)
-    return _Learnt(data, manifest, log, log.best(training.best_metric) or {}, training.n_trained)
+    advice = "Lower --batch-size, or add --gradient-checkpointing."
+    with quiet_transformers(), out_of_memory_as_device_error("training", advice):
+        fitted = fit(prepared, resume=resume, on_start=on_start, watcher=watcher)
+    best = fitted.log.best(prepared.best_metric) or {}
+    return _Learnt(data, manifest, fitted.log, best, fitted.n_trainable)
+
+
+def _own_device(settings: TrainSettings) -> torch.device:
+    """Choose the device of this process."""
+    device = resolve_device(settings.models.device)
+    if device.type != "cuda":
+        return device
+    if device.index:
+        raise UsageError(f"training takes the first CUDA device; make it that one: CUDA_VISIBLE_DEVICES={device.index}")
+    return own_card(device)

@@ -1,5 +1,6 @@
 """What is around a training's steps: what is asked for its report, its curves, measuring again, and failed starts."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,12 @@ from typing import Any
 import pytest
 from tiny_florence import save_tiny_florence
 from train_cases import od_row, tiny_settings, write_coco, write_jsonl
-from transformers import TrainerState
 
-from grounded_seg.errors import InputError, UsageError
+from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.train import evaluate, train
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.fit.callbacks import Keeper
-from grounded_seg.train.folder import MetricsLog
+from grounded_seg.train.folder import TrainFolder
+from grounded_seg.train.measure.comparison import write_test_file
 from grounded_seg.train.measure.report import write_report
 from grounded_seg.train.settings import Method
 
@@ -41,15 +41,22 @@ def test_the_report_asks_for_the_negatives_too(
         write_report(settings, data, lambda _done, _all: None)
 
 
-def test_the_curves_are_drawn_at_each_validation(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib isn't installed")
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.rows += [{"step": 1, "epoch": 0.5, "loss": 3.0}, {"step": 1, "epoch": 0.5, "valid_loss": 2.0}]
-    keeper = Keeper(log, tmp_path / "loss.png", "loss", lambda: None, lambda: None, lambda _row: None)
-    keeper.on_evaluate(None, TrainerState(is_world_process_zero=False), None)
-    assert list(tmp_path.iterdir()) == []
-    keeper.on_evaluate(None, TrainerState(is_world_process_zero=True), None)
-    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+def test_a_cut_off_test_file_leaves_the_older_one(
+    base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_settings(dataset, tmp_path, base)
+    boxed = read_training_data(dataset, (60, 20, 20), 0).test.examples
+    file, _ = write_test_file(boxed, ("red", "green"), TrainFolder(settings.output))
+    before = file.read_bytes()
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match=r"test\.json can't be written \(no space left\)"):
+        write_test_file(boxed, ("red", "green", "blue"), TrainFolder(settings.output))
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["test.json"]
 
 
 def test_evaluate_leaves_out_what_a_training_does_and_shows_the_base_whole_images(

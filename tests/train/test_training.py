@@ -26,10 +26,9 @@ from grounded_seg.settings import DetectSettings
 from grounded_seg.train import TrainSettings, evaluate, train
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.lengths import without_long_rows
 from grounded_seg.train.data.questions import class_question, positive_questions
 from grounded_seg.train.data.records import BoxExample, LabelledBox, TextExample
-from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, Sample
+from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, Sample, without_long_rows
 from grounded_seg.train.fit.lora import make_trainable
 from grounded_seg.train.settings import Logger, Method, Part, PromptForm
 from grounded_seg.weights.locate import LocatedWeights
@@ -115,7 +114,7 @@ def test_another_setting_is_not_gone_on_with(trained: TrainSettings) -> None:
 
 
 def test_nothing_to_go_on_with_is_said(base: Path, dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no training to go on with"):
+    with pytest.raises(UsageError, match="no training to resume"):
         train(tiny_settings(dataset, tmp_path / "nothing", base), resume=True)
 
 

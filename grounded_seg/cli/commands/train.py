@@ -120,21 +120,22 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     given = _from_source(ParameterSource.COMMANDLINE, options)
     settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
     note_if_demo(settings.models, boxes_only=True)
-    # These import torch, which would slow --help down.
-    if dry_run:
-        from grounded_seg.train.dry_run import dry_run as look
+    with counted("images checked") as reading, counted("images of the test split") as progress:
+        # These import torch, which would slow --help down.
+        if dry_run:
+            from grounded_seg.train.dry_run import dry_run as look
 
-        _show_dry_run(look(settings))
-        return 0
-    from grounded_seg.train.training import train as start
+            _show_dry_run(look(settings, reading))
+            return 0
+        from grounded_seg.train.training import train as start
 
-    def explain() -> str | None:
-        if not any((settings.output / "checkpoints").glob("checkpoint-*")):
-            return None
-        return f"checkpoints are kept; to resume, run the same command with --resume ({settings.output})"
+        def explain() -> str | None:
+            if not any((settings.output / "checkpoints").glob("checkpoint-*")):
+                return None
+            return f"checkpoints are kept; to resume, run the same command with --resume ({settings.output})"
 
-    with interruption_explained(explain), counted("images of the test split") as progress:
-        report = start(settings, resume=resume, watcher=_Table().add, progress=progress)
+        with interruption_explained(explain):
+            report = start(settings, resume=resume, watcher=_Table().add, reading=reading, progress=progress)
     _show_report(report)
     return 0
 

@@ -13,20 +13,19 @@ from grounded_seg.train.data.questions import class_question, positive_questions
 from grounded_seg.train.data.records import BoxExample, Question
 from grounded_seg.train.settings import PromptForm
 
+_WORD = re.compile(r"[^\W\d_]+")
 _SIDE_WORDS = frozenset(
-    re.findall(r"\w+", "left right leftmost rightmost clockwise counterclockwise anticlockwise mirrored")
+    _WORD.findall("left right leftmost rightmost clockwise counterclockwise anticlockwise mirrored")
 )
 _COLOUR_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        """red orange yellow green blue purple violet pink brown black white gray grey beige cyan magenta turquoise gold
-        golden silver bronze copper teal navy maroon crimson scarlet amber ivory lilac lime olive tan blond blonde ripe
-        unripe dark bright pale coloured colored colourful colorful""",
+    _WORD.findall(
+        "red orange yellow green blue purple violet pink brown black white gray grey beige cyan magenta turquoise gold "
+        "golden silver bronze copper teal navy maroon crimson scarlet amber ivory lilac lime olive tan blond blonde "
+        "ripe unripe dark bright pale coloured colored colourful colorful"
     )
 )
 _WITHIN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """Where `leftShoe` and `RGBRed` fall into words."""
-_WORD = re.compile(r"[^\W\d_]+")
 _FLIP_SHARE = 0.5
 _COLOUR_REACH = 0.2
 """How far brightness, contrast and saturation go up or down."""
@@ -44,13 +43,7 @@ class Augmentation:
     """Change brightness, contrast, saturation and hue a little."""
 
     def apply(self, image: Image, question: Question, rng: np.random.Generator) -> tuple[Image, Question]:
-        """Change an image and the question's answer with it.
-
-        Args:
-            image: At any size: boxes belong to the example's own size.
-            question: Of that image.
-            rng: All draws come from it, the same number of them for every question.
-        """
+        """Change an image, of any size, and the question's answer with it; every question takes as many draws."""
         flip, changes, hue = rng.random() < _FLIP_SHARE, rng.uniform(-1, 1, 3), float(rng.uniform(-1, 1))
         if not isinstance(question.example, BoxExample):
             return image, question

@@ -1,11 +1,20 @@
 """What makes a row of a data set unusable: images that can't be read or are of another size, boxes that can't be."""
 
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 from grounded_seg.errors import ImageError
 from grounded_seg.images.read import read_image
 from grounded_seg.records import BoxXyxy, ImageSize
+from grounded_seg.settings import MAX_PIXELS
 
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
+
+_MOST_THREADS = 8
 _SLACK = 0.01
 """Share of a side that a box may stick out of the image, and is then cut: tools round, and draw up to the border."""
 
@@ -23,38 +32,64 @@ class UnusableImageError(UnusableRowError):
         self.image = image
 
 
+class ImageSizes:
+    """The upright sizes of a data set's images, each decoded to the end once, as training will, several at a time."""
+
+    def __init__(self, max_pixels: int = MAX_PIXELS, progress: Progress = lambda _done, _all: None) -> None:
+        """Begin with none; `progress` is told how many are decoded, of those that are known so far."""
+        self._max_pixels = max_pixels
+        self._progress = progress
+        self._found: dict[Path, ImageSize | ImageError] = {}
+
+    def read(self, paths: Iterable[Path]) -> None:
+        """Decode images in several threads; what is wrong with one is said when its size is asked for."""
+        new = [path for path in dict.fromkeys(paths) if path not in self._found]
+        n_before = len(self._found)
+        threads = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
+        try:
+            for path, size in zip(new, threads.map(self._size, new), strict=True):
+                self._found[path] = size
+                self._progress(len(self._found), n_before + len(new))
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def of(self, path: Path, stated: ImageSize | None = None) -> ImageSize:
+        """Give an image's upright size.
+
+        Args:
+            path: The image.
+            stated: Its size in the data set, where it has one: boxes of another size would be wrong ones.
+
+        Raises:
+            UnusableRowError: If it can't be read, or isn't of that size.
+        """
+        if path not in self._found:
+            self._found[path] = self._size(path)
+        size = self._found[path]
+        if isinstance(size, ImageError):
+            raise UnusableRowError(str(size)) from size
+        if stated is not None and stated != size:
+            raise UnusableRowError(
+                f"the image {path.name!r} is {stated.width} x {stated.height} px there, but upright it is "
+                f"{size.width} x {size.height} px; export the data set again"
+            )
+        return size
+
+    def _size(self, path: Path) -> ImageSize | ImageError:
+        try:
+            return read_image(path, self._max_pixels).size
+        except ImageError as error:
+            return error
+
+
 def image_beside(folder: Path, file_name: str) -> Path:
-    """Find an image beside its annotations, or in `images` there.
-
-    Raises:
-        UnusableRowError: If it is in neither place.
-    """
+    """Find an image beside its annotations, or in `images` there; `UnusableRowError` if it is in neither place."""
     for path in (folder / file_name, folder / "images" / file_name):
-        if path.is_file():
+        # pathlib's own raises where a name is too long.
+        if os.path.isfile(path):
             return path
-    raise UnusableRowError(f"the image {file_name!r} isn't there; put it beside the annotations or take the row out")
-
-
-def checked_size(path: Path, stated: ImageSize | None = None) -> ImageSize:
-    """Decode an image to the end, as training will, and give its upright size.
-
-    Args:
-        path: The image.
-        stated: Width and height as the data set has them, where it does: boxes of another size would be wrong ones.
-
-    Raises:
-        UnusableRowError: If it can't be read, or isn't of that size.
-    """
-    try:
-        size = read_image(path).size
-    except ImageError as error:
-        raise UnusableRowError(str(error)) from error
-    if stated is not None and stated != size:
-        raise UnusableRowError(
-            f"the image {path.name!r} is {stated.width} x {stated.height} px there, but upright it is {size.width} x "
-            f"{size.height} px; export the data set again"
-        )
-    return size
+    shown = repr(file_name[:255])
+    raise UnusableRowError(f"the image {shown} isn't there; put it beside the annotations or take the row out")
 
 
 def checked_box(box_xyxy: BoxXyxy, size: ImageSize) -> BoxXyxy:

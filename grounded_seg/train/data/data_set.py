@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from grounded_seg.errors import InputError
+from grounded_seg.settings import MAX_PIXELS
+from grounded_seg.train.data.checks import ImageSizes, Progress
 from grounded_seg.train.data.coco import read_coco
 from grounded_seg.train.data.jsonl import read_jsonl
 from grounded_seg.train.data.records import BoxExample, Example, Fault, SplitData, TrainingData
@@ -17,8 +19,16 @@ YOLO_NAMES = ("data.yaml", "dataset.yaml")
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 
 
-def read_training_data(path: Path, split: tuple[int, int, int], seed: int, *, strict: bool = False) -> TrainingData:
-    """Read a data set in any of its forms.
+def read_training_data(
+    path: Path,
+    split: tuple[int, int, int],
+    seed: int,
+    *,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress = lambda _done, _all: None,
+) -> TrainingData:
+    """Read a data set in any of its forms, and every image of it.
 
     Args:
         path: A folder with `train`, `valid` and `test`, each with `annotations.jsonl` or `_annotations.coco.json` and
@@ -27,12 +37,14 @@ def read_training_data(path: Path, split: tuple[int, int, int], seed: int, *, st
         split: Percent of train, valid and test, where the data set lacks any of them.
         seed: Of that split.
         strict: Refuse the data set if any row of it can't be used.
+        max_pixels: Width x height above which an image can't be used.
+        progress: Told how many images have been read, of those that are known so far.
 
     Raises:
         InputError: If there is no data set, nothing of it can be used, it is too small to be split, or a row can't be
             used and `strict` is on; names file and line.
     """
-    splits, classes, notes = _read(path)
+    splits, classes, notes = _read(path, ImageSizes(max_pixels, progress))
     splits = {name: _joined(one) for name, one in splits.items()}
     faults = [fault for one in splits.values() for fault in one.faults]
     if strict and faults:
@@ -49,10 +61,10 @@ def read_training_data(path: Path, split: tuple[int, int, int], seed: int, *, st
     return TrainingData(**splits, classes=tuple(dict.fromkeys(ordered)), notes=tuple(notes))
 
 
-def _read(path: Path) -> tuple[dict[str, SplitData], list[str], list[str]]:
+def _read(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str], list[str]]:
     """Give the splits by name (only `train` where there are none), the classes, and notes."""
     if path.is_file():
-        return _read_files({"train": path})
+        return _read_files({"train": path}, sizes)
     if not path.is_dir():
         raise InputError(f"no data set is at {path}; check the path")
     folders = {
@@ -60,14 +72,14 @@ def _read(path: Path) -> tuple[dict[str, SplitData], list[str], list[str]]:
         for split, names in _SPLIT_FOLDERS.items()
     }
     files = {split: found for split, folder in folders.items() if folder and (found := _annotation_file(folder))}
-    if "train" in files:
-        return _read_files(files)
-    if own := _annotation_file(path):
-        return _read_files({"train": own})
-    for name in YOLO_NAMES:
-        if (path / name).is_file():
-            splits, classes = read_yolo(path / name)
-            return splits, list(classes), []
+    yolo = next((path / name for name in YOLO_NAMES if (path / name).is_file()), None)
+    for chosen in (files, {"train": own} if (own := _annotation_file(path)) else {}):
+        # Beside a data.yaml, a JSON file of any other name isn't the data set.
+        if "train" in chosen and (yolo is None or chosen["train"].name in (JSONL_NAME, COCO_NAME)):
+            return _read_files(chosen, sizes)
+    if yolo is not None:
+        splits, classes = read_yolo(yolo, sizes)
+        return splits, list(classes), []
     raise InputError(
         f"{path} holds no data set; put {JSONL_NAME}, {COCO_NAME} or data.yaml there, or in its folders train, valid "
         "and test"
@@ -107,15 +119,15 @@ def _annotation_file(folder: Path) -> Path | None:
     return others[0] if len(others) == 1 else None
 
 
-def _read_files(files: dict[str, Path]) -> tuple[dict[str, SplitData], list[str], list[str]]:
+def _read_files(files: dict[str, Path], sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str], list[str]]:
     splits: dict[str, SplitData] = {}
     classes: list[str] = []
     notes: list[str] = []
     for split, path in files.items():
         if path.suffix.lower() == ".jsonl":
-            splits[split] = read_jsonl(path)
+            splits[split] = read_jsonl(path, sizes)
         else:
-            splits[split], data_set = read_coco(path)
+            splits[split], data_set = read_coco(path, sizes)
             classes += data_set.classes.values()
             notes += [f"{path.name}: {note}" for note in data_set.notes]
     return splits, classes, notes
@@ -144,7 +156,7 @@ def _completed(
         # One image at least for this split, for each of those that follow, and for train.
         most = len(order) - (len(missing) - len(parts))
         n = min(max(1, round(len(images) * shares[name] / whole)), most)
-        parts[name] = {images[place] for place in order[:n]}
+        parts[name] = {images[index] for index in order[:n]}
         order = order[n:]
     taken = set().union(*parts.values())
     found = {

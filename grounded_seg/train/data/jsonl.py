@@ -6,7 +6,8 @@ with the text that the task takes behind it, or words of the user's own; the suf
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from grounded_seg.detect.answer.tokens import N_BINS, boxes_from_bins
 from grounded_seg.detect.tasks import TASKS, Task, TaskOutput, find_task
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
-from grounded_seg.train.data.checks import UnusableImageError, UnusableRowError, checked_size, image_beside
+from grounded_seg.train.data.checks import ImageSizes, UnusableImageError, UnusableRowError, image_beside
 from grounded_seg.train.data.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample
 
 _LOCATION = re.compile(r"<loc_(\d+)>")
@@ -26,27 +27,33 @@ _IMAGE = re.compile(r'"image"\s*:\s*"([^"\\]+)"')
 _TASK_TOKEN = re.compile(r"\s*<(?P<name>[A-Z_]+)>(?P<text>.*)", re.DOTALL)
 
 
-def read_jsonl(path: Path) -> SplitData:
-    """Read the rows of a file; those that can't be used become faults with their line.
-
-    Raises:
-        InputError: If the file can't be read or isn't UTF-8.
-    """
+def read_jsonl(path: Path, sizes: ImageSizes) -> SplitData:
+    """Read the rows of a file; those that can't be used become faults with their line."""
     examples: list[Example] = []
     faults: list[Fault] = []
     # Not `splitlines`: texts may hold other characters that it takes for the end of a line.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    lines = read_text(path).split("\n")
+    sizes.read(_present(lines, path.parent))
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
         try:
-            examples.append(_example(line, path.parent, place))
+            examples.append(_example(line, path.parent, place, sizes))
         except UnusableRowError as error:
             image = error.image if isinstance(error, UnusableImageError) else None
             faults.append(Fault(place, str(error), image))
     if not examples and not faults:
         raise InputError(f"{path} is empty; export it again")
     return SplitData(tuple(examples), tuple(faults))
+
+
+def _present(lines: Sequence[str], folder: Path) -> Iterator[Path]:
+    """Find the images of rows at a glance; one that is missed is decoded later, by itself."""
+    for line in lines:
+        if found := _IMAGE.search(line):
+            with suppress(UnusableRowError):
+                yield image_beside(folder, found[1])
 
 
 def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
@@ -80,17 +87,17 @@ def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
     return tuple(boxes)
 
 
-def _example(line: str, folder: Path, place: str) -> Example:
+def _example(line: str, folder: Path, place: str, sizes: ImageSizes) -> Example:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = f"this is not JSON ({error}); correct it or take the line out"
         # Whatever it was to say, it was about the boxes of this image, or may have been.
         if found := _IMAGE.search(line):
             raise UnusableImageError(what, _place_of(folder, found[1])) from error
         raise UnusableRowError(what) from error
     try:
-        return _example_of(row, folder, place)
+        return _example_of(row, folder, place, sizes)
     except UnusableRowError as error:
         name, prefix = (row.get(key) if isinstance(row, dict) else None for key in ("image", "prefix"))
         is_text = isinstance(prefix, str) and prefix.strip() and not _OF_BOXES.match(prefix)
@@ -107,12 +114,12 @@ def _place_of(folder: Path, name: str) -> Path:
         return folder / name
 
 
-def _example_of(row: object, folder: Path, place: str) -> Example:
+def _example_of(row: object, folder: Path, place: str, sizes: ImageSizes) -> Example:
     name, prefix, suffix = (_text(row, key) for key in ("image", "prefix", "suffix"))
     if not name or not prefix.strip():
         raise UnusableRowError("its image or its prefix is empty; fill it in")
     path = image_beside(folder, name)
-    size = checked_size(path)
+    size = sizes.of(path)
     question, task = _question(prefix)
     if task is not None and task.name == "OD":
         return BoxExample(path, size, boxes_from_answer(suffix, size), place)

@@ -30,9 +30,9 @@ def answer_from_boxes(boxes: Sequence[LabelledBox], size: ImageSize) -> str:
     """
     bins = bins_from_boxes(array_from_boxes([box.box_xyxy for box in boxes]), size)
     groups: dict[str, list[int]] = {}
-    for place in sorted(range(len(boxes)), key=lambda place: bins[place].tolist()):
-        groups.setdefault(boxes[place].label, []).append(place)
-    return "".join(label + text_from_bins(bins[places]) for label, places in groups.items())
+    for index in sorted(range(len(boxes)), key=lambda index: bins[index].tolist()):
+        groups.setdefault(boxes[index].label, []).append(index)
+    return "".join(label + text_from_bins(bins[indices]) for label, indices in groups.items())
 
 
 def with_spaced_labels(answer: str) -> str:
@@ -115,51 +115,38 @@ class QuestionPlan:
         return len(self._positive) + self.n_negatives
 
     def epoch(self, number: int) -> list[Question]:
-        """Give the questions of an epoch in their order, always the same ones for a number.
-
-        Args:
-            number: From 0.
-        """
+        """Give the questions of an epoch, counted from 0, in their order: always the same ones."""
         rng = np.random.default_rng((self._seed, number))
         by_image: dict[str, list[Question]] = {}
         for question in [*self._positive, *self._negatives(rng)]:
             by_image.setdefault(str(question.example.image), []).append(question)
         groups = []
         for questions in by_image.values():
-            shuffled = [questions[place] for place in rng.permutation(len(questions)).tolist()]
+            shuffled = [questions[index] for index in rng.permutation(len(questions)).tolist()]
             groups += [shuffled[start : start + self._group] for start in range(0, len(shuffled), self._group)]
-        return [question for place in rng.permutation(len(groups)).tolist() for question in groups[place]]
+        return [question for index in rng.permutation(len(groups)).tolist() for question in groups[index]]
 
     def _negatives(self, rng: np.random.Generator) -> list[Question]:
         """Draw absent prompts of images, none twice; background images first, so that each is asked something."""
         counts = np.array([len(absent) for _, absent in self._absent], dtype=np.int64)
         ends = np.cumsum(counts)
-        background = [place for place, (example, _) in enumerate(self._absent) if not example.boxes]
-        chosen = {int(ends[place] - 1 - rng.integers(counts[place])) for place in background}
+        background = [index for index, (example, _) in enumerate(self._absent) if not example.boxes]
+        chosen = {int(ends[index] - 1 - rng.integers(counts[index])) for index in background}
         for number in rng.permutation(int(counts.sum())).tolist():
             if len(chosen) == self.n_negatives:
                 break
             chosen.add(number)
         numbers = np.array(sorted(chosen), dtype=np.int64)
-        places = np.searchsorted(ends, numbers, side="right")
+        indices = np.searchsorted(ends, numbers, side="right")
         questions = []
-        for number, place in zip(numbers.tolist(), places.tolist(), strict=True):
-            example, absent = self._absent[place]
-            questions.append(class_question(example, absent[number - int(ends[place])]))
+        for number, index in zip(numbers.tolist(), indices.tolist(), strict=True):
+            example, absent = self._absent[index]
+            questions.append(class_question(example, absent[number - int(ends[index])]))
         return questions
 
 
 def training_plan(data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
-    """Plan the questions of a data set's training split.
-
-    Args:
-        data: What was read.
-        settings: Form of the questions, negatives and seed.
-        group: As for `QuestionPlan`.
-
-    Raises:
-        InputError: If there is nothing to ask.
-    """
+    """Plan the questions of a data set's training split; `InputError` if there are none."""
     plan = split_plan(data.train, data, settings, group)
     if not len(plan):
         raise InputError(f"{settings.dataset} has neither objects nor texts to train on; annotate some of its images")
@@ -167,7 +154,7 @@ def training_plan(data: TrainingData, settings: TrainSettings, group: int = 1) -
 
 
 def split_plan(split: SplitData, data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
-    """Plan the questions of any split of a data set, maybe none; arguments as for `training_plan`."""
+    """Plan the questions of any split of a data set, maybe none."""
     prompts = all_prompts(data, settings)
     return QuestionPlan(split.examples, prompts, settings.prompt_form, settings.negative_ratio, settings.seed, group)
 

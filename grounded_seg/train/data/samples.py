@@ -1,8 +1,8 @@
-"""From questions to the tensors of a batch: images as the model wants them, token ids, and labels."""
+"""From questions to the tensors of a batch: images as the model wants them, token ids, labels; and what is too long."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,15 +12,19 @@ from torch.utils.data import Dataset
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values, resized_to_square
 from grounded_seg.detect.model.vocabulary import Vocabulary
+from grounded_seg.errors import InputError
 from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
+from grounded_seg.settings import MAX_PIXELS
 from grounded_seg.train.data.augment import Augmentation
-from grounded_seg.train.data.questions import QuestionPlan, with_spaced_labels
-from grounded_seg.train.data.records import BoxExample, Question
+from grounded_seg.train.data.questions import QuestionPlan, positive_questions, with_spaced_labels
+from grounded_seg.train.data.records import BoxExample, Example, Fault, Question, SplitData, TrainingData
+from grounded_seg.train.settings import TrainSettings
 
 IGNORED = -100
 """Label of padding, which the loss leaves out."""
 _CACHE_BYTES = 1 << 30
+"""Of decoded images, all readers together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,25 +39,23 @@ class Sample:
 
 
 class ImageStore:
-    """Reads images, squeezed where that is asked for, and keeps the last ones in memory."""
+    """Reads images, resized where that is asked for, and keeps the last ones in memory."""
 
-    def __init__(self, image_size: int | None = None, max_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, image_size: int | None = None, max_pixels: int = MAX_PIXELS, n_readers: int = 1) -> None:
+        """Prepare an empty store, one of so many processes' that share the memory for it."""
         self._image_size = image_size
-        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
+        self._max_bytes = _CACHE_BYTES // n_readers
         self._kept: OrderedDict[str, Image] = OrderedDict()
         self._n_bytes = 0
 
     def read(self, question: Question) -> Image:
-        """Decode a question's image.
-
-        Raises:
-            ImageError: If it can't be read any more.
-        """
+        """Decode a question's image."""
         key = str(question.example.image)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        image = resized_to_square(read_image(question.example.image), self._image_size)
+        image = resized_to_square(read_image(question.example.image, self._max_pixels), self._image_size)
         self._kept[key] = image
         self._n_bytes += image.pixels.nbytes
         while self._n_bytes > self._max_bytes and len(self._kept) > 1:
@@ -91,7 +93,7 @@ class AnswerWriter:
 class QuestionDataset(Dataset[Sample]):
     """A plan's questions; `set_epoch` moves on to the next draw.
 
-    What it gives depends on seed, epoch and place only, so that a resumed training sees what it would have seen.
+    What it gives depends on seed, epoch and index only, so that a resumed training sees what it would have seen.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class QuestionDataset(Dataset[Sample]):
         """Draw the questions of this epoch; accelerate calls it."""
         self._epoch = epoch
         self._questions = self._plan.epoch(epoch)
-        self._places = {key: place for place, key in enumerate(sorted({str(q.example.image) for q in self._questions}))}
+        self._index_by_image = {
+            key: index for index, key in enumerate(sorted({str(one.example.image) for one in self._questions}))
+        }
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -118,7 +122,7 @@ class QuestionDataset(Dataset[Sample]):
         image, key = self._images.read(question), str(question.example.image)
         if self._augmentation is not None:
             # One draw an image and epoch, so that all its questions in a batch share one picture.
-            rng = np.random.default_rng((self._seed, self._epoch, self._places[key]))
+            rng = np.random.default_rng((self._seed, self._epoch, self._index_by_image[key]))
             image, question = self._augmentation.apply(image, question, rng)
         return Sample(
             image,
@@ -148,3 +152,41 @@ class Collator:
             "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
             "labels": pad_sequence([one.answer_ids for one in samples], batch_first=True, padding_value=IGNORED),
         }
+
+
+def without_long_rows(data: TrainingData, florence: FlorenceModel, settings: TrainSettings) -> TrainingData:
+    """Leave out rows with a question or an answer that is longer than the model can take.
+
+    Raises:
+        InputError: If there are such rows and `strict` is on, or no other rows are left.
+    """
+    writer = AnswerWriter(florence)
+    question_room = writer.room - _n_image_tokens(florence)
+
+    def fault(example: Example) -> Fault | None:
+        for question in positive_questions(example, settings.prompt_form):
+            for what, length, room in (
+                ("question", len(writer.question_ids(question)), question_room),
+                ("answer", len(writer.answer_ids(question)), writer.room),
+            ):
+                if length > room:
+                    told = f"its {what} has {length} tokens, and this model takes {room}; shorten or split the row"
+                    return Fault(example.place, told)
+        return None
+
+    def kept(split: SplitData) -> SplitData:
+        faults = [fault(example) for example in split.examples]
+        fits = tuple(example for example, wrong in zip(split.examples, faults, strict=True) if wrong is None)
+        return SplitData(fits, (*split.faults, *(wrong for wrong in faults if wrong is not None)))
+
+    found = replace(data, train=kept(data.train), valid=kept(data.valid), test=kept(data.test))
+    new = [wrong for wrong in found.faults if wrong not in data.faults]
+    if new and (settings.strict or not found.train.examples):
+        raise InputError(str(new[0]))
+    return found
+
+
+@torch.no_grad()
+def _n_image_tokens(florence: FlorenceModel) -> int:
+    empty = torch.zeros(1, 3, florence.pixels.height, florence.pixels.width)
+    return int(florence.network.get_image_features(empty).pooler_output.shape[1])

@@ -4,6 +4,7 @@ supervision reads this form too, but stops at a broken line without saying which
 """
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from grounded_seg.errors import InputError
 from grounded_seg.images.find import find_images
 from grounded_seg.records import BoxXyxy, ImageSize
-from grounded_seg.train.data.checks import UnusableRowError, checked_box, checked_size
+from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box
 from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData
 
 _DECIMALS = 2
@@ -22,25 +23,22 @@ _CLASSES_FILE = "classes.txt"
 _SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
 
 
-def read_yolo(path: Path) -> tuple[dict[str, SplitData], tuple[str, ...]]:
+def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], tuple[str, ...]]:
     """Read the splits that a `data.yaml` names, and its classes.
 
     An image without a label file, or with an empty one, is a background image.
-
-    Raises:
-        InputError: If the file can't be read, names no classes or no images.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         names = _names(document)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no data.yaml of YOLO ({' '.join(str(error).split())}); export it again") from error
     splits = {}
     for split, keys in _SPLIT_KEYS.items():
         entry = next((document[key] for key in keys if document.get(key)), None)
         if entry is not None:
             folders = [_folder(path, document, str(one)) for one in (entry if isinstance(entry, list) else [entry])]
-            parts = [_read_split(folder, names) for folder in folders]
+            parts = [_read_split(folder, names, sizes) for folder in folders]
             splits[split] = SplitData(
                 tuple(row for part in parts for row in part.examples),
                 tuple(row for part in parts for row in part.faults),
@@ -63,19 +61,20 @@ def _folder(path: Path, document: dict[str, Any], entry: str) -> Path:
     root = path.parent / str(document.get("path") or "")
     # Roboflow writes ../train/images, which means the folder beside data.yaml all the same.
     for folder in (root / entry, path.parent / entry, path.parent / entry.removeprefix("../")):
-        if folder.is_dir():
+        if os.path.isdir(folder):
             return folder
-    raise InputError(f"{path} names the folder {entry}, which isn't there; correct the path")
+    raise InputError(f"{path} names the folder {entry[:255]!r}, which isn't there; correct the path")
 
 
-def _read_split(folder: Path, names: dict[int, str]) -> SplitData:
+def _read_split(folder: Path, names: dict[int, str], sizes: ImageSizes) -> SplitData:
     found = find_images([folder])
+    sizes.read(found.path(name) for name in found.file_names)
     examples, faults = [], _without_image(folder, {_label_file(found.path(name)) for name in found.file_names})
     for file_name in found.file_names:
         image = found.path(file_name)
         labels = _label_file(image)
         try:
-            size = checked_size(image)
+            size = sizes.of(image)
         except UnusableRowError as error:
             faults.append(Fault(str(image), str(error)))
             continue

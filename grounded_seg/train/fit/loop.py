@@ -1,153 +1,265 @@
-"""transformers' `Seq2SeqTrainer` on questions that share images."""
+"""The training loop, from the first step to the last.
 
-from collections.abc import Mapping, Sequence
+An epoch has steps, and a step has passes: each pass is one batch on each process, and a step's gradients are those of
+the mean loss over all its tokens, however many passes and processes make it.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
+from accelerate.utils import set_seed
 from torch import nn
-from torch.utils.data import SequentialSampler
-from transformers import (
-    PrinterCallback,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-    TrainerControl,
+from torch.utils.data import DataLoader
+
+from grounded_seg.errors import UsageError
+from grounded_seg.train.data.samples import IGNORED
+from grounded_seg.train.fit.checkpoints import (
+    Checkpoint,
+    TrainState,
+    last_checkpoint,
+    load_checkpoint,
+    load_random_state,
+    save_checkpoint,
 )
-from transformers.models.florence2.modeling_florence2 import shift_tokens_right
-
-from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.train.data.samples import IGNORED, Collator, QuestionDataset
-from grounded_seg.train.fit.lora import trains_vision
-from grounded_seg.train.fit.loss import AnswerLoss
+from grounded_seg.train.fit.lora import make_trainable, n_trainable
+from grounded_seg.train.fit.loss import Batch, BatchLoss
+from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
 from grounded_seg.train.fit.optimizer import make_optimizer, make_schedule
-from grounded_seg.train.fit.save import weights_as_output_error
-from grounded_seg.train.measure.validation import Validation
-from grounded_seg.train.settings import TrainSettings
+from grounded_seg.train.fit.preparation import PreparedTraining, n_processes
+from grounded_seg.train.fit.save import Origin, save_trained
+from grounded_seg.train.fit.validation import validate
+from grounded_seg.train.settings import Method, Quantization
 
-Batch = Mapping[str, torch.Tensor]
+Watcher = Callable[[Row], None]
 
 
-class FlorenceTrainer(Seq2SeqTrainer):  # type: ignore[misc]
-    """Trains a Florence-2 on questions: an image is encoded once a batch, however many questions are about it."""
+@dataclass(frozen=True)
+class Fitted:
+    """What a finished loop leaves besides its files."""
 
-    control: TrainerControl
-    optimizer: torch.optim.Optimizer | None
-    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    log: MetricsLog
+    n_trainable: int
+    """Trainable parameters."""
 
-    def __init__(
-        self,
-        florence: FlorenceModel,
-        model: nn.Module,
-        settings: TrainSettings,
-        args: Seq2SeqTrainingArguments,
-        train: QuestionDataset,
-        validation: Validation,
-        callbacks: Sequence[TrainerCallback],
-    ) -> None:
-        """Put everything together; nothing is trained yet.
 
-        Args:
-            florence: The base. Its network's layers are what `model` trains.
-            model: From `lora.make_trainable`.
-            settings: What the optimizer and its schedule follow.
-            args: The library's own settings, see `arguments`.
-            train: What is learnt from.
-            validation: What is measured when a callback says so.
-            callbacks: When that is, among others.
-        """
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train,
-            data_collator=Collator(florence.pixels, florence.vocabulary.pad_id),
-            callbacks=list(callbacks),
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    """What stays the same from step to step."""
+
+    prepared: PreparedTraining
+    accelerator: Accelerator
+    state: TrainState
+    wrapped: nn.Module
+    """The model, wrapped where several processes train it together."""
+    loss: BatchLoss
+    loader: Any
+    """From `_loader`."""
+    steps_per_epoch: int
+    n_steps: int
+    log: MetricsLog
+    watcher: Watcher
+
+
+def fit(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher) -> Fitted:
+    """Train to the end.
+
+    Args:
+        prepared: All that is needed.
+        resume: Begin at the last checkpoint of the folder, where there is one.
+        on_start: Called when all is checked, right before the first step and the first file.
+        watcher: Told each row of figures.
+
+    Raises:
+        UsageError: If a logger or an optimizer isn't installed, the warm-up is too long, a checkpoint can't be
+            resumed, or the loss is no number any more.
+        OutputError: If something can't be written.
+    """
+    settings, folder = prepared.settings, prepared.folder
+    accelerator = _accelerator(prepared)
+    set_seed(settings.seed)
+    model = make_trainable(prepared.florence.network, settings)
+    checkpoint = last_checkpoint(folder.checkpoints) if resume else None
+    step = 0 if checkpoint is None else checkpoint.step
+    log = MetricsLog(folder.metrics, step, writes=accelerator.is_main_process, lower_is_better=prepared.lower_is_better)
+    if checkpoint is not None and _is_out_of_patience(prepared, log):
+        return Fitted(log, n_trainable(model))
+    set_seed(settings.seed)
+    loop = _loop(prepared, accelerator, model, log, watcher)
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, loop.state)
+    accelerator.wait_for_everyone()
+    on_start()
+    log.start()
+    accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "grounded-seg"))
+    is_over = False
+    while step < loop.n_steps and not is_over:
+        epoch, n_done = divmod(step, loop.steps_per_epoch)
+        for passes in _steps(loop, epoch, n_done, checkpoint):
+            checkpoint = None
+            step, n_done = step + 1, n_done + 1
+            n_passes = min(n_done * settings.accumulation, len(loop.loader))
+            row = {"step": step, **_take_step(loop, passes), "epoch": epoch + n_passes / len(loop.loader)}
+            _write_down(loop, row)
+            if step == loop.n_steps or n_done == loop.steps_per_epoch:
+                break
+            if settings.eval_steps and step % settings.eval_steps == 0:
+                _measure(loop, row, with_answers=False)
+            if settings.save_steps and step % settings.save_steps == 0:
+                save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+        _measure(loop, row, with_answers=True)
+        is_over = _is_out_of_patience(prepared, log)
+        save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    return Fitted(log, n_trainable(model))
+
+
+def _accelerator(prepared: PreparedTraining) -> Accelerator:
+    """Join the other processes of this training, and the loggers; device and dtype are ours to handle."""
+    settings = prepared.settings
+    loggers = sorted(map(str, settings.log_to))
+    for logger in loggers:
+        if find_spec(logger) is None:
+            raise UsageError(f"log-to names {logger}, which isn't installed; pip install {logger}")
+    # Looking for unused parameters breaks gradient checkpointing of the weights themselves.
+    find_unused = settings.method is Method.LORA or not settings.gradient_checkpointing
+    return Accelerator(
+        device_placement=False,
+        mixed_precision="no",
+        # A process by itself needs no device of accelerate's, which can't be changed in one program.
+        cpu=prepared.device.type == "cpu" and n_processes() > 1,
+        log_with=loggers or None,
+        project_dir=prepared.folder.checkpoints / "runs",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
+    )
+
+
+def _loop(
+    prepared: PreparedTraining, accelerator: Accelerator, model: nn.Module, log: MetricsLog, watcher: Watcher
+) -> _Loop:
+    """Make the optimizer and all that it needs, at the first step."""
+    settings, device = prepared.settings, prepared.device
+    if settings.quantization is Quantization.NONE:
+        model = model.to(device)
+    loader = accelerator.prepare_data_loader(
+        # Without a sampler: the questions in the plan's order, which is shuffled anew for each epoch.
+        DataLoader(
+            prepared.dataset,
+            batch_size=settings.batch_size,
+            collate_fn=prepared.validation.collator,
+            num_workers=settings.workers,
+            pin_memory=device.type == "cuda",
         )
-        self.remove_callback(PrinterCallback)
-        # Our loss is the sum over the step's tokens divided by their number, however many passes make the step.
-        self.model_accepts_loss_kwargs = True
-        self._loss_shifts_labels = False
-        self._florence = florence
-        self._settings = settings
-        self._validation = validation
-        self._answer_loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread)
+    )
+    steps_per_epoch = math.ceil(len(loader) / settings.accumulation)
+    n_steps = settings.max_steps or settings.epochs * steps_per_epoch
+    optimizer = make_optimizer(model, settings)
+    schedule = make_schedule(optimizer, settings, n_steps)
+    scaler = torch.amp.GradScaler(device.type, enabled=prepared.dtype is torch.float16)
+    return _Loop(
+        prepared,
+        accelerator,
+        TrainState(model, optimizer, schedule, scaler),
+        accelerator.prepare_model(model),
+        BatchLoss(prepared.florence, settings, device, prepared.dtype),
+        loader,
+        steps_per_epoch,
+        n_steps,
+        log,
+        watcher,
+    )
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Compute the mean cross-entropy of the answers' tokens over the whole step."""
-        labels = inputs["labels"]
-        logits = self._logits(model, inputs)
-        total = self._answer_loss.to(logits.device)(logits, labels)
-        n_tokens = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = total / n_tokens
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # The devices' gradients are averaged, and each counted its own tokens only.
-            loss = loss * self.accelerator.num_processes
-        return (loss, {"logits": logits}) if return_outputs else loss
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure the validation's loss, and its answers where they are due."""
-        model = self.model.eval()
-        total, n_tokens = 0.0, 0
-        with torch.no_grad():
-            for batch in self._validation.batches(self.data_collator, self.args.per_device_train_batch_size):
-                inputs = self._prepare_inputs(batch)
-                n_here = int((inputs["labels"] != IGNORED).sum())
-                total += float(self.compute_loss(model, inputs)) * n_here
-                n_tokens += n_here
-        figures = {"loss": total / max(1, n_tokens)} | self._validation.figures(self._florence)
-        row = {f"valid_{name}": value for name, value in figures.items()}
-        self.log(row)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
-        return row
+def _steps(loop: _Loop, epoch: int, n_done: int, checkpoint: Checkpoint | None) -> Iterator[Sequence[Batch]]:
+    """Give the passes of each step of an epoch, after those that were done before the checkpoint, if there is one."""
+    n_passes = loop.prepared.settings.accumulation
+    loop.loader.set_epoch(epoch)
+    batches = skip_first_batches(loop.loader, n_done * n_passes) if n_done else loop.loader
+    # A loader draws a number when it begins: within an epoch that was before the checkpoint, at its start it is after.
+    if checkpoint is not None and not n_done:
+        load_random_state(checkpoint, loop.accelerator.process_index)
+    iterator = iter(batches)
+    while passes := list(islice(iterator, n_passes)):
+        if checkpoint is not None and n_done:
+            load_random_state(checkpoint, loop.accelerator.process_index)
+        checkpoint = None
+        yield passes
 
-    @weights_as_output_error()
-    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
-        """Save what a resumed training goes on from."""
-        super()._save_checkpoint(*args, **options)
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the optimizer of the settings."""
-        if self.optimizer is None:
-            self.optimizer = make_optimizer(self.model if model is None else model, self._settings)
-        return self.optimizer
+def _take_step(loop: _Loop, passes: Sequence[Batch]) -> dict[str, float]:
+    """Change the weights once; give the mean loss, the gradients' norm before clipping and the learning rate."""
+    accelerator, state = loop.accelerator, loop.state
+    loop.loss.train_mode(loop.wrapped)
+    device = loop.prepared.device
+    n_own = sum(int((batch["labels"] != IGNORED).sum()) for batch in passes)
+    n_tokens = accelerator.reduce(torch.tensor(n_own, device=device), "sum")
+    total = torch.zeros((), device=device)
+    for number, batch in enumerate(passes, start=1):
+        with nullcontext() if number == len(passes) else accelerator.no_sync(loop.wrapped):
+            # The processes' gradients are averaged, and each has counted the tokens of all.
+            loss = loop.loss(loop.wrapped, batch) / n_tokens * accelerator.num_processes
+            state.scaler.scale(loss).backward()
+        total += loss.detach()
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(loop.wrapped.parameters(), loop.prepared.settings.max_grad_norm)
+    figures = {
+        "loss": accelerator.reduce(total, "mean").item(),
+        "grad_norm": norm.item(),
+        "learning_rate": state.schedule.get_last_lr()[0],
+    }
+    scale = state.scaler.get_scale()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    # Where a gradient of float16 overflowed, the step was left out and the scale lowered.
+    if state.scaler.get_scale() >= scale:
+        state.schedule.step()
+    loop.wrapped.zero_grad()
+    return figures
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Make the schedule of the settings."""
-        if self.lr_scheduler is None:
-            chosen = optimizer or self.create_optimizer()
-            self.lr_scheduler = make_schedule(chosen, self._settings, num_training_steps)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
 
-    def _logits(self, model: nn.Module, inputs: Batch) -> torch.Tensor:
-        """Give the decoder's logits over the answers, (n, t, vocabulary)."""
-        network = self._florence.network
-        learns_to_see = trains_vision(self._settings.parts)
-        if not learns_to_see:
-            network.model.vision_tower.eval()
-        with self.accelerator.autocast(), torch.set_grad_enabled(learns_to_see and torch.is_grad_enabled()):
-            features = network.get_image_features(inputs["pixel_values"]).pooler_output
-        features = features[inputs["image_index"]]
-        words = network.get_input_embeddings()(inputs["input_ids"])
-        text = network.config.text_config
-        # The native forward would shift the labels too, but then compute the loss a second time.
-        answers = shift_tokens_right(inputs["labels"], text.pad_token_id, text.decoder_start_token_id)
-        mask = inputs["attention_mask"]
-        logits: torch.Tensor = model(
-            inputs_embeds=torch.cat([features.to(words.dtype), words], dim=1),
-            attention_mask=torch.cat([mask.new_ones(features.shape[:2]), mask], dim=1),
-            decoder_input_ids=answers,
-            use_cache=False,
-        ).logits
-        return logits
+def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
+    """Validate, write the figures down and draw them, and keep the weights if they are the best so far."""
+    prepared, log = loop.prepared, loop.log
+    figures = validate(
+        prepared.validation,
+        prepared.florence,
+        loop.state.model,
+        loop.loss,
+        loop.accelerator,
+        with_answers=with_answers,
+    )
+    measured = {"step": row["step"], **figures, "epoch": row["epoch"]}
+    _write_down(loop, measured)
+    if not loop.accelerator.is_main_process:
+        return
+    best = log.best(prepared.best_metric)
+    if best is not None and best["step"] == row["step"] and f"valid_{prepared.best_metric}" in measured:
+        origin = Origin(prepared.settings, prepared.base, prepared.data.classes)
+        named = {name.removeprefix("valid_"): value for name, value in figures.items()}
+        save_trained(loop.state.model, prepared.folder.result(prepared.settings.method), origin, named)
+    draw_losses(log.rows, prepared.folder.loss_picture)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        """Take the questions in the plan's order, which is shuffled anew for each epoch."""
-        return SequentialSampler(train_dataset or self.train_dataset)
+
+def _write_down(loop: _Loop, row: Row) -> None:
+    """Add a row to `metrics.jsonl` and tell the loggers and the watcher."""
+    if not math.isfinite(row.get("loss", 0.0)):
+        raise UsageError(f"the loss is {row['loss']} at step {row['step']}; lower --lr, or train with --dtype float32")
+    loop.log.add(row)
+    figures = {f"train/{name}": value for name, value in row.items() if name != "step"}
+    loop.accelerator.log(figures, step=int(row["step"]))
+    if loop.accelerator.is_main_process:
+        loop.watcher(row)
+
+
+def _is_out_of_patience(prepared: PreparedTraining, log: MetricsLog) -> bool:
+    """Tell whether the training stops early; on resuming, that it had been and only its report was missing."""
+    patience = prepared.settings.patience
+    return patience is not None and log.epochs_since_best(prepared.best_metric) >= patience

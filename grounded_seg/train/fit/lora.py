@@ -71,23 +71,14 @@ def make_trainable(
     return network
 
 
-def n_trained(model: nn.Module) -> int:
-    """Count the numbers that learn."""
+def n_trainable(model: nn.Module) -> int:
+    """Count the trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def trains_vision(parts: Collection[Part]) -> bool:
     """Tell whether gradients have to go through the vision tower or its projector."""
     return bool({Part.VISION, Part.PROJECTOR} & set(parts))
-
-
-def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split what learns into matrices, which decay, and biases and norms, which don't."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [one for one in learning if one.dim() > 1], "weight_decay": weight_decay},
-        {"params": [one for one in learning if one.dim() <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _part_of(name: str) -> Part | None:

@@ -1,12 +1,20 @@
-"""The loss of answers: cross-entropy of their tokens, a location's target spread over its neighbours where asked."""
+"""From a batch to its loss: the decoder's logits, and the cross-entropy of the answers' tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
+from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.train.data.samples import IGNORED
+from grounded_seg.train.fit.lora import trains_vision
+from grounded_seg.train.settings import TrainSettings
+
+Batch: TypeAlias = Mapping[str, torch.Tensor]
+"""What `data.samples.Collator` gives."""
 
 _REACH = 4
 """How far a target is spread, in standard deviations."""
@@ -44,7 +52,7 @@ class AnswerLoss(nn.Module):
         """Compute the sum, in float32.
 
         Args:
-            logits: (n, t, vocabulary), of the token at the same place.
+            logits: (n, t, vocabulary), of the token at the same index.
             labels: (n, t) token ids, -100 for padding.
         """
         if not self._spreads:
@@ -60,3 +68,49 @@ class AnswerLoss(nn.Module):
         spread = (log_probabilities[is_location].gather(1, near) * self._shares).sum()
         exact = log_probabilities[~is_location].gather(1, targets[~is_location, None]).sum()
         return -(spread + exact)
+
+
+class BatchLoss:
+    """The loss of a batch, summed over its tokens, at the activations' dtype."""
+
+    def __init__(
+        self, florence: FlorenceModel, settings: TrainSettings, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._network = florence.network
+        self._trains_vision = trains_vision(settings.parts)
+        self._loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread).to(device)
+        self._device = device
+        self._dtype = dtype
+
+    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Compute the loss with the model of `lora.make_trainable`, or that wrapped for several processes."""
+        here = {name: values.to(self._device, non_blocking=True) for name, values in batch.items()}
+        loss: torch.Tensor = self._loss(self._logits(model, here), here["labels"])
+        return loss
+
+    def train_mode(self, model: nn.Module) -> None:
+        """Switch on dropout, but for a vision tower that isn't trained."""
+        model.train()
+        if not self._trains_vision:
+            self._network.model.vision_tower.eval()
+
+    def _logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Give the decoder's logits over the answers, (n, t, vocabulary); each image is encoded once."""
+        network = self._network
+        autocast = torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
+        with autocast, torch.set_grad_enabled(self._trains_vision and torch.is_grad_enabled()):
+            features = network.get_image_features(batch["pixel_values"]).pooler_output
+        features = features[batch["image_index"]]
+        words = network.get_input_embeddings()(batch["input_ids"])
+        text = network.config.text_config
+        # The native forward would shift the labels too, but then compute the loss a second time.
+        answers = shift_tokens_right(batch["labels"], text.pad_token_id, text.decoder_start_token_id)
+        mask = batch["attention_mask"]
+        with autocast:
+            logits: torch.Tensor = model(
+                inputs_embeds=torch.cat([features.to(words.dtype), words], dim=1),
+                attention_mask=torch.cat([mask.new_ones(features.shape[:2]), mask], dim=1),
+                decoder_input_ids=answers,
+                use_cache=False,
+            ).logits
+        return logits

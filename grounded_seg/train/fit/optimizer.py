@@ -1,4 +1,4 @@
-"""The optimizer and how its learning rate goes."""
+"""The optimizer and its learning rate schedule."""
 
 from functools import partial
 
@@ -8,7 +8,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
 from grounded_seg.errors import UsageError
-from grounded_seg.train.fit.lora import weight_decay_groups
 from grounded_seg.train.settings import OptimizerName, Schedule, TrainSettings
 
 _BY_TRANSFORMERS = {
@@ -19,12 +18,8 @@ _BY_TRANSFORMERS = {
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Make the optimizer of all that learns.
-
-    Raises:
-        UsageError: If it takes a package that isn't installed.
-    """
-    groups = weight_decay_groups(model, settings.weight_decay)
+    """Make the optimizer of the trainable parameters; `UsageError` if its package isn't installed."""
+    groups = _weight_decay_groups(model, settings.weight_decay)
     if settings.optimizer is OptimizerName.ADAMW:
         return torch.optim.AdamW(groups, lr=settings.lr)
     try:
@@ -36,11 +31,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, n_steps: int) -> LambdaLR:
-    """Make the schedule of a training of so many steps: up to the rate during the warm-up, then down.
-
-    Raises:
-        UsageError: If the warm-up is as long as the training.
-    """
+    """Make the schedule of a training of so many steps; `UsageError` if the warm-up is as long as the training."""
     if settings.warmup_steps >= n_steps:
         raise UsageError(
             f"warmup-steps is {settings.warmup_steps}, and the whole training has {n_steps}; give fewer, or more epochs"
@@ -66,3 +57,12 @@ def rex_share(step: int, *, n_warmup: int, n_steps: int) -> float:
         return step / n_warmup
     left = 1 - min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))
     return left / (0.5 + 0.5 * left)
+
+
+def _weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Split the trainable parameters into matrices, which decay, and biases and norms, which don't."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [one for one in learning if one.dim() > 1], "weight_decay": weight_decay},
+        {"params": [one for one in learning if one.dim() <= 1], "weight_decay": 0.0},
+    ]

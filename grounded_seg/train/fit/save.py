@@ -16,7 +16,7 @@ from grounded_seg.detect.model.adapters import CONFIG_FILE
 from grounded_seg.detect.model.record import write_adapter_base
 from grounded_seg.detect.model.save import save_with_processor
 from grounded_seg.errors import OutputError
-from grounded_seg.files import as_output_error
+from grounded_seg.files import as_output_error, write_text
 from grounded_seg.train.settings import Method, PromptForm, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights
 
@@ -58,16 +58,13 @@ def weights_as_output_error() -> Iterator[None]:
 def save_trained(
     model: PeftModel | Florence2ForConditionalGeneration, folder: Path, origin: Origin, figures: Mapping[str, float]
 ) -> None:
-    """Write the trained weights, whole or not at all; an older folder is replaced.
+    """Write the trained weights, whole or not at all, in place of older ones.
 
     Args:
         model: From `lora.make_trainable`.
         folder: An adapter as peft has it, with our record of its base; of full tuning, a model as transformers has it.
         origin: Base, classes and settings.
         figures: Of the last validation.
-
-    Raises:
-        OutputError: If it can't be written.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -78,7 +75,7 @@ def save_trained(
     else:
         save_with_processor(model, origin.base.path, part)
     write_adapter_base(part, origin.base, origin.facts(figures))
-    (part / _CARD_NAME).write_text(_card(origin, figures), encoding="utf-8")
+    write_text(part / _CARD_NAME, _card(origin, figures))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
@@ -87,7 +84,7 @@ def _name_base(path: Path, base: LocatedWeights) -> None:
     """Name the base by its id instead of the folder that it happens to lie in."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": base.name, "revision": base.revision}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _card(origin: Origin, figures: Mapping[str, float]) -> str:

@@ -21,16 +21,7 @@ _SILENT = ("<s>", "</s>", "<pad>")
 
 
 def answered(model: FlorenceModel, questions: Sequence[Question], images: ImageStore) -> Iterator[Answered]:
-    """Ask each question; the questions about one image share its encoding where they stand together.
-
-    Args:
-        model: In evaluation mode.
-        questions: None in, none out.
-        images: Where their images come from, squeezed as in training.
-
-    Raises:
-        ImageError: If an image can't be read any more.
-    """
+    """Ask each question; the questions about one image share its encoding where they stand together."""
     for _, group in groupby(questions, key=lambda question: question.example.image):
         about_one = list(group)
         features = model.encode_images([images.read(about_one[0])])

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ from grounded_seg.evaluation.evaluate import evaluate as measure
 from grounded_seg.files import write_text
 from grounded_seg.geometry.masks import coco_from_run_length
 from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings
+from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.records import BoxExample
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.settings import Method, TrainSettings
 from grounded_seg.weights.locate import is_on_disk
 from grounded_seg.weights.sources import resolve
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +51,7 @@ def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool,
 
 
 def check_measurable(file: Path) -> None:
-    """See now, not after the training, whether a COCO file can be read and has its images.
-
-    Raises:
-        InputError: If it can't, or hasn't.
-    """
+    """Refuse now, not after the training, a COCO file that can't be read or lacks images."""
     folder = images_of(file)
     missing = [one.file_name for one in read_data_set(file).images if not (folder / one.file_name).is_file()]
     if missing:

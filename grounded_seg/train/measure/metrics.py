@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rapidfuzz.distance import Levenshtein
+
 from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xywh_from_xyxy
@@ -53,7 +55,7 @@ def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
 def found_rate(answered: Sequence[Answered]) -> Mapping[str, float]:
     """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`.
 
-    At the score threshold that `run` has by default: precision only ranks, and is as good where no score comes near it.
+    At `run`'s default confidence threshold: precision only ranks, and is as good where no score reaches it.
     """
     threshold = DetectSettings().score_threshold
     fired: dict[str, list[bool]] = {"present_rate": [], "absent_rate": []}
@@ -70,25 +72,12 @@ def text_match(answered: Sequence[Answered]) -> Mapping[str, float]:
     if not texts:
         return {}
     exact = sum(one.text.strip() == one.question.answer.strip() for one in texts)
-    distance = sum(normalised_edit_distance(one.text.strip(), one.question.answer.strip()) for one in texts)
+    distance = sum(Levenshtein.normalized_distance(one.text.strip(), one.question.answer.strip()) for one in texts)
     return {"exact_match": exact / len(texts), "edit_distance": distance / len(texts)}
 
 
-def normalised_edit_distance(one: str, other: str) -> float:
-    """Count the letters to insert, delete or replace (Levenshtein), divided by the longer text's, in [0, 1].
-
-    >>> normalised_edit_distance("kitten", "sitting")
-    0.42857142857142855
-    """
-    if not one and not other:
-        return 0.0
-    row = list(range(len(other) + 1))
-    for number, letter in enumerate(one, start=1):
-        before, row[0] = row[0], number
-        for place, its in enumerate(other, start=1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (letter != its))
-    return row[-1] / max(len(one), len(other))
-
+LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
+"""Among the built-in figures."""
 
 BUILT_IN: tuple[Metric, ...] = (box_precision, found_rate, text_match)
 

@@ -31,7 +31,7 @@ class Shown:
 
 
 def shown_of_pair(pair: Pair, images: Path) -> Iterator[Shown]:
-    """Give what two measurements on one COCO file found, image by image, from the score threshold of `run` on."""
+    """Give what two measurements on one COCO file found, image by image, at the confidence threshold of `run`."""
     data_set = pair.base.scores.data_set
     for image in data_set.images:
         yield Shown(
@@ -57,7 +57,7 @@ def shown_of_answers(base: Sequence[Answered], tuned: Sequence[Answered]) -> Ite
 
 
 def picture_rows(shown: Iterator[Shown], classes: Sequence[str], root: Path) -> list[tuple[str, ...]]:
-    """Draw every image, plain and with each side's boxes, into the folder of the report.
+    """Draw every image, plain and with each side's boxes, into a folder beside `report.md`.
 
     Args:
         shown: The images.
@@ -66,10 +66,6 @@ def picture_rows(shown: Iterator[Shown], classes: Sequence[str], root: Path) -> 
 
     Returns:
         A row of Markdown cells for each: image with its name, truth, base, tuned.
-
-    Raises:
-        ImageError: If an image can't be read any more.
-        OutputError: If a picture can't be written.
     """
     rows = []
     for number, one in enumerate(shown, start=1):

@@ -5,12 +5,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.files import as_output_error
+from grounded_seg.files import write_text
+from grounded_seg.scoring.compare import FigureChange, figure_table
 from grounded_seg.scoring.measure import Scores
+from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.folder import TrainFolder
-from grounded_seg.train.measure.comparison import Pair, Progress, images_of, pair_on, write_test_file
+from grounded_seg.train.measure.comparison import Pair, images_of, pair_on, write_test_file
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.measure.pictures import picture_rows, shown_of_answers, shown_of_pair
 from grounded_seg.train.measure.split import ask
@@ -20,7 +22,8 @@ _N_ROWS = 20
 """Images, or texts, that are shown side by side."""
 _KNOWN_AP = 0.1
 """A class that the base finds at least so well is one that it knew."""
-_FIGURES = ("figure", "base", "tuned", "change")
+_Rows = Sequence[tuple[str, float | None, float | None]]
+"""Name, the base's figure and the tuned model's."""
 _SIDES = ("image", "truth", "base", "tuned")
 
 
@@ -30,16 +33,8 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     Questions of one class each are asked through the pipeline, as `eval` does it, masks too where the data set has some
     and the segmenter's weights are on this disk. The form `od` and texts are asked as they were trained.
 
-    Args:
-        settings: Of the training that is done.
-        data: Its data set.
-        progress: Told how many images each model is done with.
-
     Returns:
         The figures of the test split by name, each with that of `base` and of `tuned`; those of classes by class.
-
-    Raises:
-        WeightsError, DeviceError, OutputError: As for a run.
     """
     folder = TrainFolder(settings.output)
     boxed = [one for one in data.test.examples if isinstance(one, BoxExample)]
@@ -50,8 +45,8 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         file, images = write_test_file(boxed, all_prompts(data, settings), folder)
         pair = pair_on(file, images, settings, progress)
         parts += _boxes_part(pair, images, folder)
-        figures |= {name: {"base": base, "tuned": tuned} for name, base, tuned in _figure_rows(pair)}
-        figures["per_class"] = {name: {"base": base, "tuned": tuned} for name, base, tuned in _class_rows(pair)}
+        figures |= _both(_figure_rows(pair))
+        figures["per_class"] = _both(_class_rows(pair))
     others = [one for one in data.test.examples if not (as_run and isinstance(one, BoxExample))]
     if others:
         answers, compared = _answers_part(others, data, settings, folder)
@@ -61,9 +56,8 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         pair = pair_on(settings.retention, images_of(settings.retention), settings, progress)
         known = f"What is left on {settings.retention.name}, a data set of what the base knew:"
         parts += ["## Retention", known, _class_table(pair)]
-        figures["retention"] = {name: {"base": base, "tuned": tuned} for name, base, tuned in _class_rows(pair)}
-    with as_output_error():
-        folder.report.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        figures["retention"] = _both(_class_rows(pair))
+    write_text(folder.report, "\n\n".join(parts) + "\n")
     return figures
 
 
@@ -73,19 +67,14 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
     text = f"The base knew {', '.join(known)}." if known else "The base knew none of the classes."
     return [
         "## Test split",
-        _figure_table(pair),
-        f"A box counts as an answer to a prompt from a score of {pair.base.scores.score_threshold:g} on.",
+        _change_table(_figure_rows(pair)),
+        f"A box counts as found from a score of {pair.base.scores.score_threshold:g} upwards.",
         "### Retention, class by class",
-        f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} on.",
+        f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} upwards.",
         _class_table(pair),
         "### Images",
         _table(_SIDES, picture_rows(islice(shown_of_pair(pair, images), _N_ROWS), classes, folder.root)),
     ]
-
-
-def _figure_table(pair: Pair) -> str:
-    rows = [(name, *_change(base, tuned)) for name, base, tuned in _figure_rows(pair)]
-    return _table(_FIGURES, rows)
 
 
 def _figure_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
@@ -116,13 +105,16 @@ def _class_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
 
 
 def _class_table(pair: Pair) -> str:
-    rows = [(name, *_change(base, tuned)) for name, base, tuned in _class_rows(pair)]
-    return _table(("class", "base box AP", "tuned box AP", "change"), rows)
+    return _change_table(_class_rows(pair), "class", "base box AP", "tuned box AP")
 
 
-def _change(base: float | None, tuned: float | None) -> tuple[str, str, str]:
-    change = "-" if base is None or tuned is None else f"{tuned - base:+.3f}"
-    return _shown(base), _shown(tuned), change
+def _change_table(rows: _Rows, what: str = "figure", base: str = "base", tuned: str = "tuned") -> str:
+    changes = [FigureChange("", _cell(name), before, after, None) for name, before, after in rows]
+    return "\n".join(figure_table(changes, what, base, tuned))
+
+
+def _both(rows: _Rows) -> dict[str, Any]:
+    return {name: {"base": base, "tuned": tuned} for name, base, tuned in rows}
 
 
 def _answers_part(
@@ -132,7 +124,8 @@ def _answers_part(
     questions = all_questions(examples, all_prompts(data, settings), settings.prompt_form)
     before, after = (ask(settings, result, questions) for result in (None, folder.result(settings.method)))
     base, tuned = (figures_of(side, settings.metrics) for side in (before, after))
-    parts = ["## Answers", _table(_FIGURES, [(name, *_change(base.get(name), tuned.get(name))) for name in tuned])]
+    rows = [(name, base.get(name), tuned[name]) for name in tuned]
+    parts = ["## Answers", _change_table(rows)]
     shown = islice(shown_of_answers(before, after), _N_ROWS)
     if pictures := picture_rows(shown, data.classes, folder.root):
         parts.append(_table(_SIDES, pictures))
@@ -140,7 +133,7 @@ def _answers_part(
     texts = [_answer_row(old, new) for old, new in sides if isinstance(old.question.example, TextExample)]
     if texts:
         parts.append(_table(("image", "question", "truth", "base", "tuned"), texts[:_N_ROWS]))
-    return parts, {name: {"base": base.get(name), "tuned": tuned[name]} for name in tuned}
+    return parts, _both(rows)
 
 
 def _answer_row(base: Answered, tuned: Answered) -> tuple[str, ...]:
@@ -150,10 +143,6 @@ def _answer_row(base: Answered, tuned: Answered) -> tuple[str, ...]:
 
 def _base_name(settings: TrainSettings) -> str:
     return settings.models.detector or f"the preset {settings.models.preset}'s"
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

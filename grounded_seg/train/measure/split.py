@@ -13,10 +13,9 @@ from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import InputError
 from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.lengths import without_long_rows
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import Question
-from grounded_seg.train.data.samples import ImageStore
+from grounded_seg.train.data.samples import ImageStore, without_long_rows
 from grounded_seg.train.measure.answers import answered
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.settings import Method, TrainSettings
@@ -28,7 +27,7 @@ def evaluate(
     """Ask a model all questions of a split and take the figures that a validation has.
 
     Every image with boxes is asked about every class, there or not, as `grounded-seg eval` does. What was trained sees
-    images squeezed as in its training, the base sees them whole.
+    images resized as in its training, the base sees them whole.
 
     Args:
         settings: Those of the training: data set, its split, base, device, form of the questions, further metrics.
@@ -41,9 +40,10 @@ def evaluate(
 
     Raises:
         InputError: If the data set can't be used, or the split is empty.
-        WeightsError, DeviceError: As for a run.
     """
-    data = read_training_data(settings.dataset, settings.split, settings.seed, strict=settings.strict)
+    data = read_training_data(
+        settings.dataset, settings.split, settings.seed, strict=settings.strict, max_pixels=settings.max_pixels
+    )
     if not data.splits[split].examples:
         raise InputError(f"{settings.dataset} has no rows in its split {split}; name another one")
     florence = load_trained(settings, result)
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def ask(settings: TrainSettings, result: Path | None, questions: Sequence[Question]) -> list[Answered]:
-    """Ask a model questions that it can take in; arguments and errors as for `evaluate`."""
+    """Ask a model questions that it can take in."""
     return _asked(load_trained(settings, result), settings, result, questions)
 
 
@@ -65,16 +65,14 @@ def _asked(
     dtype = resolve_dtype(settings.models.dtype, device)
     with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
         florence.network.to(device=device, dtype=dtype)
-        # The base wasn't trained on squeezed images, and no run would squeeze them for it.
-        return list(answered(florence, questions, ImageStore(settings.image_size if result else None)))
+        # The base wasn't trained on resized images, and no run would resize them for it.
+        return list(
+            answered(florence, questions, ImageStore(settings.image_size if result else None, settings.max_pixels))
+        )
 
 
 def load_trained(settings: TrainSettings, result: Path | None) -> FlorenceModel:
-    """Load the bare base, or what was trained on it, in float32 on the CPU.
-
-    Raises:
-        WeightsError: If it isn't there, is damaged, or was trained on another base.
-    """
+    """Load the bare base, or what was trained on it, in float32 on the CPU."""
     if result is not None and settings.method is Method.FULL:
         return load_florence(result)
     base = locate_base(settings)

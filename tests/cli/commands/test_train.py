@@ -100,7 +100,7 @@ def test_what_is_left_out_is_told(base: Path, tmp_path: Path) -> None:
         (["--recipe", "cake"], 2, "cake"),
         (["--parts", ""], 2, "nothing would be trained"),
         (["--parts", "heart"], 2, "language, vision, projector, head"),
-        (["--resume"], 2, "no training to go on with"),
+        (["--resume"], 2, "no training to resume"),
         (["--strict"], 3, "_annotations.coco.json:"),
         (["--warmup-steps", "500"], 2, "warmup-steps is 500"),
     ],
@@ -118,7 +118,7 @@ def test_what_is_wrong_is_one_line(base: Path, tmp_path: Path, more: list[str], 
 def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[TrainSettings] = []
 
-    def look(settings: TrainSettings) -> None:
+    def look(settings: TrainSettings, *_: Any) -> None:
         seen.append(settings)
         raise InputError("enough seen")
 
@@ -136,7 +136,7 @@ def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_the_environments_preset_is_under_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def look(settings: TrainSettings) -> None:
+    def look(settings: TrainSettings, *_: Any) -> None:
         seen.append(settings.models.preset)
         raise InputError("enough seen")
 

@@ -10,8 +10,8 @@ import pytest
 from train_cases import IMAGES, coco_document, od_row, paint_images, write_coco, write_jsonl
 
 from grounded_seg.errors import InputError
+from grounded_seg.train.data.coco import lines_of
 from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.json_lines import lines_of
 from grounded_seg.train.data.questions import positive_questions
 from grounded_seg.train.data.records import BoxExample, TextExample, TrainingData
 from grounded_seg.train.settings import PromptForm
@@ -442,3 +442,29 @@ def test_lines_are_found_in_one_line_and_in_many(tmp_path: Path) -> None:
     path.write_text('{"other": {"images": [1]},\n "images": [{"a": "]"},\n\n {"b": 2}, 3]}')
     assert lines_of(path, "images") == [2, 4, 4]
     assert lines_of(path, "nothing") == []
+
+
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_a_lone_json_file_beside_a_data_yaml_is_not_the_data_set(tmp_path: Path, folder: str) -> None:
+    write_yolo(tmp_path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "notes.json").write_text('{"seen": true}')
+    assert read(tmp_path).classes == ("red", "green")
+    # A file of the usual name is.
+    (tmp_path / folder / "annotations.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"annotations\.jsonl is empty"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\x1b[31m"])
+def test_a_folder_of_an_impossible_name_is_one_clean_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data.yaml").write_text(json.dumps({"train": name, "names": ["red"]}))
+    with pytest.raises(InputError, match="which isn't there") as caught:
+        read(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_name_too_long_for_any_file_is_a_row_without_image(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path, [*ROWS, od_row("x" * 5000, "")])
+    [fault] = read(tmp_path).faults
+    assert str(fault).startswith(f"{path}:7: the image 'xxx")

@@ -10,7 +10,7 @@ from tiny_florence import make_network
 
 from grounded_seg.detect.model.adapters import attach_adapter, merge_adapter
 from grounded_seg.train.base import own_card, quantization_config
-from grounded_seg.train.fit.lora import make_trainable, n_trained
+from grounded_seg.train.fit.lora import make_trainable, n_trainable
 from grounded_seg.train.fit.optimizer import make_optimizer, make_schedule, rex_share
 from grounded_seg.train.settings import Method, OptimizerName, Part, Quantization, Schedule, TrainSettings
 
@@ -92,7 +92,7 @@ def test_rank_and_alpha_are_as_in_the_paper() -> None:
 def test_full_tuning_takes_whole_parts() -> None:
     network = make_network()
     n_all = sum(one.numel() for one in network.parameters())
-    assert n_trained(make_trainable(network, settings(method=Method.FULL, parts=frozenset(Part)))) == n_all
+    assert n_trainable(make_trainable(network, settings(method=Method.FULL, parts=frozenset(Part)))) == n_all
     vision = make_trainable(make_network(), settings(method=Method.FULL, parts=frozenset({Part.VISION})))
     assert trained_names(vision) == {
         name for name, _ in network.named_parameters() if name.startswith("model.vision_tower.")

@@ -8,7 +8,7 @@ import pytest
 from grounded_seg.records import Detection, ImageSize
 from grounded_seg.train.data.questions import all_questions, class_question
 from grounded_seg.train.data.records import BoxExample, LabelledBox, Question, TextExample
-from grounded_seg.train.measure.metrics import Answered, figures_of, lower_is_better, normalised_edit_distance
+from grounded_seg.train.measure.metrics import Answered, figures_of, lower_is_better
 from grounded_seg.train.settings import PromptForm
 
 SIZE = ImageSize(100, 100)
@@ -62,7 +62,9 @@ def test_all_classes_in_one_answer_go_by_their_labels() -> None:
     [("", "", 0.0), ("abc", "abc", 0.0), ("abc", "", 1.0), ("kitten", "sitting", 3 / 7), ("ab", "ba", 1.0)],
 )
 def test_edit_distance(one: str, other: str, distance: float) -> None:
-    assert normalised_edit_distance(one, other) == normalised_edit_distance(other, one) == pytest.approx(distance)
+    for said, truth in ((one, other), (other, one)):
+        question = Question(TextExample(Path("t"), SIZE, "?", truth, "t:1"), "?", truth)
+        assert figures_of([Answered(question, said)])["edit_distance"] == pytest.approx(distance)
 
 
 def test_texts_are_measured_as_texts() -> None:

@@ -1,0 +1,156 @@
+"""Checkpoints: all that a training needs to be resumed as if it had never been interrupted.
+
+`checkpoint-N` holds the trained weights as peft or transformers have them, the state of optimizer, schedule and loss
+scaling, the random number generators of each process, and `trainer_state.json`, which is written last: a checkpoint
+that was cut off has none.
+"""
+
+import json
+import pickle
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from transformers import Florence2ForConditionalGeneration
+
+from grounded_seg.errors import UsageError
+from grounded_seg.files import write_text
+from grounded_seg.train.fit.save import weights_as_output_error
+
+_PREFIX = "checkpoint-"
+_STATE_FILE, _OPTIMIZER_FILE, _MODEL_FILE = "trainer_state.json", "optimizer.pt", "model.safetensors"
+_FORMAT = "grounded-seg 2"
+"""What `trainer_state.json` says of itself; those of transformers' Trainer say nothing."""
+_DAMAGE = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, pickle.UnpicklingError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on the disk."""
+
+    path: Path
+    step: int
+    """Steps that were taken before it."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainState:
+    """What each step changes, besides the random number generators."""
+
+    model: PeftModel | Florence2ForConditionalGeneration
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+
+
+def last_checkpoint(folder: Path) -> Checkpoint | None:
+    """Find the last whole checkpoint in a folder of checkpoints.
+
+    Raises:
+        UsageError: If it is of an older version, or its state isn't one that a training wrote.
+    """
+    for step, path in sorted(_numbered(folder), reverse=True):
+        try:
+            state = json.loads((path / _STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            # Cut off while it was written.
+            continue
+        except RecursionError as error:
+            raise UsageError(_not_ours(path, "is damaged")) from error
+        if isinstance(state, dict) and "log_history" in state:
+            raise UsageError(_not_ours(path, "was written by an older version of grounded-seg"))
+        if state != {"format": _FORMAT, "global_step": step}:
+            raise UsageError(_not_ours(path, "is damaged"))
+        return Checkpoint(path, step)
+    return None
+
+
+def _not_ours(path: Path, why: str) -> str:
+    return f"{path / _STATE_FILE} {why} and can't be resumed; train again into another folder with -o"
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    paths = (path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    numbers = ((path.name.removeprefix(_PREFIX), path) for path in paths)
+    return [(int(number), path) for number, path in numbers if number.isascii() and number.isdecimal()]
+
+
+@weights_as_output_error()
+def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Accelerator, *, keep: int) -> None:
+    """Write a checkpoint after so many steps, and remove all but the last ones to keep; every process takes part."""
+    path = folder / f"{_PREFIX}{step}"
+    if accelerator.is_main_process:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        if isinstance(state.model, PeftModel):
+            state.model.save_pretrained(path)
+        else:
+            save_model(state.model, str(path / _MODEL_FILE))
+        parts = {name: getattr(state, name).state_dict() for name in ("optimizer", "schedule", "scaler")}
+        torch.save(parts, path / _OPTIMIZER_FILE)
+    accelerator.wait_for_everyone()
+    torch.save(_random_state(), path / _random_file(accelerator.process_index))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_text(path / _STATE_FILE, json.dumps({"format": _FORMAT, "global_step": step}) + "\n")
+        numbered = sorted(_numbered(folder))
+        kept = [number for number, _ in numbered if number <= step][-keep:]
+        for number, other in numbered:
+            if number not in kept:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def load_checkpoint(checkpoint: Checkpoint, state: TrainState) -> None:
+    """Put a checkpoint's weights, optimizer, schedule and loss scaling into place; `UsageError` if it is damaged."""
+    path = checkpoint.path
+    try:
+        if isinstance(state.model, PeftModel):
+            set_peft_model_state_dict(state.model, load_peft_weights(str(path), device="cpu"))
+        else:
+            load_model(state.model, str(path / _MODEL_FILE))
+        parts = torch.load(path / _OPTIMIZER_FILE, map_location="cpu", weights_only=True)
+        for name, values in parts.items():
+            getattr(state, name).load_state_dict(values)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def load_random_state(checkpoint: Checkpoint, process: int) -> None:
+    """Set this process's random number generators to where they were; `UsageError` if their file is damaged."""
+    try:
+        state = torch.load(checkpoint.path / _random_file(process), map_location="cpu", weights_only=True)
+        random.setstate(state["python"])
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state["torch"])
+        if "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"])
+    except _DAMAGE as error:
+        raise _damaged(checkpoint.path, error) from error
+
+
+def _random_state() -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _random_file(process: int) -> str:
+    return f"rng_state_{process}.pt"
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    detail = " ".join(str(error).split())[:200]
+    return UsageError(f"{path} is damaged ({detail}); delete it, and --resume takes the checkpoint before it")

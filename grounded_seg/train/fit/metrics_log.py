@@ -1,0 +1,127 @@
+"""`metrics.jsonl` and the curves of its losses. matplotlib is imported only when they are drawn."""
+
+import json
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+from grounded_seg.errors import InputError
+from grounded_seg.files import as_output_error, whole_file, write_text
+from grounded_seg.train.measure.metrics import LOWER_IS_BETTER
+
+Row: TypeAlias = Mapping[str, float]
+"""Figures of one moment, with its `step` and `epoch`."""
+
+_LOG = logging.getLogger(__name__)
+_SIZE_INCHES = (8.0, 5.0)
+
+
+class MetricsLog:
+    """`metrics.jsonl`, kept in memory as well: a line for each step's loss, and for each validation."""
+
+    def __init__(
+        self,
+        path: Path,
+        up_to_step: int = 0,
+        *,
+        writes: bool = True,
+        lower_is_better: Collection[str] = LOWER_IS_BETTER,
+    ) -> None:
+        """Read the rows up to a checkpoint.
+
+        Args:
+            path: The file; it need not exist.
+            up_to_step: The checkpoint's step; 0 to start anew.
+            writes: Off where another process of the same training writes the file.
+            lower_is_better: The figures of which the lowest is the best.
+
+        Raises:
+            InputError: If a row of these is damaged.
+        """
+        self._path = path
+        self._writes = writes
+        self._lower_is_better = lower_is_better
+        self.rows: list[Row] = []
+        lines = path.read_bytes().splitlines() if path.exists() and up_to_step else []
+        for number, line in enumerate(lines, start=1):
+            row = _row_of(line)
+            # A kill may cut the last line off.
+            if row is None and number < len(lines):
+                raise InputError(f"{path}:{number}: this is no row of figures; train again into another folder")
+            if row is None or row["step"] > up_to_step:
+                break
+            self.rows.append(row)
+
+    def start(self) -> None:
+        """Cut off in the file what came after the checkpoint, or begin an empty one."""
+        if self._writes:
+            with as_output_error(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def add(self, row: Row) -> None:
+        """Write a row."""
+        self.rows.append(dict(row))
+        if self._writes:
+            with as_output_error(self._path), self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def best(self, metric: str) -> Row | None:
+        """Give the validation with the best value of a figure; None before there is any.
+
+        Of equal ones it is the one with the lowest loss, then the first: while nothing is found at all, AP is 0 and the
+        loss alone tells that something is being learnt.
+        """
+        key = f"valid_{metric}"
+        rows = [row for row in self.rows if key in row]
+        return max(rows, key=lambda row: (self._goodness(metric, row), -row.get("valid_loss", math.inf)), default=None)
+
+    def epochs_since_best(self, metric: str) -> float:
+        """Count the epochs from the first best value of a figure to the last line; 0 before there is any."""
+        rows = [row for row in self.rows if f"valid_{metric}" in row]
+        if not rows:
+            return 0.0
+        return self.rows[-1]["epoch"] - max(rows, key=lambda row: self._goodness(metric, row))["epoch"]
+
+    def _goodness(self, metric: str, row: Row) -> float:
+        value = row[f"valid_{metric}"]
+        return -value if metric in self._lower_is_better else value
+
+
+def _row_of(line: bytes) -> Row | None:
+    """Read a row; None where the line holds anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_row = isinstance(row, dict) and "step" in row and "epoch" in row
+    return row if is_row and all(isinstance(value, int | float) for value in row.values()) else None
+
+
+def draw_losses(rows: Sequence[Row], path: Path) -> None:
+    """Draw the loss of each step and of each validation; the log says so once where matplotlib isn't installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        _say_missing(path)
+        return
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    axes = figure.subplots()
+    for key, label, style in (("loss", "training", "-"), ("valid_loss", "validation", "o-")):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=4)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss per token")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    with as_output_error(path), whole_file(path) as file:
+        figure.savefig(file, format="png")
+
+
+@cache
+def _say_missing(path: Path) -> None:
+    _LOG.warning("%s isn't drawn: it needs matplotlib, pip install 'grounded-seg[train]'.", path)
