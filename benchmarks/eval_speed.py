@@ -88,6 +88,13 @@ def ours(truth: dict[str, Any], predictions: list[dict[str, Any]], kind: Any) ->
     from grounded_seg.scoring.average_precision import FIGURES as NAMES
     from grounded_seg.scoring.average_precision import evaluate
 
+    if kind == "bbox":
+        # The reader would take the masks too, which pycocotools leaves alone here.
+        annotations, predictions = (
+            [{key: value for key, value in one.items() if key != "segmentation"} for one in records]
+            for records in (truth["annotations"], predictions)
+        )
+        truth = truth | {"annotations": annotations}
     data_set = data_set_from(truth, Path("truth.json"))
     file = predictions_from(predictions, Path("predictions.json"), data_set)
     summary = evaluate(data_set, file.predictions, kind)
