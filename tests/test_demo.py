@@ -17,9 +17,10 @@ from grounded_seg.cli import main
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.prompts import prompts_from
+from grounded_seg.engine.segmenter import GroundedSegmenter
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask
-from grounded_seg.pipeline.chain import GroundedSegmenter, PromptedResult
+from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import Image
 from grounded_seg.scenes import QuestionKind, Scene, Split, ask, render_scene
 from grounded_seg.train.data.questions import class_question

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from grounded_seg.evaluation.answer_file import AskSettings
 
 from grounded_seg.errors import UsageError
+from grounded_seg.evaluation.evaluate import EvaluationSettings
 from grounded_seg.export.settings import ExportSettings, LabelFormat
 from grounded_seg.setting_types import PositiveInt, convert_values, plain_value
 from grounded_seg.settings import (
@@ -29,7 +29,12 @@ from grounded_seg.train.settings import TrainSettings
 REQUIRED: dict[Any, dict[str, Any]] = {
     TileSettings: {"side": 100},
     RunSettings: {"output": "out"},
-    AskSettings: {"images": "photos"},
+    EvaluationSettings: {
+        "ground_truth": "truth.json",
+        "source": RunSettings(),
+        "images": "photos",
+        "score_threshold": 0.5,
+    },
     ExportSettings: {"source": "run", "output": "labels", "format": "coco"},
     TrainSettings: {"dataset": "data", "output": "run"},
 }
@@ -134,8 +139,10 @@ def test_all_problems_are_told_at_once() -> None:
     wrong = problem_of(ExportSettings, format="excel", form="outline", min_score=2, tolerance_px=-1, split=(1,))
     for name in ("to is 'excel'", "seg is 'outline'", "min-score is 2", "tolerance is -1", "split is 1"):
         assert name in wrong
-    wrong = problem_of(AskSettings, batch_size=0, max_pixels=0, resume=True)
-    for name in ("batch-size is 0", "max-pixels is 0", "--output"):
+    wrong = problem_of(
+        EvaluationSettings, score_threshold=2, n_absent=-1, n_resamples=-1, source=RunSettings(resume=True)
+    )
+    for name in ("score-threshold is 2", "absent is -1", "intervals is -1", "--output"):
         assert name in wrong
 
 

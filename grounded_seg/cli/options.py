@@ -223,8 +223,11 @@ def _values_of(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         if one.name == "tiles":
             is_cut = options["tile"] is not None
             values["tiles"] = {"side": options["tile"], "overlap": options["overlap"]} if is_cut else None
-        else:
-            values[one.name] = _values_of(one.type, options) if is_dataclass(one.type) else options[one.name]
+        elif is_dataclass(one.type):
+            values[one.name] = _values_of(one.type, options)
+        elif one.name in options:
+            # What is no option of this command keeps its default.
+            values[one.name] = options[one.name]
     return values
 
 

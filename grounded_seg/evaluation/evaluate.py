@@ -104,7 +104,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
 
 
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
-    run = _run_of(path) or _SourceRun(None, None)
+    run = run_of(path) or SourceRun(None, None)
     class_by_prompt = run.class_by_prompt if prompts is None else prompts.class_by_prompt
     file = read_predictions(path, data_set, class_by_prompt)
     notes = [*data_set.notes, *file.notes]
@@ -141,7 +141,7 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
 
 
 @dataclass(frozen=True)
-class _SourceRun:
+class SourceRun:
     """What matters of the run that predictions come from; None for what isn't known."""
 
     class_by_prompt: Mapping[str, str] | None
@@ -149,7 +149,7 @@ class _SourceRun:
     """Boxes that score less were dropped; the highest threshold of runs that were merged."""
 
 
-def _run_of(path: Path) -> _SourceRun | None:
+def run_of(path: Path) -> SourceRun | None:
     """Read the `run.json` beside a run's results; None where there is none.
 
     Raises:
@@ -162,7 +162,7 @@ def _run_of(path: Path) -> _SourceRun | None:
     if not isinstance(manifest, Mapping):
         return None
     prompts = manifest.get("prompts")
-    return _SourceRun(
+    return SourceRun(
         {str(prompt): str(name) for prompt, name in prompts.items()} if isinstance(prompts, Mapping) else None,
         max(_score_thresholds(manifest), default=None),
     )

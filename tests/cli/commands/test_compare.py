@@ -8,7 +8,8 @@ import pytest
 from coco_cases import Box, results, truth, written
 from eval_cases import grounded_seg
 from fakes import ColourDetector
-from grounded_seg.evaluation.source_run import SourceRun, run_of
+
+from grounded_seg.evaluation.evaluate import SourceRun, run_of
 
 
 def test_two_reports_are_compared(tmp_path: Path) -> None:
