@@ -51,8 +51,8 @@ class Task:
     """As in the paper and the model card, such as OD."""
     template: str
     """The question, with `{input}` where the user's phrase or region goes."""
-    gives: TaskOutput = TaskOutput.TEXT
     takes: TaskInput = TaskInput.NOTHING
+    gives: TaskOutput = TaskOutput.TEXT
 
     @property
     def token(self) -> str:
@@ -86,32 +86,32 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             Task("CAPTION", "What does the image describe?"),
             Task("DETAILED_CAPTION", "Describe in detail what is shown in the image."),
             Task("MORE_DETAILED_CAPTION", "Describe with a paragraph what is shown in the image."),
-            Task("OD", "Locate the objects with category name in the image.", TaskOutput.LABELLED_BOXES),
+            Task("OD", "Locate the objects with category name in the image.", gives=TaskOutput.LABELLED_BOXES),
             Task(
                 "DENSE_REGION_CAPTION",
                 "Locate the objects in the image, with their descriptions.",
-                TaskOutput.LABELLED_BOXES,
+                gives=TaskOutput.LABELLED_BOXES,
             ),
-            Task("REGION_PROPOSAL", "Locate the region proposals in the image.", TaskOutput.BOXES),
+            Task("REGION_PROPOSAL", "Locate the region proposals in the image.", gives=TaskOutput.BOXES),
             Task(
                 "CAPTION_TO_PHRASE_GROUNDING",
                 "Locate the phrases in the caption: {input}",
-                TaskOutput.PHRASE_BOXES,
                 _PHRASE,
+                TaskOutput.PHRASE_BOXES,
             ),
             Task(
                 "REFERRING_EXPRESSION_SEGMENTATION",
                 "Locate {input} in the image with mask",
-                TaskOutput.POLYGONS,
                 _PHRASE,
+                TaskOutput.POLYGONS,
             ),
-            Task("REGION_TO_SEGMENTATION", "What is the polygon mask of region {input}", TaskOutput.POLYGONS, _REGION),
-            Task("OPEN_VOCABULARY_DETECTION", "Locate {input} in the image.", TaskOutput.BOXES_OR_POLYGONS, _PHRASE),
-            Task("REGION_TO_CATEGORY", "What is the region {input}?", takes=_REGION),
-            Task("REGION_TO_DESCRIPTION", "What does the region {input} describe?", takes=_REGION),
-            Task("REGION_TO_OCR", "What text is in the region {input}?", takes=_REGION),
+            Task("REGION_TO_SEGMENTATION", "What is the polygon mask of region {input}", _REGION, TaskOutput.POLYGONS),
+            Task("OPEN_VOCABULARY_DETECTION", "Locate {input} in the image.", _PHRASE, TaskOutput.BOXES_OR_POLYGONS),
+            Task("REGION_TO_CATEGORY", "What is the region {input}?", _REGION),
+            Task("REGION_TO_DESCRIPTION", "What does the region {input} describe?", _REGION),
+            Task("REGION_TO_OCR", "What text is in the region {input}?", _REGION),
             Task("OCR", "What is the text in the image?"),
-            Task("OCR_WITH_REGION", "What is the text in the image, with regions?", TaskOutput.QUADS),
+            Task("OCR_WITH_REGION", "What is the text in the image, with regions?", gives=TaskOutput.QUADS),
         )
     }
 )
