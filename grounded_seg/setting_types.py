@@ -84,6 +84,16 @@ def convert_values(
     return good, problems
 
 
+def base_type(kind: Any) -> Any:
+    """Give a field's type without its limits, and without None.
+
+    >>> base_type(PositiveInt | None)
+    <class 'int'>
+    """
+    kind = _without_none(kind)
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
 def refuse(problems: Sequence[str]) -> None:
     """Raise one error about all problems, if there are any.
 

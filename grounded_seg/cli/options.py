@@ -2,26 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from grounded_seg.errors import UsageError
-from grounded_seg.setting_types import ShareBelowOne, convert_values, refuse
-from grounded_seg.settings import (
-    MAX_PIXELS,
-    DetectSettings,
-    GroundingTask,
-    ModelSettings,
-    Precision,
-    SegmentSettings,
-    SuppressionScope,
-    TileSettings,
-)
+from grounded_seg.setting_types import ShareBelowOne, base_type, convert_values, refuse
+from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings, SegmentSettings, TileSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Settings = TypeVar("_Settings")
+_Option = Callable[[Any], Any]
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=0)
@@ -35,68 +28,85 @@ class EnumChoice(click.Choice[Any]):
         return str(choice)
 
 
-def number(flag: str, default: float, help_text: str) -> Callable[[_Command], _Command]:
-    """Make an option for a number of the default's type, which --help shows."""
-    return click.option(flag, type=type(default), default=default, show_default=True, help=help_text)
+def click_type(kind: Any) -> Any:
+    """Give the option type of a field's type; lists are read from one text, and None is a switch."""
+    kind = base_type(kind)
+    if kind is bool:
+        return None
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return EnumChoice(kind)
+    return {int: click.INT, float: click.FLOAT, Path: PATH}.get(kind, click.STRING)
+
+
+def option_of(settings: type, name: str, text: str, **more: Any) -> _Option:
+    """Make the option of a settings field, with the field's name, type and default."""
+    field = next(one for one in fields(settings) if one.name == name)
+    default = str(field.default) if isinstance(field.default, StrEnum) else field.default
+    if field.type is bool:
+        more |= {"is_flag": True}
+    else:
+        more |= {"type": click_type(field.type), "default": default, "show_default": default is not None}
+    return click.option(f"--{name.replace('_', '-')}", help=text, **more)
 
 
 debug_option = click.option(
     "--debug", is_flag=True, help="Show the traceback of an error, and the messages of the libraries."
 )
-offline_option = click.option("--offline", is_flag=True, help="Download nothing; use only what is on this disk.")
-batch_size_option = number("--batch-size", 1, "Number of images that go through the models together.")
-beams_option = number(
-    "--beams", DetectSettings.beams, "Number of beams when the answer is generated; 1 is greedy decoding."
-)
-max_pixels_option = number(
-    "--max-pixels", MAX_PIXELS, "Refuse images of more pixels than this, before they are decoded."
+offline_option = option_of(ModelSettings, "offline", "Download nothing; use only what is on this disk.")
+beams_option = option_of(DetectSettings, "beams", "Number of beams when the answer is generated; 1 is greedy decoding.")
+batch_size_option = option_of(RunSettings, "batch_size", "Number of images that go through the models together.")
+max_pixels_option = option_of(
+    RunSettings, "max_pixels", "Refuse images of more pixels than this, before they are decoded."
 )
 
 _WHICH_DETECTOR = (
-    click.option(
-        "--preset",
-        default=ModelSettings.preset,
+    option_of(
+        ModelSettings,
+        "preset",
+        "Named set of weights: demo (included, for rendered scenes only), base, base-ft, large or large-ft.",
         envvar="GROUNDED_SEG_PRESET",
-        show_default=True,
         show_envvar=True,
-        help="Named set of weights: demo (included, for rendered scenes only), base, base-ft, large or large-ft.",
     ),
-    click.option(
-        "--detector",
+    option_of(
+        ModelSettings,
+        "detector",
+        "Florence-2 to use instead of the preset's: a folder, or a Hugging Face id, where ID@COMMIT fixes the version.",
         metavar="ID|DIR",
-        help="Florence-2 to use instead of the preset's: a folder, or a Hugging Face id, where ID@COMMIT fixes the "
-        "version.",
     ),
-    click.option(
-        "--adapter",
+    option_of(
+        ModelSettings,
+        "adapter",
+        "LoRA adapter to use instead of the preset's; none for no adapter.",
         metavar="ID|DIR|none",
-        help="LoRA adapter to use instead of the preset's; none for no adapter.",
     ),
 )
-_SEGMENTER = click.option(
-    "--segmenter", metavar="ID|FILE|DIR", help="SAM, SAM-HQ or SAM 2 to use instead of the preset's."
+_SEGMENTER = option_of(
+    ModelSettings, "segmenter", "SAM, SAM-HQ or SAM 2 to use instead of the preset's.", metavar="ID|FILE|DIR"
 )
 _WHERE_IT_RUNS = (
-    click.option(
-        "--device",
-        default=ModelSettings.device,
-        show_default=True,
-        help="Device that the models run on: auto, cpu, cuda, cuda:N or mps.",
-    ),
-    click.option(
-        "--dtype",
-        type=EnumChoice(Precision),
-        default=ModelSettings.dtype.value,
-        show_default=True,
-        help="Dtype of the models; auto is the fastest that the device supports in hardware.",
-    ),
+    option_of(ModelSettings, "device", "Device that the models run on: auto, cpu, cuda, cuda:N or mps."),
+    option_of(ModelSettings, "dtype", "Dtype of the models; auto is the fastest that the device supports in hardware."),
     offline_option,
-    click.option(
-        "--allow-base-mismatch",
-        is_flag=True,
-        help="Load an adapter even if it was trained on another base model.",
-    ),
+    option_of(ModelSettings, "allow_base_mismatch", "Load an adapter even if it was trained on another base model."),
 )
+_DETECT = {
+    "nms": "Scope of duplicate removal (NMS): within a class, across classes, or none.",
+    "iou_threshold": "Drop a box whose IoU with a better one is above this.",
+    "box_containment_threshold": "Drop the lower-scored of two boxes if more than this share of the smaller one lies "
+    "inside the other; 1 is off.",
+    "max_detections": "Maximum number of boxes per image and prompt; the best by score are kept.",
+}
+_SEGMENT = {
+    "multimask": "Predict three masks per box and keep the one with the highest predicted IoU.",
+    "clean": "Keep only the largest connected part of each mask, and fill its holes.",
+    "min_area": "Drop masks of fewer pixels than this.",
+    "outside_share": "Mark masks with more than this share of their pixels outside their box.",
+    "mask_iou_threshold": "Drop a mask whose IoU with a better one of the same prompt is above this; 1 is off.",
+    "containment_threshold": "Drop the lower-scored of two masks of a prompt if more than this share of the smaller "
+    "one lies inside the other; 1 is off.",
+    "compile": "Compile the image encoders of both stages with torch.compile: up to minutes before the first image, "
+    "faster after that.",
+}
 
 
 def model_options(command: _Command) -> _Command:
@@ -109,94 +119,30 @@ def detector_options(command: _Command) -> _Command:
     return _with(command, *_WHICH_DETECTOR, *_WHERE_IT_RUNS)
 
 
-def detect_options(command: _Command, *, threshold_help: str = "Drop boxes below this score.") -> _Command:
-    """Add the options of `DetectSettings`, with what the score threshold means to the command."""
-    return _with(
-        command,
-        click.option(
-            "--task",
-            type=EnumChoice(GroundingTask),
-            default=DetectSettings.task.value,
-            show_default=True,
-            help="Florence-2 task that asks the prompt: all objects a phrase names, one class by name, or the one "
-            "object that is meant.",
-        ),
-        number("--score-threshold", DetectSettings.score_threshold, threshold_help),
-        click.option(
-            "--nms",
-            type=EnumChoice(SuppressionScope),
-            default=DetectSettings.nms.value,
-            show_default=True,
-            help="Scope of duplicate removal (NMS): within a class, across classes, or none.",
-        ),
-        number(
-            "--iou-threshold", DetectSettings.iou_threshold, "Drop a box whose IoU with a better one is above this."
-        ),
-        number(
-            "--box-containment-threshold",
-            DetectSettings.box_containment_threshold,
-            "Drop the lower-scored of two boxes if more than this share of the smaller one lies inside the other; "
-            "1 is off.",
-        ),
-        number(
-            "--max-detections",
-            DetectSettings.max_detections,
-            "Maximum number of boxes per image and prompt; the best by score are kept.",
-        ),
+def stage_options(threshold_text: str) -> Callable[[_Command], _Command]:
+    """Add the options of `DetectSettings`, `SegmentSettings` and `TileSettings`.
+
+    Args:
+        threshold_text: What the score threshold means to the command.
+    """
+    task = (
+        "Florence-2 task that asks the prompt: all objects a phrase names, one class by name, or the one object meant."
+    )
+    options = (
+        option_of(DetectSettings, "task", task),
+        option_of(DetectSettings, "score_threshold", threshold_text),
+        *(option_of(DetectSettings, name, text) for name, text in _DETECT.items()),
         beams_option,
-    )
-
-
-def segment_options(command: _Command) -> _Command:
-    """Add the options of `SegmentSettings`."""
-    return _with(
-        command,
-        click.option(
-            "--multimask",
-            is_flag=True,
-            help="Predict three masks per box and keep the one with the highest predicted IoU.",
-        ),
-        click.option(
-            "--clean", is_flag=True, help="Keep only the largest connected part of each mask, and fill its holes."
-        ),
-        number("--min-area", SegmentSettings.min_area, "Drop masks of fewer pixels than this."),
-        number(
-            "--outside-share",
-            SegmentSettings.outside_share,
-            "Mark masks with more than this share of their pixels outside their box.",
-        ),
-        number(
-            "--mask-iou-threshold",
-            SegmentSettings.mask_iou_threshold,
-            "Drop a mask whose IoU with a better one of the same prompt is above this; 1 is off.",
-        ),
-        number(
-            "--containment-threshold",
-            SegmentSettings.containment_threshold,
-            "Drop the lower-scored of two masks of a prompt if more than this share of the smaller one lies inside the "
-            "other; 1 is off.",
-        ),
-        click.option(
-            "--compile",
-            is_flag=True,
-            help="Compile the image encoders of both stages with torch.compile: up to minutes before the first image, "
-            "faster after that.",
-        ),
-    )
-
-
-def tile_options(command: _Command) -> _Command:
-    """Add the options of `TileSettings`."""
-    return _with(
-        command,
+        *(option_of(SegmentSettings, name, text) for name, text in _SEGMENT.items()),
         click.option(
             "--tile",
             type=int,
             metavar="PX",
             help="Search larger images also in tiles of this side, in pixels, to find small objects.",
         ),
-        number("--overlap", TileSettings.overlap, "Share of a tile that the next tile shows too."),
+        option_of(TileSettings, "overlap", "Share of a tile that the next tile shows too."),
     )
+    return lambda command: _with(command, *options)
 
 
 def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Settings:
@@ -231,7 +177,7 @@ def _values_of(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _with(command: _Command, *options: Callable[[_Command], _Command]) -> _Command:
+def _with(command: _Command, *options: _Option) -> _Command:
     """Add options in the order in which --help is to list them."""
     for option in reversed(options):
         command = option(command)

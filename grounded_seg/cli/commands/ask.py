@@ -16,11 +16,12 @@ from grounded_seg.cli.options import (
     max_pixels_option,
     settings_from,
 )
-from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.errors import UsageError
 from grounded_seg.setting_types import PositiveInt, convert_values, refuse
 from grounded_seg.settings import DetectSettings, ModelSettings
 
 if TYPE_CHECKING:
+    from grounded_seg.detect.model.florence import FlorenceModel
     from grounded_seg.records import Answer
 
 _MINUS_REGION = re.compile(r"-[\d.]+(\s*,\s*-?[\d.]+){3}")
@@ -95,20 +96,13 @@ def ask(
     from grounded_seg.detect.ask import question_about
     from grounded_seg.detect.tasks import find_task
     from grounded_seg.images.read import read_image
-    from grounded_seg.pipeline.load import find_models, load_found_detector
 
     asked = text[0].strip() if text else ""
     found = find_task(task)
-    picture = read_image(image, numbers["max_pixels"])
+    picture = read_image(image, numbers.pop("max_pixels"))
     question_about(found, asked, picture.size)
-    detect = DetectSettings(beams=numbers["beams"])
-    models = settings_from(ModelSettings, {**options, "segmenter": None})
-    note_if_demo(models, boxes_only=True)
-    weights = find_models(models, boxes_only=True)
-    detector = load_found_detector(weights, detect, allow_base_mismatch=models.allow_base_mismatch)
-    answer = ask_model(
-        detector.model, found, picture, asked, beams=detect.beams, max_new_tokens=numbers["max_new_tokens"]
-    )
+    model = _load(settings_from(ModelSettings, {**options, "segmenter": None}))
+    answer = ask_model(model, found, picture, asked, **numbers)
     content = answer_as_json(found, asked, picture, answer)
     # The answer is printed before it is written: it took long, and the folder may be one that can't be written.
     if as_json:
@@ -119,19 +113,25 @@ def ask(
         _write(output, image.stem, content, picture, answer)
 
 
+def _load(models: ModelSettings) -> "FlorenceModel":
+    from grounded_seg.pipeline.load import find_models, load_found_detector
+
+    note_if_demo(models, boxes_only=True)
+    found = find_models(models, boxes_only=True)
+    return load_found_detector(found, DetectSettings(), allow_base_mismatch=models.allow_base_mismatch).model
+
+
 def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answer: "Answer") -> None:
     """Write NAME.json, and NAME.png if the answer has locations; files of these names are replaced."""
     from grounded_seg.detect.answer.show import draw_answer
+    from grounded_seg.files import as_output_error, write_text
     from grounded_seg.images.draw import save_overlay
 
-    try:
+    with as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
         if answer.boxes or answer.polygons or answer.quads:
             save_overlay(folder / f"{name}.png", draw_answer(picture, answer))
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{folder}: the answer can't be written ({reason}); name another folder") from error
 
 
 def _print(answer: "Answer") -> None:

@@ -1,6 +1,5 @@
 """`grounded-seg eval`: COCO metrics of both stages, with error types and presence figures."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,10 @@ from grounded_seg.cli.options import (
     PATH,
     batch_size_option,
     debug_option,
-    detect_options,
     max_pixels_option,
     model_options,
-    segment_options,
     settings_from,
-    tile_options,
+    stage_options,
 )
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import DetectSettings, RunSettings
@@ -46,13 +43,10 @@ if TYPE_CHECKING:
     help="Ask each image about this many classes that it doesn't show; without this option, about all of them.",
 )
 @model_options
-@partial(
-    detect_options,
-    threshold_help="Minimum score for a box to count as found, in presence figures, confusion matrix and worst images; "
-    "average precision uses all boxes.",
+@stage_options(
+    "Minimum score for a box to count as found, in presence figures, confusion matrix and worst images; average "
+    "precision uses all boxes."
 )
-@segment_options
-@tile_options
 @click.option("--boxes-only", is_flag=True, help="Score boxes only, and make no masks.")
 @batch_size_option
 @max_pixels_option

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from grounded_seg.cli.messages import set_up_messages
-from grounded_seg.cli.options import PATH, EnumChoice, debug_option, number
+from grounded_seg.cli.options import PATH, EnumChoice, debug_option, option_of
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 
 
@@ -31,12 +31,11 @@ from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, 
 @click.option(
     "--tolerance",
     "tolerance_px",
-    type=float,
     default=ExportSettings.tolerance_px,
     show_default=True,
     help="Simplify polygons, but move no edge by more than this many pixels; 0 keeps every corner.",
 )
-@number("--min-score", ExportSettings.min_score, "Leave out labels below this score.")
+@option_of(ExportSettings, "min_score", "Leave out labels below this score.")
 @click.option("--classes", metavar="A;B", default="", help="Export only these classes, separated by semicolons.")
 @click.option(
     "--split",
@@ -44,7 +43,7 @@ from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, 
     default="",
     help="Split the images into train, valid and test by these shares, or into train and valid by two shares.",
 )
-@number("--seed", ExportSettings.seed, "Random seed of the split.")
+@option_of(ExportSettings, "seed", "Random seed of the split.")
 @click.option(
     "--images", type=PATH, help="Folder that the image names in a COCO file are relative to; a run records its own."
 )

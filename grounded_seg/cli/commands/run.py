@@ -11,15 +11,13 @@ from grounded_seg.cli.options import (
     EnumChoice,
     batch_size_option,
     debug_option,
-    detect_options,
     model_options,
-    number,
-    segment_options,
+    option_of,
     settings_from,
-    tile_options,
+    stage_options,
 )
 from grounded_seg.errors import OutputError
-from grounded_seg.settings import Drawn, OnError, RunSettings
+from grounded_seg.settings import Drawn, RunSettings
 
 
 @click.command()
@@ -34,10 +32,8 @@ from grounded_seg.settings import Drawn, OnError, RunSettings
     help="Folder for the results.",
 )
 @model_options
-@detect_options
-@segment_options
-@tile_options
-@click.option("--boxes-only", is_flag=True, help="Find boxes only, and make no masks.")
+@stage_options("Drop boxes below this score.")
+@option_of(RunSettings, "boxes_only", "Find boxes only, and make no masks.")
 @batch_size_option
 @click.option(
     "--recursive/--no-recursive",
@@ -45,16 +41,10 @@ from grounded_seg.settings import Drawn, OnError, RunSettings
     show_default=True,
     help="Look for images in sub-folders too.",
 )
-@number("--max-pixels", RunSettings.max_pixels, "Skip images of more pixels than this, before they are decoded.")
-@click.option("--resume", is_flag=True, help="Resume an interrupted run in the output folder.")
-@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the output folder.")
-@click.option(
-    "--on-error",
-    type=EnumChoice(OnError),
-    default=RunSettings.on_error.value,
-    show_default=True,
-    help="Skip an image of a folder that can't be read, or stop there.",
-)
+@option_of(RunSettings, "max_pixels", "Skip images of more pixels than this, before they are decoded.")
+@option_of(RunSettings, "resume", "Resume an interrupted run in the output folder.")
+@option_of(RunSettings, "overwrite", "Replace the results of an earlier run in the output folder.")
+@option_of(RunSettings, "on_error", "Skip an image of a folder that can't be read, or stop there.")
 @click.option(
     "--save",
     type=EnumChoice(Drawn),

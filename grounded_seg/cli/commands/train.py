@@ -1,6 +1,7 @@
 """`grounded-seg train`: fine-tune the detector on a data set, as an adapter or as a full model."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,10 @@ import click
 from click.core import ParameterSource
 
 from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
-from grounded_seg.cli.options import PATH, EnumChoice, debug_option
-from grounded_seg.settings import ModelSettings, Precision
+from grounded_seg.cli.options import PATH, click_type, debug_option
+from grounded_seg.settings import ModelSettings
 from grounded_seg.train.recipes import RECIPES, settings_from
-from grounded_seg.train.settings import Method, OptimizerName, PromptForm, Quantization, Schedule, TrainSettings
+from grounded_seg.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from grounded_seg.train.dry_run import DryRun
@@ -22,16 +23,18 @@ _COLUMN = 15
 
 
 def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
-    """Make an option whose default comes from the recipe or the file, else from the settings; --help shows the last."""
+    """Make an option without a default of its own; --help shows the one that holds without recipe and file."""
     name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
-    own = getattr(TrainSettings, name, getattr(ModelSettings, name, None))
-    if isinstance(own, frozenset):
-        own = ", ".join(sorted(own))
-    elif isinstance(own, tuple):
-        own = "/".join(map(str, own))
-    own = {True: "on", False: None}.get(own, own) if isinstance(own, bool) else own
-    shown = "" if own in (None, "") else f"  [default: {own}]"
-    return click.option(flag, default=None, help=f"{text}{shown}", **more)
+    field = next(one for kind in (TrainSettings, ModelSettings) for one in fields(kind) if one.name == name)
+    default = field.default
+    if isinstance(default, frozenset):
+        default = ", ".join(sorted(default))
+    elif isinstance(default, tuple):
+        default = "/".join(map(str, default))
+    elif isinstance(default, bool):
+        default = "on" if default else None
+    shown = "" if default in (None, "") else f"  [default: {default}]"
+    return click.option(flag, default=None, help=f"{text}{shown}", **{"type": click_type(field.type), **more})
 
 
 @click.command()
@@ -49,54 +52,53 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--detector", "Florence-2 to train instead of the preset's.", metavar="ID|DIR")
 @_setting("--segmenter", "Segmenter for the masks in the report, instead of the preset's.", metavar="ID|FILE|DIR")
 @_setting("--device", "Device to train on: auto, cpu, cuda, cuda:N or mps.")
-@_setting("--dtype", "Dtype of the activations; trained weights are float32.", type=EnumChoice(Precision))
+@_setting("--dtype", "Dtype of the activations; trained weights are float32.")
 @_setting("--offline", "Download nothing; use only what is on this disk.", is_flag=True)
 @_setting("--split", "Percent of train, valid and test, for a data set without splits of its own.", metavar="A/B/C")
-@_setting("--seed", "Random seed.", type=int)
-@_setting("--prompt-form", "Ask for one class at a time, as run does, or for all at once.", type=EnumChoice(PromptForm))
-@_setting("--negative-ratio", "Number of questions about absent classes per question about a present one.", type=float)
+@_setting("--seed", "Random seed.")
+@_setting("--prompt-form", "Ask for one class at a time, as run does, or for all at once.")
+@_setting("--negative-ratio", "Number of questions about absent classes per question about a present one.")
 @_setting("--negatives", "More prompts for objects that are on none of the images.", metavar="A;B")
-@_setting("--image-size", "Resize images to squares of this side first.", type=int, metavar="PX")
-@_setting("--max-pixels", "Refuse images of more pixels than this, before they are decoded.", type=int)
+@_setting("--image-size", "Resize images to squares of this side first.", metavar="PX")
+@_setting("--max-pixels", "Refuse images of more pixels than this, before they are decoded.")
 @_setting("--augment/--no-augment", "Flip images and change their colours, unless a label names sides or colours.")
 @_setting("--strict/--no-strict", "Stop at a row that can't be used, instead of leaving it out.")
-@_setting("--method", "Train a LoRA adapter, or the full model.", type=EnumChoice(Method))
+@_setting("--method", "Train a LoRA adapter, or the full model.")
 @_setting("--parts", "Parts of the model to train: language, vision, projector, head.", metavar="A,B")
-@_setting("--rank", "Rank of the adapter.", type=int)
-@_setting("--alpha", "Scaling of the adapter, which is multiplied by alpha / rank.", type=float)
-@_setting("--dropout", "Dropout of the adapter.", type=float)
+@_setting("--rank", "Rank of the adapter.")
+@_setting("--alpha", "Scaling of the adapter, which is multiplied by alpha / rank.")
+@_setting("--dropout", "Dropout of the adapter.")
 @_setting("--rslora/--no-rslora", "Scale the adapter by alpha / sqrt(rank) (rsLoRA).")
 @_setting("--dora/--no-dora", "Train direction and length of the weights separately (DoRA).")
-@_setting("--quantization", "Quantize the frozen base model to 8 or 4 bits, on a GPU.", type=EnumChoice(Quantization))
+@_setting("--quantization", "Quantize the frozen base model to 8 or 4 bits, on a GPU.")
 @_setting(
     "--gradient-checkpointing/--no-gradient-checkpointing", "Compute activations twice: less memory, but more time."
 )
-@_setting("--epochs", "Number of passes over the data set.", type=int)
-@_setting("--max-steps", "Stop after this many steps.", type=int)
-@_setting("--batch-size", "Number of questions per batch, on each device.", type=int)
-@_setting("--accumulation", "Number of batches per step (gradient accumulation).", type=int)
-@_setting("--lr", "Peak learning rate.", type=float)
-@_setting("--optimizer", "Optimizer; CAME takes less memory.", type=EnumChoice(OptimizerName))
-@_setting("--schedule", "Learning rate schedule.", type=EnumChoice(Schedule))
-@_setting("--warmup-steps", "Number of steps in which the learning rate rises from zero.", type=int)
-@_setting("--weight-decay", "Weight decay, of matrices only.", type=float)
-@_setting("--max-grad-norm", "Clip gradients to this norm.", type=float)
+@_setting("--epochs", "Number of passes over the data set.")
+@_setting("--max-steps", "Stop after this many steps.")
+@_setting("--batch-size", "Number of questions per batch, on each device.")
+@_setting("--accumulation", "Number of batches per step (gradient accumulation).")
+@_setting("--lr", "Peak learning rate.")
+@_setting("--optimizer", "Optimizer; CAME takes less memory.")
+@_setting("--schedule", "Learning rate schedule.")
+@_setting("--warmup-steps", "Number of steps in which the learning rate rises from zero.")
+@_setting("--weight-decay", "Weight decay, of matrices only.")
+@_setting("--max-grad-norm", "Clip gradients to this norm.")
 @_setting(
     "--location-spread",
     "Spread the target of a location over its neighbours, with this standard deviation in bins; helps small models.",
-    type=float,
 )
-@_setting("--workers", "Number of processes that read images ahead.", type=int)
-@_setting("--eval-steps", "Measure the validation loss every so many steps; 0 for after each epoch.", type=int)
-@_setting("--save-steps", "Save a checkpoint every so many steps; 0 for after each epoch.", type=int)
-@_setting("--keep", "Number of checkpoints to keep.", type=int)
+@_setting("--workers", "Number of processes that read images ahead.")
+@_setting("--eval-steps", "Measure the validation loss every so many steps; 0 for after each epoch.")
+@_setting("--save-steps", "Save a checkpoint every so many steps; 0 for after each epoch.")
+@_setting("--keep", "Number of checkpoints to keep.")
 @_setting(
     "--best-metric",
     "Validation figure that selects the best model: AP, AP50, present_rate, absent_rate, loss, exact_match, "
     "edit_distance.",
 )
-@_setting("--patience", "Stop after this many epochs without a better figure.", type=int)
-@_setting("--eval-images", "Number of validation images that answers are generated for.", type=int)
+@_setting("--patience", "Stop after this many epochs without a better figure.")
+@_setting("--eval-images", "Number of validation images that answers are generated for.")
 @_setting("--log-to", "More places to log figures to: tensorboard, wandb.", metavar="A,B")
 @_setting("--report/--no-report", "Compare base and tuned model on the test split at the end.")
 @_setting(

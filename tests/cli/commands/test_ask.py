@@ -189,7 +189,7 @@ def test_an_answer_that_can_not_be_written_is_told_all_the_same(folder: Path, ph
     result = grounded_ask(folder, "REFERRING_EXPRESSION_SEGMENTATION", "dog", photo, "--json", "-o", photo)
     assert result.exit_code != 0
     assert json.loads(result.stdout)["polygons"]
-    assert result.stderr.splitlines()[-1].endswith("name another folder")
+    assert result.stderr.splitlines()[-1].endswith("name another folder with --output")
 
 
 @pytest.mark.parametrize(
