@@ -4,7 +4,6 @@ import re
 import shlex
 
 import click
-import pytest
 from click.testing import CliRunner
 from paths import ROOT
 
@@ -53,14 +52,6 @@ def test_the_help_is_the_real_one() -> None:
     assert real in blocks("text")
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_every_command_parses(words: list[str]) -> None:
-    command: click.Command = main
-    while isinstance(command, click.Group):
-        command = command.commands[words.pop(0)]
-    command.make_context("grounded-seg", words)
-
-
 def test_there_are_commands_to_check() -> None:
     assert len(commands()) >= 3
 
@@ -90,14 +81,6 @@ def test_every_file_exists() -> None:
     scripts = [line.split()[1] for line in lines_to_run() if line.startswith("python ")]
     missing = [name for name in (*linked, *scripts) if not (ROOT / name).exists()]
     assert missing == []
-
-
-def test_every_option_of_a_script_exists() -> None:
-    scripts = [line.split()[1:] for line in lines_to_run() if line.startswith("python ")]
-    assert any("--photo" in words for words in scripts)
-    for script, *words in scripts:
-        text = (ROOT / script).read_text(encoding="utf-8")
-        assert [word for word in words if word.startswith("--") and f'"{word}"' not in text] == []
 
 
 def test_no_run_of_a_block_meets_the_results_of_another() -> None:
