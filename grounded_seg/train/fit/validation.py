@@ -78,7 +78,7 @@ def _mean_loss(validation: Validation, model: nn.Module, loss: BatchLoss, accele
         n_tokens = int((batch["labels"] != IGNORED).sum())
         found.append((number, float(loss(model, batch) / n_tokens) * n_tokens, n_tokens))
     # Summed in the batches' order, however many processes there are.
-    ordered = sorted(gather_object(found))
+    ordered: list[tuple[int, float, int]] = sorted(gather_object(found))
     return sum(total for _, total, _ in ordered) / max(1, sum(n for _, _, n in ordered))
 
 
