@@ -18,7 +18,7 @@ from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
 from grounded_seg.train.data.samples import without_long_rows
-from grounded_seg.train.fit.loop import Watcher, fit
+from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
 from grounded_seg.train.fit.preparation import is_first_process, prepare
 from grounded_seg.train.folder import TrainFolder
@@ -146,9 +146,9 @@ def _learn(
 
     advice = "Lower --batch-size, or add --gradient-checkpointing."
     with quiet_transformers(), out_of_memory_as_device_error("training", advice):
-        fitted = fit(prepared, resume=resume, on_start=on_start, watcher=watcher)
-    best = fitted.log.best(prepared.best_metric) or {}
-    return _Learnt(data, manifest, fitted.log, best, fitted.n_trainable)
+        result = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher)
+    best = result.log.best(prepared.best_metric) or {}
+    return _Learnt(data, manifest, result.log, best, result.n_trainable)
 
 
 def _own_device(settings: TrainSettings) -> torch.device:

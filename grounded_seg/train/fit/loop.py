@@ -42,7 +42,7 @@ Watcher = Callable[[Row], None]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class LoopResult:
     """What a finished loop leaves besides its files."""
 
     log: MetricsLog
@@ -68,7 +68,7 @@ class _Loop:
     watcher: Watcher
 
 
-def fit(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher) -> Fitted:
+def run_loop(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher) -> LoopResult:
     """Train to the end.
 
     Args:
@@ -90,7 +90,7 @@ def fit(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None
     step = 0 if checkpoint is None else checkpoint.step
     log = MetricsLog(folder.metrics, step, writes=accelerator.is_main_process, lower_is_better=prepared.lower_is_better)
     if checkpoint is not None and _is_out_of_patience(prepared, log):
-        return Fitted(log, n_trainable(model))
+        return LoopResult(log, n_trainable(model))
     set_seed(settings.seed)
     loop = _loop(prepared, accelerator, model, log, watcher)
     if checkpoint is not None:
@@ -119,7 +119,7 @@ def fit(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None
         save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
     for tracker in accelerator.trackers:
         tracker.finish()
-    return Fitted(log, n_trainable(model))
+    return LoopResult(log, n_trainable(model))
 
 
 def _accelerator(prepared: PreparedTraining) -> Accelerator:

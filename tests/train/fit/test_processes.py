@@ -32,7 +32,7 @@ def n_images(answered):
 
 
 settings = tiny_settings(
-    Path(data), Path(run), Path(base), batch_size=2, accumulation=2, dropout=0.1, save_steps=1, eval_steps=1,
+    Path(data), Path(run), Path(base), batch_size=1, epochs=1, dropout=0.1, save_steps=1, eval_steps=1,
     split=(34, 33, 33), metrics=(n_images,),
 )
 train(settings, resume=resume == "resume", watcher=seen.append)
