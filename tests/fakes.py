@@ -12,7 +12,7 @@ from grounded_seg.coco.schema import JournalLine
 from grounded_seg.geometry.masks import run_length_from_mask
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Detection, Image, Instance, SegmentedImage
-from grounded_seg.runs.counts import Counts
+from grounded_seg.runs.manifest import Counts
 from grounded_seg.settings import ModelSettings
 
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}

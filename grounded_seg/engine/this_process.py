@@ -5,17 +5,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain as chained
+from itertools import islice
 from types import TracebackType
-from typing import Generic, Self
+from typing import Generic, Self, TypeVar
 
 from grounded_seg.engine.batches import BatchProcessor, batches, read_request
-from grounded_seg.engine.read_ahead import read_ahead
 from grounded_seg.engine.request import Made, Outcome, Processed, Request, Work
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.result import PromptedResult
+
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
 
 N_THREADS = min(8, os.cpu_count() or 1)
 """That read, and again as many that write. More wouldn't decode any faster, and hold more images."""
@@ -93,3 +96,33 @@ def _finished(processed: Processed, work: Work[Made], n_at_once: int) -> Outcome
         (result.n_empty_masks, result.n_unusable_boxes) if isinstance(result, PromptedResult) else (0, 0)
     )
     return Outcome(processed.request, made, n_empty, n_unusable, seconds, n_at_once)
+
+
+@contextmanager
+def read_ahead(
+    items: Iterable[_Item], read: Callable[[_Item], _Read], *, n_threads: int, n_ahead: int
+) -> Iterator[Iterator[_Read]]:
+    """Give what `read` makes of each item, in the order of the items.
+
+    What `read` raises is raised where its item would have come. At the end of the block reading stops.
+
+    Args:
+        items: Taken as they are needed.
+        read: Called on several threads at once.
+        n_threads: How many.
+        n_ahead: Items that are read, or being read, and not yet taken: what bounds the memory. At least 1.
+    """
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="reader")
+    try:
+        yield _in_order(items, lambda item: pool.submit(read, item), n_ahead)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(items: Iterable[_Item], submit: Callable[[_Item], "Future[_Read]"], n_ahead: int) -> Iterator[_Read]:
+    iterator = iter(items)
+    waiting = deque(submit(item) for item in islice(iterator, n_ahead))
+    while waiting:
+        read = waiting.popleft().result()
+        waiting.extend(submit(item) for item in islice(iterator, 1))
+        yield read

@@ -19,10 +19,9 @@ from grounded_seg.engine.request import Processed
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.evaluation.requests import Questions
 from grounded_seg.geometry.masks import run_length_from_coco
-from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import read_lines
-from grounded_seg.runs.manifest import DataSetAsked, ImageNames, Manifest, read_manifest
+from grounded_seg.runs.manifest import Counts, DataSetAsked, ImageNames, Manifest, read_manifest
 from grounded_seg.runs.run import Job, claimed, earlier_of, fill, finish, is_complete
 from grounded_seg.settings import OnError, RunSettings
 
