@@ -56,7 +56,7 @@ def test_published_sizes_are_those_of_segment_anything_itself(name: str) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": 65}, "image_size is 65, it has to be a multiple of patch_size"),
+        ({"image_size": 65}, "image_size is 65, it must be a multiple of patch_size"),
         ({"encoder_num_heads": 3}, "encoder_embed_dim is 32"),
         ({"prompt_embed_dim": 12}, "prompt_embed_dim is 12"),
         ({"patch_size": 0}, "patch_size"),
