@@ -131,9 +131,7 @@ def test_unexpected_tensors_are_named(folder: Path) -> None:
 
 def test_tensors_of_another_shape_are_named(folder: Path) -> None:
     edit_config(folder, decoder_mlp_dim=32)
-    with pytest.raises(
-        WeightsError, match=r"of another shape: mask_decoder\.transformer\.layers\.0\.mlp\.lin1\.bias"
-    ):
+    with pytest.raises(WeightsError, match=r"of another shape: mask_decoder\.transformer\.layers\.0\.mlp\.lin1\.bias"):
         load_sam(folder)
 
 
