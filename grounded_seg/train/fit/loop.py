@@ -61,7 +61,7 @@ class _Loop:
     """The model, wrapped where several processes train it together."""
     loss: BatchLoss
     loader: Any
-    """From `_loader`."""
+    """Gives this process's batches of an epoch."""
     steps_per_epoch: int
     n_steps: int
     log: MetricsLog
@@ -145,7 +145,7 @@ def _accelerator(prepared: PreparedTraining) -> Accelerator:
 def _loop(
     prepared: PreparedTraining, accelerator: Accelerator, model: nn.Module, log: MetricsLog, watcher: Watcher
 ) -> _Loop:
-    """Make the optimizer and all that it needs, at the first step."""
+    """Make the loader, the optimizer and its schedule, at the first step."""
     settings, device = prepared.settings, prepared.device
     if settings.quantization is Quantization.NONE:
         model = model.to(device)

@@ -52,7 +52,7 @@ def make_trainable(
             changes no answer before the first step.
 
     Returns:
-        What the trainer is given: peft's model, or with full tuning the network.
+        What is trained: peft's model, or with full tuning the network.
     """
     network.requires_grad_(False)
     if settings.gradient_checkpointing:
