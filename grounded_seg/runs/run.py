@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import journal_line, write_annotations
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.engine.engine import open_engine
+from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.errors import UsageError
 from grounded_seg.files import as_output_error
