@@ -68,8 +68,7 @@ def load_florence(folder: Path, *, attention: Attention = "sdpa", quantized: Qua
     if has_older_layout(folder):
         add_own_tokens(tokenizer)
     vocabulary = Vocabulary(tokenizer)
-    dtype = torch.float32 if quantized is None else None
-    network = load_network(folder, dtype=dtype, attention=attention, quantized=quantized)
+    network = load_network(folder, dtype=torch.float32, attention=attention, quantized=quantized)
     _check_fits(folder, network, vocabulary)
     return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
 
