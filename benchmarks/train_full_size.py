@@ -73,7 +73,7 @@ def by_hand(chosen: argparse.Namespace) -> dict[str, float]:
     from grounded_seg.train.data.data_set import read_training_data
     from grounded_seg.train.data.questions import QuestionPlan
     from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset
-    from grounded_seg.train.fit.lora import make_trainable
+    from grounded_seg.train.fit.trainable import make_trainable
 
     settings = settings_of(chosen)
     data = read_training_data(settings)

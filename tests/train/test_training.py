@@ -28,7 +28,7 @@ from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.questions import class_question, positive_questions
 from grounded_seg.train.data.records import BoxExample, LabelledBox, TextExample
 from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, Sample, without_long_rows
-from grounded_seg.train.fit.lora import make_trainable
+from grounded_seg.train.fit.trainable import make_trainable
 from grounded_seg.train.settings import Logger, Method, Part, PromptForm
 from grounded_seg.weights.locate import LocatedWeights
 
