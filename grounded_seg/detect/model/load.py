@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,18 @@ GENERATION_DEFAULTS: Mapping[str, Any] = {
 """`generation_config.json` of every published Florence-2."""
 
 
-def load_florence(folder: Path) -> FlorenceModel:
-    """A Florence-2 in float32 on the CPU.
+@dataclass(frozen=True)
+class Quantized:
+    """How weights are quantized while they are loaded."""
+
+    config: Any
+    """transformers' own, such as a `BitsAndBytesConfig`."""
+    device: torch.device
+    """The GPU that they are quantized on."""
+
+
+def load_florence(folder: Path, *, quantized: Quantized | None = None) -> FlorenceModel:
+    """A Florence-2 in float32 on the CPU, or quantized on a GPU.
 
     Args:
         folder: As transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
@@ -50,27 +61,26 @@ def load_florence(folder: Path) -> FlorenceModel:
     if has_older_layout(folder):
         add_own_tokens(tokenizer)
     vocabulary = Vocabulary(tokenizer)
-    network = load_network(folder, dtype=torch.float32)
+    network = load_network(folder, dtype=torch.float32, quantized=quantized)
     n_rows = network.config.text_config.vocab_size
     if max(vocabulary.location_ids) >= n_rows:
         raise WeightsError(f"the tokenizer in {folder} has more tokens than the model ({n_rows}); take the model's own")
     return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
 
 
-def load_network(folder: Path, *, dtype: torch.dtype | None = None) -> Florence2ForConditionalGeneration:
+def load_network(
+    folder: Path, *, dtype: torch.dtype | None = None, quantized: Quantized | None = None
+) -> Florence2ForConditionalGeneration:
     """Only the network of a folder, with its own rules of generation; without a `dtype` in that of the file."""
     config, tensors = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
     if dtype is None:
         # The widest of the file's dtypes, so that no tensor loses bits.
         dtype = reduce(torch.promote_types, {tensor.dtype for tensor in tensors.values()} or {torch.float32})
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    if quantized is not None:
+        options |= {"quantization_config": quantized.config, "device_map": {"": quantized.device}}
     network: Florence2ForConditionalGeneration = load_strictly(
-        Florence2ForConditionalGeneration,
-        folder,
-        "Florence-2",
-        config=config,
-        tensors=tensors,
-        dtype=dtype,
-        attn_implementation="sdpa",
+        Florence2ForConditionalGeneration, folder, "Florence-2", config=config, tensors=tensors, **options
     )
     network.generation_config, is_given = read_generation(folder)
     if not is_given:
