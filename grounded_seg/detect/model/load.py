@@ -52,6 +52,7 @@ def load_florence(folder: Path, *, quantized: Quantized | None = None) -> Floren
         folder: As transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
             index names, `tokenizer.json`, and if present `generation_config.json` and the image configuration; nothing
             else is read. Or one of the first implementation (`microsoft/Florence-2-*`), which is rewritten on the way.
+        quantized: How the weights are quantized; None for not at all.
 
     Raises:
         WeightsError: If a file is missing or damaged, the folder holds another model, or its tensors aren't exactly
