@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from grounded_seg.coco.data_set import DataSet, DataSetObject
 from grounded_seg.coco.schema import xyxy_from_xywh
@@ -30,10 +31,15 @@ class Questions:
     """By the image's id."""
     notes: tuple[str, ...]
 
-    def pairs(self) -> list[tuple[int, int]]:
-        """List ids of image and class of every question."""
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """Ids of image and class of every question, (q, 2)."""
         id_by_name = {name: class_id for class_id, name in self.data_set.classes.items()}
-        return [(image, id_by_name[name]) for image, asked in self.by_image.items() for name in asked.classes]
+        # Images may share their prompts, of which there may be thousands.
+        distinct = set(self.by_image.values())
+        ids = {asked: np.array([id_by_name[name] for name in asked.classes], dtype=np.int64) for asked in distinct}
+        classes = [ids[asked] for asked in self.by_image.values()]
+        images = np.repeat(np.array(list(self.by_image), dtype=np.int64), list(map(len, classes)))
+        return np.column_stack([images, np.concatenate(classes)])
 
     def request(self, index: int, images: Path, *, true_boxes: bool) -> Request:
         """The engine's request for the image at an index; `images` is the folder that file names start from.

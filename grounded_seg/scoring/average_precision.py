@@ -8,14 +8,14 @@ prediction has both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import Kind
-from grounded_seg.scoring.columns import predictions_from, truths_from
+from grounded_seg.scoring.columns import Floats, predictions_from, truths_from
 from grounded_seg.scoring.matching import ALL_SIZES, AT_50, AT_75, IOU_THRESHOLDS, Matches, match
 
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
@@ -24,7 +24,7 @@ FIGURES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
-"""COCO's twelve, in the order in which `COCOeval.summarize` prints them."""
+"""COCO's twelve, in the order of `COCOeval.summarize`."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,10 @@ class SizeRanges:
     relative: bool = False
     """Areas are shares of the image's area, in [0, 1], instead of square pixels."""
 
-    def as_array(self) -> npt.NDArray[np.float64]:
-        """Give the smallest and largest area of all, small, medium and large objects, (4, 2)."""
-        everything = 1e5**2
-        return np.array(
-            [
-                [0.0, everything],
-                [0.0, self.small_up_to],
-                [self.small_up_to, self.large_from],
-                [self.large_from, everything],
-            ]
-        )
+    def as_array(self) -> Floats:
+        """Smallest and largest area of all, small, medium and large objects, (4, 2)."""
+        edges = [0.0, self.small_up_to, self.large_from, 1e5**2]
+        return np.array([[edges[0], edges[-1]], *pairwise(edges)])
 
 
 @dataclass(frozen=True)
@@ -78,33 +71,24 @@ class EvaluationSummary:
     AR_medium: float | None
     AR_large: float | None
     per_class: tuple[ClassSummary, ...]
-    """In the order of the category ids."""
 
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
     """COCOeval's tables, nan where there is no ground truth. K classes, A size ranges, T IoU thresholds."""
 
-    precision: npt.NDArray[np.float64]
+    precision: Floats
     """At the 101 recall thresholds, (K, A, T, 101)."""
-    recall: npt.NDArray[np.float64]
+    recall: Floats
     """With the best 1, 10 and 100 predictions of each image, (K, A, T, 3)."""
 
 
 def evaluate(
     data_set: DataSet, predictions: Sequence[Prediction], kind: Kind, size_ranges: SizeRanges | None = None
 ) -> EvaluationSummary:
-    """Measure predictions against a data set.
+    """Measure predictions, of which there may be none, against a data set; sizes are split as COCO does by default.
 
-    Args:
-        data_set: The truth.
-        predictions: None at all is a valid answer; those of classes that the data set lacks are ignored and, for masks,
-            those without one.
-        kind: Whether boxes or masks are compared.
-        size_ranges: The split by object size; None is COCO's own, 32 and 96 pixels squared.
-
-    Raises:
-        InputError: If a number is not finite, or an image isn't listed.
+    Predictions of classes that the data set lacks are ignored and, for masks, those without one.
     """
     ranges = size_ranges or SizeRanges()
     truths = truths_from(data_set, kind, relative=ranges.relative)
@@ -114,33 +98,25 @@ def evaluate(
 
 
 def summary_of(matches: Matches, tables: PrecisionRecall) -> EvaluationSummary:
-    """Average the tables of these matches."""
-    precision = tables.precision[:, ALL_SIZES]
+    """Figures of these matches and their tables."""
+    per_class = zip(matches.index.category_ids, matches.index.names, tables.precision[:, ALL_SIZES], strict=True)
     return EvaluationSummary(
         **twelve_figures(tables),
         per_class=tuple(
-            ClassSummary(category_id, name, AP=mean_of(precision[number]), AP50=mean_of(precision[number, AT_50]))
-            for number, (category_id, name) in enumerate(
-                zip(matches.index.category_ids, matches.index.names, strict=True)
-            )
+            ClassSummary(category_id, name, AP=mean_of(precision), AP50=mean_of(precision[AT_50]))
+            for category_id, name, precision in per_class
         ),
     )
 
 
-def precision_recall(matches: Matches, image_weights: npt.NDArray[np.float64] | None = None) -> PrecisionRecall:
-    """Compute precision at each recall, and recall.
-
-    Args:
-        matches: Of all images.
-        image_weights: How often each image counts, (n images,); None for once each.
-    """
-    n_classes, n_sizes, n_thresholds = matches.index.n_classes, matches.truth_counts.shape[1], len(IOU_THRESHOLDS)
+def precision_recall(matches: Matches, image_weights: Floats | None = None) -> PrecisionRecall:
+    """Compute precision at each recall, and recall; `image_weights` (n images,) says how often each image counts."""
     weights = np.ones(matches.index.n_images) if image_weights is None else image_weights
-    n_truths = np.zeros((n_classes, n_sizes))
+    n_truths = np.zeros((matches.index.n_classes, matches.truth_counts.shape[1]))
     np.add.at(n_truths, matches.truth_category, matches.truth_counts * weights[matches.truth_image][:, None])
-    precision = np.full((n_classes, n_sizes, n_thresholds, len(RECALL_THRESHOLDS)), np.nan)
-    recall = np.full((n_classes, n_sizes, n_thresholds, len(MAX_DETECTIONS_FOR_RECALL)), np.nan)
-    for category in range(n_classes):
+    precision = np.full((*n_truths.shape, len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS)), np.nan)
+    recall = np.full((*n_truths.shape, len(IOU_THRESHOLDS), len(MAX_DETECTIONS_FOR_RECALL)), np.nan)
+    for category in range(len(n_truths)):
         rows = matches.rows_of(category)
         weight = weights[matches.image[rows]][:, None, None]
         counts = ~matches.ignored[rows]
@@ -155,17 +131,11 @@ def precision_recall(matches: Matches, image_weights: npt.NDArray[np.float64] | 
     return PrecisionRecall(precision, recall)
 
 
-def interpolated_precision(
-    hits: npt.NDArray[np.float64], misses: npt.NDArray[np.float64], n_truths: float
-) -> npt.NDArray[np.float64]:
+def interpolated_precision(hits: Floats, misses: Floats, n_truths: float) -> Floats:
     """Compute the best precision at or beyond each recall threshold, (T, 101).
 
-    Args:
-        hits: Weight of each prediction that is right, from high to low score, (n, T).
-        misses: Weight of each that is wrong, (n, T).
-        n_truths: Weight of all objects, above 0.
-
-    A hit, a miss and a hit on three objects: 1 up to recall 1/3, 2/3 up to recall 2/3, then 0.
+    Given are the weights of each prediction that is right and of each that is wrong, from high to low score, (n, T),
+    and of all objects, above 0. A hit, a miss and a hit on three objects: 1 up to recall 1/3, 2/3 up to 2/3, then 0.
     """
     n_hit, n_missed = hits.cumsum(axis=0), misses.cumsum(axis=0)
     # The spacing is COCOeval's guard against 0 / 0.
@@ -173,29 +143,23 @@ def interpolated_precision(
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     reached = np.vstack([envelope, np.zeros((1, hits.shape[1]))])
     recall = n_hit / n_truths
-    return np.stack(
-        [
-            reached[np.searchsorted(recall[:, number], RECALL_THRESHOLDS, side="left"), number]
-            for number in range(hits.shape[1])
-        ]
-    )
+    columns = zip(recall.T, reached.T, strict=True)
+    return np.stack([column[np.searchsorted(its_recall, RECALL_THRESHOLDS)] for its_recall, column in columns])
 
 
 def twelve_figures(tables: PrecisionRecall) -> dict[str, float | None]:
     """Average the tables to COCO's twelve figures, fractions; None where there is no ground truth."""
     precision, recall = tables.precision, tables.recall
-    values = (
-        mean_of(precision[:, 0]),
-        mean_of(precision[:, 0, AT_50]),
-        mean_of(precision[:, 0, AT_75]),
-        *(mean_of(precision[:, size]) for size in (1, 2, 3)),
-        *(mean_of(recall[:, 0, :, number]) for number in range(3)),
-        *(mean_of(recall[:, size, :, 2]) for size in (1, 2, 3)),
+    parts = (
+        *(precision[:, 0], precision[:, 0, AT_50], precision[:, 0, AT_75]),
+        *(precision[:, size] for size in (1, 2, 3)),
+        *(recall[:, 0, :, number] for number in range(3)),
+        *(recall[:, size, :, 2] for size in (1, 2, 3)),
     )
-    return dict(zip(FIGURES, values, strict=True))
+    return dict(zip(FIGURES, map(mean_of, parts), strict=True))
 
 
-def mean_of(figures: npt.NDArray[np.float64]) -> float | None:
+def mean_of(figures: Floats) -> float | None:
     """Average what was measured; None where nothing was."""
     measured = figures[~np.isnan(figures)]
     return float(measured.mean()) if measured.size else None

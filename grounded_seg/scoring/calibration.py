@@ -6,6 +6,7 @@ and the share that is right, averaged by the number of predictions. Right means 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,21 +21,20 @@ class ReliabilityBin:
 
     low: float
     high: float
-    """The upper edge belongs to the next bin, but for the last one."""
+    """Belongs to the next bin, but for the last one."""
     n: int
     mean_score: float | None
-    """None where the bin is empty."""
+    """None where the bin is empty, as is the share."""
     share_right: float | None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far scores are from the share that is right."""
+    """How far scores are from the share that is right, without predictions on crowds."""
 
     error: float | None
     """Expected calibration error in [0, 1]; None without predictions."""
     n: int
-    """Predictions, without those on crowds."""
     bins: tuple[ReliabilityBin, ...]
 
 
@@ -51,11 +51,11 @@ def calibration_of(matches: Matches) -> Calibration:
     bin_of = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, N_BINS - 1)
     bins = []
     error = 0.0
-    for number in range(N_BINS):
+    for number, (low, high) in enumerate(pairwise(edges.tolist())):
         inside = bin_of == number
         n = int(inside.sum())
         mean_score, share_right = (float(scores[inside].mean()), float(is_right[inside].mean())) if n else (None, None)
         if mean_score is not None and share_right is not None:
             error += n / len(scores) * abs(mean_score - share_right)
-        bins.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), n, mean_score, share_right))
+        bins.append(ReliabilityBin(low, high, n, mean_score, share_right))
     return Calibration(error=error if len(scores) else None, n=len(scores), bins=tuple(bins))

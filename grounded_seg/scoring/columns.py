@@ -18,9 +18,11 @@ from grounded_seg.geometry.masks import area_px, coco_overlaps, run_length_from_
 from grounded_seg.records import RunLength
 
 KIND_NAMES: Mapping[Kind, str] = {"bbox": "boxes", "segm": "masks"}
-"""As reports, tables and plots call them."""
+"""In reports, tables and plots."""
 
+Floats: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
 _Row: TypeAlias = tuple[int, int, tuple[float, float, float, float], RunLength | None, float, float, bool]
 """Ids of image and class, box, mask, area, score, whether it is a crowd."""
 
@@ -30,11 +32,9 @@ class Index:
     """The order of a data set's images and classes."""
 
     image_ids: tuple[int, ...]
-    """Sorted, distinct."""
+    """Sorted and distinct, as the classes', whose names follow."""
     category_ids: tuple[int, ...]
-    """Sorted, distinct."""
     names: tuple[str, ...]
-    """Of each class."""
 
     @property
     def n_images(self) -> int:
@@ -49,10 +49,10 @@ class Index:
 
 @dataclass(frozen=True, eq=False)
 class ScoredShapes:
-    """Objects or predictions of one kind, in the order they were given."""
+    """Objects or predictions of one kind, in the order they were given; n of them."""
 
     index: Index
-    boxes_xywh: npt.NDArray[np.float64] | None
+    boxes_xywh: Floats | None
     """In pixels, (n, 4); None where masks are compared."""
     masks: tuple[RunLength, ...]
     """Empty where boxes are compared."""
@@ -60,25 +60,25 @@ class ScoredShapes:
     """Index of each one's image, (n,)."""
     category: Indices
     """Index of each one's class, (n,)."""
-    area: npt.NDArray[np.float64]
+    area: Floats
     """By which a size range is chosen, (n,): square pixels, or shares of the image."""
-    score: npt.NDArray[np.float64]
+    score: Floats
     """(n,); 1 for objects."""
-    is_crowd: npt.NDArray[np.bool_]
+    is_crowd: Flags
     """(n,); always False for predictions."""
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self.image)
 
-    def shapes_at(self, indices: Indices) -> npt.NDArray[np.float64] | list[RunLength]:
+    def shapes_at(self, indices: Indices) -> Floats | list[RunLength]:
         """Boxes or masks at some indices, in that order."""
         if self.boxes_xywh is not None:
             return self.boxes_xywh[indices]
         return [self.masks[index] for index in indices.tolist()]
 
-    def chosen(self, rows: npt.NDArray[np.bool_]) -> "ScoredShapes":
-        """Keep some, (n,) says which."""
+    def chosen(self, rows: Flags) -> "ScoredShapes":
+        """Those that (n,) says."""
         columns = {name: getattr(self, name)[rows] for name in ("image", "category", "area", "score", "is_crowd")}
         boxes = None if self.boxes_xywh is None else self.boxes_xywh[rows]
         masks = tuple(mask for mask, is_kept in zip(self.masks, rows.tolist(), strict=False) if is_kept)
@@ -89,28 +89,18 @@ def truths_from(data_set: DataSet, kind: Kind, *, relative: bool = False) -> Sco
     """Columns of a data set's objects.
 
     For masks, an object that has none becomes a crowd of its box's form, as far as its image's size is known: what is
-    predicted there is neither right nor wrong.
-
-    Args:
-        data_set: The truth.
-        kind: Whether boxes or masks are compared.
-        relative: Areas are shares of the image's area.
-
-    Raises:
-        InputError: If a number is not finite, or an image isn't listed.
+    predicted there is neither right nor wrong. With `relative`, areas are shares of the image's area.
     """
+    objects = data_set.objects if kind == "bbox" else _with_masks(data_set)
     # The size of an object is what its annotator says, for boxes the mask's area too.
-    rows = [
-        (one.image_id, one.category_id, one.bbox_xywh, one.mask, one.area, 1.0, one.is_crowd)
-        for one in (data_set.objects if kind == "bbox" else _with_masks(data_set))
-    ]
+    rows = [(o.image_id, o.category_id, o.bbox_xywh, o.mask, o.area, 1.0, o.is_crowd) for o in objects]
     return _columns(rows, data_set, kind, relative)
 
 
 def predictions_from(
     predictions: Iterable[Prediction], data_set: DataSet, kind: Kind, *, relative: bool = False
 ) -> ScoredShapes:
-    """Columns of those predictions that `measurable` keeps; the rest is as for `truths_from`."""
+    """Columns of those predictions that `measurable` keeps."""
     rows = [
         (one.image_id, one.category_id, one.box_xywh, one.mask, _area(one, kind), one.score, False)
         for one in measurable(predictions, data_set, kind)
@@ -119,14 +109,12 @@ def predictions_from(
 
 
 def measurable(predictions: Iterable[Prediction], data_set: DataSet, kind: Kind) -> list[Prediction]:
-    """Leave out predictions of classes that the data set lacks and, for masks, those without one."""
+    """Predictions of the data set's classes and, for masks, that have one."""
     known = (one for one in predictions if one.category_id in data_set.classes)
     return [one for one in known if kind == "bbox" or one.mask is not None]
 
 
-def overlaps(
-    predictions: ScoredShapes, chosen: Indices, truths: ScoredShapes, objects: Indices
-) -> npt.NDArray[np.float64]:
+def overlaps(predictions: ScoredShapes, chosen: Indices, truths: ScoredShapes, objects: Indices) -> Floats:
     """IoU of predictions with objects, (k, g); with a crowd, the share of the prediction that lies in it."""
     return coco_overlaps(predictions.shapes_at(chosen), truths.shapes_at(objects), truths.is_crowd[objects])
 
@@ -141,20 +129,19 @@ def _with_masks(data_set: DataSet) -> Iterable[DataSetObject]:
 
 
 def _area(prediction: Prediction, kind: Kind) -> float:
-    if kind == "segm" and prediction.mask is not None:
-        return float(area_px(prediction.mask))
-    return prediction.box_xywh[2] * prediction.box_xywh[3]
+    mask, (_, _, width, height) = prediction.mask, prediction.box_xywh
+    return float(area_px(mask)) if kind == "segm" and mask is not None else width * height
 
 
 def _columns(rows: list[_Row], data_set: DataSet, kind: Kind, relative: bool) -> ScoredShapes:
-    index = _index_of(data_set)
+    known = tuple(sorted(data_set.classes))
+    names = tuple(data_set.classes[category_id] for category_id in known)
+    index = Index(tuple(sorted({image.id for image in data_set.images})), known, names)
     image_ids, category_ids, boxes, masks, areas, scores, crowds = zip(*rows, strict=True) if rows else ((),) * 7
-    numbers_of_images = {image_id: number for number, image_id in enumerate(index.image_ids)}
-    numbers_of_classes = {category_id: number for number, category_id in enumerate(index.category_ids)}
-    try:
-        image = np.array([numbers_of_images[one] for one in image_ids], dtype=np.int64)
-    except KeyError as error:
-        raise InputError(f"image {error} isn't listed in {data_set.path}; add it there") from error
+    numbers_of_classes = {category_id: number for number, category_id in enumerate(known)}
+    if unlisted := set(image_ids) - set(index.image_ids):
+        raise InputError(f"image {min(unlisted)} isn't listed in {data_set.path}; add it there")
+    image = np.searchsorted(index.image_ids, image_ids)
     area, score = np.array(areas, dtype=np.float64), np.array(scores, dtype=np.float64)
     boxes_xywh = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     if not (np.isfinite(boxes_xywh).all() and np.isfinite(score).all()):
@@ -171,13 +158,4 @@ def _columns(rows: list[_Row], data_set: DataSet, kind: Kind, relative: bool) ->
         area=area,
         score=score,
         is_crowd=np.array(crowds, dtype=np.bool_),
-    )
-
-
-def _index_of(data_set: DataSet) -> Index:
-    category_ids = tuple(sorted(data_set.classes))
-    return Index(
-        image_ids=tuple(sorted({image.id for image in data_set.images})),
-        category_ids=category_ids,
-        names=tuple(data_set.classes[category_id] for category_id in category_ids),
     )

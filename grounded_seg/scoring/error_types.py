@@ -1,10 +1,9 @@
 """Kinds of error: why predictions are wrong and objects missed, and what each kind costs.
 
-The kinds, and their order of precedence, are TIDE's (Bolya et al., "TIDE: A General Toolbox for Identifying Object
-Detection Errors", arXiv 2008.08115; `tidecv/quantify.py`), at IoU .5 for right and .1 for background. The cost of a
-kind is the AP50 gained by mending it alone; a prediction that is mended takes the object that it had nearly found, and
-of several for one object the best is mended and the rest removed. What counts as right is COCO's own matching, so the
-AP50 that it starts from is COCO's.
+The kinds, and their order of precedence, are TIDE's (Bolya et al., arXiv 2008.08115; `tidecv/quantify.py`), at IoU .5
+for right and .1 for background. The cost of a kind is the AP50 gained by mending it alone; a prediction that is mended
+takes the object that it had nearly found, and of several for one object the best is mended and the rest removed. What
+counts as right is COCO's own matching, so the AP50 that it starts from is COCO's.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.scoring.average_precision import interpolated_precision, mean_of
-from grounded_seg.scoring.columns import Indices, ScoredShapes, overlaps
+from grounded_seg.scoring.columns import Flags, Floats, Indices, ScoredShapes, overlaps
 from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches
 
 FOREGROUND_IOU = 0.5
@@ -41,37 +40,34 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """The error of each prediction and object; n predictions in the order of the matches, m objects."""
+    """The error of each prediction, (n,) in the order of the matches, and object, (m,)."""
 
     kind: tuple[ErrorKind | None, ...]
-    """(n,); None where the prediction is right or ignored."""
+    """None where the prediction is right or ignored."""
     truth: Indices
-    """The object that a class or localisation error nearly found, (n,); -1 for the other kinds."""
-    is_missed: npt.NDArray[np.bool_]
-    """(m,)"""
+    """The object that a class or localisation error nearly found; -1 for the other kinds."""
+    is_missed: Flags
 
 
 @dataclass(frozen=True)
 class ErrorCost:
-    """How often a kind of error happens and what it costs."""
+    """How often a kind of error happens, and the AP50 gained by mending it alone; None without ground truth."""
 
     n: int
     AP50_cost: float | None
-    """AP50 gained by mending all of this kind and nothing else; None without ground truth."""
 
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """The AP50 there is, and what each kind of error takes from it. The costs don't add up to the whole loss."""
+    """AP50 as it is, and what each kind of error takes from it. The costs don't add up to the whole loss."""
 
     AP50: float | None
     per_kind: Mapping[ErrorKind, ErrorCost]
     AP50_all_mended: float | None
-    """1; None without ground truth."""
 
 
 def errors_of(truths: ScoredShapes, predictions: ScoredShapes, matches: Matches) -> Errors:
-    """Say of each matched prediction what is wrong with it, and which objects were missed."""
+    """What is wrong with each matched prediction, and which objects were missed."""
     to_find = np.flatnonzero(~truths.is_crowd)
     is_wrong = ~matches.matched[:, ALL_SIZES, AT_50] & ~matches.ignored[:, ALL_SIZES, AT_50]
     kinds: list[ErrorKind | None] = [None] * len(matches.prediction)
@@ -91,8 +87,8 @@ def errors_of(truths: ScoredShapes, predictions: ScoredShapes, matches: Matches)
     return Errors(kind=tuple(kinds), truth=nearly, is_missed=~truths.is_crowd & ~matches.is_found & ~usable)
 
 
-def _kind_of(iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> tuple[ErrorKind, int | None]:
-    """Judge a wrong prediction by its overlap with its image's objects, and name the one that it nearly found."""
+def _kind_of(iou: Floats, same: Flags) -> tuple[ErrorKind, int | None]:
+    """Judge a wrong prediction by its overlap with its image's objects, and give the one that it nearly found."""
     of_class, of_others = np.where(same, iou, 0.0), np.where(same, 0.0, iou)
     best_of_class, best_of_others = of_class.max(initial=0.0), of_others.max(initial=0.0)
     if BACKGROUND_IOU <= best_of_class < FOREGROUND_IOU:
@@ -107,28 +103,21 @@ def _kind_of(iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> tuple
 
 
 def error_summary(errors: Errors, matches: Matches) -> ErrorSummary:
-    """Count the errors and say what each kind costs."""
+    """How often each kind of error happens, and what it costs."""
+
+    def after_mending(*kinds: ErrorKind) -> float:
+        after = _ap50_without(frozenset(kinds), errors, matches)
+        # A missed object is taken out of the truth, as TIDE does it. With none left, all were missed, and now none is.
+        return 1.0 if after is None else after
+
     before = _ap50_without(frozenset(), errors, matches)
     per_kind = {}
     for kind in ErrorKind:
         n = int(errors.is_missed.sum()) if kind is ErrorKind.MISSED else errors.kind.count(kind)
-        cost = None
-        if before is not None:
-            # Mending can change which predictions stand in the curve's steps: that is never a gain.
-            cost = max(0.0, _after_mending(frozenset({kind}), errors, matches) - before)
+        # Mending can change which predictions stand in the curve's steps, and AP50 fall by that: it costs nothing then.
+        cost = None if before is None else max(0.0, after_mending(kind) - before)
         per_kind[kind] = ErrorCost(n, cost)
-    everything = None if before is None else _after_mending(frozenset(ErrorKind), errors, matches)
-    return ErrorSummary(AP50=before, per_kind=per_kind, AP50_all_mended=everything)
-
-
-def _after_mending(kinds: frozenset[ErrorKind], errors: Errors, matches: Matches) -> float:
-    """AP50 without these kinds of error, where there is ground truth.
-
-    An object that was missed is taken out of the truth, as TIDE does it. With none left, all were missed, and now none
-    is: 1.
-    """
-    after = _ap50_without(kinds, errors, matches)
-    return 1.0 if after is None else after
+    return ErrorSummary(before, per_kind, AP50_all_mended=None if before is None else after_mending(*ErrorKind))
 
 
 def _ap50_without(kinds: frozenset[ErrorKind], errors: Errors, matches: Matches) -> float | None:

@@ -22,19 +22,18 @@ from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.text import read_json
 from grounded_seg.errors import InputError
 from grounded_seg.files import as_output_error, write_text
-from grounded_seg.scoring.average_precision import FIGURES
 from grounded_seg.scoring.columns import KIND_NAMES, Index
 from grounded_seg.scoring.matching import Matches
-from grounded_seg.scoring.measure import Scores, Stage
-from grounded_seg.scoring.presence import PresenceCounts, PresenceTallies, counts_by_image
+from grounded_seg.scoring.measure import Scores
+from grounded_seg.scoring.presence import PresenceCounts, PresenceTallies, presence_counts
 
 _BITS = ("matched", "ignored", "truth_counts")
-"""Boolean arrays of a match, stored eight to a byte."""
+"""Boolean arrays of matches, stored eight to a byte."""
 _COLUMNS = {
     "answer": "prediction",
     **{name: name for name in ("image", "category", "score", "rank", "truth", "truth_image", "truth_category")},
 }
-"""Name in the file of each other array of a match."""
+"""Name in the file of each other array of matches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,29 +42,31 @@ class SavedScores:
 
     path: Path
     file_names: tuple[str, ...]
-    """Of the images, in the order of the matches."""
+    """Of the images, in their order in the matches of each stage."""
     matches: Mapping[str, Matches]
-    """By stage."""
     tallies: PresenceTallies
     presence_on: str
-    """boxes or masks: what presence was measured on."""
+    """Boxes or masks."""
     score_threshold: float
     cut_at: float | None
-    """Confidence threshold that the predictions were cut at; None where that isn't known."""
+    """Confidence threshold of the predictions; None where that isn't known."""
     truth_sha256: str | None
-    """Of the data set; None in reports that were written before this was kept."""
+    """None in older reports."""
 
     @cached_property
     def presence_by_image(self) -> PresenceCounts:
         """The questions, counted for each image."""
-        return counts_by_image(self.tallies, len(self.file_names))
+        return presence_counts(self.tallies, self.tallies.image, len(self.file_names))
 
 
 def report_of(
     scores: Scores, speed: Mapping[str, float] | None, notes: tuple[str, ...], made_with: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Scores in the form of `eval --json`; parts that weren't measured are left out, so is the speed of a file."""
-    report: dict[str, Any] = {name: _stage_report(stage) for name, stage in scores.stages().items()}
+    report: dict[str, Any] = {}
+    for name, stage in scores.stages().items():
+        per_prompt = {"per_prompt": list(map(asdict, stage.per_prompt))} if stage.per_prompt else {}
+        report[name] = asdict(stage.summary) | per_prompt
     report["presence"] = {
         "measured_on": KIND_NAMES[scores.presence_kind],
         "score_threshold": scores.score_threshold,
@@ -95,16 +96,13 @@ def report_of(
         "images": [{"id": image.id, "file_name": image.file_name} for image in scores.data_set.images],
     }
     report["matches"] = {name: _packed(_arrays_of(stage.matches)) for name, stage in scores.stages().items()}
-    report["matches"]["presence"] = _packed(_presence_columns(scores.tallies))
+    columns = ("image", "category", "n_truths", "n_answers", "n_right")
+    report["matches"]["presence"] = _packed({name: getattr(scores.tallies, name).astype(np.int64) for name in columns})
     return report
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Write a report whole or not at all; its folder is made if it is missing.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
+    """Write a report whole or not at all; its folder is made if it is missing."""
     instead = "another file with --json"
     with as_output_error(path, instead):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,21 +110,15 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 
 
 def read_report(path: Path) -> SavedScores:
-    """Read back what `eval --json` wrote.
-
-    Raises:
-        InputError: If the file can't be read, or is no such report.
-    """
+    """Read back what `eval --json` wrote."""
     report = read_json(path)
     try:
         data_set = report["data_set"]
         categories = {one["id"]: one["name"] for one in data_set["categories"]}
-        index = Index(
-            image_ids=tuple(image["id"] for image in data_set["images"]),
-            category_ids=tuple(categories),
-            names=tuple(categories.values()),
-        )
+        image_ids = tuple(image["id"] for image in data_set["images"])
+        index = Index(image_ids, tuple(categories), tuple(categories.values()))
         packed = dict(report["matches"])
+        cut_at = report["made_with"].get("detect", {}).get("score_threshold")
         return SavedScores(
             path=path,
             file_names=tuple(image["file_name"] for image in data_set["images"]),
@@ -134,7 +126,7 @@ def read_report(path: Path) -> SavedScores:
             matches={name: _matches_from(_unpacked(text), index) for name, text in packed.items()},
             presence_on=str(report["presence"]["measured_on"]),
             score_threshold=float(report["presence"]["score_threshold"]),
-            cut_at=_cut_at(report["made_with"]),
+            cut_at=None if cut_at is None else float(cut_at),
             truth_sha256=data_set.get("sha256"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
@@ -149,18 +141,12 @@ def truth_sha256(data_set: DataSet) -> str:
     The order of the file and its ids don't matter, nor how a mask is written, only which pixels it has.
     """
     names = {image.id: image.file_name for image in data_set.images}
-    sizes = [
-        (image.file_name, None if image.size is None else (image.size.width, image.size.height))
-        for image in data_set.images
-    ]
+    sizes = [(one.file_name, one.size and (one.size.width, one.size.height)) for one in data_set.images]
     objects = [
         (
-            names[one.image_id],
-            data_set.classes[one.category_id],
-            [float(value) for value in one.bbox_xywh],
-            float(one.area),
-            one.is_crowd,
-            None if one.mask is None else (one.mask.size.width, one.mask.size.height, one.mask.counts.hex()),
+            *(names[one.image_id], data_set.classes[one.category_id]),
+            *(list(map(float, one.bbox_xywh)), float(one.area), one.is_crowd),
+            one.mask and (one.mask.size.width, one.mask.size.height, one.mask.counts.hex()),
         )
         for one in data_set.objects
     ]
@@ -171,20 +157,6 @@ def truth_sha256(data_set: DataSet) -> str:
     return hasher.hexdigest()
 
 
-def _cut_at(made_with: Mapping[str, Any]) -> float | None:
-    """Look up the confidence threshold that predictions were kept by, of the models or of the run that was read."""
-    threshold = made_with.get("detect", {}).get("score_threshold")
-    return None if threshold is None else float(threshold)
-
-
-def _stage_report(stage: Stage) -> dict[str, Any]:
-    report: dict[str, Any] = {name: getattr(stage.summary, name) for name in FIGURES}
-    report["per_class"] = [asdict(one) for one in stage.summary.per_class]
-    if stage.per_prompt:
-        report["per_prompt"] = [asdict(one) for one in stage.per_prompt]
-    return report
-
-
 def _arrays_of(matches: Matches) -> dict[str, npt.NDArray[Any]]:
     arrays: dict[str, npt.NDArray[Any]] = {name: getattr(matches, column) for name, column in _COLUMNS.items()}
     for name in _BITS:
@@ -192,11 +164,6 @@ def _arrays_of(matches: Matches) -> dict[str, npt.NDArray[Any]]:
         arrays[name] = np.packbits(bits)
         arrays[f"{name}_shape"] = np.array(bits.shape)
     return arrays
-
-
-def _presence_columns(tallies: PresenceTallies) -> dict[str, npt.NDArray[Any]]:
-    columns = {name: getattr(tallies, name) for name in ("image", "category", "n_truths", "n_answers", "n_right")}
-    return {name: column.astype(np.int64) for name, column in columns.items()}
 
 
 def _matches_from(arrays: Mapping[str, npt.NDArray[Any]], index: Index) -> Matches:

@@ -2,16 +2,14 @@
 
 The rules are those of `COCOeval.evaluateImg` (pycocotools), to the last tie: per image and class, from the best score
 down, a prediction takes the free object that it overlaps most, objects that count before ignored ones (crowds, other
-sizes). pycocotools goes through every image x class x size range, also where there is nothing; this goes once through
-the pairs that hold both, and keeps the matches as columns, from which figures, intervals and plots all follow.
+sizes). Only pairs of image and class that hold both are gone through.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from grounded_seg.scoring.columns import Index, Indices, ScoredShapes, overlaps
+from grounded_seg.scoring.columns import Flags, Floats, Index, Indices, ScoredShapes, overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """From .50 to .95, bit for bit those of COCOeval."""
@@ -27,57 +25,49 @@ ALL_SIZES = 0
 class Matches:
     """Predictions by class and from high to low score (ties: by image), and the objects they were matched with.
 
-    n predictions, m objects, A size ranges, T IoU thresholds.
+    n predictions, m objects, A size ranges, T IoU thresholds; columns are (n,), those that begin with truth_ (m,).
     """
 
     index: Index
     prediction: Indices
-    """Index of each prediction in the list that was matched, (n,); beyond 100 of an image and class there are none."""
+    """Index in the list that was matched; beyond 100 of an image and class there are none."""
     image: Indices
-    """(n,)"""
     category: Indices
-    """(n,), ascending."""
-    score: npt.NDArray[np.float64]
-    """(n,)"""
+    """Ascending."""
+    score: Floats
     rank: Indices
-    """Rank among the predictions of the same image and class, from 0, (n,)."""
-    matched: npt.NDArray[np.bool_]
+    """Among the predictions of the same image and class, from 0."""
+    matched: Flags
     """(n, A, T)"""
-    ignored: npt.NDArray[np.bool_]
+    ignored: Flags
     """Neither right nor wrong: on a crowd, or of another size, (n, A, T)."""
     truth: Indices
-    """Index of the object at IoU .5 and all sizes, (n,); -1 for none."""
+    """Index of the object at IoU .5 and all sizes; -1 for none."""
     truth_image: Indices
-    """(m,)"""
     truth_category: Indices
-    """(m,)"""
-    truth_counts: npt.NDArray[np.bool_]
+    truth_counts: Flags
     """The object is to be found in that size range, (m, A)."""
 
     @property
-    def is_found(self) -> npt.NDArray[np.bool_]:
+    def is_found(self) -> Flags:
         """Which objects are matched at IoU .5 and all sizes, (m,)."""
         found = np.zeros(len(self.truth_image), dtype=np.bool_)
         found[self.truth[self.truth >= 0]] = True
         return found
 
     def rows_of(self, category: int) -> slice:
-        """Give the rows of a class's predictions."""
+        """Rows of a class's predictions."""
         start, end = np.searchsorted(self.category, [category, category + 1])
         return slice(int(start), int(end))
 
 
-def match(truths: ScoredShapes, predictions: ScoredShapes, size_ranges: npt.NDArray[np.float64]) -> Matches:
-    """Match predictions with objects of their own image and class.
+def match(truths: ScoredShapes, predictions: ScoredShapes, size_ranges: Floats) -> Matches:
+    """Match predictions with objects of their own image and class, for each size range.
 
-    Args:
-        truths: The objects.
-        predictions: The predictions; boxes or masks, as the objects are.
-        size_ranges: Smallest and largest area, (A, 2), both within; the first range has to hold everything.
+    The ranges are smallest and largest area, (A, 2), both within; the first has to hold everything.
     """
     order, ranks = _ranked(predictions)
-    n_sizes, n_thresholds = len(size_ranges), len(IOU_THRESHOLDS)
-    matched = np.zeros((len(order), n_sizes, n_thresholds), dtype=np.bool_)
+    matched = np.zeros((len(order), len(size_ranges), len(IOU_THRESHOLDS)), dtype=np.bool_)
     on_ignored = np.zeros_like(matched)
     truth = np.full(len(order), -1, dtype=np.int64)
     truth_counts = ~truths.is_crowd[:, None] & ~_outside(truths.area, size_ranges)
@@ -105,7 +95,7 @@ def match(truths: ScoredShapes, predictions: ScoredShapes, size_ranges: npt.NDAr
     )
 
 
-def _outside(areas: npt.NDArray[np.float64], size_ranges: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+def _outside(areas: Floats, size_ranges: Floats) -> Flags:
     """Tell which areas lie beyond which ranges, (n, A)."""
     return np.asarray((areas[:, None] < size_ranges[:, 0]) | (areas[:, None] > size_ranges[:, 1]))
 
@@ -129,29 +119,19 @@ def _pairs_with_both(predictions: ScoredShapes, truths: ScoredShapes, order: Ind
     truth_pairs = truths.category * width + truths.image
     truth_order = np.argsort(truth_pairs, kind="stable")
     both = np.intersect1d(predicted_pairs, truth_pairs)
-    rows = zip(
-        np.searchsorted(predicted_pairs, both), np.searchsorted(predicted_pairs, both, side="right"), strict=True
-    )
-    sorted_pairs = truth_pairs[truth_order]
-    places = zip(np.searchsorted(sorted_pairs, both), np.searchsorted(sorted_pairs, both, side="right"), strict=True)
+    starts, ends = (np.searchsorted(predicted_pairs, both, side) for side in ("left", "right"))
+    firsts, lasts = (np.searchsorted(truth_pairs[truth_order], both, side) for side in ("left", "right"))
     return [
-        (slice(int(first), int(last)), truth_order[start:end])
-        for (first, last), (start, end) in zip(rows, places, strict=True)
+        (slice(int(start), int(end)), truth_order[first:last])
+        for start, end, first, last in zip(starts, ends, firsts, lasts, strict=True)
     ]
 
 
-def _match_pair(
-    ious: npt.NDArray[np.float64], is_crowd: npt.NDArray[np.bool_], truth_counts: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Indices]:
-    """Match the k predictions and g objects of one image and class, from the best prediction down.
+def _match_pair(ious: Floats, is_crowd: Flags, truth_counts: Flags) -> tuple[Flags, Flags, Indices]:
+    """Match the k predictions, from high to low score, and g objects of one image and class.
 
-    Args:
-        ious: (k, g), predictions from high to low score.
-        is_crowd: (g,)
-        truth_counts: (g, A)
-
-    Returns:
-        Which are matched, and with an ignored object, (k, A, T); with which object at IoU .5, (k,), -1 for none.
+    From their overlaps (k, g) and what the objects are, (g,) and (g, A), to which predictions are matched, and which
+    with an ignored object, (k, A, T), and with which object at IoU .5, (k,), -1 for none.
     """
     n_sizes = truth_counts.shape[1]
     matched = np.zeros((len(ious), n_sizes, len(IOU_THRESHOLDS)), dtype=np.bool_)
@@ -181,24 +161,21 @@ def _match_pair(
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
-    """What was found on each image at IoU .5, crowds left aside: one number per image, F1, to sort images by."""
+    """Objects found, predictions of none and objects missed on each image at IoU .5, (n images,); crowds left aside."""
 
     n_right: Indices
-    """Objects found, (n images,)."""
     n_wrong: Indices
-    """Predictions that are none, (n images,)."""
     n_missed: Indices
-    """Objects not found, (n images,)."""
 
     @property
-    def f1(self) -> npt.NDArray[np.float64]:
-        """2 right / (2 right + wrong + missed), (n images,); 1 where nothing is there and nothing was found."""
+    def f1(self) -> Floats:
+        """2 right / (2 right + wrong + missed), to sort images by; 1 where nothing is there and nothing was found."""
         total = 2 * self.n_right + self.n_wrong + self.n_missed
         return np.where(total > 0, 2 * self.n_right / np.maximum(total, 1), 1.0)
 
 
 def image_scores(matches: Matches, score_threshold: float) -> ImageScores:
-    """Count per image, with the predictions that reach the threshold."""
+    """What was found on each image, by predictions that reach the threshold."""
     n_images = matches.index.n_images
     judged = ~matches.ignored[:, ALL_SIZES, AT_50] & (matches.score >= score_threshold)
     is_right = matches.matched[:, ALL_SIZES, AT_50]

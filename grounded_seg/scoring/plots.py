@@ -6,12 +6,14 @@ which keeps global state.
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.errors import UsageError
+from grounded_seg.files import as_output_error
 from grounded_seg.scoring.average_precision import RECALL_THRESHOLDS
 from grounded_seg.scoring.columns import KIND_NAMES
 from grounded_seg.scoring.error_types import ErrorKind
@@ -27,7 +29,6 @@ _MAX_CURVES = 12
 """Classes with a curve of their own; the mean is over all."""
 _MAX_CONFUSED = 30
 """Classes in the confusion matrix: with more nothing could be read."""
-_BACKGROUND = "nothing"
 
 
 def check_can_plot() -> None:
@@ -37,32 +38,21 @@ def check_can_plot() -> None:
 
 
 def write_plots(scores: Scores, folder: Path) -> list[Path]:
-    """Draw every plot of boxes and, where measured, of masks into a folder, and list the files.
-
-    Raises:
-        UsageError: If matplotlib isn't installed.
-        OutputError: If a file can't be written.
-    """
+    """Draw every plot of boxes and, where measured, of masks into a folder, and list the files."""
     check_can_plot()
-    return [
-        _written(folder / f"{name}-{KIND_NAMES[stage.kind]}.png", draw, scores, stage)
-        for stage in (scores.boxes, scores.masks)
-        if stage is not None
-        for name, draw in _PICTURES.items()
-    ]
-
-
-def _written(path: Path, draw: _Draw, scores: Scores, stage: Stage) -> Path:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
-    draw(figure.add_subplot(), scores, stage)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error.strerror}); name another folder with --plots") from error
-    return path
+    paths = []
+    stages = [stage for stage in (scores.boxes, scores.masks) if stage is not None]
+    for stage, (name, draw) in product(stages, _PICTURES.items()):
+        path = folder / f"{name}-{KIND_NAMES[stage.kind]}.png"
+        figure = Figure(figsize=(7, 5.5), layout="constrained")
+        draw(figure.add_subplot(), scores, stage)
+        with as_output_error(path, "another folder with --plots"):
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=120)
+        paths.append(path)
+    return paths
 
 
 def _precision_recall(axes: "Axes", _: Scores, stage: Stage) -> None:
@@ -135,7 +125,7 @@ def _confusion(axes: "Axes", scores: Scores, stage: Stage) -> None:
     # Those with most confusion are worth the room.
     confused = table.sum(axis=1)[:n_classes] + table.sum(axis=0)[:n_classes] - 2 * np.diag(table)[:n_classes]
     shown = [*sorted(np.argsort(-confused, kind="stable")[:_MAX_CONFUSED].tolist()), n_classes]
-    names = [*map(_text, matches.index.names), _BACKGROUND]
+    names = [*map(_text, matches.index.names), "nothing"]
     part = table[np.ix_(shown, shown)]
     shares = part / np.maximum(part.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

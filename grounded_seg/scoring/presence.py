@@ -7,7 +7,6 @@ positive questions, and cgF1 is their product. The original adds 1e-4 or 1e-6 to
 figures are smaller by up to some 1e-4, and ours are exactly 0 and 1 where everything is wrong or right.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from grounded_seg.scoring.columns import Index, Indices, ScoredShapes, overlaps
+from grounded_seg.scoring.columns import Flags, Floats, Indices, ScoredShapes, overlaps
 from grounded_seg.scoring.matching import AT_50, IOU_THRESHOLDS
 
 
@@ -26,7 +25,6 @@ class PresenceSummary:
     n_positive: int
     """Questions about something that is there."""
     n_negative: int
-    """Questions about something that isn't."""
     IL_recall: float | None
     """Share of the positive questions that were answered yes."""
     IL_FPR: float | None
@@ -43,23 +41,20 @@ class PresenceSummary:
 
 @dataclass(frozen=True, eq=False)
 class PresenceTallies:
-    """Counts of each question; q questions, by image and class.
+    """Counts of each question; q questions, by index of image and class.
 
     A data set of 20,000 images and 1,200 classes has 24 million of them, so that nothing here is kept twice.
     """
 
     image: npt.NDArray[np.int32]
-    """Index of the image, (q,)."""
     category: npt.NDArray[np.int32]
-    """Index of the class, (q,)."""
     n_truths: npt.NDArray[np.int32]
-    """Objects to be found, (q,)."""
     n_answers: npt.NDArray[np.int32]
-    """Predictions that reach the threshold, (q,)."""
+    """Predictions that reach the threshold."""
     right_rows: Indices
     """The questions with a prediction that is right at any threshold, (k,), ascending."""
     right: npt.NDArray[np.int32]
-    """How many of their predictions are assigned to an object at each IoU threshold, (k, 10)."""
+    """Their predictions that are assigned to an object at each IoU threshold, (k, 10)."""
 
     @property
     def n_right(self) -> npt.NDArray[np.int64]:
@@ -70,7 +65,7 @@ class PresenceTallies:
 
     @classmethod
     def from_columns(cls, n_right: npt.NDArray[Any], **columns: npt.NDArray[Any]) -> "PresenceTallies":
-        """Build them from `n_right` of all questions, (q, 10), and the other columns."""
+        """Tallies of `n_right` of all questions, (q, 10), and the other columns."""
         rows = np.flatnonzero(n_right.any(axis=1))
         narrow = {name: column.astype(np.int32) for name, column in columns.items()}
         return cls(**narrow, right_rows=rows, right=n_right[rows].astype(np.int32))
@@ -78,16 +73,16 @@ class PresenceTallies:
 
 @dataclass(frozen=True, eq=False)
 class PresenceCounts:
-    """Questions counted by group: by image or by class; g groups."""
+    """Questions counted by group: by image or by class, (g,)."""
 
-    true_yes: npt.NDArray[np.float64]
-    """Questions about something that is there, answered yes, (g,)."""
-    false_yes: npt.NDArray[np.float64]
-    true_no: npt.NDArray[np.float64]
-    false_no: npt.NDArray[np.float64]
-    n_shapes: npt.NDArray[np.float64]
-    """Objects and predictions of positive questions, (g,)."""
-    n_right: npt.NDArray[np.float64]
+    true_yes: Floats
+    """About something that is there, answered yes."""
+    false_yes: Floats
+    true_no: Floats
+    false_no: Floats
+    n_shapes: Floats
+    """Objects and predictions of positive questions."""
+    n_right: Floats
     """Right predictions at each IoU threshold, (g, 10)."""
 
     def of_group(self, group: int) -> "PresenceCounts":
@@ -96,25 +91,21 @@ class PresenceCounts:
 
 
 def presence_tallies(
-    truths: ScoredShapes,
-    predictions: ScoredShapes,
-    score_threshold: float,
-    asked: Sequence[tuple[int, int]] | Indices | None = None,
+    truths: ScoredShapes, predictions: ScoredShapes, score_threshold: float, asked: Indices | None = None
 ) -> PresenceTallies:
     """Counts of each question, computed on arrays but for questions with both objects and answers.
 
     Predictions and objects are assigned to each other so that the sum of IoUs is largest, as in the original. A
     question whose only objects are crowds has no clear answer and is left out; crowds beside single objects count for
-    nothing.
+    nothing. Predictions below the threshold are no answers.
 
-    Args:
-        truths: The objects.
-        predictions: Those of questions that weren't asked are passed over.
-        score_threshold: Predictions below it are no answers, in [0, 1].
-        asked: Indices of image and class of each question; None for every class on every image.
+    `asked` holds indices of image and class of each question, (q, 2); None is every class on every image.
     """
     index = truths.index
-    questions = _questions(index, asked)
+    # A question's number is its image's index times the number of classes plus its class's index.
+    questions = np.arange(index.n_images * index.n_classes)
+    if asked is not None:
+        questions = np.unique(asked[:, 0] * index.n_classes + asked[:, 1])
     objects = _ByQuestion(truths, np.flatnonzero(~truths.is_crowd), questions)
     crowds = _ByQuestion(truths, np.flatnonzero(truths.is_crowd), questions)
     is_clear = (crowds.counts == 0) | (objects.counts > 0)
@@ -124,7 +115,9 @@ def presence_tallies(
     answers = _ByQuestion(predictions, np.flatnonzero(predictions.score >= score_threshold), questions)
     rows, right = [], []
     for row in np.flatnonzero((objects.counts > 0) & (answers.counts > 0)).tolist():
-        n_right = _n_right(overlaps(predictions, answers.at(row), truths, objects.at(row)))
+        ious = overlaps(predictions, answers.at(row), truths, objects.at(row))
+        assigned = ious[linear_sum_assignment(ious, maximize=True)]
+        n_right = (assigned[:, None] >= IOU_THRESHOLDS).sum(axis=0)
         if n_right.any():
             rows.append(row)
             right.append(n_right)
@@ -139,36 +132,18 @@ def presence_tallies(
     )
 
 
-def counts_by_image(tallies: PresenceTallies, n_images: int) -> PresenceCounts:
-    """Count the questions of each image, from which figures with a weight per image follow."""
-    return _counts(tallies, tallies.image, n_images)
-
-
-def counts_by_class(tallies: PresenceTallies, n_classes: int) -> PresenceCounts:
-    """Count the questions about each class."""
-    return _counts(tallies, tallies.category, n_classes)
-
-
-def presence_summary(counts: PresenceCounts, weights: npt.NDArray[np.float64] | None = None) -> PresenceSummary:
-    """Figures of all groups together.
-
-    Args:
-        counts: Of the questions.
-        weights: How often each group counts, (g,); None for once each.
-    """
+def presence_summary(counts: PresenceCounts, weights: Floats | None = None) -> PresenceSummary:
+    """Figures of all groups together; `weights` (g,) say how often each group counts."""
     weight = np.ones(len(counts.n_shapes)) if weights is None else weights
     # Sums of whole numbers: exact in any order.
-    true_yes, false_yes, true_no, false_no = (
-        float((weight * column).sum())
-        for column in (counts.true_yes, counts.false_yes, counts.true_no, counts.false_no)
-    )
+    columns = (counts.true_yes, counts.false_yes, counts.true_no, counts.false_no)
+    true_yes, false_yes, true_no, false_no = (float((weight * column).sum()) for column in columns)
     n_positive, n_negative = true_yes + false_no, false_yes + true_no
-    mcc = None
+    mcc = f1 = None
     if n_positive and n_negative:
         of_answers = (true_yes + false_yes) * (true_no + false_no)
         agreement = true_yes * true_no - false_yes * false_no
         mcc = agreement / np.sqrt(of_answers * n_positive * n_negative) if of_answers else 0.0
-    f1 = None
     if n_positive:
         f1 = 2 * (weight[:, None] * counts.n_right).sum(axis=0) / (weight * counts.n_shapes).sum()
     return PresenceSummary(
@@ -181,14 +156,6 @@ def presence_summary(counts: PresenceCounts, weights: npt.NDArray[np.float64] | 
         cgF1=None if f1 is None or mcc is None else float(f1.mean() * mcc),
         cgF1_50=None if f1 is None or mcc is None else float(f1[AT_50] * mcc),
     )
-
-
-def _questions(index: Index, asked: Sequence[tuple[int, int]] | Indices | None) -> Indices:
-    """Number of each question, ascending: image index times number of classes plus class index, (q,)."""
-    if asked is None:
-        return np.arange(index.n_images * index.n_classes)
-    pairs = np.array(asked, dtype=np.int64).reshape(-1, 2)
-    return np.unique(pairs[:, 0] * index.n_classes + pairs[:, 1])
 
 
 class _ByQuestion:
@@ -210,15 +177,13 @@ class _ByQuestion:
         return self._shapes[start:end]
 
 
-def _counts(tallies: PresenceTallies, groups: npt.NDArray[np.int32], n_groups: int) -> PresenceCounts:
+def presence_counts(tallies: PresenceTallies, groups: npt.NDArray[np.int32], n_groups: int) -> PresenceCounts:
+    """Count the questions by group, (q,): the index of their image or class."""
     is_there, is_yes = tallies.n_truths > 0, tallies.n_answers > 0
 
-    def count(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        return np.bincount(groups[chosen], minlength=n_groups).astype(np.float64)
+    def count(chosen: Flags, weights: npt.NDArray[np.int32] | None = None) -> Floats:
+        return np.bincount(groups[chosen], weights, n_groups).astype(np.float64)
 
-    n_shapes = np.zeros(n_groups)
-    for column in (tallies.n_truths, tallies.n_answers):
-        n_shapes += np.bincount(groups[is_there], weights=column[is_there], minlength=n_groups)
     n_right = np.zeros((n_groups, len(IOU_THRESHOLDS)))
     np.add.at(n_right, groups[tallies.right_rows], tallies.right)
     return PresenceCounts(
@@ -226,12 +191,6 @@ def _counts(tallies: PresenceTallies, groups: npt.NDArray[np.int32], n_groups: i
         false_yes=count(~is_there & is_yes),
         true_no=count(~is_there & ~is_yes),
         false_no=count(is_there & ~is_yes),
-        n_shapes=n_shapes,
+        n_shapes=count(is_there, (tallies.n_truths + tallies.n_answers)[is_there]),
         n_right=n_right,
     )
-
-
-def _n_right(ious: npt.NDArray[np.float64]) -> Indices:
-    """Count the assigned pairs that reach each IoU threshold, (10,)."""
-    assigned = ious[linear_sum_assignment(ious, maximize=True)]
-    return np.asarray((assigned[:, None] >= IOU_THRESHOLDS).sum(axis=0))

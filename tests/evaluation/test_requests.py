@@ -41,7 +41,7 @@ def test_classes_without_a_prompt_are_left_out(data_set: DataSet) -> None:
     questions = questions_for(data_set, PromptSet(("an a", "one a"), ("a", "a")))
     assert questions.data_set.classes == {1: "a"}
     assert len(questions.data_set.objects) == 2
-    assert questions.pairs() == [(1, 1), (2, 1), (3, 1)]
+    assert questions.pairs().tolist() == [[1, 1], [2, 1], [3, 1]]
     assert "3 of 4 classes have no prompt and are left out" in questions.notes[0]
 
 

@@ -219,7 +219,7 @@ def test_a_prediction_without_a_mask_is_left_out_of_masks() -> None:
     [
         ({"image_id": 9}, r"found.json: \[0\]: it names no image"),
         ({"bbox": [1, 2, 3]}, r"found.json: \[0\]: bbox"),
-        ({"score": None}, r"found.json: \[0\]: None is no number"),
+        ({"score": None}, r"found.json: \[0\]: score None is no number"),
         ({"segmentation": coco_from_run_length(run_length_from_mask(np.eye(50, dtype=np.bool_)))}, "50 x 50"),
         ({"segmentation": {"size": [100, 100], "counts": "1"}}, "export the file again"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from grounded_seg.scoring.intervals import Figures, intervals, resamples
+from grounded_seg.scoring.measure import Figures, intervals, resamples
 
 
 def test_every_resample_has_as_many_images() -> None:

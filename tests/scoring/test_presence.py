@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from grounded_seg.scoring.columns import Index, ScoredShapes
 from grounded_seg.scoring.presence import (
     PresenceTallies,
-    counts_by_class,
-    counts_by_image,
+    presence_counts,
     presence_summary,
     presence_tallies,
 )
@@ -41,7 +40,7 @@ def sam3(n_truths: list[int], n_answers: list[int], n_right: list[int]) -> dict[
 def summary_of(document: Any, predicted: Any, threshold: float = 0.3, asked: Any = None) -> Any:
     truths, predictions = columns(document, predicted)
     tallies = presence_tallies(truths, predictions, threshold, asked)
-    return presence_summary(counts_by_image(tallies, truths.index.n_images))
+    return presence_summary(presence_counts(tallies, tallies.image, truths.index.n_images))
 
 
 def test_figures_by_hand() -> None:
@@ -74,12 +73,12 @@ def test_a_box_below_the_threshold_is_no_answer() -> None:
 
 def test_only_what_was_asked_counts() -> None:
     document = truth((1, 1, HERE), n_images=3)
-    summary = summary_of(document, results((3, 2, FAR, 0.9)), asked=[(0, 0), (1, 0)])
+    summary = summary_of(document, results((3, 2, FAR, 0.9)), asked=np.array([(0, 0), (1, 0)]))
     assert (summary.n_positive, summary.n_negative, summary.IL_FPR) == (1, 1, 0)
 
 
 def test_without_absent_questions_there_is_no_rate() -> None:
-    summary = summary_of(truth((1, 1, HERE)), results((1, 1, HERE, 0.9)), asked=[(0, 0)])
+    summary = summary_of(truth((1, 1, HERE)), results((1, 1, HERE, 0.9)), asked=np.array([(0, 0)]))
     assert (summary.IL_FPR, summary.IL_MCC, summary.cgF1, summary.pmF1) == (None, None, None, 1)
 
 
@@ -111,7 +110,7 @@ BOXES = st.tuples(st.sampled_from([0, 10, 50]), st.just(0), st.sampled_from([20,
 def test_figures_are_sam3s(objects: list[Any], found: list[Any]) -> None:
     document = truth(*objects, n_images=3)
     tallies = presence_tallies(*columns(document, results(*found)), 0.3)
-    summary = presence_summary(counts_by_image(tallies, 3))
+    summary = presence_summary(presence_counts(tallies, tallies.image, 3))
     expected = sam3(tallies.n_truths.tolist(), tallies.n_answers.tolist(), tallies.n_right[:, 0].tolist())
     for name, value in expected.items():
         ours = getattr(summary, name)
@@ -144,7 +143,10 @@ def test_many_questions_are_counted_in_little_memory() -> None:
     tracemalloc.start()
     try:
         tallies = presence_tallies(truths, predictions, 0.3)
-        by_image, by_class = counts_by_image(tallies, n_images), counts_by_class(tallies, n_classes)
+        by_image, by_class = (
+            presence_counts(tallies, tallies.image, n_images),
+            presence_counts(tallies, tallies.category, n_classes),
+        )
         summaries = [presence_summary(by_image), presence_summary(by_class)]
         per_class = [presence_summary(by_class.of_group(number)) for number in range(n_classes)]
         _, peak_bytes = tracemalloc.get_traced_memory()
@@ -172,5 +174,5 @@ def test_counts_by_image_weigh_as_the_questions_do(objects: list[Any], found: li
     rows = np.repeat(np.arange(len(tallies.image)), np.array(weights)[tallies.image])
     names = ("image", "category", "n_truths", "n_answers", "n_right")
     repeated = PresenceTallies.from_columns(**{name: getattr(tallies, name)[rows] for name in names})
-    weighted = presence_summary(counts_by_image(tallies, 3), np.array(weights, dtype=np.float64))
-    assert weighted == presence_summary(counts_by_class(repeated, 2))
+    weighted = presence_summary(presence_counts(tallies, tallies.image, 3), np.array(weights, dtype=np.float64))
+    assert weighted == presence_summary(presence_counts(repeated, repeated.category, 2))
