@@ -32,7 +32,7 @@ class TokenEvidence:
     """The probabilities of one answer, reduced to what scores need."""
 
     log_probabilities: npt.NDArray[np.float32]
-    """(n_tokens,) natural logarithm of the probability of each generated token, given those before it."""
+    """(n_tokens,) natural logarithm of each generated token's probability, given those before it."""
     location_probabilities: npt.NDArray[np.float32]
     """(n_tokens, 1000) probability of every location token at each step, among the whole vocabulary."""
 

@@ -30,12 +30,13 @@ def write_processor(network: Florence2ForConditionalGeneration, source: Path, fo
     Args:
         network: The model; the token is written into its configuration.
         source: A folder in the older layout.
-        folder: Where to write; must exist.
+        folder: Must exist.
     """
     pixels = load_pixel_settings(source)
+    size = {"height": pixels.height, "width": pixels.width}
     images = CLIPImageProcessor(
-        size={"height": pixels.height, "width": pixels.width},
-        crop_size={"height": pixels.height, "width": pixels.width},
+        size=size,
+        crop_size=size,
         do_center_crop=False,
         image_mean=list(pixels.mean),
         image_std=list(pixels.deviation),
