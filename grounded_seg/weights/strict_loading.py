@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import WEIGHT_FILES, weight_files
 
-_N_NAMED = 3
-"""Tensor names spelled out in an error; the rest is counted."""
+_N_NAMED = 3  # Tensor names spelled out in an error; the rest is counted.
 _DAMAGE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, SafetensorError),

@@ -48,11 +48,9 @@ class Quantized:
 def load_florence(folder: Path, *, quantized: Quantized | None = None) -> FlorenceModel:
     """A Florence-2 in float32 on the CPU, or quantized on a GPU.
 
-    Args:
-        folder: As transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
-            index names, `tokenizer.json`, and if present `generation_config.json` and the image configuration; nothing
-            else is read. Or one of the first implementation (`microsoft/Florence-2-*`), which is rewritten on the way.
-        quantized: How the weights are quantized; None for not at all.
+    The folder is as transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
+    index names, `tokenizer.json`, and if present `generation_config.json` and the image configuration; nothing else is
+    read. Or it is one of the first implementation (`microsoft/Florence-2-*`), which is rewritten on the way.
 
     Raises:
         WeightsError: If a file is missing or damaged, the folder holds another model, or its tensors aren't exactly
