@@ -54,13 +54,10 @@ class FlorenceDetector:
 
         Args:
             images: Any sizes. None in, none out.
-            prompts: Distinct, each the words for one thing.
+            prompts: Distinct, each the words for one thing, none empty or too long for the model.
             class_names: The class of each prompt, for duplicate removal within a class; by default the prompt itself.
             asked: Which of the prompts each image is asked; None for all of them.
             adapter: Which of the adapters that are loaded beside the weights to use; None for none of them.
-
-        Raises:
-            UsageError: If a prompt is empty, or too long for the model, or no adapter has this name.
         """
         if not images or not prompts:
             return [() for _ in images]
@@ -152,8 +149,8 @@ def load_detector(
     """A Florence-2 on its device, with an adapter where there is one.
 
     `adapter` is merged in float32 before the weights take their dtype. `adapters`, by names without a dot, are kept
-    beside the weights, and each call of `detect` chooses one: slower than a merged one. With `allow_base_mismatch` their
-    records may name another base.
+    beside the weights, and each call of `detect` chooses one: slower than a merged one. With `allow_base_mismatch`
+    their records may name another base.
 
     Raises:
         WeightsError: If a folder is missing, damaged or incomplete, or they don't belong together.

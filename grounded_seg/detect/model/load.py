@@ -37,12 +37,10 @@ GENERATION_DEFAULTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Quantized:
-    """How weights are quantized while they are loaded."""
+    """How weights are quantized while they are loaded, by transformers' own configuration, and on which GPU."""
 
     config: Any
-    """transformers' own, such as a `BitsAndBytesConfig`."""
     device: torch.device
-    """The GPU that they are quantized on."""
 
 
 def load_florence(folder: Path, *, quantized: Quantized | None = None) -> FlorenceModel:
