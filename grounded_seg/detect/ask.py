@@ -37,14 +37,8 @@ def ask(
 ) -> Answer:
     """The answer of a model to one question, every box, outline and quad with its score.
 
-    Args:
-        model: A loaded Florence-2.
-        task: What is asked.
-        image: Of any size.
-        text: The phrase that the task needs, or the region, see `region_text`; empty where none is needed.
-        adapter: Which of the adapters that are loaded beside the weights to use; None for none of them.
-        beams: Beam width; 1 is greedy.
-        max_new_tokens: Longest answer; of a longer one the complete parts are read.
+    `text` is the phrase or the region (see `region_text`) that the task needs; `adapter` one of those that are loaded
+    beside the weights. Of an answer longer than `max_new_tokens` the complete parts are read.
 
     Raises:
         UsageError: If the text is not what the task needs or too long for the model, or no adapter has this name.
@@ -73,9 +67,7 @@ def question_about(task: Task, text: str, size: ImageSize) -> str:
 def region_text(text: str, size: ImageSize) -> str:
     """A region as the model reads it: four location tokens.
 
-    Args:
-        text: "x0,y0,x1,y1" in pixels, corners in any order, or four location tokens; else a `UsageError`.
-        size: The upright image.
+    `text` is "x0,y0,x1,y1" in pixels of the upright image, corners in any order, or four location tokens.
 
     >>> region_text("0, 20, 320, 480", ImageSize(640, 480))
     '<loc_0><loc_41><loc_500><loc_999>'

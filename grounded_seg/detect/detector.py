@@ -54,13 +54,10 @@ class FlorenceDetector:
 
         Args:
             images: Any sizes. None in, none out.
-            prompts: Distinct, each the words for one thing.
+            prompts: Distinct, each the words for one thing, none empty or too long for the model.
             class_names: The class of each prompt, for duplicate removal within a class; by default the prompt itself.
             asked: Which of the prompts each image is asked; None for all of them.
             adapter: Which of the adapters that are loaded beside the weights to use; None for none of them.
-
-        Raises:
-            UsageError: If a prompt is empty, or too long for the model, or no adapter has this name.
         """
         if not images or not prompts:
             return [() for _ in images]
@@ -92,15 +89,13 @@ class FlorenceDetector:
         self, size: ImageSize, prompts: Sequence[str], answers: Sequence[GeneratedAnswer]
     ) -> list[Detection]:
         """The boxes of one image's answers; those without area are dropped."""
-        detections = []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            for shape in parse_tokens(self._task, answer.token_ids, self.model.vocabulary, prompt):
-                box = box_from_shape(shape, size)
-                if box is not None:
-                    score = shape_score(shape, answer.evidence)
-                    # Only outlines come without words: they are of what was asked for.
-                    detections.append(Detection(shape.label or prompt, prompt, box, score))
-        return detections
+        return [
+            # Only outlines come without words: they are of what was asked for.
+            Detection(shape.label or prompt, prompt, box, shape_score(shape, answer.evidence))
+            for prompt, answer in zip(prompts, answers, strict=True)
+            for shape in parse_tokens(self._task, answer.token_ids, self.model.vocabulary, prompt)
+            if (box := box_from_shape(shape, size)) is not None
+        ]
 
     def _kept(self, detections: Sequence[Detection], classes: dict[str, str]) -> tuple[Detection, ...]:
         """The detections without low scores, then without duplicates, then up to the limit for each prompt."""
@@ -153,15 +148,9 @@ def load_detector(
 ) -> FlorenceDetector:
     """A Florence-2 on its device, with an adapter where there is one.
 
-    Args:
-        weights: A Florence-2 folder.
-        adapter: A LoRA adapter's folder. It is merged in float32 before the weights take their dtype.
-        settings: How the model is asked, and which boxes are kept.
-        device: Where it runs.
-        dtype: Of weights and activations.
-        allow_base_mismatch: Load adapters even if their records name another base.
-        adapters: More adapters by name (without a dot), kept beside the weights: each call of `detect` chooses one.
-            Slower than a merged one.
+    `adapter` is merged in float32 before the weights take their dtype. `adapters`, by names without a dot, are kept
+    beside the weights, and each call of `detect` chooses one: slower than a merged one. With `allow_base_mismatch`
+    their records may name another base.
 
     Raises:
         WeightsError: If a folder is missing, damaged or incomplete, or they don't belong together.

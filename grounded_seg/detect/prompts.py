@@ -35,7 +35,7 @@ Prompts: TypeAlias = str | Sequence[str] | PromptSet
 
 
 def prompt_set_from(prompts: Prompts) -> PromptSet:
-    """Prompts in any form as one, with the errors of `read_prompts`."""
+    """Prompts in any form as one."""
     if isinstance(prompts, PromptSet):
         return prompts
     return read_prompts(prompts) if isinstance(prompts, str) else prompts_from(prompts)
@@ -43,9 +43,6 @@ def prompt_set_from(prompts: Prompts) -> PromptSet:
 
 def read_prompts(argument: str) -> PromptSet:
     """The command line's PROMPT: prompts separated by `;`, or `@FILE`, a YAML mapping of prompts to classes.
-
-    Raises:
-        UsageError: As `prompts_from` and `read_classes` do.
 
     >>> read_prompts("red car; traffic light;red car").prompts
     ('red car', 'traffic light')
@@ -56,11 +53,7 @@ def read_prompts(argument: str) -> PromptSet:
 
 
 def prompts_from(texts: Iterable[str]) -> PromptSet:
-    """Texts as prompts, each its own class: blanks trimmed, empty and repeated ones dropped.
-
-    Raises:
-        UsageError: If no prompt is left, or one isn't UTF-8.
-    """
+    """Texts as prompts, each its own class: blanks trimmed, empty and repeated ones dropped; one has to be left."""
     prompts = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
     for prompt in prompts:
         check_is_text("prompt", prompt)
@@ -80,18 +73,16 @@ def check_is_text(what: str, words: str) -> None:
 def read_classes(path: Path) -> PromptSet:
     """The prompts of a YAML file with one `prompt: class` per line.
 
-    Both sides are taken as text: `no: sign` is the prompt "no", not a truth value.
-
-    Raises:
-        UsageError: If the file can't be read, isn't such a mapping, or holds a prompt twice or none; names file and
-            line.
+    Both sides are taken as text: `no: sign` is the prompt "no", not a truth value. A `UsageError` names file and line.
     """
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: the classes can't be read ({_first_line(error)})") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{_place(path, error)}: this is not YAML ({_first_line(error)})") from error
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UsageError(f"{where}: this is not YAML ({_first_line(error)})") from error
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UsageError(f"{path}: expected lines of the form `prompt: class`")
     classes: dict[str, str] = {}
@@ -113,11 +104,6 @@ def _entries(path: Path, root: yaml.MappingNode) -> Iterator[tuple[int, str, str
             if any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise UsageError(f"{path}:{line}: {text!a} holds half a character; write the character itself")
         yield line, texts[0], texts[1]
-
-
-def _place(path: Path, error: yaml.YAMLError) -> str:
-    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-    return f"{path}:{mark.line + 1}" if mark else str(path)
 
 
 def _first_line(error: Exception) -> str:

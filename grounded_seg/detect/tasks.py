@@ -20,7 +20,6 @@ class TaskInput(StrEnum):
 
     NOTHING = "nothing"
     PHRASE = "phrase"
-    """Words of the user's."""
     REGION = "region"
     """A box as four location tokens: `answer.tokens.text_from_bins`."""
 
@@ -60,10 +59,7 @@ class Task:
         return f"<{self.name}>"
 
     def question(self, text: str = "") -> str:
-        """The task's question, with the phrase or the region in it.
-
-        Raises:
-            UsageError: If the task needs a text and there is none, or takes none and there is one.
+        """The task's question with the phrase or region in it; a `UsageError` if it lacks one or takes none.
 
         >>> find_task("CAPTION_TO_PHRASE_GROUNDING").question("red car")
         'Locate the phrases in the caption: red car'
@@ -78,52 +74,30 @@ class Task:
         return self.template.format(input=text)
 
 
-_PHRASE, _REGION = TaskInput.PHRASE, TaskInput.REGION
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {
-        task.name: task
-        for task in (
-            Task("CAPTION", "What does the image describe?"),
-            Task("DETAILED_CAPTION", "Describe in detail what is shown in the image."),
-            Task("MORE_DETAILED_CAPTION", "Describe with a paragraph what is shown in the image."),
-            Task("OD", "Locate the objects with category name in the image.", gives=TaskOutput.LABELLED_BOXES),
-            Task(
-                "DENSE_REGION_CAPTION",
-                "Locate the objects in the image, with their descriptions.",
-                gives=TaskOutput.LABELLED_BOXES,
-            ),
-            Task("REGION_PROPOSAL", "Locate the region proposals in the image.", gives=TaskOutput.BOXES),
-            Task(
-                "CAPTION_TO_PHRASE_GROUNDING",
-                "Locate the phrases in the caption: {input}",
-                _PHRASE,
-                TaskOutput.PHRASE_BOXES,
-            ),
-            Task(
-                "REFERRING_EXPRESSION_SEGMENTATION",
-                "Locate {input} in the image with mask",
-                _PHRASE,
-                TaskOutput.POLYGONS,
-            ),
-            Task("REGION_TO_SEGMENTATION", "What is the polygon mask of region {input}", _REGION, TaskOutput.POLYGONS),
-            Task("OPEN_VOCABULARY_DETECTION", "Locate {input} in the image.", _PHRASE, TaskOutput.BOXES_OR_POLYGONS),
-            Task("REGION_TO_CATEGORY", "What is the region {input}?", _REGION),
-            Task("REGION_TO_DESCRIPTION", "What does the region {input} describe?", _REGION),
-            Task("REGION_TO_OCR", "What text is in the region {input}?", _REGION),
-            Task("OCR", "What is the text in the image?"),
-            Task("OCR_WITH_REGION", "What is the text in the image, with regions?", gives=TaskOutput.QUADS),
-        )
-    }
+_PHRASE, _REGION, _BOXES = TaskInput.PHRASE, TaskInput.REGION, TaskOutput.LABELLED_BOXES
+_TASKS = (
+    Task("CAPTION", "What does the image describe?"),
+    Task("DETAILED_CAPTION", "Describe in detail what is shown in the image."),
+    Task("MORE_DETAILED_CAPTION", "Describe with a paragraph what is shown in the image."),
+    Task("OD", "Locate the objects with category name in the image.", gives=_BOXES),
+    Task("DENSE_REGION_CAPTION", "Locate the objects in the image, with their descriptions.", gives=_BOXES),
+    Task("REGION_PROPOSAL", "Locate the region proposals in the image.", gives=TaskOutput.BOXES),
+    Task("CAPTION_TO_PHRASE_GROUNDING", "Locate the phrases in the caption: {input}", _PHRASE, TaskOutput.PHRASE_BOXES),
+    Task("REFERRING_EXPRESSION_SEGMENTATION", "Locate {input} in the image with mask", _PHRASE, TaskOutput.POLYGONS),
+    Task("REGION_TO_SEGMENTATION", "What is the polygon mask of region {input}", _REGION, TaskOutput.POLYGONS),
+    Task("OPEN_VOCABULARY_DETECTION", "Locate {input} in the image.", _PHRASE, TaskOutput.BOXES_OR_POLYGONS),
+    Task("REGION_TO_CATEGORY", "What is the region {input}?", _REGION),
+    Task("REGION_TO_DESCRIPTION", "What does the region {input} describe?", _REGION),
+    Task("REGION_TO_OCR", "What text is in the region {input}?", _REGION),
+    Task("OCR", "What is the text in the image?"),
+    Task("OCR_WITH_REGION", "What is the text in the image, with regions?", gives=TaskOutput.QUADS),
 )
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _TASKS})
 """Every task by its name."""
 
 
 def find_task(name: str) -> Task:
-    """The task of this name or token: OD, od, <OD>.
-
-    Raises:
-        UsageError: If there is no such task; the message lists them.
-    """
+    """The task of this name or token, as OD, od or <OD>; a `UsageError` that lists the tasks if there is none."""
     task = TASKS.get(name.strip().removeprefix("<").removesuffix(">").upper())
     if task is None:
         raise UsageError(f"there is no task {name!r}, choose one of {', '.join(TASKS)}")

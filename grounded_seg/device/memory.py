@@ -54,9 +54,7 @@ def in_chunks(
 def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
     """Running out of memory, on any device, as a `DeviceMemoryError` of one line.
 
-    Args:
-        doing: What runs in the block, such as "encoding 8 images".
-        remedy: A sentence, such as "Lower --batch-size.".
+    `doing` is such as "encoding 8 images", `remedy` a sentence such as "Lower --batch-size.".
     """
     try:
         yield

@@ -51,19 +51,17 @@ def find_models(
     """
     # These import torch, which takes seconds: not before a model is really wanted.
     from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
-    from grounded_seg.weights.locate import locate_models
+    from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import resolve
 
     # What is quick comes first: a wrong device is told before weights are fetched.
     device = resolve_device(models.device)
     dtype = resolve_dtype(models.dtype, device)
-    located = locate_models(
-        sources or resolve(models), boxes_only=boxes_only, offline=models.offline, progress=progress
-    )
+    sources, offline = sources or resolve(models), models.offline
     return FoundModels(
-        detector=located.detector,
-        adapter=located.adapter,
-        segmenter=located.segmenter,
+        detector=locate(sources.detector, offline=offline),
+        adapter=locate(sources.adapter, is_adapter=True, offline=offline) if sources.adapter else None,
+        segmenter=None if boxes_only else locate(sources.segmenter, offline=offline, progress=progress),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         threads=n_threads(),

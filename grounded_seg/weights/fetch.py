@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import sha256_of_file
@@ -22,12 +22,8 @@ _TIMEOUT_S = 30.0
 
 
 def cache_folder() -> Path:
-    """The folder for fetched files; it isn't made here.
-
-    `GROUNDED_SEG_CACHE` where it is set; else `grounded-seg` below `XDG_CACHE_HOME` or `~/.cache`.
-    """
-    own = os.environ.get("GROUNDED_SEG_CACHE")
-    if own:
+    """The folder for fetched files: `GROUNDED_SEG_CACHE`, or `grounded-seg` below `XDG_CACHE_HOME` or `~/.cache`."""
+    if own := os.environ.get("GROUNDED_SEG_CACHE"):
         return Path(os.path.expanduser(own))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grounded-seg"
 
@@ -40,13 +36,10 @@ def fetch(url: str, sha256: str, destination: Path, *, offline: bool = False, pr
 
     Args:
         url: Where to fetch from; proxies are taken from the environment.
-        sha256: Expected hash, 64 lower-case hex digits.
+        sha256: Of the file, 64 lower-case hex digits. Another one is a `WeightsError`.
         destination: The file; its folder is made if missing.
         offline: Fetch nothing.
         progress: Called about once per MiB.
-
-    Raises:
-        WeightsError: If the file doesn't exist and can't be fetched, or its hash is another.
     """
     if destination.exists():
         if sha256_of_file(destination) != sha256:
@@ -75,28 +68,20 @@ def _download(url: str, destination: Path, sha256: str, progress: Progress | Non
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary_name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
     temporary = Path(temporary_name)
+    digest, n_done = hashlib.sha256(), 0
     try:
-        with os.fdopen(handle, "wb") as file:
-            found_sha256 = _stream(url, file, progress)
-        if found_sha256 == sha256:
+        # The address comes from our own table, and nothing is trusted before the hash is right.
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310
+            length = response.headers.get("Content-Length")
+            n_total = int(length) if length and length.isdecimal() else None
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                digest.update(chunk)
+                n_done += len(chunk)
+                if progress is not None:
+                    progress(n_done, n_total)
+        if digest.hexdigest() == sha256:
             temporary.replace(destination)
-        return found_sha256
+        return digest.hexdigest()
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _stream(url: str, file: BinaryIO, progress: Progress | None) -> str:
-    """Copy what `url` holds into `file`; return its hash."""
-    digest = hashlib.sha256()
-    # The address comes from our own table, and nothing is trusted before the hash is right.
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310
-        length = response.headers.get("Content-Length")
-        n_total = int(length) if length and length.isdecimal() else None
-        n_done = 0
-        while chunk := response.read(_CHUNK_BYTES):
-            file.write(chunk)
-            digest.update(chunk)
-            n_done += len(chunk)
-            if progress is not None:
-                progress(n_done, n_total)
-    return digest.hexdigest()

@@ -26,7 +26,7 @@ def weight_files(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
         names: Files to look for, the best first. For an index it is the files that it names, which may be missing.
 
     Raises:
-        WeightsError: If the index can't be read, or names anything but `.safetensors` beside it.
+        WeightsError: If the index names anything but `.safetensors` beside it.
     """
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
@@ -39,9 +39,8 @@ def weight_files(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{found} can't be read as weights ({error!r}); copy the model's own") from error
     if outside:
-        raise WeightsError(
-            f"{found} can't be read as weights (it names {outside[0]!r}, which isn't a .safetensors beside it)"
-        )
+        names_other = f"it names {outside[0]!r}, which isn't a .safetensors beside it"
+        raise WeightsError(f"{found} can't be read as weights ({names_other})")
     return tuple(folder / name for name in shards)
 
 
@@ -58,10 +57,8 @@ def sha256_of_weights(source: Path, names: Sequence[str] = ANY_WEIGHTS) -> str:
     """The hash of the weights in a file or folder, the same wherever they are.
 
     A folder's hash is that of the lines that `sha256sum` prints inside it for the files of `weight_files`, in the order
-    of their names: `sha256sum model.safetensors | sha256sum` gives it again. Nothing else in the folder counts.
-
-    Raises:
-        WeightsError: If the source can't be read, or is a folder without weights.
+    of their names: `sha256sum model.safetensors | sha256sum` gives it again. Nothing else in the folder counts; one
+    without weights is a `WeightsError`.
     """
     if source.is_file():
         return sha256_of_file(source)

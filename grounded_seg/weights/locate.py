@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
@@ -21,7 +22,7 @@ from grounded_seg.weights.files import (
     weight_files,
 )
 from grounded_seg.weights.presets import preset_table
-from grounded_seg.weights.sources import HubSource, LocalSource, ModelSources, PublishedSource, Source
+from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,40 +32,15 @@ _HUB_FILES = ("*.json", "*.txt", "*.safetensors")
 
 @dataclass(frozen=True)
 class LocatedWeights:
-    """Weights on this disk, as a run's manifest names them."""
+    """Weights on this disk, a file or a folder, as a run's manifest names them."""
 
     path: Path
-    """File or folder to load from."""
     name: str
     """Hub id, file name, or the path as it was given."""
     revision: str | None
     """Commit on the hub, where they come from there."""
     sha256: str
     """Of the weights alone, see `files.sha256_of_weights`."""
-
-
-@dataclass(frozen=True)
-class LocatedModels:
-    """The weights of one run on this disk, and the sources that they come from: resolved once, handed on."""
-
-    sources: ModelSources
-    detector: LocatedWeights
-    adapter: LocatedWeights | None
-    segmenter: LocatedWeights | None
-    """None where only boxes are wanted."""
-
-
-def locate_models(
-    sources: ModelSources, *, boxes_only: bool = False, offline: bool = False, progress: Progress | None = None
-) -> LocatedModels:
-    """The weights of all models of a run, found or fetched; arguments and errors are those of `locate`."""
-    adapter, segmenter = sources.adapter, None if boxes_only else sources.segmenter
-    return LocatedModels(
-        sources=sources,
-        detector=locate(sources.detector, offline=offline),
-        adapter=None if adapter is None else locate(adapter, is_adapter=True, offline=offline),
-        segmenter=None if segmenter is None else locate(segmenter, offline=offline, progress=progress),
-    )
 
 
 def locate(
@@ -78,9 +54,6 @@ def locate(
             adapter.
         offline: Fetch nothing.
         progress: Called while a Segment Anything file arrives.
-
-    Raises:
-        WeightsError: If they don't exist and can't be fetched, or hold no weights.
     """
     names = (ADAPTER_FILE,) if is_adapter else ANY_WEIGHTS
     if isinstance(source, PublishedSource):
@@ -113,45 +86,32 @@ def is_on_disk(source: Source) -> bool:
 def _hub_snapshot(source: HubSource, names: Sequence[str], *, offline: bool) -> Path:
     """A repository's configs and weights in the hub's own cache; a pickle only where there is nothing else.
 
-    `names` are the files that the weights may be read from. A snapshot without weights, as an interrupted fetch leaves
-    it, is a `WeightsError`.
+    `names` are the files that the weights may be read from; there are some, also after an interrupted fetch.
     """
+    remedy = f"Download {source.url} elsewhere and name its folder instead, or use --preset demo, which works offline."
     if not sys.stderr.isatty():
         disable_progress_bars()
+    snapshot = partial(
+        huggingface_hub.snapshot_download, source.repo_id, revision=source.revision, local_files_only=offline
+    )
     try:
-        folder = _snapshot(source, _HUB_FILES, offline=offline)
+        folder = Path(snapshot(allow_patterns=[*_HUB_FILES]))
         if PICKLE_FILE in names and not _has_weights(folder, NATIVE_WEIGHT_FILES):
-            folder = _snapshot(source, (*_HUB_FILES, PICKLE_FILE), offline=offline)
+            folder = Path(snapshot(allow_patterns=[*_HUB_FILES, PICKLE_FILE]))
     # HTTPError is the base of all that the HTTP client raises; the hub passes it on, whichever client it uses.
     except (OSError, ValueError, EntryNotFoundError, HTTPError) as error:
-        reason = "--offline forbids fetching it" if offline else _first_line(error)
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        reason = "--offline forbids fetching it" if offline else said
         raise WeightsError(
-            f"{source} is neither a folder here nor in the hub's cache and could not be fetched ({reason}). "
-            + _instead_of(source)
+            f"{source} is neither a folder here nor in the hub's cache and could not be fetched ({reason}). {remedy}"
         ) from error
     if not _has_weights(folder, names):
         reason = "in the hub's cache, and --offline forbids fetching the rest" if offline else "on the hub"
         wanted = f"neither .safetensors nor {PICKLE_FILE}" if PICKLE_FILE in names else f"no {names[0]}"
-        raise WeightsError(f"{source} has {wanted} {reason}. " + _instead_of(source))
+        raise WeightsError(f"{source} has {wanted} {reason}. {remedy}")
     return folder
 
 
 def _has_weights(folder: Path, names: Sequence[str]) -> bool:
     files = weight_files(folder, names)
     return bool(files) and all(file.is_file() for file in files)
-
-
-def _instead_of(source: HubSource) -> str:
-    return f"Download {source.url} elsewhere and name its folder instead, or use --preset demo, which works offline."
-
-
-def _snapshot(source: HubSource, patterns: Sequence[str], *, offline: bool) -> Path:
-    return Path(
-        huggingface_hub.snapshot_download(
-            source.repo_id, revision=source.revision, allow_patterns=list(patterns), local_files_only=offline
-        )
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

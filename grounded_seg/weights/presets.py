@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from grounded_seg.errors import UsageError
 
-PRESETS_FILE = Path(__file__).with_name("presets.toml")
+_PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Preset:
 
     name: str
     detector: str
-    """Hub id of a native Florence-2; a folder below `checkpoints/<name>` where the preset ships with the project."""
+    """Hub id of a native Florence-2."""
     segmenter: str
-    """Name in the table of segmenters; a folder, likewise."""
+    """Name in the table of segmenters."""
     adapter: str | None = None
-    """Folder of the LoRA adapter on top of the detector, likewise; most presets have none."""
     revision: str | None = None
     """Branch or commit of the detector on the hub."""
     ships_with_project: bool = False
+    """Its three parts are folders below `checkpoints/<name>`."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,13 @@ class SegmenterFile:
     """A published Segment Anything file."""
 
     name: str
-    """Which model it is: vit_b, vit_l or vit_h."""
+    """vit_b, vit_l or vit_h."""
     url: str
     sha256: str
-    """Of the whole file, as 64 lower-case hex digits."""
 
     @property
     def file_name(self) -> str:
-        """Last part of the address, and the file's name in the cache."""
+        """Its name in the cache."""
         return self.url.rpartition("/")[2]
 
 
@@ -55,13 +54,10 @@ class PresetTable:
 @cache
 def preset_table() -> PresetTable:
     """The table that comes with this package."""
-    content = tomllib.loads(PRESETS_FILE.read_text(encoding="utf-8"))
-    return PresetTable(
-        presets=MappingProxyType({name: Preset(name=name, **row) for name, row in content["presets"].items()}),
-        segmenters=MappingProxyType(
-            {name: SegmenterFile(name=name, **row) for name, row in content["segmenters"].items()}
-        ),
-    )
+    content = tomllib.loads(_PRESETS_FILE.read_text(encoding="utf-8"))
+    presets = {name: Preset(name=name, **row) for name, row in content["presets"].items()}
+    segmenters = {name: SegmenterFile(name=name, **row) for name, row in content["segmenters"].items()}
+    return PresetTable(MappingProxyType(presets), MappingProxyType(segmenters))
 
 
 def preset_by_name(name: str) -> Preset:

@@ -27,7 +27,7 @@ class LocalSource:
 
     path: Path
     name: str
-    """Its name in a run's manifest: the path as it was given, or the preset's part."""
+    """In a run's manifest: the path as it was given, or the preset's part."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ Source: TypeAlias = LocalSource | HubSource | PublishedSource
 class ModelSources:
     """The sources of one run's weights."""
 
-    preset: str
     detector: LocalSource | HubSource
     adapter: LocalSource | HubSource | None
     segmenter: Source
@@ -83,20 +82,15 @@ class ModelSources:
 def resolve(settings: ModelSettings, *, boxes_only: bool = False) -> ModelSources:
     """The sources of a preset's models, replaced by those that the settings name.
 
-    Another detector comes without the preset's adapter, unless an adapter is named too.
-
-    Args:
-        settings: The preset, and models by name.
-        boxes_only: The segmenter isn't used, and doesn't count for `is_demo`.
+    Another detector comes without the preset's adapter, unless an adapter is named too. With `boxes_only` the segmenter
+    isn't used, and doesn't count for `is_demo`.
 
     Raises:
-        UsageError: If there is no such preset.
         WeightsError: If a named file or folder doesn't exist, or the preset's own are missing from the installation.
     """
     preset = preset_by_name(settings.preset)
     has_own_detector = settings.detector is None or _is_detector_of(preset, settings.detector)
     return ModelSources(
-        preset=preset.name,
         detector=_detector(None if has_own_detector else settings.detector, preset),
         adapter=_adapter(settings.adapter, preset if has_own_detector else None),
         segmenter=_segmenter(settings.segmenter, preset),
@@ -115,17 +109,13 @@ def _detector(given: str | None, preset: Preset) -> LocalSource | HubSource:
         return named_source(given, "--detector")
     if preset.ships_with_project:
         return _shipped(preset, preset.detector)
-    return HubSource(repo_id=preset.detector, revision=preset.revision or _DEFAULT_REVISION)
+    return HubSource(preset.detector, preset.revision or _DEFAULT_REVISION)
 
 
 def _adapter(given: str | None, preset: Preset | None) -> LocalSource | HubSource | None:
-    if given == _NO_ADAPTER:
-        return None
     if given is not None:
-        return named_source(given, "--adapter")
-    if preset is None or preset.adapter is None:
-        return None
-    return _shipped(preset, preset.adapter)
+        return None if given == _NO_ADAPTER else named_source(given, "--adapter")
+    return _shipped(preset, preset.adapter) if preset and preset.adapter else None
 
 
 def _segmenter(given: str | None, preset: Preset) -> Source:
@@ -134,9 +124,9 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
         if preset.ships_with_project:
             return _shipped(preset, preset.segmenter)
         return PublishedSource(published[preset.segmenter])
-    path = _on_disk(given)
+    path = _path_from(given)
     if given and os.path.exists(path):
-        return LocalSource(path=path, name=given)
+        return LocalSource(path, given)
     if given in published:
         return PublishedSource(published[given])
     hub = _hub_source(given)
@@ -151,15 +141,14 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
 def named_source(given: str, option: str) -> LocalSource | HubSource:
     """The folder or hub repository of this name, a folder first; of a training's folder, its model or adapter.
 
-    Raises:
-        WeightsError: If it is neither; `option` is the argument it was given as, such as "--detector".
+    `option` is the argument it was given as, such as "--detector"; it decides which, and a `WeightsError` names it.
     """
     # An empty name would be the working folder.
-    path = _on_disk(given)
+    path = _path_from(given)
     if given and os.path.isdir(path):
         part = path / _PARTS_OF_A_TRAINING.get(option, "")
         is_training = (path / "metrics.jsonl").is_file() and part.is_dir()
-        return LocalSource(path=part if is_training else path, name=given)
+        return LocalSource(part if is_training else path, given)
     hub = _hub_source(given)
     if os.path.exists(path) or hub is None:
         raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as {_HUB_FORMS}.")
@@ -169,19 +158,18 @@ def named_source(given: str, option: str) -> LocalSource | HubSource:
 def _hub_source(given: str) -> HubSource | None:
     """The repository of `owner/name` or `owner/name@REVISION`; None for another form."""
     match = _HUB_ID.fullmatch(given)
-    return None if match is None else HubSource(repo_id=match[1], revision=match[2] or _DEFAULT_REVISION)
+    return HubSource(match[1], match[2] or _DEFAULT_REVISION) if match else None
 
 
-def _on_disk(given: str) -> Path:
-    """A name as a path; unlike `Path.expanduser`, without an error for an unknown user."""
+def _path_from(given: str) -> Path:
+    # Unlike `Path.expanduser` without an error for an unknown user.
     return Path(os.path.expanduser(given))
 
 
 def _shipped(preset: Preset, part: str) -> LocalSource:
-    """A part of a preset that ships with the project."""
     for folder in _shipped_folders(preset):
         if os.path.isdir(folder / part):
-            return LocalSource(path=folder / part, name=f"{preset.name}/{part}")
+            return LocalSource(folder / part, f"{preset.name}/{part}")
     raise WeightsError(
         f"The {preset.name} preset's {part} is missing from {_shipped_folders(preset)[-1]}: "
         f"install grounded-seg again, or restore checkpoints/{preset.name} of the checkout."

@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import WEIGHT_FILES, weight_files
 
-_N_NAMED = 3
-"""Tensor names spelled out in an error; the rest is counted."""
+_N_NAMED = 3  # Tensor names spelled out in an error; the rest is counted.
 _DAMAGE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, SafetensorError),
@@ -26,7 +25,7 @@ _DAMAGE = (
 
 
 def read_tensors(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> dict[str, torch.Tensor]:
-    """The weights of a folder as they are stored; for `names` see `weight_files`, for errors `read_tensor_file`."""
+    """The weights of a folder as they are stored; for `names` see `weight_files`."""
     files = weight_files(folder, names)
     if not files:
         raise WeightsError(f"{folder} has no weights: none of {', '.join(names)} is there")
@@ -34,11 +33,7 @@ def read_tensors(folder: Path, names: Sequence[str] = WEIGHT_FILES) -> dict[str,
 
 
 def read_tensor_file(path: Path) -> dict[str, torch.Tensor]:
-    """The named tensors of a `.safetensors` file, or of what `torch.save` wrote; code in a pickle isn't run.
-
-    Raises:
-        WeightsError: If it can't be read, is damaged, or holds anything but tensors.
-    """
+    """The named tensors of a `.safetensors` file, or of what `torch.save` wrote; code in a pickle isn't run."""
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except pickle.UnpicklingError as error:
@@ -66,7 +61,8 @@ def load_strictly(
 ) -> Any:
     """A transformers model of exactly these tensors: none of its parameters is random, none of the tensors unused.
 
-    transformers isn't given the folder: it would also load an adapter in it, unchecked.
+    transformers isn't given the folder: it would also load an adapter in it, unchecked. A full device is a
+    `torch.OutOfMemoryError`, anything else that goes wrong a `WeightsError`.
 
     Args:
         model_class: transformers' class.
@@ -74,12 +70,7 @@ def load_strictly(
         kind: What the model should be, such as "Florence-2", likewise.
         config: An instance of the class's own configuration.
         tensors: By the names of the model's state.
-        options: More arguments of `from_pretrained`: `dtype`, `attn_implementation`; to quantize while loading,
-            `quantization_config` and `device_map`.
-
-    Raises:
-        WeightsError: If a tensor is missing, unexpected or of another shape, or the model can't be built.
-        torch.OutOfMemoryError: If the model doesn't fit on its device.
+        options: More arguments of `from_pretrained`, such as `dtype`, or `quantization_config` and `device_map`.
     """
     try:
         with quiet_transformers():
@@ -110,16 +101,20 @@ def check_report(source: Path, kind: str, report: Mapping[str, Any]) -> None:
         "unexpected": sorted(report["unexpected_keys"]),
         "of another shape": sorted(key for key, *_ in report["mismatched_keys"]),
     }
-    problems = described(wrong)
+    problems = _described(wrong)
     problems += [first_line(RuntimeError(message)) for message in report.get("error_msgs") or ()]
     if problems:
         raise WeightsError(f"{source} isn't the {kind} that its config.json describes. Tensors {'; '.join(problems)}")
 
 
 def misfits(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
-    """What keeps tensors from being exactly a model's, as `described`; empty where they fit."""
+    """What keeps tensors from being exactly a model's, a phrase for each kind of problem; empty where they fit.
+
+    >>> misfits({}, {"a.weight": torch.ones(1), "b.weight": torch.ones(2)})
+    ['2 missing: a.weight, b.weight']
+    """
     common = given.keys() & expected.keys()
-    return described(
+    return _described(
         {
             "missing": sorted(expected.keys() - common),
             "unexpected": sorted(given.keys() - common),
@@ -128,12 +123,7 @@ def misfits(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tens
     )
 
 
-def described(wrong: Mapping[str, Sequence[str]]) -> list[str]:
-    """One phrase per kind of problem: how many tensors it concerns, and the names of the first few.
-
-    >>> described({"missing": ["a.weight", "b.weight"], "unexpected": []})
-    ['2 missing: a.weight, b.weight']
-    """
+def _described(wrong: Mapping[str, Sequence[str]]) -> list[str]:
     return [f"{len(names)} {what}: {named(names)}" for what, names in wrong.items() if names]
 
 

@@ -226,7 +226,7 @@ def test_what_the_models_raise_is_one_line_and_a_code(
 
 def test_the_demo_says_what_it_knows(monkeypatch: pytest.MonkeyPatch, detector: ColourDetector, paint: Paint) -> None:
     def resolve(models: ModelSettings, *, boxes_only: bool) -> ModelSources:
-        return ModelSources("demo", here, None, here, is_demo=models.preset == "demo")
+        return ModelSources(here, None, here, is_demo=models.preset == "demo")
 
     here = LocalSource(Path(), "here")
     monkeypatch.setattr("grounded_seg.weights.sources.resolve", resolve)

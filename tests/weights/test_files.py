@@ -12,7 +12,7 @@ from paths import DEMO
 from grounded_seg.errors import WeightsError
 from grounded_seg.settings import ModelSettings
 from grounded_seg.weights.files import ADAPTER_FILE, NATIVE_WEIGHT_FILES, WEIGHT_FILES, sha256_of_weights, weight_files
-from grounded_seg.weights.locate import is_on_disk, locate, locate_models
+from grounded_seg.weights.locate import is_on_disk, locate
 from grounded_seg.weights.sources import HubSource, LocalSource, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -181,14 +181,3 @@ def test_only_models_that_are_used_make_a_demo(tmp_path: Path) -> None:
     assert resolve(own).is_demo
     assert not resolve(own, boxes_only=True).is_demo
     assert resolve(ModelSettings("demo"), boxes_only=True).is_demo
-
-
-def test_the_models_of_a_run_are_located_with_their_sources() -> None:
-    sources = resolve(ModelSettings("demo"))
-    located = locate_models(sources)
-    assert located.sources is sources
-    assert located.detector == locate(sources.detector)
-    assert located.adapter == locate(sources.adapter, is_adapter=True)
-    assert located.segmenter == locate(sources.segmenter)
-    without = locate_models(resolve(ModelSettings("demo", adapter="none")), boxes_only=True)
-    assert (without.adapter, without.segmenter) == (None, None)

@@ -66,7 +66,7 @@ def test_a_full_size_preset() -> None:
     assert found.detector == HubSource(repo_id="florence-community/Florence-2-large-ft", revision="main")
     assert found.adapter is None
     assert found.segmenter == PublishedSource(preset_table().segmenters["vit_h"])
-    assert (found.preset, found.is_demo) == ("large-ft", False)
+    assert found.is_demo is False
     assert (found.detector.name, found.segmenter.name) == (
         "florence-community/Florence-2-large-ft",
         "sam_vit_h_4b8939.pth",

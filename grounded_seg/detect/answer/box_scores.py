@@ -21,10 +21,8 @@ import numpy.typing as npt
 from grounded_seg.detect.answer.grammar import Shape
 from grounded_seg.detect.answer.tokens import N_BINS
 
-NEAR_SHARE = 0.2
-"""Distance up to which a coordinate counts as the same edge, as a share of the box's width or height."""
-NEAR_BINS = 5
-"""The least such distance, in bins, for narrow boxes."""
+NEAR_SHARE, NEAR_BINS = 0.2, 5
+"""Distance up to which a coordinate counts as the same edge: a share of the box's width or height, at least 5 bins."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +30,7 @@ class TokenEvidence:
     """The probabilities of one answer, reduced to what scores need."""
 
     log_probabilities: npt.NDArray[np.float32]
-    """(n_tokens,) natural logarithm of the probability of each generated token, given those before it."""
+    """(n_tokens,) natural logarithm of each generated token's probability, given those before it."""
     location_probabilities: npt.NDArray[np.float32]
     """(n_tokens, 1000) probability of every location token at each step, among the whole vocabulary."""
 

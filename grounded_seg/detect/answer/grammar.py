@@ -12,7 +12,7 @@ from enum import StrEnum
 from grounded_seg.detect.answer.pieces import OPEN_POLYGON, TEXT, Piece
 from grounded_seg.detect.tasks import TaskOutput
 
-# One letter for each piece: t text, l location, s <sep>, p <poly>, q </poly>, m any other mark.
+# A letter for each piece: t text, l location, s <sep>, p <poly>, q </poly>, m any other mark.
 _LABELLED_BOXES = re.compile("t(l{4,})")
 _BOXES = re.compile("(l{4,})")
 _LABELLED_OUTLINES = re.compile("t([lspq]{4,})")
@@ -52,28 +52,29 @@ class Shape:
     rings: tuple[tuple[int, ...], ...]
     """x y x y ... in bins 0 to 999, as generated. A box has one ring of 4 numbers, a quad one of 8."""
     label_positions: tuple[int, ...]
-    """Where the label's tokens stand in the answer. Boxes after one label share them."""
+    """Of the label's tokens in the answer. Boxes after one label share them."""
     location_positions: tuple[int, ...]
-    """Where the location tokens stand, in the order of the numbers in `rings`."""
+    """Of the location tokens, in the order of the numbers in `rings`."""
 
 
 def shapes_from_pieces(output: TaskOutput, pieces: Sequence[Piece], prompt: str = "") -> tuple[Shape, ...]:
     """The shapes of an answer, in order; none for text. The user's own prompt is never dropped as a filler word."""
     kinds = _kinds(pieces)
-    outline = _OUTLINES
-    if output is TaskOutput.BOXES_OR_POLYGONS:
-        output = TaskOutput.POLYGONS if OPEN_POLYGON in kinds else TaskOutput.LABELLED_BOXES
-        outline = _LABELLED_OUTLINES
-    if output is TaskOutput.POLYGONS:
-        return tuple(_outlines(outline, kinds, pieces))
-    if output is TaskOutput.QUADS:
-        return tuple(_quads(kinds, pieces))
-    if output is TaskOutput.TEXT:
-        return ()
-    boxes = tuple(_boxes(_BOXES if output is TaskOutput.BOXES else _LABELLED_BOXES, kinds, pieces))
-    if output is TaskOutput.PHRASE_BOXES:
-        return tuple(box for box in boxes if not _is_filler(box.label, prompt))
-    return boxes
+    match output:
+        case TaskOutput.TEXT:
+            return ()
+        case TaskOutput.QUADS:
+            return tuple(_quads(kinds, pieces))
+        case TaskOutput.POLYGONS:
+            return tuple(_outlines(_OUTLINES, kinds, pieces))
+        case TaskOutput.BOXES_OR_POLYGONS if OPEN_POLYGON in kinds:
+            return tuple(_outlines(_LABELLED_OUTLINES, kinds, pieces))
+        case TaskOutput.BOXES:
+            return tuple(_boxes(_BOXES, kinds, pieces))
+    fillers = GROUNDING_FILLERS if output is TaskOutput.PHRASE_BOXES else ()
+    asked = prompt.strip().casefold()
+    boxes = _boxes(_LABELLED_BOXES, kinds, pieces)
+    return tuple(box for box in boxes if box.label not in fillers or box.label.casefold() == asked)
 
 
 def _boxes(pattern: re.Pattern[str], kinds: str, pieces: Sequence[Piece]) -> Iterator[Shape]:
@@ -87,11 +88,8 @@ def _outlines(pattern: re.Pattern[str], kinds: str, pieces: Sequence[Piece]) -> 
     """Yield an outline for every `<poly>...</poly>` of a run, or for the whole run where there is no such pair."""
     for words, run in _runs(pattern, kinds, pieces):
         inside = _kinds(run)
-        if "p" in inside and "q" in inside:
-            outlines = [run[slice(*match.span(1))] for match in _ONE_OUTLINE.finditer(inside)]
-        else:
-            outlines = [run]
-        for outline in outlines:
+        is_marked = "p" in inside and "q" in inside
+        for outline in [run[slice(*match.span(1))] for match in _ONE_OUTLINE.finditer(inside)] if is_marked else [run]:
             rings = [outline[slice(*match.span(1))] for match in _RING.finditer(_kinds(outline))]
             # A last x without its y is no point.
             rings = [ring[: len(ring) // 2 * 2] for ring in rings if len(ring) > 1]
@@ -129,10 +127,6 @@ def _shape(kind: ShapeKind, words: Piece | None, rings: Sequence[Sequence[Piece]
         label_positions=words.positions if words else (),
         location_positions=tuple(position for ring in rings for piece in ring for position in piece.positions),
     )
-
-
-def _is_filler(label: str, prompt: str) -> bool:
-    return label in GROUNDING_FILLERS and label.casefold() != prompt.strip().casefold()
 
 
 def _kinds(pieces: Sequence[Piece]) -> str:

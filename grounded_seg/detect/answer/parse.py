@@ -38,7 +38,6 @@ def parse_answer(
 
     Raises:
         UsageError: If there is no such task, ids come without a tokenizer, or a text with evidence.
-        ValueError: If a side of the image isn't positive.
 
     >>> parse_answer("<OD>", "car<loc_10><loc_20><loc_300><loc_400>", ImageSize(1000, 1000)).boxes[0].box_xyxy
     (10.5, 20.5, 300.5, 400.5)
@@ -54,16 +53,20 @@ def parse_answer(
         pieces = pieces_from_tokens([int(token_id) for token_id in answer], tokenizer)
     if task.gives is TaskOutput.TEXT:
         return Answer(text="".join(piece.text for piece in pieces).strip())
-    shapes = shapes_from_pieces(task.gives, pieces, prompt)
-    scored = [(shape, 1.0 if evidence is None else shape_score(shape, evidence)) for shape in shapes]
-    boxes = (
-        (shape.label, box_from_shape(shape, size), score) for shape, score in scored if shape.kind is ShapeKind.BOX
-    )
-    return Answer(
-        boxes=tuple(Detection(label, prompt, box, score) for label, box, score in boxes if box is not None),
-        polygons=tuple(_polygons(shape, size, score) for shape, score in scored if shape.kind is ShapeKind.OUTLINE),
-        quads=tuple(_quad(shape, size, score) for shape, score in scored if shape.kind is ShapeKind.QUAD),
-    )
+    boxes, polygons, quads = [], [], []
+    for shape in shapes_from_pieces(task.gives, pieces, prompt):
+        score = 1.0 if evidence is None else shape_score(shape, evidence)
+        if shape.kind is ShapeKind.BOX:
+            box = box_from_shape(shape, size)
+            boxes += [] if box is None else [Detection(shape.label, prompt, box, score)]
+            continue
+        rings = tuple(_points(ring, size) for ring in shape.rings)
+        if shape.kind is ShapeKind.OUTLINE:
+            polygons.append(LabelledPolygons(shape.label, rings, score))
+        else:
+            first, second, third, fourth = rings[0]
+            quads.append(LabelledQuad(shape.label, (first, second, third, fourth), score))
+    return Answer(boxes=tuple(boxes), polygons=tuple(polygons), quads=tuple(quads))
 
 
 def parse_tokens(task: Task, token_ids: Sequence[int], decoder: TokenDecoder, prompt: str = "") -> tuple[Shape, ...]:
@@ -79,15 +82,6 @@ def box_from_shape(shape: Shape, size: ImageSize) -> BoxXyxy | None:
         return None
     x0, y0, x1, y1 = boxes_from_bins(np.array([[min(xs), min(ys), max(xs), max(ys)]]), size)[0].tolist()
     return x0, y0, x1, y1
-
-
-def _polygons(shape: Shape, size: ImageSize, score: float) -> LabelledPolygons:
-    return LabelledPolygons(shape.label, tuple(_points(ring, size) for ring in shape.rings), score)
-
-
-def _quad(shape: Shape, size: ImageSize, score: float) -> LabelledQuad:
-    first, second, third, fourth = _points(shape.rings[0], size)
-    return LabelledQuad(shape.label, (first, second, third, fourth), score)
 
 
 def _points(ring: tuple[int, ...], size: ImageSize) -> tuple[tuple[float, float], ...]:

@@ -1,12 +1,13 @@
 """A generated answer as pieces: texts, location tokens and marks such as `<poly>`.
 
 A piece keeps the positions of its tokens, for their probabilities. Its kind is a letter, so that the grammar of an
-answer is a regular expression over the kinds.
+answer is a regular expression over kinds.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Protocol
 
 from grounded_seg.detect.answer.tokens import N_BINS
@@ -39,9 +40,8 @@ class Piece:
     """A stretch of an answer of one kind."""
 
     kind: str
-    """One of the letters above."""
     positions: tuple[int, ...]
-    """Positions of its tokens in the answer, from 0; for an answer given as text, the index of the piece."""
+    """Of its tokens in the answer, from 0; for an answer given as text, the index of the piece."""
     text: str = ""
     """The words of a text piece, as generated."""
     bin: int = -1
@@ -57,13 +57,13 @@ def pieces_from_tokens(token_ids: Iterable[int], decoder: TokenDecoder) -> tuple
     """The pieces of an answer given as token ids; unknown ids are marks without a meaning."""
     ids = list(token_ids)
     names = [decoder.id_to_token(token_id) if token_id >= 0 else None for token_id in ids]
-    pieces = []
-    for piece in _merged((position, name or "<unk>") for position, name in enumerate(names)):
-        if piece.kind == TEXT:
-            words = decoder.decode([ids[position] for position in piece.positions], skip_special_tokens=False)
-            piece = Piece(TEXT, piece.positions, text=words)
-        pieces.append(piece)
-    return tuple(pieces)
+    pieces = _merged((position, name or "<unk>") for position, name in enumerate(names))
+    return tuple(
+        replace(piece, text=decoder.decode([ids[position] for position in piece.positions], skip_special_tokens=False))
+        if piece.kind == TEXT
+        else piece
+        for piece in pieces
+    )
 
 
 def _split(text: str) -> Iterator[str]:
@@ -80,24 +80,13 @@ def _split(text: str) -> Iterator[str]:
 
 def _merged(tokens: Iterable[tuple[int, str]]) -> Iterator[Piece]:
     """Classify tokens, drop the silent ones and join the texts that then are neighbours."""
-    words: list[tuple[int, str]] = []
-    for position, token in tokens:
-        special = _SPECIAL_TOKEN.fullmatch(token)
-        if token in _SILENT:
-            continue
-        if special is None:
-            words.append((position, token))
-            continue
-        if words:
-            yield _text_piece(words)
-            words = []
-        yield _special_piece(position, token, special.group("bin"))
-    if words:
-        yield _text_piece(words)
-
-
-def _text_piece(words: Sequence[tuple[int, str]]) -> Piece:
-    return Piece(TEXT, tuple(position for position, _ in words), text="".join(word for _, word in words))
+    spoken = ((position, token, _SPECIAL_TOKEN.fullmatch(token)) for position, token in tokens if token not in _SILENT)
+    for is_text, group in groupby(spoken, key=lambda one: one[2] is None):
+        if is_text:
+            positions, words, _ = zip(*group, strict=True)
+            yield Piece(TEXT, positions, text="".join(words))
+        else:
+            yield from (_special_piece(position, token, match["bin"]) for position, token, match in group if match)
 
 
 def _special_piece(position: int, token: str, digits: str | None) -> Piece:

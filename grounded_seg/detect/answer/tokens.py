@@ -17,11 +17,8 @@ def bins_from_boxes(boxes_xyxy: npt.NDArray[np.floating], size: ImageSize) -> np
     """The location bin of each coordinate, 0 to 999; the nearest one for what lies outside of the image.
 
     Args:
-        boxes_xyxy: (n, 4) pixels of the upright image. No boxes in, no bins out.
+        boxes_xyxy: (n, 4) pixels of the upright image, all finite. No boxes in, no bins out.
         size: The upright image.
-
-    Raises:
-        ValueError: If a coordinate isn't finite, or a side of the image isn't positive.
 
     >>> bins_from_boxes(np.array([[0, 20, 30, 480]]), ImageSize(640, 480)).tolist()
     [[0, 41, 46, 999]]
@@ -37,11 +34,9 @@ def boxes_from_bins(bins: npt.NDArray[np.integer], size: ImageSize) -> npt.NDArr
     """Boxes in pixels, (n, 4), with each coordinate at the centre of its bin, so off by at most half a bin.
 
     Args:
-        bins: (n, 4) rows of x0 y0 x1 y1, each 0 to 999; the order of corners is kept. No boxes in, no boxes out.
+        bins: (n, 4) rows of x0 y0 x1 y1, each 0 to 999 or a `ValueError`; the order of corners is kept. No boxes in,
+            no boxes out.
         size: The upright image that was asked about.
-
-    Raises:
-        ValueError: If a bin is outside 0 to 999, or a side of the image isn't positive.
 
     >>> boxes_from_bins(np.array([[0, 0, 999, 999]]), ImageSize(1000, 500)).tolist()
     [[0.5, 0.25, 999.5, 499.75]]

@@ -31,9 +31,8 @@ _FIRST_FACTORS = ("lora_A.weight", "lora_embedding_A")
 class _Tensor:
     key: str
     older: str
-    """Path of the module in the first implementation."""
     native: str
-    """And in transformers'."""
+    """Path of the module in the first implementation, and in transformers'."""
     part: str
     """What of the module, such as `lora_A.weight`."""
 
@@ -46,12 +45,8 @@ def is_older_adapter(keys: Iterable[str]) -> bool:
 def native_adapter(source: Path, config: LoraConfig, older: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of an adapter by their native names; its configuration is rewritten in place.
 
-    Rank and alpha of each module stay what they were, whatever pattern they came from. A module of the first
-    implementation that is two in transformers' is tuned as two.
-
-    Raises:
-        WeightsError: If a tensor has no equivalent in transformers' Florence-2, or half of a pair is missing; it names
-            the source.
+    Rank and alpha of each module stay what they were, whatever pattern they came from. A `WeightsError` names the
+    source if a tensor has no equivalent in transformers' Florence-2, or half of a pair is missing.
     """
     found = {key: _located(key) for key in older}
     unknown = sorted(key for key, one in found.items() if one is None)
@@ -94,8 +89,10 @@ def _rewrite(config: LoraConfig, located: list[_Tensor], tensors: Mapping[str, t
     config.rank_pattern = {module: rank for module, rank in sorted(ranks.items()) if rank != config.r}
     config.alpha_pattern = {module: alpha for module, alpha in sorted(alphas.items()) if alpha != config.lora_alpha}
     if config.modules_to_save:
-        saved = {one.native for one in located if _is_within(one.older, config.modules_to_save)}
-        config.modules_to_save = sorted(saved)
+        # Each is saved whole, with what lies within it.
+        saved = [f".{name}." for name in config.modules_to_save]
+        whole = {one.native for one in located if any(name in f".{one.older}." for name in saved)}
+        config.modules_to_save = sorted(whole)
     # These only chose among the modules, and name them by the first implementation's words.
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     # It names a class whose code came with the weights.
@@ -106,8 +103,3 @@ def _by_pattern(patterns: Mapping[str, int], module: str, default: int) -> int:
     """The value of a module as peft looks it up: by the first pattern that fits the end of its path."""
     fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
     return next(fitting, default)
-
-
-def _is_within(module: str, saved: Iterable[str]) -> bool:
-    """Whether a module is one of those saved whole, or lies within one."""
-    return any(f".{name}." in f".{module}." for name in saved)

@@ -22,45 +22,28 @@ _BLOCK = r"vision_tower\.blocks\.(?P<stage>\d+)\.(?P<layer>\d+)\.(?P<block>spati
 _NATIVE_BLOCK = r"model.vision_tower.blocks.\g<stage>.\g<layer>.\g<block>."
 _PROJECTOR = "model.multi_modal_projector."
 
-_MODULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(older), native)
-    for older, native in (
-        (r"vision_tower\.convs\.(\d+)\.proj", r"model.vision_tower.convs.\1.conv"),
-        (r"vision_tower\.convs\.(\d+)\.norm", r"model.vision_tower.convs.\1.norm"),
-        (_BLOCK + r"conv(?P<n>[12])\.fn\.dw", _NATIVE_BLOCK + r"conv\g<n>"),
-        (_BLOCK + r"(window_attn|channel_attn)\.norm", _NATIVE_BLOCK + "norm1"),
-        (
-            _BLOCK + r"(?P<attention>window_attn|channel_attn)\.fn\.(?P<part>qkv|proj)",
-            _NATIVE_BLOCK + r"\g<attention>.\g<part>",
-        ),
-        (_BLOCK + r"ffn\.norm", _NATIVE_BLOCK + "norm2"),
-        (_BLOCK + r"ffn\.fn\.net\.(?P<part>fc[12])", _NATIVE_BLOCK + r"ffn.\g<part>"),
-        (r"image_proj_norm", _PROJECTOR + "image_proj_norm"),
-        (r"image_pos_embed\.(row_embeddings|column_embeddings)", _PROJECTOR + r"image_position_embed.\1"),
-        (r"visual_temporal_embed", _PROJECTOR + "visual_temporal_embed"),
-        (r"language_model\.lm_head", "lm_head"),
-        (r"language_model\.model\.shared", "model.language_model.shared"),
-        (
-            r"language_model\.model\.((?:encoder|decoder)\.(?:embed_tokens|embed_positions|layernorm_embedding))",
-            r"model.language_model.\1",
-        ),
-        (
-            r"language_model\.model\.((?:encoder|decoder)\.layers\.\d+\."
-            r"(?:(?:self_attn|encoder_attn)\.(?:q_proj|k_proj|v_proj|out_proj)"
-            r"|self_attn_layer_norm|encoder_attn_layer_norm|final_layer_norm|fc1|fc2))",
-            r"model.language_model.\1",
-        ),
-    )
-)
-_OLDER_ROOTS = frozenset(
-    {
-        "vision_tower",
-        "language_model",
-        "image_projection",
-        "image_proj_norm",
-        "image_pos_embed",
-        "visual_temporal_embed",
-    }
+_MODULES = {
+    r"vision_tower\.convs\.(\d+)\.proj": r"model.vision_tower.convs.\1.conv",
+    r"vision_tower\.convs\.(\d+)\.norm": r"model.vision_tower.convs.\1.norm",
+    _BLOCK + r"conv(?P<n>[12])\.fn\.dw": _NATIVE_BLOCK + r"conv\g<n>",
+    _BLOCK + r"(window_attn|channel_attn)\.norm": _NATIVE_BLOCK + "norm1",
+    _BLOCK + r"(?P<attention>window_attn|channel_attn)\.fn\.(?P<part>qkv|proj)": (
+        _NATIVE_BLOCK + r"\g<attention>.\g<part>"
+    ),
+    _BLOCK + r"ffn\.norm": _NATIVE_BLOCK + "norm2",
+    _BLOCK + r"ffn\.fn\.net\.(?P<part>fc[12])": _NATIVE_BLOCK + r"ffn.\g<part>",
+    r"(image_proj_norm|visual_temporal_embed)": _PROJECTOR + r"\1",
+    r"image_pos_embed\.(row_embeddings|column_embeddings)": _PROJECTOR + r"image_position_embed.\1",
+    r"language_model\.lm_head": "lm_head",
+    r"language_model\.model\."
+    r"(shared|(?:encoder|decoder)\.(?:embed_tokens|embed_positions|layernorm_embedding"
+    r"|layers\.\d+\.(?:(?:self_attn|encoder_attn)\.(?:q_proj|k_proj|v_proj|out_proj)"
+    r"|self_attn_layer_norm|encoder_attn_layer_norm|final_layer_norm|fc1|fc2)))": r"model.language_model.\1",
+}
+"""The native name of each kind of module, by the pattern of its older one."""
+_OLDER_ROOTS = (
+    *("vision_tower", "language_model", "image_projection", "image_proj_norm", "image_pos_embed"),
+    "visual_temporal_embed",
 )
 
 TIED_TENSORS = (
@@ -76,44 +59,23 @@ NATIVE_PROJECTION = "model.multi_modal_projector.image_projection.weight"
 """The same as the weight of a linear layer, which is transposed."""
 LOGITS_BIAS = "language_model.final_logits_bias"
 """Added to the first implementation's logits; transformers' has no such thing, and every published one is zero."""
-# What the first implementation assumes where its config.json is silent; transformers assumes other numbers.
+# What both implementations call alike, and what the first assumes where its config.json is silent and others differ.
+_VISION_SETTINGS = (
+    *("depths", "drop_path_rate", "num_groups", "num_heads", "patch_padding", "patch_prenorm", "patch_size"),
+    *("patch_stride", "projection_dim", "window_size"),
+)
 _VISION_DEFAULTS: Mapping[str, Any] = {
-    "depths": (1, 1, 9, 1),
     "dim_embed": (256, 512, 1024, 2048),
-    "drop_path_rate": 0.1,
     "num_groups": (8, 16, 32, 64),
     "num_heads": (8, 16, 32, 64),
-    "patch_padding": (3, 1, 1, 1),
-    "patch_prenorm": (False, True, True, True),
-    "patch_size": (7, 3, 3, 3),
-    "patch_stride": (4, 2, 2, 2),
-    "projection_dim": 1024,
-    "window_size": 12,
 }
-_TEXT_DEFAULTS: Mapping[str, Any] = {
-    "activation_dropout": 0.0,
-    "activation_function": "gelu",
-    "attention_dropout": 0.0,
-    "bos_token_id": 0,
-    "d_model": 1024,
-    "decoder_attention_heads": 16,
-    "decoder_ffn_dim": 4096,
-    "decoder_layerdrop": 0.0,
-    "decoder_layers": 12,
-    "decoder_start_token_id": 2,
-    "dropout": 0.1,
-    "encoder_attention_heads": 16,
-    "encoder_ffn_dim": 4096,
-    "encoder_layerdrop": 0.0,
-    "encoder_layers": 12,
-    "eos_token_id": 2,
-    "forced_eos_token_id": 2,
-    "init_std": 0.02,
-    "max_position_embeddings": 1024,
-    "pad_token_id": 1,
-    "scale_embedding": False,
-    "vocab_size": 51289,
-}
+_TEXT_SETTINGS = (
+    *("activation_dropout", "activation_function", "attention_dropout", "bos_token_id", "d_model"),
+    *("decoder_attention_heads", "decoder_ffn_dim", "decoder_layerdrop", "decoder_layers", "decoder_start_token_id"),
+    *("dropout", "encoder_attention_heads", "encoder_ffn_dim", "encoder_layerdrop", "encoder_layers", "eos_token_id"),
+    *("forced_eos_token_id", "init_std", "max_position_embeddings", "pad_token_id", "scale_embedding", "vocab_size"),
+)
+_VOCABULARY_SIZE = 51289
 _FEATURE_SOURCES = ["spatial_avg_pool", "temporal_avg_pool"]
 _MASK_TOKEN_ID = 50264
 OWN_TOKENS = (
@@ -135,18 +97,15 @@ def is_older_config(config: Mapping[str, Any]) -> bool:
 def read_older_model(folder: Path) -> tuple[Florence2Config, dict[str, torch.Tensor]]:
     """Configuration and tensors of a folder, in transformers' words; tensors keep the dtype of the file.
 
-    Whether the tensors are all that the configuration asks for is only known once they are on a network.
-
-    Raises:
-        WeightsError: If a file is missing or damaged, a tensor has no equivalent in transformers' Florence-2, or the
-            model does something that transformers' can't.
+    Whether the tensors are all that the configuration asks for is only known once they are on a network. What
+    transformers' Florence-2 has no equivalent for is a `WeightsError`.
     """
     try:
         older = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = native_config(older)
+        config = _native_config(older)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{folder / 'config.json'} isn't that of a Florence-2 ({first_line(error)})") from error
-    return config, native_tensors(folder, read_tensors(folder), is_tied=config.tie_word_embeddings)
+    return config, _native_tensors(folder, read_tensors(folder), is_tied=config.tie_word_embeddings)
 
 
 def add_own_tokens(tokenizer: Tokenizer) -> None:
@@ -155,7 +114,7 @@ def add_own_tokens(tokenizer: Tokenizer) -> None:
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in OWN_TOKENS])
 
 
-def native_config(older: Mapping[str, Any]) -> Florence2Config:
+def _native_config(older: Mapping[str, Any]) -> Florence2Config:
     """A `config.json` of the first implementation in transformers' words; a `ValueError` if it has other parts."""
     vision = {**_VISION_DEFAULTS, **older["vision_config"]}
     positions, times = vision.get("image_pos_embed"), vision.get("visual_temporal_embedding")
@@ -163,28 +122,26 @@ def native_config(older: Mapping[str, Any]) -> Florence2Config:
         raise ValueError("its positions are not the learned and cosine ones that every published Florence-2 has")
     if list(vision.get("image_feature_source", _FEATURE_SOURCES)) != _FEATURE_SOURCES:
         raise ValueError(f"its image_feature_source is {vision['image_feature_source']}, not {_FEATURE_SOURCES}")
-    text = {name: older["text_config"].get(name, default) for name, default in _TEXT_DEFAULTS.items()}
+    text = {name: value for name, value in older["text_config"].items() if name in _TEXT_SETTINGS}
+    n_rows = text.setdefault("vocab_size", _VOCABULARY_SIZE)
     return Florence2Config(
         vision_config={
-            **{name: vision[name] for name in _VISION_DEFAULTS if name != "dim_embed"},
+            **{name: vision[name] for name in _VISION_SETTINGS if name in vision},
             "embed_dim": vision["dim_embed"],
             "max_position_embeddings": positions["max_pos_embeddings"],
             "max_temporal_embeddings": times["max_temporal_embeddings"],
         },
         text_config={"model_type": "bart", **text},
         # The first implementation has no image token: <mask>, which no prompt holds, stands in.
-        image_token_id=min(_MASK_TOKEN_ID, text["vocab_size"] - 1),
+        image_token_id=min(_MASK_TOKEN_ID, n_rows - 1),
         tie_word_embeddings=older.get("tie_word_embeddings", True),
     )
 
 
-def native_tensors(source: Path, older: Mapping[str, torch.Tensor], *, is_tied: bool = True) -> dict[str, torch.Tensor]:
+def _native_tensors(source: Path, older: Mapping[str, torch.Tensor], *, is_tied: bool) -> dict[str, torch.Tensor]:
     """The tensors of the first implementation by their native names; one is transposed.
 
-    Args:
-        source: Where they come from, for messages.
-        older: By their names in the first implementation.
-        is_tied: Words and head are one matrix, under whichever of its names it is stored.
+    Where they are tied, words and head are one matrix, under whichever of its names it is stored.
     """
     homes = {name: native_tensor(name) for name in older if name != LOGITS_BIAS}
     homeless = sorted(name for name, home in homes.items() if home is None)
@@ -216,11 +173,8 @@ def native_module(older: str) -> str | None:
     >>> native_module("vision_tower.blocks.2.8.channel_block.ffn.fn.net.fc1")
     'model.vision_tower.blocks.2.8.channel_block.ffn.fc1'
     """
-    for pattern, native in _MODULES:
-        match = pattern.fullmatch(older)
-        if match:
-            return match.expand(native)
-    return None
+    matches = ((re.fullmatch(pattern, older), native) for pattern, native in _MODULES.items())
+    return next((match.expand(native) for match, native in matches if match), None)
 
 
 def native_tensor(older: str) -> str | None:

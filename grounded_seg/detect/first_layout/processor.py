@@ -25,17 +25,14 @@ def write_processor(network: Florence2ForConditionalGeneration, source: Path, fo
     """Write tokenizer and image configuration so that transformers' own processor can be loaded.
 
     transformers marks where the image stands by a token, which the first implementation doesn't have. One that no
-    prompt holds stands in: another row in the vocabulary would change every probability a little.
-
-    Args:
-        network: The model; the token is written into its configuration.
-        source: A folder in the older layout.
-        folder: Where to write; must exist.
+    prompt holds stands in: another row in the vocabulary would change every probability a little. The network's
+    configuration names it then.
     """
     pixels = load_pixel_settings(source)
+    size = {"height": pixels.height, "width": pixels.width}
     images = CLIPImageProcessor(
-        size={"height": pixels.height, "width": pixels.width},
-        crop_size={"height": pixels.height, "width": pixels.width},
+        size=size,
+        crop_size=size,
         do_center_crop=False,
         image_mean=list(pixels.mean),
         image_std=list(pixels.deviation),

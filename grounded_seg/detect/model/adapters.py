@@ -54,14 +54,9 @@ def attach_adapter(network: Florence2ForConditionalGeneration, adapter: Path) ->
 def attach_adapters(network: Florence2ForConditionalGeneration, adapters: Mapping[str, Path]) -> PeftModel:
     """A network with several LoRA adapters; the first is switched on, `set_adapter(name)` chooses another.
 
-    Args:
-        network: Changed in place; not to be used any more if this raises. If an adapter tunes the head, the head is
-            untied from the word embeddings, whose matrix it shares.
-        adapters: Each adapter's folder by its name; at least one.
-
-    Raises:
-        UsageError: If a name has a dot, which peft refuses.
-        WeightsError: If an adapter can't be read, see `read_adapter`, or doesn't fit the network.
+    The network is changed in place, and not to be used any more if this raises. If an adapter tunes the head, the head
+    is untied from the word embeddings, whose matrix it shares. `adapters` are folders by names without a dot, at least
+    one; those that don't fit the network are a `WeightsError`.
     """
     model: PeftModel | None = None
     for name, folder in adapters.items():
@@ -108,9 +103,7 @@ def merge_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> 
 def read_adapter(folder: Path) -> Adapter:
     """A LoRA adapter's two files, as peft writes them; nothing else in the folder is looked at.
 
-    Raises:
-        WeightsError: If a file is missing or damaged, the adapter isn't a LoRA, has tensors that transformers'
-            Florence-2 doesn't have, or tunes the word embeddings that encoder and decoder share.
+    A `WeightsError` also if it has tensors that transformers' Florence-2 doesn't have, or tunes the word embeddings.
     """
     if not (folder / ADAPTER_FILE).is_file():
         raise WeightsError(f"{folder} has no {ADAPTER_FILE}; other weight files are not read")

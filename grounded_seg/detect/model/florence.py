@@ -101,8 +101,7 @@ class FlorenceModel:
 
         Args:
             features: (n, n_image_tokens, width), a row per question; repeat a row to ask one image several questions.
-            questions: n texts, each a task's `question`; at least one. A `UsageError` if one is longer than the
-                model's positions.
+            questions: n texts, each a task's `question`; at least one, none longer than the model's positions.
             beams: Beam width; 1 is greedy.
             max_new_tokens: Longest answer; never more than the decoder has positions for.
         """

@@ -37,22 +37,18 @@ GENERATION_DEFAULTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Quantized:
-    """How weights are quantized while they are loaded."""
+    """How weights are quantized while they are loaded, by transformers' own configuration, and on which GPU."""
 
     config: Any
-    """transformers' own, such as a `BitsAndBytesConfig`."""
     device: torch.device
-    """The GPU that they are quantized on."""
 
 
 def load_florence(folder: Path, *, quantized: Quantized | None = None) -> FlorenceModel:
     """A Florence-2 in float32 on the CPU, or quantized on a GPU.
 
-    Args:
-        folder: As transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
-            index names, `tokenizer.json`, and if present `generation_config.json` and the image configuration; nothing
-            else is read. Or one of the first implementation (`microsoft/Florence-2-*`), which is rewritten on the way.
-        quantized: How the weights are quantized; None for not at all.
+    The folder is as transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
+    index names, `tokenizer.json`, and if present `generation_config.json` and the image configuration; nothing else is
+    read. Or it is one of the first implementation (`microsoft/Florence-2-*`), which is rewritten on the way.
 
     Raises:
         WeightsError: If a file is missing or damaged, the folder holds another model, or its tensors aren't exactly

@@ -80,10 +80,8 @@ def pixel_values(
     one pixel of a hundred. Images are resized side by side on threads: one large photograph takes longer than a GPU's
     pass over it.
 
-    Args:
-        images: Any sizes; at least one.
-        settings: The model's.
-        device: Where the values, (n, 3, height, width) float32, go; they are copied as bytes and normalised there.
+    At least one image, of any size, gives (n, 3, height, width) float32; they are copied to the device as bytes and
+    normalised there.
     """
     with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as threads:
         resized = torch.cat(list(threads.map(partial(_resized, settings=settings), images)))

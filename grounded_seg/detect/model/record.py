@@ -16,13 +16,10 @@ BASE_RECORD = "grounded_seg.json"
 
 
 def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, Any] | None = None) -> None:
-    """Write the record of tuned weights.
+    """Write the record of tuned weights into their folder: the base, which is known again by its hash, and more facts.
 
-    Args:
-        adapter: The folder of the tuned weights.
-        base: The weights that the training started from; by their hash they are known again.
-        facts: More entries: `image_size` is read by `trained_image_size`, `prompt_form` and `classes` by
-            `check_questions`, the others are for people.
+    `image_size` is read by `trained_image_size`, `prompt_form` and `classes` by `check_questions`; the others are for
+    people.
     """
     content = {"base": {"id": base.name, "revision": base.revision, "sha256": base.sha256}, **(facts or {})}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -30,13 +27,7 @@ def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, 
 
 
 def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: bool = False) -> None:
-    """Refuse an adapter whose record names other weights than these; warn in the log where it has no record.
-
-    Args:
-        adapter: A folder as peft writes it, with or without our record.
-        base: The model that the adapter is for.
-        allow_mismatch: Only warn of other weights.
-    """
+    """Refuse an adapter whose record names other weights than these, or only warn; also warn where it has no record."""
     facts = _facts(adapter)
     if facts is None:
         _LOG.warning("The adapter %s has no record of its base; taking %s.", adapter, base.name)

@@ -33,12 +33,8 @@ def convert(source: Path, destination: Path) -> None:
     What a model's folder lacks is filled with Florence-2's defaults, with a warning in the log; a missing tokenizer is
     left out. An adapter needs no base for this.
 
-    Args:
-        source: A folder in the older layout; its weights keep their dtype.
-        destination: A new or empty folder.
-
-    Raises:
-        UsageError: If the source is native already, or the destination is in use.
+    The weights keep their dtype. A source that is native already, or a destination that isn't new or empty, is a
+    `UsageError`.
     """
     if (source / CONFIG_FILE).is_file():
         adapter = read_adapter(source)
@@ -71,10 +67,7 @@ def merge_model(base: Path, adapter: Path, destination: Path) -> None:
 def save_with_processor(network: Florence2ForConditionalGeneration, base: Path, folder: Path) -> None:
     """Write changed weights as a native folder, with tokenizer, image configuration and generation rules of their base.
 
-    Args:
-        network: Loaded from `base`.
-        base: A Florence-2 in either layout.
-        folder: Must exist; an `OSError` if it can't be written.
+    `network` was loaded from `base`, which is of either layout; `folder` must exist.
     """
     is_older = has_older_layout(base)
     if is_older:
