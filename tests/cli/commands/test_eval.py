@@ -78,7 +78,7 @@ def test_help_says_what_the_threshold_is_for() -> None:
     text = " ".join(grounded_seg("eval", "--help").stdout.split())
     threshold = text.partition("--score-threshold")[2].partition("--nms")[0]
     assert "Minimum score for a box to count as found" in threshold
-    assert "for presence, confusion and the page of the worst images. Average precision takes every box." in threshold
+    assert "in presence figures, confusion matrix and worst images; average precision uses all boxes." in threshold
     assert "[default: 0.5]" in threshold
     # Calibration and the other plots take every box as well.
     assert "calibration" not in threshold
@@ -156,7 +156,7 @@ def test_plots_and_the_page_of_the_worst_images(scenes: Path, detector: ColourDe
         (["--images", "nowhere"], 3, "3 of 3 listed images are not in nowhere, such as '1.png'"),
         (["--predictions", "x.json", "--absent", "2"], 2, "--absent"),
         (["--images", ".", "--resume"], 2, "--output"),
-        (["--predictions", "x.json", "-o", "kept"], 2, "they don't go with --predictions"),
+        (["--predictions", "x.json", "-o", "kept"], 2, "leave them out with --predictions"),
         (["--images", ".", "--score-threshold", "2"], 2, "score-threshold"),
     ],
 )
