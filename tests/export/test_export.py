@@ -309,7 +309,7 @@ def test_names_that_meet_get_numbers() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"form": MaskForm.RLE}, "seg rle is not for yolo; it takes polygon, none"),
+        ({"form": MaskForm.RLE}, "seg is rle, for yolo it must be one of polygon, none"),
         ({"min_score": 2.0}, "min-score"),
         ({"tolerance_px": math.nan}, "tolerance is nan"),
         ({"split": (1,)}, "split"),
