@@ -73,10 +73,10 @@ def by_hand(chosen: argparse.Namespace) -> dict[str, float]:
     from grounded_seg.train.data.data_set import read_training_data
     from grounded_seg.train.data.questions import QuestionPlan
     from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset
-    from grounded_seg.train.fit.lora import make_trainable
+    from grounded_seg.train.fit.trainable import make_trainable
 
     settings = settings_of(chosen)
-    data = read_training_data(settings.dataset, settings.split, settings.seed)
+    data = read_training_data(settings)
     device = resolve_device(chosen.device)
     dtype = resolve_dtype(settings.models.dtype, device)
     florence = load_florence(chosen.folder / "model")

@@ -7,7 +7,7 @@ Boxes, everywhere in this package: origin top-left, x right, y down, continuous 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grounded_seg.engine.segmenter import GroundedSegmenter
+    from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 
 __all__ = ["GroundedSegmenter", "__version__"]
 __version__ = "0.1.0"
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Load the pipeline on first use, so that importing the package stays fast."""
     if name == "GroundedSegmenter":
-        from grounded_seg.engine.segmenter import GroundedSegmenter
+        from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 
         return GroundedSegmenter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """The layers of the design, kept true by walking every import of the package."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,28 @@ HOMES = {
     "click": {"cli"},
     "rich": {"cli"},
 }
+
+LAZY = {
+    "__init__": "the public name is loaded on first use, so that importing the package stays fast",
+    "detect.__init__": "the same, for the names that need torch",
+    "segment.__init__": "the same",
+    "train.__init__": "the same",
+    "cli.commands": "numpy, rich and torch would slow --help down",
+    "cli.messages": "the same",
+    "device.choose": "torch's compiler takes a second, and few runs compile",
+    "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
+    "geometry.masks": "the wheel of OpenCV needs a library of the system that bare machines lack",
+    "pipeline.load": "torch takes seconds: a wrong option is told before",
+    "pipeline.result": "a record imports the forms that it can be had in only when one is asked for",
+    "pipeline.supervision": "supervision is optional",
+    "scoring.plots": "matplotlib is optional",
+    "segment.load": "transformers takes seconds, and Segment Anything needs none of it",
+    "train.fit.metrics_log": "matplotlib is optional",
+    "train.fit.optimizer": "pytorch-optimizer is optional",
+    "train.recipes": "yaml is read only where a file of settings is given",
+    "weights.strict_loading": "transformers takes seconds",
+}
+"""Modules, and folders of them, that import inside functions, and why."""
 
 LIGHT_MODULES = (
     "grounded_seg",
@@ -142,6 +165,25 @@ def module_cycle(package: Path) -> list[str]:
     return []
 
 
+def lazy_modules(package: Path) -> set[str]:
+    """Modules with imports inside functions."""
+    found = set()
+    for path in package.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and any(
+                isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(function)
+            ):
+                found.add(path.relative_to(package).with_suffix("").as_posix().replace("/", "."))
+    return found
+
+
+def chain_violations(package: Path) -> list[str]:
+    """Imports of the chain of both stages beside the engine's."""
+    chain = "grounded_seg.pipeline.chain"
+    imports = (item for item in imports_of(package) if f"{item.target}.".startswith(f"{chain}."))
+    return [item.where for item in imports if item.part not in ("engine", "pipeline")]
+
+
 def test_every_part_has_a_layer() -> None:
     parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert parts - {"__init__", "__pycache__"} <= set().union(*LAYERS)
@@ -157,6 +199,27 @@ def test_no_modules_import_each_other() -> None:
 
 def test_third_party_libraries_stay_in_their_homes() -> None:
     assert home_violations(PACKAGE) == []
+
+
+def test_only_the_engine_sends_images_through_the_chain() -> None:
+    assert chain_violations(PACKAGE) == []
+
+
+def test_imports_inside_functions_have_a_reason() -> None:
+    lazy = lazy_modules(PACKAGE)
+    reasons = {name: next((key for key in (name, name.rpartition(".")[0]) if key in LAZY), None) for name in lazy}
+    assert [name for name, reason in reasons.items() if reason is None] == []
+    assert LAZY.keys() - set(reasons.values()) == set()
+
+
+def test_no_module_is_named_like_a_public_name_of_its_package() -> None:
+    n_compared = 0
+    for init in PACKAGE.rglob("__init__.py"):
+        name = ".".join(("grounded_seg", *init.parent.relative_to(PACKAGE).parts))
+        public = set(getattr(importlib.import_module(name), "__all__", ()))
+        assert public & {path.stem for path in init.parent.iterdir()} == set(), name
+        n_compared += len(public)
+    assert n_compared > 10
 
 
 @pytest.mark.parametrize("light", LIGHT_MODULES)
@@ -187,6 +250,13 @@ def test_a_planted_upward_import_is_found(tmp_path: Path, file: str, text: str, 
     planted.write_text(text)
     [found] = layer_violations(tmp_path)
     assert complaint in found
+
+
+def test_a_planted_use_of_the_chain_is_found(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "run.py").write_text("def late():\n    from grounded_seg.pipeline.chain import Chain")
+    assert chain_violations(tmp_path) == ["runs/run.py:2"]
+    assert lazy_modules(tmp_path) == {"runs.run"}
 
 
 def test_a_planted_circle_is_found(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from grounded_seg.cli import main
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.engine.segmenter import GroundedSegmenter
+from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask
 from grounded_seg.pipeline.result import PromptedResult

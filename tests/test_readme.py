@@ -9,7 +9,7 @@ from paths import ROOT
 
 import grounded_seg
 from grounded_seg.cli import main
-from grounded_seg.engine.segmenter import GroundedSegmenter
+from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.weights.presets import preset_table
 

@@ -10,6 +10,8 @@ from fakes import painted
 
 from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.train import TrainSettings
+from grounded_seg.train.data.data_set import read_training_data
+from grounded_seg.train.data.records import TrainingData
 
 WIDTH, HEIGHT = 40, 30
 Boxes = Mapping[str, Sequence[tuple[int, int, int, int]]]
@@ -83,3 +85,7 @@ def tiny_settings(dataset: Path, output: Path, detector: Path, **more: Any) -> T
     options: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 5e-3, "report": False, "split": (60, 20, 20)}
     models = ModelSettings(detector=str(detector), device="cpu", dtype=Precision.FLOAT32)
     return TrainSettings(dataset=dataset, output=output, models=models, **(options | more))
+
+
+def read_data(path: Path, split: tuple[int, int, int] = (60, 20, 20), seed: int = 0, **more: Any) -> TrainingData:
+    return read_training_data(TrainSettings(dataset=path, output=path, split=split, seed=seed, **more))

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from grounded_seg.cli.messages import plain_table, stdout_console, stdout_error
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
-from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import text_of
+from grounded_seg.runs.manifest import Counts
 
 _TEXT_COLUMNS = ("image", "prompt", "label")
 _NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.labels import Label, LabelledImage, fiftyone_takes
+from grounded_seg.coco.check.readers import fiftyone_takes
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.export.writer import LabelWriter, Losses, Target, json_text
 from grounded_seg.geometry.boxes import rounded_box_holds

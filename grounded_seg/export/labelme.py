@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.export.writer import LabelWriter, Target, json_text, mask_to_write, png_bytes, single_objects
 from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy

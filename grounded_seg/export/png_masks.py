@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from grounded_seg.coco.labels import LabelledImage
+from grounded_seg.coco.stream import LabelledImage
 from grounded_seg.export.writer import LabelWriter, Target, json_text, png_bytes, single_objects
 from grounded_seg.files import name_within_limit
 from grounded_seg.geometry.masks import mask_from_run_length

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.files import MAX_NAME_BYTES, name_within_limit
 from grounded_seg.geometry.masks import area_px, mask_iou, opencv

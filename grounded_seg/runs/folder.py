@@ -4,6 +4,8 @@ Files about one image keep its sub-folders and its whole file name, and add to i
 `overlays/sub/a.jpg.jpg` and `masks/sub/a.jpg.001.png`. So `a.jpg` and `a.png` never meet. A sub-folder that is named
 like a picture gets an underscore: without it, the pictures of `a.jpg.jpg/b.jpg` would need a folder where the one of
 `a.jpg` is. Only a name that would pass a file system's 255 bytes with the addition is shortened.
+
+What changes the folder raises `OutputError` where that can't be done.
 """
 
 import re
@@ -59,12 +61,7 @@ class RunFolder:
         return Path(self.root, folder, *marked, name_within_limit(name, ending))
 
     def without_own(self, file_names: Sequence[str], root: Path) -> tuple[str, ...]:
-        """Leave out the pictures that an earlier run wrote here, as when the folder lies among the images.
-
-        Args:
-            file_names: POSIX, relative to `root`.
-            root: The folder of the images.
-        """
+        """Leave out the pictures that an earlier run wrote here, as when the folder lies among the images in `root`."""
         images, own = root.resolve(), [(self.root / name).resolve() for name in _IMAGE_FOLDERS]
         if any(images.is_relative_to(folder) for folder in own):
             return ()
@@ -87,7 +84,6 @@ class RunFolder:
         Raises:
             UsageError: If it is no folder; if it holds results, and `overwrite` and `resume` are off; if what it holds
                 was not written by a run, and would be lost; or if it is to be resumed and the journal is gone.
-            OutputError: If the folder can't be looked at.
         """
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"{self.root} is a file; name a folder with --output")
@@ -113,23 +109,14 @@ class RunFolder:
 
     @as_output_error()
     def check_new(self) -> None:
-        """Refuse a folder that holds results.
-
-        Raises:
-            UsageError: If it does.
-            OutputError: If the folder can't be looked at.
-        """
+        """Refuse a folder that holds results."""
         used = [path.name for path in self.written()]
         if used:
             raise UsageError(f"{self.root} already holds {', '.join(used)}; name another folder with --output")
 
     @as_output_error()
     def make(self) -> None:
-        """Make the folder if it isn't there.
-
-        Raises:
-            OutputError: If it can't be made.
-        """
+        """Make the folder if it isn't there."""
         self.root.mkdir(parents=True, exist_ok=True)
 
     @as_output_error()
@@ -138,12 +125,6 @@ class RunFolder:
 
         In this order, a run that is killed meanwhile leaves either the earlier one, to be resumed, or an empty journal,
         which resuming begins anew: never a COCO file without its journal, or a journal without its manifest.
-
-        Args:
-            empty_journal: Takes the lines out of the journal, which stays as the lock of the folder.
-
-        Raises:
-            OutputError: If the folder can't be changed.
         """
         self.annotations.unlink(missing_ok=True)
         empty_journal()
@@ -151,21 +132,13 @@ class RunFolder:
 
     @as_output_error()
     def remove_records(self) -> None:
-        """Remove COCO file, journal and manifest, as far as they are there.
-
-        Raises:
-            OutputError: If the folder can't be changed.
-        """
+        """Remove COCO file, journal and manifest, as far as they are there."""
         for path in (self.annotations, self.journal, self.manifest):
             path.unlink(missing_ok=True)
 
     @as_output_error()
     def clear_pictures(self) -> None:
-        """Take an earlier run's pictures out, which may be many.
-
-        Raises:
-            OutputError: If the folder can't be changed.
-        """
+        """Take an earlier run's pictures out, which may be many."""
         for path in (self.root / name for name in _IMAGE_FOLDERS):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -1,6 +1,7 @@
 """`results.jsonl`: one line per image, written as the run proceeds, and all that `annotations.json` is built from.
 
 A lock beside it is the run's: two runs can't write one journal, and the system lifts the lock of a process that died.
+What can't be written raises `OutputError`.
 """
 
 import json
@@ -29,12 +30,7 @@ class Journal:
     """The journal of a run, locked against other runs from the moment that it is there; for a `with` statement."""
 
     def __init__(self, path: Path) -> None:
-        """Lock the journal if there is one; nothing else is changed.
-
-        Raises:
-            UsageError: If another run is writing it.
-            OutputError: If it can't be opened.
-        """
+        """Lock the journal if there is one, unless another run is writing it; nothing else is changed."""
         self.path = path
         self._file: FileIO | None = None
         self._lock: Lock | None = None
@@ -49,32 +45,19 @@ class Journal:
         return self._file is not None and os.fstat(self._file.fileno()).st_size > 0
 
     def make(self) -> None:
-        """Make and lock the journal if it isn't there; its folder has to be.
-
-        Raises:
-            UsageError: If another run has begun since this journal was found missing.
-            OutputError: If it can't be written.
-        """
+        """Make and lock the journal if it isn't there, unless another run has made it meanwhile."""
         if self._file is None:
             self._open()
             if self.has_lines:
                 raise UsageError(f"another run has just written {self.path}; name another folder with --output")
 
     def empty(self) -> None:
-        """Take all lines out.
-
-        Raises:
-            OutputError: If it can't be written.
-        """
+        """Take all lines out."""
         with as_output_error(self.path):
             self._opened.truncate(0)
 
     def recovered_lines(self) -> Iterator[JournalLine]:
-        """Read the lines that an earlier run wrote whole; what it left behind them is cut off at the end.
-
-        Raises:
-            OutputError: If the journal can't be read or changed.
-        """
+        """Read the lines that an earlier run wrote whole; what it left behind them is cut off at the end."""
         n_bytes = 0
         with as_output_error(self.path):
             with self.path.open("rb") as lines:
@@ -91,27 +74,12 @@ class Journal:
                 self._opened.truncate(n_bytes)
 
     def replace_lines(self, n_lines: int) -> None:
-        """Let `put` replace some of the first lines: a new journal takes this one's name once they are all there.
-
-        Args:
-            n_lines: How many lines the journal has.
-
-        Raises:
-            OutputError: If the new journal can't be written.
-        """
+        """Let `put` replace some of the `n_lines` there are: a new journal takes the name of this one in the end."""
         with as_output_error(self.path):
             self._replacement = _Replacement(self.path, n_lines)
 
     def put(self, index: int, line: JournalLine) -> None:
-        """Write the line of an image: in place of its old one, or behind the last.
-
-        Args:
-            index: The image's position in the run, higher with each call.
-            line: What came of it.
-
-        Raises:
-            OutputError: If it can't be written.
-        """
+        """Write the line of the image at an index, higher with each call: in place of its old one, or at the end."""
         if self._replacement is not None and index < self._replacement.n_lines:
             with as_output_error(self.path):
                 self._replacement.put(index, _encoded(line))
@@ -120,11 +88,7 @@ class Journal:
         self.append(line)
 
     def append(self, line: JournalLine) -> None:
-        """Add one line, whole or not at all; it reads back as soon as this returns.
-
-        Raises:
-            OutputError: If it can't be written.
-        """
+        """Add one line, whole or not at all; it reads back as soon as this returns."""
         rest = _encoded(line)
         file = self._opened
         with as_output_error(self.path):
@@ -140,11 +104,7 @@ class Journal:
                 self.sync()
 
     def sync(self) -> None:
-        """Have the system put all lines onto the disk.
-
-        Raises:
-            OutputError: If it can't.
-        """
+        """Have the system put all lines onto the disk."""
         self._finish_replacement()
         with as_output_error(self.path):
             os.fsync(self._opened.fileno())

@@ -13,10 +13,9 @@ from grounded_seg.coco.write import write_annotations
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error, write_text
 from grounded_seg.images.find import common_root
-from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
-from grounded_seg.runs.manifest import read_manifest, refuse_evaluation
+from grounded_seg.runs.manifest import Counts, read_manifest, refuse_evaluation
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,7 @@ _JPEG_MAX_SIDE_PX = 65_500
 def write_pictures(
     folder: RunFolder, file_name: str, image: Image, result: PromptedResult, save: frozenset[Drawn]
 ) -> None:
-    """Write those pictures of an image that were asked for.
-
-    Raises:
-        OutputError: If they can't be written.
-    """
+    """Write those pictures of an image that were asked for."""
     with as_output_error(folder.root):
         if Drawn.OVERLAY in save:
             # For a picture to look at: a JPEG takes a fiftieth of a PNG's time.

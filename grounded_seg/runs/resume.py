@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import ImageAccessError, UsageError
-from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import Journal
-from grounded_seg.runs.manifest import Manifest, refuse_evaluation
+from grounded_seg.runs.manifest import Counts, Manifest, refuse_evaluation
 
 _LOG = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import journal_line, write_annotations
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.engine.engine import open_engine
+from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.errors import UsageError
 from grounded_seg.files import as_output_error
@@ -24,10 +24,9 @@ from grounded_seg.images.find import FoundImages, Given, find_images
 from grounded_seg.images.read import only_own_limit
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
-from grounded_seg.runs.manifest import ImageNames, Manifest, read_manifest
+from grounded_seg.runs.manifest import Counts, ImageNames, Manifest, read_manifest
 from grounded_seg.runs.pictures import write_pictures
 from grounded_seg.runs.resume import Earlier, check_same, earlier_run
 from grounded_seg.settings import Drawn, OnError, RunSettings
@@ -40,12 +39,7 @@ class Watcher(Protocol):
     """Is told how a run proceeds."""
 
     def started(self, n_images: int, counts: Counts) -> None:
-        """The models are loaded, the first image is next.
-
-        Args:
-            n_images: In all.
-            counts: Of those that stand in the journal already.
-        """
+        """The models are loaded, and the first of `n_images` is next; `counts` is of those in the journal already."""
 
     def finished_image(self, line: JournalLine) -> None:
         """An image is done or skipped, and its line stands in the journal."""
@@ -91,8 +85,8 @@ def run_images(
         prompts: What is asked about each image.
         paths: Image files, folders, and lists of these.
         settings: How it is asked, and what is written.
-        watcher: Told about each image.
-        progress: Called while a weight file is fetched.
+        watcher: Is told about each image.
+        progress: Is called while a weight file is fetched.
 
     Raises:
         UsageError: If the output folder is in use, or what is to be resumed is another run.
@@ -118,24 +112,14 @@ def run_images(
 
 @contextmanager
 def claimed(folder: RunFolder, settings: RunSettings, *, can_overwrite: bool = True) -> Iterator[Journal]:
-    """Check that the folder may be written, and lock its journal for the block.
-
-    Raises:
-        UsageError: If it is in use.
-        OutputError: If it can't be looked at.
-    """
+    """Check that the folder may be written, and lock its journal for the block."""
     folder.check_free(overwrite=settings.overwrite, resume=settings.resume, can_overwrite=can_overwrite)
     with Journal(folder.journal) as journal, only_own_limit():
         yield journal
 
 
 def earlier_of(job: Job, folder: RunFolder, journal: Journal) -> Earlier | None:
-    """Find the run that is to be resumed; None to start afresh, as where it was killed before its first line.
-
-    Raises:
-        UsageError: If it is another run.
-        InputError: If its manifest is missing or damaged.
-    """
+    """Find the run that is to be resumed; None to start afresh, as where it was killed before its first line."""
     if not (job.settings.resume and journal.has_lines):
         return None
     return earlier_run(read_manifest(folder.manifest), job.manifest, job.names, journal)
@@ -155,11 +139,7 @@ def fill(
     *,
     progress: "Progress | None" = None,
 ) -> tuple[Manifest, Counts]:
-    """Bring the journal to its end; gives the manifest as it has become, and what the run came to.
-
-    Raises:
-        As for `run_images`.
-    """
+    """Bring the journal to its end; gives the manifest as it has become, and what the run came to."""
     settings, manifest = job.settings, job.manifest
     counts = Counts() if earlier is None else earlier.counts
     if earlier is not None:
@@ -177,16 +157,9 @@ def fill(
                 if earlier is not None:
                     check_same(earlier.manifest, manifest, folder.root)
                 if has_any:
-                    engine.load(
-                        partial(
-                            load_chain,
-                            models,
-                            settings.detect,
-                            settings.segment,
-                            settings.tiles,
-                            allow_base_mismatch=settings.models.allow_base_mismatch,
-                        )
-                    )
+                    stages = (settings.detect, settings.segment, settings.tiles)
+                    mismatch = settings.models.allow_base_mismatch
+                    engine.load(partial(load_chain, models, *stages, allow_base_mismatch=mismatch))
         if earlier is None:
             _start_afresh(folder, journal)
         elif earlier.again:
@@ -202,11 +175,7 @@ def fill(
 
 
 def finish(manifest: Manifest, counts: Counts, folder: RunFolder, started: float) -> None:
-    """Write down what the run came to, and when it was started by `time.perf_counter`.
-
-    Raises:
-        OutputError: If the manifest can't be written.
-    """
+    """Write down what the run came to, and when it was started by `time.perf_counter`."""
     counts.add_seconds({"total": time.perf_counter() - started})
     seconds = {stage: round(one, 3) for stage, one in counts.seconds.items()}
     replace(manifest, counts=counts.as_json(), seconds=seconds, exit_code=counts.exit_code).write(folder.manifest)

@@ -2,20 +2,18 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from peft import prepare_model_for_kbit_training
-from transformers import BitsAndBytesConfig, Florence2ForConditionalGeneration
+from transformers import BitsAndBytesConfig
 from transformers.utils import is_bitsandbytes_available
 
 from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.detect.model.load import load_florence
+from grounded_seg.detect.model.load import Quantized, load_florence
 from grounded_seg.errors import UsageError
 from grounded_seg.train.settings import Quantization, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights, locate
 from grounded_seg.weights.sources import resolve
-from grounded_seg.weights.strict_loading import check_report, quiet_transformers
 
 
 def locate_base(settings: TrainSettings) -> LocatedWeights:
@@ -25,55 +23,23 @@ def locate_base(settings: TrainSettings) -> LocatedWeights:
 
 
 def load_base(base: LocatedWeights, settings: TrainSettings, device: torch.device) -> FlorenceModel:
-    """Load the base in float32, or quantized where the settings say so.
-
-    Raises:
-        UsageError: If bitsandbytes is needed and isn't installed, or the device is no GPU.
-        WeightsError: If the weights are damaged or another model's.
-    """
-    florence = load_florence(base.path)
+    """Load the base in float32, or quantized; `UsageError` if bitsandbytes is needed, or a GPU, and isn't there."""
+    quantized = None
     if settings.quantization is not Quantization.NONE:
         if device.type != "cuda" or not is_bitsandbytes_available():
             raise UsageError(
                 f"quantization {settings.quantization} needs a CUDA device and bitsandbytes; leave it out, or "
                 "pip install bitsandbytes"
             )
+        quantized = Quantized(quantization_config(settings.quantization), own_card(device))
+    florence = load_florence(base.path, quantized=quantized)
+    if quantized is not None:
         florence.network = prepare_model_for_kbit_training(
-            quantized(florence.network, base.path, settings.quantization, own_card(device)),
-            use_gradient_checkpointing=settings.gradient_checkpointing,
+            florence.network, use_gradient_checkpointing=settings.gradient_checkpointing
         )
     # peft looks there whether the vocabulary was changed; without a name it would ask the hub, whenever it saves.
     florence.network.name_or_path = str(base.path)
     return florence
-
-
-def quantized(
-    network: Florence2ForConditionalGeneration, source: Path, quantization: Quantization, device: torch.device
-) -> Florence2ForConditionalGeneration:
-    """Quantize a network that was loaded strictly, and be as strict again.
-
-    Args:
-        network: In float32, with its own rules of generation.
-        source: Where it came from, for messages.
-        quantization: To 8 or 4 bits.
-        device: Where the quantized network goes.
-
-    Raises:
-        WeightsError: If any part of the quantized network would be random, or any tensor isn't used.
-    """
-    with quiet_transformers():
-        small, report = Florence2ForConditionalGeneration.from_pretrained(
-            None,
-            config=network.config,
-            state_dict=network.state_dict(),
-            dtype=torch.float32,
-            quantization_config=quantization_config(quantization),
-            device_map={"": device},
-            output_loading_info=True,
-        )
-    check_report(source, "Florence-2", report)
-    small.generation_config = network.generation_config
-    return small
 
 
 def own_card(device: torch.device) -> torch.device:

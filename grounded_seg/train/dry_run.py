@@ -35,17 +35,14 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What would be learnt."""
+    """What an epoch would teach."""
 
     splits: Mapping[str, SplitCounts]
-    classes: tuple[str, ...]
     n_questions: int
-    """Of an epoch."""
     n_negatives: int
     question_tokens: tuple[int, int, int]
-    """Shortest, median and longest question of the first epoch."""
+    """Shortest, median and longest question of the first epoch; of answers with the tokens that begin and end them."""
     answer_tokens: tuple[int, int, int]
-    """With the tokens that begin and end it."""
     examples: tuple[Question, ...]
     pictures: tuple[Path, ...]
     """The examples with their answers drawn as they are read back."""
@@ -55,14 +52,7 @@ class DryRun:
 
 def dry_run(settings: TrainSettings, reading: Progress = lambda _done, _all: None) -> DryRun:
     """Read the data set and the base, and draw three examples to `output/examples`; errors as for `train`."""
-    data = read_training_data(
-        settings.dataset,
-        settings.split,
-        settings.seed,
-        strict=settings.strict,
-        max_pixels=settings.max_pixels,
-        progress=reading,
-    )
+    data = read_training_data(settings, reading)
     florence = load_florence(locate_base(settings).path)
     data, writer = without_long_rows(data, florence, settings), AnswerWriter(florence)
     plan = training_plan(data, settings)
@@ -71,7 +61,6 @@ def dry_run(settings: TrainSettings, reading: Progress = lambda _done, _all: Non
     chosen = tuple((with_answer or questions)[:_N_DRAWN])
     return DryRun(
         splits={name: _counts(split) for name, split in data.splits.items()},
-        classes=data.classes,
         n_questions=len(plan),
         n_negatives=plan.n_negatives,
         question_tokens=_spread([len(writer.question_ids(one)) for one in questions]),
@@ -108,9 +97,7 @@ def _drawn(questions: Sequence[Question], folder: Path) -> tuple[Path, ...]:
         boxes = parse_answer("OD", question.answer, example.size).boxes
         instances = tuple(Instance(box, mask=None, mask_score=None) for box in boxes)
         image = read_image(example.image)
-        result = ImageResult(path=image.path, size=image.size, instances=instances)
-        path = folder / f"{number}.jpg"
+        paths.append(folder / f"{number}.jpg")
         with as_output_error():
-            save_overlay(path, draw(image, result, with_scores=False))
-        paths.append(path)
+            save_overlay(paths[-1], draw(image, ImageResult(image.path, image.size, instances), with_scores=False))
     return tuple(paths)

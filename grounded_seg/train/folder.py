@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,21 @@ _MAY_CHANGE = frozenset(
 """Settings that no loss depends on, unless the data set's hash changes too."""
 
 
-@dataclass(frozen=True)
 class TrainFolder:
     """Where each of a training's files belongs."""
 
-    root: Path
-
-    @property
-    def adapter(self) -> Path:
-        """The best adapter so far."""
-        return self.root / "adapter"
-
-    @property
-    def model(self) -> Path:
-        """The best model so far, of full tuning."""
-        return self.root / "model"
-
-    @property
-    def metrics(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.adapter, self.model = root / "adapter", root / "model"
+        """The best adapter so far, or with full tuning the best model."""
+        self.metrics = root / "metrics.jsonl"
         """A line of figures for each step and each validation."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def loss_picture(self) -> Path:
-        """The curves of training and validation loss."""
-        return self.root / "loss.png"
-
-    @property
-    def report(self) -> Path:
+        self.loss_picture = root / "loss.png"
+        self.report = root / "report.md"
         """Base against tuned, in words and pictures."""
-        return self.root / "report.md"
-
-    @property
-    def manifest(self) -> Path:
+        self.manifest = root / "run.json"
         """Settings, versions, weights and figures."""
-        return self.root / "run.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where `--resume` begins."""
-        return self.root / "checkpoints"
+        self.checkpoints = root / "checkpoints"
 
     def result(self, method: Method) -> Path:
         """Where the best weights lie."""
@@ -78,11 +52,7 @@ class TrainFolder:
     def check_same(self, manifest: Mapping[str, Any]) -> None:
         """Refuse to resume a training of other settings, on another base or other data, or where losses would differ.
 
-        Args:
-            manifest: Of the training that would be resumed.
-
-        Raises:
-            UsageError: If the folder holds no training, or something differs; it names what.
+        `manifest` is of the training that would be resumed; the `UsageError` names all that differs.
         """
         try:
             known = json.loads(self.manifest.read_text(encoding="utf-8"))

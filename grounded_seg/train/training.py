@@ -19,7 +19,7 @@ from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
 from grounded_seg.train.data.samples import without_long_rows
 from grounded_seg.train.fit.loop import Watcher, run_loop
-from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
+from grounded_seg.train.fit.metrics_log import Row, draw_losses
 from grounded_seg.train.fit.preparation import is_first_process, prepare
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.comparison import check_measurable
@@ -76,17 +76,18 @@ def train(
     learnt = _learn(settings, folder, resume=resume, watcher=watcher, reading=reading)
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()
+    n_steps = int(learnt.rows[-1]["step"]) if learnt.rows else 0
     if is_first_process():
-        draw_losses(learnt.log.rows, folder.loss_picture)
+        draw_losses(learnt.rows, folder.loss_picture)
         test = write_report(settings, learnt.data, progress) if settings.report else {}
         seconds = time.monotonic() - started
-        done = {"status": "done", "best": dict(learnt.best), "steps": learnt.n_steps, "seconds": seconds, "test": test}
+        done = {"status": "done", "best": dict(learnt.best), "steps": n_steps, "seconds": seconds, "test": test}
         folder.write_manifest(learnt.manifest | done)
     return TrainReport(
         folder=folder,
         result=folder.result(settings.method),
         figures={name.removeprefix("valid_"): one for name, one in learnt.best.items() if name.startswith("valid_")},
-        n_steps=learnt.n_steps,
+        n_steps=n_steps,
         n_trained=learnt.n_trained,
         faults=learnt.data.faults,
         seconds=time.monotonic() - started,
@@ -99,13 +100,9 @@ class _Learnt:
 
     data: TrainingData
     manifest: dict[str, Any]
-    log: MetricsLog
+    rows: list[Row]
     best: Row
     n_trained: int
-
-    @property
-    def n_steps(self) -> int:
-        return int(self.log.rows[-1]["step"]) if self.log.rows else 0
 
 
 def _learn(
@@ -119,14 +116,7 @@ def _learn(
         folder.check_free()
     if settings.report and settings.retention is not None:
         check_measurable(settings.retention)
-    data = read_training_data(
-        settings.dataset,
-        settings.split,
-        settings.seed,
-        strict=settings.strict,
-        max_pixels=settings.max_pixels,
-        progress=reading,
-    )
+    data = read_training_data(settings, reading)
     base = locate_base(settings)
     florence = load_base(base, settings, device)
     data = without_long_rows(data, florence, settings)
@@ -146,13 +136,11 @@ def _learn(
 
     advice = "Lower --batch-size, or add --gradient-checkpointing."
     with quiet_transformers(), out_of_memory_as_device_error("training", advice):
-        result = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher)
-    best = result.log.best(prepared.best_metric) or {}
-    return _Learnt(data, manifest, result.log, best, result.n_trainable)
+        log, n_trained = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher)
+    return _Learnt(data, manifest, log.rows, log.best(prepared.best_metric) or {}, n_trained)
 
 
 def _own_device(settings: TrainSettings) -> torch.device:
-    """Choose the device of this process."""
     device = resolve_device(settings.models.device)
     if device.type != "cuda":
         return device

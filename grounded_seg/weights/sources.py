@@ -143,7 +143,7 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
     if hub is not None and not hub.repo_id.endswith(_WEIGHT_FILE_ENDINGS):
         return hub
     raise WeightsError(
-        f"--segmenter {given} doesn't exist: give a Segment Anything file, a folder, {_HUB_FORMS}, "
+        f"--segmenter {given} isn't there: give a Segment Anything file, a folder, {_HUB_FORMS}, "
         f"or one of {', '.join(published)}."
     )
 

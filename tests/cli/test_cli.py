@@ -26,7 +26,7 @@ from grounded_seg.cli.run_display import RunDisplay
 from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.errors import DeviceError, UsageError, WeightsError
 from grounded_seg.pipeline.chain import Chain
-from grounded_seg.runs.counts import Counts
+from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.run import run_images
 from grounded_seg.settings import MAX_PIXELS, ModelSettings, RunSettings
 from grounded_seg.weights.sources import LocalSource, ModelSources

@@ -18,7 +18,7 @@ from grounded_seg.detect.model.florence import GeneratedAnswer
 from grounded_seg.detect.model.record import write_adapter_base
 from grounded_seg.detect.model.vocabulary import Vocabulary
 from grounded_seg.detect.tasks import TASKS
-from grounded_seg.engine.segmenter import GroundedSegmenter
+from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.errors import DeviceError, UsageError, WeightsError
 from grounded_seg.records import Detection
 from grounded_seg.settings import DetectSettings, GroundingTask, SuppressionScope

@@ -7,7 +7,7 @@ from itertools import count, islice
 
 import pytest
 
-from grounded_seg.engine.read_ahead import read_ahead
+from grounded_seg.engine.executors import read_ahead
 
 
 def test_what_is_read_comes_in_order_whatever_takes_longest() -> None:

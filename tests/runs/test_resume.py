@@ -27,8 +27,8 @@ from grounded_seg.detect.prompts import PromptSet, prompts_from
 from grounded_seg.errors import DeviceMemoryError, ImageError, InputError, OutputError, UsageError
 from grounded_seg.records import Detection, Image
 from grounded_seg.runs import run as runs
-from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import read_lines
+from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.run import run_images
 from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError, Precision, RunSettings, TileSettings
 

@@ -14,8 +14,8 @@ from fakes import ColourDetector
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet, prompts_from
 from grounded_seg.errors import ImageError, InputError, OutputError, UsageError
-from grounded_seg.runs.counts import Counts
 from grounded_seg.runs.journal import read_lines
+from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.pictures import crop
 from grounded_seg.runs.run import run_images
 from grounded_seg.settings import Drawn, OnError, RunSettings

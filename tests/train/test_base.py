@@ -7,13 +7,14 @@ import pytest
 import torch
 from tiny_florence import save_tiny_florence
 from train_cases import tiny_settings
+from transformers import Florence2ForConditionalGeneration
 
+from grounded_seg.detect.model import load as loading
 from grounded_seg.errors import UsageError, WeightsError
 from grounded_seg.train import base as bases
 from grounded_seg.train.settings import Quantization
 from grounded_seg.weights.locate import LocatedWeights
 
-FITS: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
 CARD = torch.device("cuda")
 
 
@@ -25,32 +26,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Quantizer:
     """Stands in for transformers' loading with bitsandbytes, which this machine has no GPU for."""
 
-    def __init__(self, report: dict[str, Any]) -> None:
-        self.report = report
+    def __init__(self, wrong: dict[str, Any]) -> None:
+        self.wrong = wrong
         self.seen: dict[str, Any] = {}
 
     def from_pretrained(self, path: object, **options: Any) -> tuple[Any, dict[str, Any]]:
         assert path is None, "nothing but what was loaded strictly"
-        self.seen = options
-        return torch.nn.Linear(1, 1), self.report
+        self.seen = dict(options)
+        del options["quantization_config"], options["device_map"]
+        network, report = Florence2ForConditionalGeneration.from_pretrained(None, **options)
+        return network, report | self.wrong
 
 
-def load(folder: Path, monkeypatch: pytest.MonkeyPatch, report: dict[str, Any]) -> Quantizer:
-    quantizer = Quantizer(report)
+def load(folder: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]) -> Quantizer:
+    quantizer = Quantizer(wrong)
     monkeypatch.setattr(bases, "is_bitsandbytes_available", lambda: True)
     monkeypatch.setattr(bases, "quantization_config", lambda quantization: str(quantization))
     monkeypatch.setattr(bases, "prepare_model_for_kbit_training", lambda network, **_: network)
-    monkeypatch.setattr(bases, "Florence2ForConditionalGeneration", quantizer)
+    monkeypatch.setattr(loading, "Florence2ForConditionalGeneration", quantizer)
     settings = tiny_settings(Path("d"), Path("o"), folder, quantization=Quantization.NF4)
     bases.load_base(LocatedWeights(folder, "tiny", None, ""), settings, CARD)
     return quantizer
 
 
 def test_a_quantized_base_has_the_tensors_that_were_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quantizer = load(folder, monkeypatch, FITS)
-    assert "lm_head.weight" in quantizer.seen["state_dict"]
+    quantizer = load(folder, monkeypatch, {})
+    assert "model.language_model.shared.weight" in quantizer.seen["state_dict"]
     assert quantizer.seen["quantization_config"] == "4bit"
     assert quantizer.seen["device_map"] == {"": torch.device("cuda:0")}
+    assert quantizer.seen["dtype"] is torch.float32
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_a_quantized_base_that_lacks_a_part_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(WeightsError, match=told):
-        load(folder, monkeypatch, FITS | wrong)
+        load(folder, monkeypatch, wrong)
 
 
 def test_quantization_needs_a_gpu(folder: Path) -> None:

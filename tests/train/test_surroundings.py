@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from tiny_florence import save_tiny_florence
-from train_cases import od_row, tiny_settings, write_coco, write_jsonl
+from train_cases import od_row, read_data, tiny_settings, write_coco, write_jsonl
 
 from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.train import evaluate, train
-from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.comparison import write_test_file
 from grounded_seg.train.measure.report import write_report
@@ -36,7 +35,7 @@ def test_the_report_asks_for_the_negatives_too(
 
     monkeypatch.setattr("grounded_seg.train.measure.report.pair_on", look)
     settings = tiny_settings(dataset, tmp_path, base, negatives=("cat", "red"))
-    data = read_training_data(dataset, (60, 20, 20), 0)
+    data = read_data(dataset)
     with pytest.raises(InputError, match=r"^red, green, cat$"):
         write_report(settings, data, lambda _done, _all: None)
 
@@ -45,7 +44,7 @@ def test_a_cut_off_test_file_leaves_the_older_one(
     base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny_settings(dataset, tmp_path, base)
-    boxed = read_training_data(dataset, (60, 20, 20), 0).test.examples
+    boxed = read_data(dataset).test.examples
     file, _ = write_test_file(boxed, ("red", "green"), TrainFolder(settings.output))
     before = file.read_bytes()
 

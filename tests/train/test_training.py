@@ -13,7 +13,7 @@ from paths import DATA
 from peft import PeftModel
 from tiny_florence import make_network, save_tiny_florence
 from torch.nn import functional
-from train_cases import coco_document, od_row, paint_images, tiny_settings, write_coco, write_jsonl
+from train_cases import coco_document, od_row, paint_images, read_data, tiny_settings, write_coco, write_jsonl
 
 from grounded_seg.detect.detector import load_detector
 from grounded_seg.detect.model.adapters import attach_adapter, merge_adapter
@@ -25,11 +25,10 @@ from grounded_seg.records import ImageSize
 from grounded_seg.settings import DetectSettings
 from grounded_seg.train import TrainSettings, evaluate, train
 from grounded_seg.train.base import locate_base
-from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import class_question, positive_questions
 from grounded_seg.train.data.records import BoxExample, LabelledBox, TextExample
 from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, Sample, without_long_rows
-from grounded_seg.train.fit.lora import make_trainable
+from grounded_seg.train.fit.trainable import make_trainable
 from grounded_seg.train.settings import Logger, Method, Part, PromptForm
 from grounded_seg.weights.locate import LocatedWeights
 
@@ -183,7 +182,7 @@ def test_accumulated_passes_are_one_large_one(steady: Path, dataset: Path, tmp_p
 def test_the_loss_is_the_cross_entropy_of_unshifted_labels(base: Path, dataset: Path) -> None:
     florence = load_florence(base)
     writer, images = AnswerWriter(florence), ImageStore()
-    example = read_training_data(dataset, (60, 20, 20), 0).train.examples[0]
+    example = read_data(dataset).train.examples[0]
     assert isinstance(example, BoxExample)
     questions = [class_question(example, label) for label in ("red", "green")]
     samples = [
@@ -291,7 +290,7 @@ def test_all_classes_at_once_are_drawn_side_by_side(base: Path, dataset: Path, t
 
 
 @pytest.mark.parametrize("method", Method)
-def test_images_are_squeezed_for_a_run_as_they_were_for_training(
+def test_images_are_resized_for_a_run_as_they_were_for_training(
     base: Path, dataset: Path, tmp_path: Path, method: Method
 ) -> None:
     settings = tiny_settings(dataset, tmp_path / "run", base, max_steps=1, image_size=20, method=method)
@@ -325,7 +324,7 @@ def test_a_question_longer_than_the_model_takes_is_left_out(base: Path, tmp_path
     ]
     path = write_jsonl(tmp_path, rows)
     florence, settings = load_florence(base), tiny_settings(tmp_path, tmp_path / "run", base)
-    data = read_training_data(tmp_path, (34, 33, 33), 0)
+    data = read_data(tmp_path, (34, 33, 33))
     found = without_long_rows(data, florence, settings)
     # <s> and </s> around it; an image takes 10 of the 128 positions.
     assert [str(fault) for fault in found.faults] == [

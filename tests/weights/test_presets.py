@@ -163,14 +163,14 @@ def test_a_segmenter_by_hub_id() -> None:
 
 @pytest.mark.parametrize("file", ["weights/sam.pth", "weights/sam.safetensors"])
 def test_a_missing_weight_file_is_no_hub_id(file: str) -> None:
-    with pytest.raises(WeightsError, match=r"doesn't exist: give a Segment Anything file"):
+    with pytest.raises(WeightsError, match=r"isn't there: give a Segment Anything file"):
         resolve(ModelSettings(segmenter=file))
 
 
 def test_a_missing_segmenter_lists_the_names() -> None:
-    with pytest.raises(WeightsError, match=r"--segmenter nowhere\.pth doesn't exist: .* one of vit_b, vit_l, vit_h"):
+    with pytest.raises(WeightsError, match=r"--segmenter nowhere\.pth isn't there: .* one of vit_b, vit_l, vit_h"):
         resolve(ModelSettings(segmenter="nowhere.pth"))
-    with pytest.raises(WeightsError, match="--segmenter  doesn't exist"):
+    with pytest.raises(WeightsError, match="--segmenter  isn't there"):
         resolve(ModelSettings(segmenter=""))
 
 

@@ -38,9 +38,8 @@ class Augmentation:
     """Which changes are made to images with boxes; images with texts stay as they are."""
 
     flips: bool
-    """Mirror half of the images, and their boxes."""
+    """Half of the images, and their boxes."""
     colours: bool
-    """Change brightness, contrast, saturation and hue a little."""
 
     def apply(self, image: Image, question: Question, rng: np.random.Generator) -> tuple[Image, Question]:
         """Change an image, of any size, and the question's answer with it; every question takes as many draws."""
@@ -66,7 +65,6 @@ def augmentation_for(classes: Iterable[str]) -> Augmentation:
 
 
 def _mirrored(question: Question, example: BoxExample) -> Question:
-    """Mirror the example's boxes and write the answer again."""
     width = example.size.width
     boxes = tuple(
         replace(box, box_xyxy=(width - x1, y0, width - x0, y1))
@@ -74,6 +72,5 @@ def _mirrored(question: Question, example: BoxExample) -> Question:
         for x0, y0, x1, y1 in [box.box_xyxy]
     )
     mirrored = replace(example, boxes=boxes)
-    if question.prompt:
-        return class_question(mirrored, question.prompt)
-    return positive_questions(mirrored, PromptForm.OD)[0]
+    prompt = question.prompt
+    return class_question(mirrored, prompt) if prompt else positive_questions(mirrored, PromptForm.OD)[0]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,7 +28,6 @@ class UnusableImageError(UnusableRowError):
     """Nor can any other row about the boxes of its image: they would deny what this one lists."""
 
     def __init__(self, what: str, image: Path) -> None:
-        """Keep what is wrong, and the image."""
         super().__init__(what)
         self.image = image
 
@@ -41,9 +41,13 @@ class ImageSizes:
         self._progress = progress
         self._found: dict[Path, ImageSize | ImageError] = {}
 
-    def read(self, paths: Iterable[Path]) -> None:
-        """Decode images in several threads; what is wrong with one is said when its size is asked for."""
-        new = [path for path in dict.fromkeys(paths) if path not in self._found]
+    def read(self, folder: Path, file_names: Iterable[str]) -> None:
+        """Decode the images that are there in several threads; what is wrong with one is said when it is asked for."""
+        paths: dict[Path, None] = {}
+        for name in file_names:
+            with suppress(UnusableRowError):
+                paths[image_beside(folder, name)] = None
+        new = [path for path in paths if path not in self._found]
         n_before = len(self._found)
         threads = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
         try:
@@ -54,15 +58,7 @@ class ImageSizes:
             threads.shutdown(cancel_futures=True)
 
     def of(self, path: Path, stated: ImageSize | None = None) -> ImageSize:
-        """Give an image's upright size.
-
-        Args:
-            path: The image.
-            stated: Its size in the data set, where it has one: boxes of another size would be wrong ones.
-
-        Raises:
-            UnusableRowError: If it can't be read, or isn't of that size.
-        """
+        """Give an image's upright size; `UnusableRowError` if it can't be read, or isn't what the data set states."""
         if path not in self._found:
             self._found[path] = self._size(path)
         size = self._found[path]
@@ -83,7 +79,7 @@ class ImageSizes:
 
 
 def image_beside(folder: Path, file_name: str) -> Path:
-    """Find an image beside its annotations, or in `images` there; `UnusableRowError` if it is in neither place."""
+    """Find an image beside its annotations, or in `images` there; `UnusableRowError` if it is in neither."""
     for path in (folder / file_name, folder / "images" / file_name):
         # pathlib's own raises where a name is too long.
         if os.path.isfile(path):
@@ -93,23 +89,17 @@ def image_beside(folder: Path, file_name: str) -> Path:
 
 
 def checked_box(box_xyxy: BoxXyxy, size: ImageSize) -> BoxXyxy:
-    """Cut a box at the image's border.
-
-    Args:
-        box_xyxy: Pixels of the upright image, finite.
-        size: The upright image.
+    """Cut a box, of finite pixels, at the border of its upright image.
 
     Raises:
         UnusableRowError: If its corners are in the wrong order, it has no area, or it lies outside of the image by
             more than a hundredth of the side.
     """
     x0, y0, x1, y1 = box_xyxy
-    shown = ", ".join(f"{edge:g}" for edge in box_xyxy)
+    shown = f"the box {', '.join(f'{edge:g}' for edge in box_xyxy)} (x0, y0, x1, y1)"
     if x1 <= x0 or y1 <= y0:
-        raise UnusableRowError(f"the box {shown} (x0, y0, x1, y1) has no area; correct it or take it out")
+        raise UnusableRowError(f"{shown} has no area; correct it or take it out")
     reach = max(-x0 / size.width, -y0 / size.height, x1 / size.width - 1, y1 / size.height - 1)
     if reach > _SLACK:
-        raise UnusableRowError(
-            f"the box {shown} (x0, y0, x1, y1) reaches out of the image of {size.width} x {size.height} px; correct it"
-        )
+        raise UnusableRowError(f"{shown} reaches out of the image of {size.width} x {size.height} px; correct it")
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(size.width)), min(y1, float(size.height))

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject, read_data_set
@@ -23,10 +23,12 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
 
     An image is left out whole: without one of its objects it would teach that the object isn't there.
     """
-    spoilt: dict[int, tuple[int, InputError]] = {}
+    objects: dict[int, list[tuple[int, DataSetObject | InputError]]] = defaultdict(list)
+    spoilt: set[int] = set()
 
     def on_fault(index: int, image_id: int, wrong: InputError) -> None:
-        spoilt[index] = image_id, wrong
+        objects[image_id].append((index, wrong))
+        spoilt.add(index)
 
     try:
         data_set = read_data_set(path, on_fault)
@@ -36,25 +38,16 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
     image_lines, object_lines = lines_of(path, "images"), lines_of(path, "annotations")
     # The reader sorts images by id, and keeps objects in the order of the file.
     line_by_id = dict(zip(data_set.image_ids.values(), image_lines, strict=False))
-    objects: dict[int, list[tuple[int, DataSetObject | InputError]]] = {}
-    for index, (image_id, wrong) in spoilt.items():
-        objects.setdefault(image_id, []).append((index, wrong))
     kept = (index for index in range(len(object_lines)) if index not in spoilt)
     for index, one in zip(kept, data_set.objects, strict=True):
-        objects.setdefault(one.image_id, []).append((index, one))
-    sizes.read(_present(path.parent, data_set))
+        objects[one.image_id].append((index, one))
+    sizes.read(path.parent, (image.file_name for image in data_set.images))
     found = [
-        _example(path, line_by_id[image.id], image, objects.get(image.id, []), object_lines, data_set, sizes)
+        _example(path, line_by_id[image.id], image, objects[image.id], object_lines, data_set, sizes)
         for image in data_set.images
     ]
     examples = tuple(one for one in found if isinstance(one, BoxExample))
     return SplitData(examples, tuple(one for one in found if isinstance(one, Fault))), data_set
-
-
-def _present(folder: Path, data_set: DataSet) -> Iterator[Path]:
-    for image in data_set.images:
-        with suppress(UnusableRowError):
-            yield image_beside(folder, image.file_name)
 
 
 def _example(
@@ -75,14 +68,14 @@ def _example(
     boxes, unsure = [], set()
     for index, one in objects:
         entry = f"annotations[{index}]: "
-        if isinstance(one, InputError):
-            return Fault(f"{path}:{object_lines[index]}", entry + str(one).removeprefix(f"{path}: {entry}"), image_path)
-        label = data_set.classes[one.category_id]
-        if one.is_crowd:
-            unsure.add(label)
-            continue
         try:
-            boxes.append(LabelledBox(label, checked_box(xyxy_from_xywh(one.bbox_xywh), size), one.mask))
+            if isinstance(one, InputError):
+                raise UnusableRowError(str(one).removeprefix(f"{path}: {entry}"))
+            label = data_set.classes[one.category_id]
+            if one.is_crowd:
+                unsure.add(label)
+            else:
+                boxes.append(LabelledBox(label, checked_box(xyxy_from_xywh(one.bbox_xywh), size), one.mask))
         except UnusableRowError as error:
             return Fault(f"{path}:{object_lines[index]}", f"{entry}{error}", image_path)
     kept = tuple(box for box in boxes if box.label not in unsure)
@@ -90,20 +83,19 @@ def _example(
 
 
 def with_line(path: Path, where: str) -> str:
-    """Put the line in front of a text like `annotations[3]: ...`; the file alone where the entry can't be found.
+    """Put file and line in front of a text like `annotations[3]: ...`, or `NaN ...`; the file where no line is known.
 
     Args:
         path: A JSON file that was read without a fault, but for a NaN in it.
         where: Text that names such an entry, or begins with the constant that is no number.
     """
+    line = None
     if _CONSTANT.match(where):
         text = path.read_text(encoding="utf-8-sig")
-        first = next((found for found in _TEXT_OR_CONSTANT.finditer(text) if found[1]), None)
-        return f"{path}:{text.count(chr(10), 0, first.start()) + 1}: {where}" if first else f"{path}: {where}"
-    found = _ENTRY.search(where)
-    lines = lines_of(path, found[1]) if found else []
-    number = int(found[2]) if found else 0
-    return f"{path}:{lines[number]}: {where}" if number < len(lines) else f"{path}: {where}"
+        line = next((text.count("\n", 0, one.start()) + 1 for one in _TEXT_OR_CONSTANT.finditer(text) if one[1]), None)
+    elif found := _ENTRY.search(where):
+        line = next(iter(lines_of(path, found[1])[int(found[2]) :]), None)
+    return f"{path}: {where}" if line is None else f"{path}:{line}: {where}"
 
 
 def lines_of(path: Path, key: str) -> list[int]:

@@ -1,59 +1,47 @@
 """Find out what form a data set has, read it, and split it where it isn't split."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from grounded_seg.errors import InputError
-from grounded_seg.settings import MAX_PIXELS
 from grounded_seg.train.data.checks import ImageSizes, Progress
 from grounded_seg.train.data.coco import read_coco
 from grounded_seg.train.data.jsonl import read_jsonl
 from grounded_seg.train.data.records import BoxExample, Example, Fault, SplitData, TrainingData
 from grounded_seg.train.data.yolo import read_yolo
+from grounded_seg.train.settings import TrainSettings
 
 JSONL_NAME, COCO_NAME = "annotations.jsonl", "_annotations.coco.json"
 YOLO_NAMES = ("data.yaml", "dataset.yaml")
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
+_Read = tuple[dict[str, SplitData], list[str], list[str]]
+"""Splits by name (only `train` where there are none), classes, notes."""
 
 
-def read_training_data(
-    path: Path,
-    split: tuple[int, int, int],
-    seed: int,
-    *,
-    strict: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    progress: Progress = lambda _done, _all: None,
-) -> TrainingData:
+def read_training_data(settings: TrainSettings, progress: Progress = lambda _done, _all: None) -> TrainingData:
     """Read a data set in any of its forms, and every image of it.
 
-    Args:
-        path: A folder with `train`, `valid` and `test`, each with `annotations.jsonl` or `_annotations.coco.json` and
-            its images; a folder with one such file; a folder with YOLO's `data.yaml`; or one `.jsonl` or COCO `.json`
-            file, its images beside it or in `images` there.
-        split: Percent of train, valid and test, where the data set lacks any of them.
-        seed: Of that split.
-        strict: Refuse the data set if any row of it can't be used.
-        max_pixels: Width x height above which an image can't be used.
-        progress: Told how many images have been read, of those that are known so far.
+    `settings.dataset` is a folder with `train`, `valid` and `test`, each with `annotations.jsonl` or
+    `_annotations.coco.json` and its images; a folder with one such file; a folder with YOLO's `data.yaml`; or one
+    `.jsonl` or COCO `.json` file, its images beside it or in `images` there.
 
     Raises:
         InputError: If there is no data set, nothing of it can be used, it is too small to be split, or a row can't be
             used and `strict` is on; names file and line.
     """
-    splits, classes, notes = _read(path, ImageSizes(max_pixels, progress))
+    path = settings.dataset
+    splits, classes, notes = _read(path, ImageSizes(settings.max_pixels, progress))
     splits = {name: _joined(one) for name, one in splits.items()}
     faults = [fault for one in splits.values() for fault in one.faults]
-    if strict and faults:
+    if settings.strict and faults:
         more = f" (and {len(faults) - 1} more; without --strict they are left out)" if len(faults) > 1 else ""
         raise InputError(f"{faults[0]}{more}")
     if not any(one.examples for one in splits.values()):
         first = f"; the first: {faults[0]}" if faults else ""
         raise InputError(f"{path} has no row that can be learnt from{first}")
-    splits = _completed(path, splits, split, seed)
+    splits = _completed(path, splits, settings.split, settings.seed)
     rows = [row for one in splits.values() for row in one.examples if isinstance(row, BoxExample)]
     used = {box.label for row in rows for box in row.boxes}
     # A class without a single object is a folder's name or a leftover: asking about it would teach it as absent.
@@ -61,8 +49,7 @@ def read_training_data(
     return TrainingData(**splits, classes=tuple(dict.fromkeys(ordered)), notes=tuple(notes))
 
 
-def _read(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str], list[str]]:
-    """Give the splits by name (only `train` where there are none), the classes, and notes."""
+def _read(path: Path, sizes: ImageSizes) -> _Read:
     if path.is_file():
         return _read_files({"train": path}, sizes)
     if not path.is_dir():
@@ -78,37 +65,11 @@ def _read(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str
         if "train" in chosen and (yolo is None or chosen["train"].name in (JSONL_NAME, COCO_NAME)):
             return _read_files(chosen, sizes)
     if yolo is not None:
-        splits, classes = read_yolo(yolo, sizes)
-        return splits, list(classes), []
+        return *read_yolo(yolo, sizes), []
     raise InputError(
         f"{path} holds no data set; put {JSONL_NAME}, {COCO_NAME} or data.yaml there, or in its folders train, valid "
         "and test"
     )
-
-
-def _joined(split: SplitData) -> SplitData:
-    """Make one example of all rows about the boxes of an image: one alone would deny what another one lists.
-
-    For the same reason all of them are left out where one can't be used.
-    """
-    lost = {fault.image: fault.place for fault in split.faults if fault.image is not None}
-    faults = list(split.faults)
-    joined: dict[Path, BoxExample] = {}
-    texts: list[Example] = []
-    for row in split.examples:
-        if not isinstance(row, BoxExample):
-            texts.append(row)
-            continue
-        if row.image in lost:
-            faults.append(Fault(row.place, f"{lost[row.image]} is about boxes of the same image, which are incomplete"))
-            continue
-        first = joined.get(row.image)
-        if first is not None:
-            unsure = first.unsure | row.unsure
-            boxes = (*first.boxes, *(box for box in row.boxes if box not in first.boxes))
-            row = replace(first, boxes=tuple(box for box in boxes if box.label not in unsure), unsure=unsure)
-        joined[row.image] = row
-    return SplitData((*joined.values(), *texts), tuple(faults))
 
 
 def _annotation_file(folder: Path) -> Path | None:
@@ -119,7 +80,7 @@ def _annotation_file(folder: Path) -> Path | None:
     return others[0] if len(others) == 1 else None
 
 
-def _read_files(files: dict[str, Path], sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str], list[str]]:
+def _read_files(files: dict[str, Path], sizes: ImageSizes) -> _Read:
     splits: dict[str, SplitData] = {}
     classes: list[str] = []
     notes: list[str] = []
@@ -133,6 +94,31 @@ def _read_files(files: dict[str, Path], sizes: ImageSizes) -> tuple[dict[str, Sp
     return splits, classes, notes
 
 
+def _joined(split: SplitData) -> SplitData:
+    """Make one example of all rows about the boxes of an image: one alone would deny what another one lists.
+
+    For the same reason all of them are left out where one can't be used.
+    """
+    lost = {fault.image: fault.source for fault in split.faults if fault.image is not None}
+    faults = list(split.faults)
+    joined: dict[Path, BoxExample] = {}
+    texts: list[Example] = []
+    for row in split.examples:
+        if not isinstance(row, BoxExample):
+            texts.append(row)
+        elif row.image in lost:
+            told = f"{lost[row.image]} is about boxes of the same image, which are incomplete"
+            faults.append(Fault(row.source, told))
+        else:
+            first = joined.setdefault(row.image, row)
+            if first is not row:
+                unsure = first.unsure | row.unsure
+                boxes = (*first.boxes, *(box for box in row.boxes if box not in first.boxes))
+                kept = tuple(box for box in boxes if box.label not in unsure)
+                joined[row.image] = replace(first, boxes=kept, unsure=unsure)
+    return SplitData((*joined.values(), *texts), tuple(faults))
+
+
 def _completed(
     path: Path, splits: dict[str, SplitData], split: tuple[int, int, int], seed: int
 ) -> dict[str, SplitData]:
@@ -143,28 +129,24 @@ def _completed(
         raise InputError(f"{path} has no rows to train on; fill its split train")
     if not missing:
         return splits
-    train = splits["train"]
-    images = sorted({str(row.image) for row in train.examples})
+    images = sorted({str(row.image) for row in splits["train"].examples})
     if len(images) <= len(missing):
         raise InputError(
             f"{path} has {len(images)} usable images, too few for {len(missing) + 1} splits; add some, or give splits"
         )
     order = np.random.default_rng(seed).permutation(len(images)).tolist()
     whole = shares["train"] + sum(shares[name] for name in missing)
-    parts: dict[str, set[str]] = {}
-    for name in missing:
+    split_by_image = dict.fromkeys(images, "train")
+    for number, name in enumerate(missing):
         # One image at least for this split, for each of those that follow, and for train.
-        most = len(order) - (len(missing) - len(parts))
+        most = len(order) - (len(missing) - number)
         n = min(max(1, round(len(images) * shares[name] / whole)), most)
-        parts[name] = {images[index] for index in order[:n]}
+        split_by_image |= {images[index]: name for index in order[:n]}
         order = order[n:]
-    taken = set().union(*parts.values())
-    found = {
-        name: SplitData(_on(train.examples, part), splits.get(name, SplitData()).faults) for name, part in parts.items()
+    return splits | {
+        name: SplitData(
+            tuple(row for row in splits["train"].examples if split_by_image[str(row.image)] == name),
+            splits.get(name, SplitData()).faults,
+        )
+        for name in ("train", *missing)
     }
-    rest = SplitData(_on(train.examples, set(images) - taken), train.faults)
-    return {**splits, **found, "train": rest}
-
-
-def _on(rows: Sequence[Example], images: set[str]) -> tuple[Example, ...]:
-    return tuple(row for row in rows if str(row.image) in images)

@@ -6,15 +6,13 @@ with the text that the task takes behind it, or words of the user's own; the suf
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from grounded_seg.coco.text import read_text
 from grounded_seg.detect.answer.tokens import N_BINS, boxes_from_bins
-from grounded_seg.detect.tasks import TASKS, Task, TaskOutput, find_task
+from grounded_seg.detect.tasks import TASKS, Task, TaskOutput
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
 from grounded_seg.train.data.checks import ImageSizes, UnusableImageError, UnusableRowError, image_beside
@@ -33,35 +31,26 @@ def read_jsonl(path: Path, sizes: ImageSizes) -> SplitData:
     faults: list[Fault] = []
     # Not `splitlines`: texts may hold other characters that it takes for the end of a line.
     lines = read_text(path).split("\n")
-    sizes.read(_present(lines, path.parent))
+    # An image that is missed at this glance is decoded later, by itself.
+    sizes.read(path.parent, (found[1] for line in lines if (found := _IMAGE.search(line))))
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        place = f"{path}:{number}"
+        source = f"{path}:{number}"
         try:
-            examples.append(_example(line, path.parent, place, sizes))
+            examples.append(_example(line, path.parent, source, sizes))
         except UnusableRowError as error:
             image = error.image if isinstance(error, UnusableImageError) else None
-            faults.append(Fault(place, str(error), image))
+            faults.append(Fault(source, str(error), image))
     if not examples and not faults:
         raise InputError(f"{path} is empty; export it again")
     return SplitData(tuple(examples), tuple(faults))
 
 
-def _present(lines: Sequence[str], folder: Path) -> Iterator[Path]:
-    """Find the images of rows at a glance; one that is missed is decoded later, by itself."""
-    for line in lines:
-        if found := _IMAGE.search(line):
-            with suppress(UnusableRowError):
-                yield image_beside(folder, found[1])
-
-
 def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
     """Read `label<loc>x4<loc>x4 label...`, strictly: what isn't exactly of this form isn't a truth to learn from.
 
-    Args:
-        answer: Of the task OD; empty for an image with nothing on it.
-        size: The upright image. The boxes have their corners at the centres of the bins.
+    The boxes have their corners at the centres of the bins; an empty answer has none.
 
     Raises:
         UnusableRowError: If the answer has another form, a bin that doesn't exist, corners in the wrong order, or no
@@ -87,26 +76,26 @@ def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
     return tuple(boxes)
 
 
-def _example(line: str, folder: Path, place: str, sizes: ImageSizes) -> Example:
+def _example(line: str, folder: Path, source: str, sizes: ImageSizes) -> Example:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         what = f"this is not JSON ({error}); correct it or take the line out"
         # Whatever it was to say, it was about the boxes of this image, or may have been.
         if found := _IMAGE.search(line):
-            raise UnusableImageError(what, _place_of(folder, found[1])) from error
+            raise UnusableImageError(what, _image_of(folder, found[1])) from error
         raise UnusableRowError(what) from error
     try:
-        return _example_of(row, folder, place, sizes)
+        return _example_of(row, folder, source, sizes)
     except UnusableRowError as error:
         name, prefix = (row.get(key) if isinstance(row, dict) else None for key in ("image", "prefix"))
         is_text = isinstance(prefix, str) and prefix.strip() and not _OF_BOXES.match(prefix)
         if is_text or not isinstance(name, str):
             raise
-        raise UnusableImageError(str(error), _place_of(folder, name)) from error
+        raise UnusableImageError(str(error), _image_of(folder, name)) from error
 
 
-def _place_of(folder: Path, name: str) -> Path:
+def _image_of(folder: Path, name: str) -> Path:
     """Give an image's path as rows that can be used have it."""
     try:
         return image_beside(folder, name)
@@ -114,7 +103,7 @@ def _place_of(folder: Path, name: str) -> Path:
         return folder / name
 
 
-def _example_of(row: object, folder: Path, place: str, sizes: ImageSizes) -> Example:
+def _example_of(row: object, folder: Path, source: str, sizes: ImageSizes) -> Example:
     name, prefix, suffix = (_text(row, key) for key in ("image", "prefix", "suffix"))
     if not name or not prefix.strip():
         raise UnusableRowError("its image or its prefix is empty; fill it in")
@@ -122,12 +111,12 @@ def _example_of(row: object, folder: Path, place: str, sizes: ImageSizes) -> Exa
     size = sizes.of(path)
     question, task = _question(prefix)
     if task is not None and task.name == "OD":
-        return BoxExample(path, size, boxes_from_answer(suffix, size), place)
+        return BoxExample(path, size, boxes_from_answer(suffix, size), source)
     for text in (prefix, suffix):
         _bins(text)
     if task is not None:
         _check_shapes(task.gives, suffix.strip(), size)
-    return TextExample(path, size, question, suffix.strip(), place)
+    return TextExample(path, size, question, suffix.strip(), source)
 
 
 def _check_shapes(gives: TaskOutput, answer: str, size: ImageSize) -> None:
@@ -154,9 +143,9 @@ def _text(row: object, key: str) -> str:
 def _question(prefix: str) -> tuple[str, Task | None]:
     """Give the words to ask, and the task where it is one."""
     match = _TASK_TOKEN.fullmatch(prefix)
-    if match is None or match["name"] not in TASKS:
+    task = TASKS.get(match["name"]) if match else None
+    if match is None or task is None:
         return prefix.strip(), None
-    task = find_task(match["name"])
     try:
         return task.question(match["text"]), task
     except UsageError as error:
@@ -164,14 +153,11 @@ def _question(prefix: str) -> tuple[str, Task | None]:
 
 
 def _bins(text: str) -> list[int]:
-    return list(_checked_bins(text))
-
-
-def _checked_bins(text: str) -> Iterator[int]:
-    for digits in _LOCATION.findall(text):
+    found = _LOCATION.findall(text)
+    for digits in found:
         if int(digits) >= N_BINS or (len(digits) > 1 and digits[0] == "0"):
             raise UnusableRowError(f"there is no token <loc_{digits}>; they go from <loc_0> to <loc_{N_BINS - 1}>")
-        yield int(digits)
+    return [int(digits) for digits in found]
 
 
 def _shown(text: str) -> str:

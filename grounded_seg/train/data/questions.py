@@ -1,6 +1,7 @@
 """From examples to questions and their answers, as `run` asks and as Florence-2 writes them."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,7 +58,7 @@ def positive_questions(example: Example, form: PromptForm) -> tuple[Question, ..
 
 
 def class_question(example: BoxExample, prompt: str) -> Question:
-    """Ask for one class, there or not."""
+    """Ask for one class, whether it is there or not."""
     boxes = [box for box in example.boxes if box.label == prompt]
     return Question(example, _CLASS_TASK.question(prompt), answer_from_boxes(boxes, example.size), prompt)
 
@@ -89,25 +90,22 @@ class QuestionPlan:
 
         Args:
             examples: What is learnt from.
-            prompts: All classes, and further prompts for what is nowhere: those that aren't on an image are its
-                negatives.
-            form: How boxes are asked for.
+            prompts: All that is asked for: what isn't on an image is its negatives.
+            form: With `od` the only negatives are background images.
             negative_ratio: Negatives for each question about a class that is there. Unless it is 0, every background
-                image is asked at least once an epoch. With the form `od` there are no other negatives than these.
+                image is asked at least once an epoch.
             seed: Of the draws and the order.
             group: How many questions about one image may stand together, which spares the image's encoding.
         """
         self._positive = [question for example in examples for question in positive_questions(example, form)]
         if form is PromptForm.OD and not negative_ratio:
             self._positive = [one for one in self._positive if one.answer]
-        self._absent: list[tuple[BoxExample, tuple[str, ...]]] = []
-        if form is PromptForm.CLASS and negative_ratio:
-            boxed = [example for example in examples if isinstance(example, BoxExample)]
-            self._absent = [(example, absent) for example in boxed if (absent := _absent_from(example, prompts))]
+        boxed = [one for one in examples if isinstance(one, BoxExample) and form is PromptForm.CLASS and negative_ratio]
+        self._absent = [(example, absent) for example in boxed if (absent := _absent_from(example, prompts))]
         n_about_boxes = sum(isinstance(one.example, BoxExample) for one in self._positive)
         n_background = sum(not example.boxes for example, _ in self._absent)
-        n_possible = sum(len(absent) for _, absent in self._absent)
-        self.n_negatives = min(max(round(negative_ratio * n_about_boxes), n_background), n_possible)
+        self._n_absent = sum(len(absent) for _, absent in self._absent)
+        self.n_negatives = min(max(round(negative_ratio * n_about_boxes), n_background), self._n_absent)
         self._seed = seed
         self._group = group
 
@@ -117,9 +115,9 @@ class QuestionPlan:
     def epoch(self, number: int) -> list[Question]:
         """Give the questions of an epoch, counted from 0, in their order: always the same ones."""
         rng = np.random.default_rng((self._seed, number))
-        by_image: dict[str, list[Question]] = {}
+        by_image: dict[str, list[Question]] = defaultdict(list)
         for question in [*self._positive, *self._negatives(rng)]:
-            by_image.setdefault(str(question.example.image), []).append(question)
+            by_image[str(question.example.image)].append(question)
         groups = []
         for questions in by_image.values():
             shuffled = [questions[index] for index in rng.permutation(len(questions)).tolist()]
@@ -128,18 +126,19 @@ class QuestionPlan:
 
     def _negatives(self, rng: np.random.Generator) -> list[Question]:
         """Draw absent prompts of images, none twice; background images first, so that each is asked something."""
-        counts = np.array([len(absent) for _, absent in self._absent], dtype=np.int64)
-        ends = np.cumsum(counts)
-        background = [index for index, (example, _) in enumerate(self._absent) if not example.boxes]
-        chosen = {int(ends[index] - 1 - rng.integers(counts[index])) for index in background}
-        for number in rng.permutation(int(counts.sum())).tolist():
+        ends = np.cumsum([len(absent) for _, absent in self._absent], dtype=np.int64)
+        chosen = {
+            int(end - 1 - rng.integers(len(absent)))
+            for end, (example, absent) in zip(ends, self._absent, strict=True)
+            if not example.boxes
+        }
+        for number in rng.permutation(self._n_absent).tolist():
             if len(chosen) == self.n_negatives:
                 break
             chosen.add(number)
-        numbers = np.array(sorted(chosen), dtype=np.int64)
-        indices = np.searchsorted(ends, numbers, side="right")
         questions = []
-        for number, index in zip(numbers.tolist(), indices.tolist(), strict=True):
+        for number in sorted(chosen):
+            index = int(np.searchsorted(ends, number, side="right"))
             example, absent = self._absent[index]
             questions.append(class_question(example, absent[number - int(ends[index])]))
         return questions
@@ -154,7 +153,7 @@ def training_plan(data: TrainingData, settings: TrainSettings, group: int = 1) -
 
 
 def split_plan(split: SplitData, data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
-    """Plan the questions of any split of a data set, maybe none."""
+    """Plan the questions of any split, maybe none."""
     prompts = all_prompts(data, settings)
     return QuestionPlan(split.examples, prompts, settings.prompt_form, settings.negative_ratio, settings.seed, group)
 

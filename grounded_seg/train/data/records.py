@@ -29,8 +29,8 @@ class BoxExample:
     """Of the upright image, in pixels."""
     boxes: tuple[LabelledBox, ...]
     """None for a background image."""
-    place: str
-    """Where it comes from, as `train/annotations.jsonl:7`."""
+    source: str
+    """File and line, as `train/annotations.jsonl:7`."""
     unsure: frozenset[str] = frozenset()
     """Classes of which there are more here than `boxes` has, as with COCO's crowds: never asked about."""
 
@@ -45,7 +45,8 @@ class TextExample:
     """The words that the model is asked with."""
     answer: str
     """May hold location tokens."""
-    place: str
+    source: str
+    """File and line."""
 
 
 Example: TypeAlias = BoxExample | TextExample
@@ -55,7 +56,7 @@ Example: TypeAlias = BoxExample | TextExample
 class Fault:
     """A row of a data set that can't be used."""
 
-    place: str
+    source: str
     """File and line."""
     what: str
     """What is wrong, and what to do."""
@@ -63,15 +64,14 @@ class Fault:
     """Where the row would have listed boxes of an image: what else is known of these is incomplete."""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}"
+        return f"{self.source}: {self.what}"
 
 
 def fault_lines(faults: Sequence[Fault]) -> list[str]:
     """Give a line for each of the first faults, and one for the others."""
     lines = [f"left out: {fault}" for fault in faults[:_N_FAULTS_SHOWN]]
-    if len(faults) > _N_FAULTS_SHOWN:
-        lines.append(f"and {len(faults) - _N_FAULTS_SHOWN} more rows were left out")
-    return lines
+    n_more = len(faults) - _N_FAULTS_SHOWN
+    return lines if n_more <= 0 else [*lines, f"and {n_more} more rows were left out"]
 
 
 @dataclass(frozen=True)

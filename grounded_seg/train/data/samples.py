@@ -33,7 +33,7 @@ class Sample:
 
     image: Image
     key: tuple[str, int]
-    """Of the image as it is shown: equal keys in a batch are encoded once."""
+    """Of the image as it is shown: it is encoded once for equal keys in a batch."""
     question_ids: torch.Tensor
     answer_ids: torch.Tensor
 
@@ -42,7 +42,7 @@ class ImageStore:
     """Reads images, resized where that is asked for, and keeps the last ones in memory."""
 
     def __init__(self, image_size: int | None = None, max_pixels: int = MAX_PIXELS, n_readers: int = 1) -> None:
-        """Prepare an empty store, one of so many processes' that share the memory for it."""
+        """Begin with none; `n_readers` processes with a store each share the memory."""
         self._image_size = image_size
         self._max_pixels = max_pixels
         self._max_bytes = _CACHE_BYTES // n_readers
@@ -50,7 +50,7 @@ class ImageStore:
         self._n_bytes = 0
 
     def read(self, question: Question) -> Image:
-        """Decode a question's image."""
+        """Give a question's image."""
         key = str(question.example.image)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -79,22 +79,17 @@ class AnswerWriter:
         return self._vocabulary.encode(question.text)
 
     def answer_ids(self, question: Question) -> list[int]:
-        """Give what the decoder is to say: words and `</s>`, after the token that the model's answers begin with.
-
-        Labels begin as they do in the model's own answers: a token that it never said is one that an adapter, which
-        leaves the output layer alone, can hardly make likely.
-        """
+        """Give what the decoder is to say: words and `</s>`, after the token that the model's answers begin with."""
         answer = question.answer
+        # A token that the model never said is one that an adapter, which leaves the output layer alone, can hardly make
+        # likely.
         if self._space_before_labels and isinstance(question.example, BoxExample):
             answer = with_spaced_labels(answer)
         return [*self._lead, *self._vocabulary.encode(answer)[1:]]
 
 
 class QuestionDataset(Dataset[Sample]):
-    """A plan's questions; `set_epoch` moves on to the next draw.
-
-    What it gives depends on seed, epoch and index only, so that a resumed training sees what it would have seen.
-    """
+    """A plan's questions; what it gives depends on seed, epoch and index only, so that a training can be resumed."""
 
     def __init__(
         self, plan: QuestionPlan, writer: AnswerWriter, images: ImageStore, augmentation: Augmentation | None, seed: int
@@ -110,9 +105,8 @@ class QuestionDataset(Dataset[Sample]):
         """Draw the questions of this epoch; accelerate calls it."""
         self._epoch = epoch
         self._questions = self._plan.epoch(epoch)
-        self._index_by_image = {
-            key: index for index, key in enumerate(sorted({str(one.example.image) for one in self._questions}))
-        }
+        images = sorted({str(one.example.image) for one in self._questions})
+        self._index_by_image = {key: index for index, key in enumerate(images)}
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -161,32 +155,28 @@ def without_long_rows(data: TrainingData, florence: FlorenceModel, settings: Tra
         InputError: If there are such rows and `strict` is on, or no other rows are left.
     """
     writer = AnswerWriter(florence)
-    question_room = writer.room - _n_image_tokens(florence)
+    with torch.no_grad():
+        empty = torch.zeros(1, 3, florence.pixels.height, florence.pixels.width)
+        n_image_tokens = florence.network.get_image_features(empty).pooler_output.shape[1]
 
     def fault(example: Example) -> Fault | None:
         for question in positive_questions(example, settings.prompt_form):
             for what, length, room in (
-                ("question", len(writer.question_ids(question)), question_room),
+                ("question", len(writer.question_ids(question)), writer.room - n_image_tokens),
                 ("answer", len(writer.answer_ids(question)), writer.room),
             ):
                 if length > room:
                     told = f"its {what} has {length} tokens, and this model takes {room}; shorten or split the row"
-                    return Fault(example.place, told)
+                    return Fault(example.source, told)
         return None
 
-    def kept(split: SplitData) -> SplitData:
-        faults = [fault(example) for example in split.examples]
-        fits = tuple(example for example, wrong in zip(split.examples, faults, strict=True) if wrong is None)
-        return SplitData(fits, (*split.faults, *(wrong for wrong in faults if wrong is not None)))
-
-    found = replace(data, train=kept(data.train), valid=kept(data.valid), test=kept(data.test))
-    new = [wrong for wrong in found.faults if wrong not in data.faults]
-    if new and (settings.strict or not found.train.examples):
+    found: dict[str, SplitData] = {}
+    new: list[Fault] = []
+    for name, split in data.splits.items():
+        faults = {example: wrong for example in split.examples if (wrong := fault(example)) is not None}
+        fits = tuple(example for example in split.examples if example not in faults)
+        found[name] = SplitData(fits, (*split.faults, *faults.values()))
+        new += faults.values()
+    if new and (settings.strict or not found["train"].examples):
         raise InputError(str(new[0]))
-    return found
-
-
-@torch.no_grad()
-def _n_image_tokens(florence: FlorenceModel) -> int:
-    empty = torch.zeros(1, 3, florence.pixels.height, florence.pixels.width)
-    return int(florence.network.get_image_features(empty).pooler_output.shape[1])
+    return replace(data, **found)

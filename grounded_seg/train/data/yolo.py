@@ -23,11 +23,8 @@ _CLASSES_FILE = "classes.txt"
 _SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
 
 
-def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], tuple[str, ...]]:
-    """Read the splits that a `data.yaml` names, and its classes.
-
-    An image without a label file, or with an empty one, is a background image.
-    """
+def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str]]:
+    """Read the splits that a `data.yaml` names, and its classes; an image without labels is a background image."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         names = _names(document)
@@ -45,7 +42,7 @@ def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], tupl
             )
     if not splits:
         raise InputError(f"{path} names no train, val or test images; add them")
-    return splits, tuple(names.values())
+    return splits, list(names.values())
 
 
 def _names(document: Any) -> dict[int, str]:
@@ -68,27 +65,30 @@ def _folder(path: Path, document: dict[str, Any], entry: str) -> Path:
 
 def _read_split(folder: Path, names: dict[int, str], sizes: ImageSizes) -> SplitData:
     found = find_images([folder])
-    sizes.read(found.path(name) for name in found.file_names)
-    examples, faults = [], _without_image(folder, {_label_file(found.path(name)) for name in found.file_names})
-    for file_name in found.file_names:
-        image = found.path(file_name)
-        labels = _label_file(image)
-        try:
-            size = sizes.of(image)
-        except UnusableRowError as error:
-            faults.append(Fault(str(image), str(error)))
-            continue
-        try:
-            lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-        except (OSError, UnicodeDecodeError) as error:
-            faults.append(Fault(str(labels), f"it can't be read ({error}); write it again"))
-            continue
-        boxes, fault = _boxes(labels, lines, size, names)
-        if fault is not None:
-            faults.append(fault)
-        else:
-            examples.append(BoxExample(image, size, boxes, str(labels if labels.is_file() else image)))
-    return SplitData(tuple(examples), tuple(faults))
+    sizes.read(found.root, found.file_names)
+    images = [found.path(name) for name in found.file_names]
+    rows = [_example(image, _label_file(image), names, sizes) for image in images]
+    faults = (*_without_image(folder, set(map(_label_file, images))), *(row for row in rows if isinstance(row, Fault)))
+    return SplitData(tuple(row for row in rows if isinstance(row, BoxExample)), faults)
+
+
+def _example(image: Path, labels: Path, names: dict[int, str], sizes: ImageSizes) -> BoxExample | Fault:
+    source = str(image)
+    try:
+        size = sizes.of(image)
+        if not labels.is_file():
+            return BoxExample(image, size, (), source)
+        boxes = []
+        source = str(labels)
+        for number, line in enumerate(labels.read_text(encoding="utf-8").splitlines(), start=1):
+            source = f"{labels}:{number}"
+            if line.strip():
+                boxes.append(_box(line, size, names))
+    except UnusableRowError as error:
+        return Fault(source, str(error))
+    except (OSError, UnicodeDecodeError) as error:
+        return Fault(str(labels), f"it can't be read ({error}); write it again")
+    return BoxExample(image, size, tuple(boxes), str(labels))
 
 
 def _without_image(folder: Path, known: set[Path]) -> list[Fault]:
@@ -110,20 +110,6 @@ def _label_file(image: Path) -> Path:
         last = len(parts) - 2 - parts[-2::-1].index("images")
         parts[last] = "labels"
     return Path(*parts).with_suffix(".txt")
-
-
-def _boxes(
-    path: Path, lines: list[str], size: ImageSize, names: dict[int, str]
-) -> tuple[tuple[LabelledBox, ...], Fault | None]:
-    boxes = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            boxes.append(_box(line, size, names))
-        except UnusableRowError as error:
-            return (), Fault(f"{path}:{number}", str(error))
-    return tuple(boxes), None
 
 
 def _box(line: str, size: ImageSize, names: dict[int, str]) -> LabelledBox:

@@ -52,12 +52,8 @@ class TrainState:
 
 
 def last_checkpoint(folder: Path) -> Checkpoint | None:
-    """Find the last whole checkpoint in a folder of checkpoints.
-
-    Raises:
-        UsageError: If it is of an older version, or its state isn't one that a training wrote.
-    """
-    for step, path in sorted(_numbered(folder), reverse=True):
+    """Find the last whole checkpoint in a folder of them; `UsageError` if it isn't one that a training wrote."""
+    for step, path in reversed(_numbered(folder)):
         try:
             state = json.loads((path / _STATE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -78,14 +74,14 @@ def _not_ours(path: Path, why: str) -> str:
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    paths = (path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
-    numbers = ((path.name.removeprefix(_PREFIX), path) for path in paths)
-    return [(int(number), path) for number, path in numbers if number.isascii() and number.isdecimal()]
+    """The checkpoints' folders with their steps, by step."""
+    numbers = ((path.name.removeprefix(_PREFIX), path) for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    return sorted((int(number), path) for number, path in numbers if number.isascii() and number.isdecimal())
 
 
 @weights_as_output_error()
 def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Accelerator, *, keep: int) -> None:
-    """Write a checkpoint after so many steps, and remove all but the last ones to keep; every process takes part."""
+    """Write a checkpoint, and remove all but the last `keep`; every process takes part."""
     path = folder / f"{_PREFIX}{step}"
     if accelerator.is_main_process:
         shutil.rmtree(path, ignore_errors=True)
@@ -101,7 +97,7 @@ def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Acc
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_text(path / _STATE_FILE, json.dumps({"format": _FORMAT, "global_step": step}) + "\n")
-        numbered = sorted(_numbered(folder))
+        numbered = _numbered(folder)
         kept = [number for number, _ in numbered if number <= step][-keep:]
         for number, other in numbered:
             if number not in kept:
@@ -109,7 +105,7 @@ def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Acc
 
 
 def load_checkpoint(checkpoint: Checkpoint, state: TrainState) -> None:
-    """Put a checkpoint's weights, optimizer, schedule and loss scaling into place; `UsageError` if it is damaged."""
+    """Load a checkpoint's weights, optimizer, schedule and loss scaling; `UsageError` if it is damaged."""
     path = checkpoint.path
     try:
         if isinstance(state.model, PeftModel):

@@ -29,25 +29,15 @@ from grounded_seg.train.fit.checkpoints import (
     load_random_state,
     save_checkpoint,
 )
-from grounded_seg.train.fit.lora import make_trainable, n_trainable
 from grounded_seg.train.fit.loss import Batch, BatchLoss
 from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
-from grounded_seg.train.fit.optimizer import make_optimizer, make_schedule
 from grounded_seg.train.fit.preparation import PreparedTraining, n_processes
-from grounded_seg.train.fit.save import Origin, save_trained
+from grounded_seg.train.fit.save import save_trained
+from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable, n_trainable
 from grounded_seg.train.fit.validation import validate
 from grounded_seg.train.settings import Method, Quantization
 
 Watcher = Callable[[Row], None]
-
-
-@dataclass(frozen=True)
-class LoopResult:
-    """What a finished loop leaves besides its files."""
-
-    log: MetricsLog
-    n_trainable: int
-    """Trainable parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,26 +51,23 @@ class _Loop:
     """The model, wrapped where several processes train it together."""
     loss: BatchLoss
     loader: Any
-    """From `_loader`."""
+    """Gives this process's batches of an epoch."""
     steps_per_epoch: int
     n_steps: int
     log: MetricsLog
     watcher: Watcher
 
 
-def run_loop(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher) -> LoopResult:
-    """Train to the end.
+def run_loop(
+    prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher
+) -> tuple[MetricsLog, int]:
+    """Train to the end, from the last checkpoint on where asked; give the log and the number of trainable parameters.
 
-    Args:
-        prepared: All that is needed.
-        resume: Begin at the last checkpoint of the folder, where there is one.
-        on_start: Called when all is checked, right before the first step and the first file.
-        watcher: Told each row of figures.
+    `on_start` is called when all is checked, right before the first step and the first file.
 
     Raises:
         UsageError: If a logger or an optimizer isn't installed, the warm-up is too long, a checkpoint can't be
             resumed, or the loss is no number any more.
-        OutputError: If something can't be written.
     """
     settings, folder = prepared.settings, prepared.folder
     accelerator = _accelerator(prepared)
@@ -90,7 +77,7 @@ def run_loop(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[],
     step = 0 if checkpoint is None else checkpoint.step
     log = MetricsLog(folder.metrics, step, writes=accelerator.is_main_process, lower_is_better=prepared.lower_is_better)
     if checkpoint is not None and _is_out_of_patience(prepared, log):
-        return LoopResult(log, n_trainable(model))
+        return log, n_trainable(model)
     set_seed(settings.seed)
     loop = _loop(prepared, accelerator, model, log, watcher)
     if checkpoint is not None:
@@ -119,7 +106,7 @@ def run_loop(prepared: PreparedTraining, *, resume: bool, on_start: Callable[[],
         save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
     for tracker in accelerator.trackers:
         tracker.finish()
-    return LoopResult(log, n_trainable(model))
+    return log, n_trainable(model)
 
 
 def _accelerator(prepared: PreparedTraining) -> Accelerator:
@@ -145,7 +132,7 @@ def _accelerator(prepared: PreparedTraining) -> Accelerator:
 def _loop(
     prepared: PreparedTraining, accelerator: Accelerator, model: nn.Module, log: MetricsLog, watcher: Watcher
 ) -> _Loop:
-    """Make the optimizer and all that it needs, at the first step."""
+    """Make the loader, the optimizer and its schedule, at the first step."""
     settings, device = prepared.settings, prepared.device
     if settings.quantization is Quantization.NONE:
         model = model.to(device)
@@ -179,7 +166,7 @@ def _loop(
 
 
 def _steps(loop: _Loop, epoch: int, n_done: int, checkpoint: Checkpoint | None) -> Iterator[Sequence[Batch]]:
-    """Give the passes of each step of an epoch, after those that were done before the checkpoint, if there is one."""
+    """Give the passes of each step of an epoch, after those that were done before the checkpoint."""
     n_passes = loop.prepared.settings.accumulation
     loop.loader.set_epoch(epoch)
     batches = skip_first_batches(loop.loader, n_done * n_passes) if n_done else loop.loader
@@ -228,23 +215,15 @@ def _take_step(loop: _Loop, passes: Sequence[Batch]) -> dict[str, float]:
 def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
     """Validate, write the figures down and draw them, and keep the weights if they are the best so far."""
     prepared, log = loop.prepared, loop.log
-    figures = validate(
-        prepared.validation,
-        prepared.florence,
-        loop.state.model,
-        loop.loss,
-        loop.accelerator,
-        with_answers=with_answers,
-    )
-    measured = {"step": row["step"], **figures, "epoch": row["epoch"]}
-    _write_down(loop, measured)
-    if not loop.accelerator.is_main_process:
+    model, accelerator = loop.state.model, loop.accelerator
+    figures = validate(prepared.validation, prepared.florence, model, loop.loss, accelerator, with_answers=with_answers)
+    measured = {f"valid_{name}": value for name, value in figures.items()}
+    _write_down(loop, {"step": row["step"], **measured, "epoch": row["epoch"]})
+    if not accelerator.is_main_process:
         return
     best = log.best(prepared.best_metric)
-    if best is not None and best["step"] == row["step"] and f"valid_{prepared.best_metric}" in measured:
-        origin = Origin(prepared.settings, prepared.base, prepared.data.classes)
-        named = {name.removeprefix("valid_"): value for name, value in figures.items()}
-        save_trained(loop.state.model, prepared.folder.result(prepared.settings.method), origin, named)
+    if best is not None and best["step"] == row["step"] and prepared.best_metric in figures:
+        save_trained(model, prepared, figures)
     draw_losses(log.rows, prepared.folder.loss_picture)
 
 

@@ -10,8 +10,7 @@ from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.train.data.samples import IGNORED
-from grounded_seg.train.fit.lora import trains_vision
-from grounded_seg.train.settings import TrainSettings
+from grounded_seg.train.settings import Part, TrainSettings
 
 Batch: TypeAlias = Mapping[str, torch.Tensor]
 """What `data.samples.Collator` gives."""
@@ -38,23 +37,16 @@ class AnswerLoss(nn.Module):
         """
         super().__init__()
         reach = round(_REACH * spread_bins)
-        offsets = torch.arange(-reach, reach + 1)
-        self._spreads = spread_bins > 0
-        self.register_buffer("_ids", torch.tensor(location_ids), persistent=False)
-        self.register_buffer("_offsets", offsets, persistent=False)
-        shares = torch.softmax(-0.5 * (offsets / max(spread_bins, 1e-6)) ** 2, 0)
-        self.register_buffer("_shares", shares, persistent=False)
+        ids, offsets = torch.tensor(location_ids), torch.arange(-reach, reach + 1)
         bins = torch.full((max(location_ids) + 1,), -1)
-        bins[torch.tensor(location_ids)] = torch.arange(len(location_ids))
-        self.register_buffer("_bin_by_id", bins, persistent=False)
+        bins[ids] = torch.arange(len(ids))
+        shares = torch.softmax(-0.5 * (offsets / max(spread_bins, 1e-6)) ** 2, 0)
+        self._spreads = spread_bins > 0
+        for name, values in (("_ids", ids), ("_offsets", offsets), ("_shares", shares), ("_bin_by_id", bins)):
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the sum, in float32.
-
-        Args:
-            logits: (n, t, vocabulary), of the token at the same index.
-            labels: (n, t) token ids, -100 for padding.
-        """
+        """Sum in float32 from logits (n, t, vocabulary) and labels (n, t): token ids, -100 for padding."""
         if not self._spreads:
             return functional.cross_entropy(
                 logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -77,13 +69,14 @@ class BatchLoss:
         self, florence: FlorenceModel, settings: TrainSettings, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._network = florence.network
-        self._trains_vision = trains_vision(settings.parts)
+        # Gradients have to go through the vision tower or its projector.
+        self._trains_vision = bool({Part.VISION, Part.PROJECTOR} & settings.parts)
         self._loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread).to(device)
         self._device = device
         self._dtype = dtype
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Compute the loss with the model of `lora.make_trainable`, or that wrapped for several processes."""
+        """Compute the loss with the model of `make_trainable`, or that wrapped for several processes."""
         here = {name: values.to(self._device, non_blocking=True) for name, values in batch.items()}
         loss: torch.Tensor = self._loss(self._logits(model, here), here["labels"])
         return loss

@@ -30,16 +30,9 @@ class MetricsLog:
         writes: bool = True,
         lower_is_better: Collection[str] = LOWER_IS_BETTER,
     ) -> None:
-        """Read the rows up to a checkpoint.
+        """Read the rows up to a checkpoint's step, 0 to start anew; `InputError` if one of them is damaged.
 
-        Args:
-            path: The file; it need not exist.
-            up_to_step: The checkpoint's step; 0 to start anew.
-            writes: Off where another process of the same training writes the file.
-            lower_is_better: The figures of which the lowest is the best.
-
-        Raises:
-            InputError: If a row of these is damaged.
+        `writes` is off where another process of the same training writes the file, which need not exist.
         """
         self._path = path
         self._writes = writes
@@ -82,9 +75,8 @@ class MetricsLog:
     def epochs_since_best(self, metric: str) -> float:
         """Count the epochs from the first best value of a figure to the last line; 0 before there is any."""
         rows = [row for row in self.rows if f"valid_{metric}" in row]
-        if not rows:
-            return 0.0
-        return self.rows[-1]["epoch"] - max(rows, key=lambda row: self._goodness(metric, row))["epoch"]
+        best = max(rows, key=lambda row: self._goodness(metric, row), default=None)
+        return 0.0 if best is None else self.rows[-1]["epoch"] - best["epoch"]
 
     def _goodness(self, metric: str, row: Row) -> float:
         value = row[f"valid_{metric}"]
@@ -92,7 +84,6 @@ class MetricsLog:
 
 
 def _row_of(line: bytes) -> Row | None:
-    """Read a row; None where the line holds anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -102,7 +93,7 @@ def _row_of(line: bytes) -> Row | None:
 
 
 def draw_losses(rows: Sequence[Row], path: Path) -> None:
-    """Draw the loss of each step and of each validation; the log says so once where matplotlib isn't installed."""
+    """Draw the loss of each step and each validation; the log says so once where matplotlib isn't installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

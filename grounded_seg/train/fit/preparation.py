@@ -42,7 +42,7 @@ class PreparedTraining:
     settings: TrainSettings
     base: LocatedWeights
     florence: FlorenceModel
-    """The base, loaded; the training changes it."""
+    """The base; the training changes it."""
     data: TrainingData
     device: torch.device
     dtype: torch.dtype
@@ -57,11 +57,11 @@ class PreparedTraining:
 
     @property
     def folder(self) -> TrainFolder:
-        """Where everything is written."""
+        """The training's folder."""
         return TrainFolder(self.settings.output)
 
     def manifest(self) -> dict[str, Any]:
-        """Give what `run.json` says from the start."""
+        """What `run.json` says from the start."""
         return {
             "settings": self.settings.option_values(),
             "base": {"id": self.base.name, "revision": self.base.revision, "sha256": self.base.sha256},
@@ -90,12 +90,7 @@ def prepare(
     device: torch.device,
     dtype: torch.dtype,
 ) -> PreparedTraining:
-    """Plan what a training asks and measures.
-
-    Raises:
-        InputError: If there is nothing to ask.
-        UsageError: If there is no such figure as the one that the settings choose the best by.
-    """
+    """Plan what a training asks and measures; `UsageError` if there is no such figure as chooses the best."""
     # Questions about one image stand together, which spares its encoding, but a batch shows several images.
     group = max(1, settings.batch_size // 4)
     plan, valid_plan = training_plan(data, settings, group), split_plan(data.valid, data, settings, group)
@@ -105,6 +100,10 @@ def prepare(
     asked = all_questions(examples, prompts, settings.prompt_form)
     # The figures that silence to all questions has are those that every validation will have.
     silence = [Answered(question, "") for question in asked]
+    names = {"loss", *figures_of(silence, settings.metrics)}
+    best_metric = settings.best_metric or ("AP" if "AP" in names else "loss")
+    if best_metric not in names:
+        raise UsageError(f"there is no figure {best_metric!r} to choose the best by, only {', '.join(sorted(names))}")
     writer = AnswerWriter(florence)
     # The images that are kept in memory are shared out among all that read some: this process and its workers.
     n_readers = (settings.workers + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -123,16 +122,9 @@ def prepare(
         plan=plan,
         dataset=QuestionDataset(plan, writer, images, augmentation, settings.seed),
         validation=Validation(valid_dataset, collator, settings.batch_size, asked, images, settings.metrics),
-        best_metric=_best_metric(settings, {"loss", *figures_of(silence, settings.metrics)}),
+        best_metric=best_metric,
         lower_is_better=LOWER_IS_BETTER | lower_is_better(settings.metrics, silence),
     )
-
-
-def _best_metric(settings: TrainSettings, names: set[str]) -> str:
-    chosen = settings.best_metric or ("AP" if "AP" in names else "loss")
-    if chosen not in names:
-        raise UsageError(f"there is no figure {chosen!r} to choose the best by, only {', '.join(sorted(names))}")
-    return chosen
 
 
 def _sha256_of(questions: Sequence[Question]) -> str:

@@ -31,7 +31,7 @@ class Validation:
     """Those that answers are generated for."""
     images: ImageStore
     metrics: Sequence[Metric]
-    """Figures beyond the built-in ones."""
+    """Beside the built-in ones."""
 
 
 def validate(
@@ -45,16 +45,8 @@ def validate(
 ) -> dict[str, float]:
     """Measure the loss, and generate and measure the answers where asked; each process takes its share.
 
-    Args:
-        validation: What is measured.
-        florence: Generates the answers.
-        model: Computes the loss: the same weights, not wrapped for several processes.
-        loss: Of a batch.
-        accelerator: Knows the processes.
-        with_answers: Generate answers too, which takes longer.
-
-    Returns:
-        Each figure as `valid_` and its name, the same on all processes.
+    `florence` generates the answers, `model` computes the loss: the same weights, not wrapped for several processes.
+    The figures are the same on all processes.
     """
     model.eval()
     with torch.no_grad():
@@ -63,8 +55,7 @@ def validate(
     if with_answers and accelerator.is_main_process:
         figures |= figures_of(answers, validation.metrics)
     # Every process decides alike when to stop, also where a metric of the caller's isn't the same twice.
-    [figures] = broadcast_object_list([figures])
-    return {f"valid_{name}": value for name, value in figures.items()}
+    return dict(broadcast_object_list([figures])[0])
 
 
 def _mean_loss(validation: Validation, model: nn.Module, loss: BatchLoss, accelerator: Accelerator) -> float:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from train_cases import IMAGES, coco_document, od_row, paint_images, write_coco, write_jsonl
+from train_cases import IMAGES, coco_document, od_row, paint_images, read_data, write_coco, write_jsonl
 
 from grounded_seg.errors import InputError
 from grounded_seg.train.data.coco import lines_of
-from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import positive_questions
 from grounded_seg.train.data.records import BoxExample, TextExample, TrainingData
 from grounded_seg.train.settings import PromptForm
@@ -30,7 +29,7 @@ ROWS = [
 
 
 def read(path: Path, **more: Any) -> TrainingData:
-    return read_training_data(path, SPLIT, 0, **more)
+    return read_data(path, SPLIT, **more)
 
 
 def targets(data: TrainingData, form: PromptForm) -> set[tuple[str, str, str]]:
@@ -102,15 +101,13 @@ def test_one_folder_is_split_by_seed_and_image(tmp_path: Path) -> None:
     assert sorted(map(len, names.values())) == [1, 1, 4]
     assert set().union(*names.values()) == set(IMAGES)
     assert read(tmp_path) == data
-    others = {
-        tuple(row.image.name for row in read_training_data(tmp_path, SPLIT, seed).test.examples) for seed in range(8)
-    }
+    others = {tuple(row.image.name for row in read_data(tmp_path, SPLIT, seed).test.examples) for seed in range(8)}
     assert len(others) > 1
 
 
 def test_each_split_gets_an_image_however_small_its_share(tmp_path: Path) -> None:
     write_jsonl(tmp_path, ROWS[:3])
-    data = read_training_data(tmp_path, (1, 98, 1), 0)
+    data = read_data(tmp_path, (1, 98, 1))
     assert [len(split.examples) for split in data.splits.values()] == [1, 1, 1]
 
 
@@ -175,7 +172,7 @@ def test_lines_end_where_json_says(tmp_path: Path) -> None:
     caption = json.dumps(od_row("a.png", "one\u2028two\u0085three", "<CAPTION>"), ensure_ascii=False)
     path = write_jsonl(tmp_path, [caption, *ROWS, "{"])
     data = read(tmp_path)
-    assert [fault.place for fault in data.faults] == [f"{path}:8"]
+    assert [fault.source for fault in data.faults] == [f"{path}:8"]
     [text] = [row for split in data.splits.values() for row in split.examples if isinstance(row, TextExample)]
     assert text.answer == "one\u2028two\u0085three"
 
@@ -209,7 +206,7 @@ def test_a_broken_row_is_left_out_and_named(tmp_path: Path, row: Any, what: str)
     (tmp_path / "g.png").write_bytes((tmp_path / "a.png").read_bytes())
     data = read(tmp_path)
     [fault] = data.faults
-    assert fault.place == f"{path}:3"
+    assert fault.source == f"{path}:3"
     assert what in fault.what
     assert sum(len(split.examples) for split in data.splits.values()) == 6
     with pytest.raises(InputError, match=r"annotations\.jsonl:3: "):
@@ -253,7 +250,7 @@ def _no_such_class(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "section", "place", "what"),
+    ("spoil", "section", "index", "what"),
     [
         (_without_image, "images", 2, "isn't there"),
         (_other_size, "images", 2, "400 x 30 px there, but upright it is 40 x 30 px"),
@@ -267,15 +264,15 @@ def _no_such_class(document: dict[str, Any]) -> None:
     ],
 )
 def test_an_image_with_a_wrong_box_is_left_out_whole(
-    tmp_path: Path, spoil: Any, section: str, place: int, what: str
+    tmp_path: Path, spoil: Any, section: str, index: int, what: str
 ) -> None:
     document = coco_document()
     spoil(document)
     path = write_coco(tmp_path, document)
     [fault] = read(tmp_path).faults
-    line = lines_of(path, section)[place]
+    line = lines_of(path, section)[index]
     assert path.read_text().splitlines()[line - 1] == "{"
-    assert fault.place == f"{path}:{line}"
+    assert fault.source == f"{path}:{line}"
     with pytest.raises(InputError, match=what):
         read(tmp_path, strict=True)
     left = {row.image.name for split in read(tmp_path).splits.values() for row in split.examples}
@@ -295,7 +292,7 @@ def test_a_broken_row_takes_all_boxes_of_its_image_with_it(tmp_path: Path, row: 
     """Without it, the good row of the image would teach that nothing green is there."""
     path = write_jsonl(tmp_path, [*ROWS, row, od_row("a.png", "two red things", "<CAPTION>")])
     data = read(tmp_path)
-    assert sorted(fault.place for fault in data.faults) == [f"{path}:1", f"{path}:7"]
+    assert sorted(fault.source for fault in data.faults) == [f"{path}:1", f"{path}:7"]
     assert f"{path}:7 is about boxes of the same image" in str(data.faults)
     [left] = [row for split in data.splits.values() for row in split.examples if row.image.name == "a.png"]
     assert isinstance(left, TextExample)
@@ -314,8 +311,8 @@ def test_an_image_that_coco_lists_twice_goes_with_either_record(tmp_path: Path) 
     document["annotations"][2] |= {"image_id": 77, "bbox": [3, 3, 0, 10]}
     path = write_coco(tmp_path, document)
     data = read(tmp_path)
-    places = [f"{path}:{lines_of(path, 'annotations')[2]}", f"{path}:{lines_of(path, 'images')[0]}"]
-    assert [fault.place for fault in data.faults] == places
+    sources = [f"{path}:{lines_of(path, 'annotations')[2]}", f"{path}:{lines_of(path, 'images')[0]}"]
+    assert [fault.source for fault in data.faults] == sources
     assert "a.png" not in {row.image.name for split in data.splits.values() for row in split.examples}
 
 
@@ -384,7 +381,7 @@ def test_a_broken_yolo_line_is_named(tmp_path: Path, line: str, what: str) -> No
     labels = write_yolo(tmp_path)
     (labels / "a.txt").write_text(f"0 0.5 0.5 0.2 0.2\n{line}\n")
     [fault] = read(tmp_path).faults
-    assert fault.place == f"{labels / 'a.txt'}:2"
+    assert fault.source == f"{labels / 'a.txt'}:2"
     assert what in fault.what
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_florence import save_tiny_florence
-from train_cases import HEIGHT, WIDTH, paint_images, tiny_settings, write_coco
+from train_cases import HEIGHT, WIDTH, paint_images, read_data, tiny_settings, write_coco
 
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.errors import ImageError
 from grounded_seg.records import ImageSize
 from grounded_seg.train.data import samples
-from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import class_question
 from grounded_seg.train.data.records import BoxExample, Question
 from grounded_seg.train.data.samples import ImageStore
@@ -67,7 +66,7 @@ def test_workers_and_processes_of_a_machine_count_as_readers(tmp_path: Path, mon
     monkeypatch.setattr(preparation, "ImageStore", store)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     settings = tiny_settings(data, tmp_path / "run", base, workers=3, max_pixels=5000, image_size=20)
-    read = read_training_data(data, (60, 20, 20), 0)
+    read = read_data(data)
     where = LocatedWeights(base, "tiny", None, "")
     preparation.prepare(settings, where, load_florence(base), read, torch.device("cpu"), torch.float32)
     assert seen == [(20, 5000, 8)]

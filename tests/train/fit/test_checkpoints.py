@@ -20,8 +20,7 @@ from grounded_seg.train.fit.checkpoints import (
     load_random_state,
     save_checkpoint,
 )
-from grounded_seg.train.fit.lora import make_trainable
-from grounded_seg.train.fit.optimizer import make_optimizer, make_schedule
+from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable
 from grounded_seg.train.settings import Method, Part
 
 

@@ -10,8 +10,7 @@ from tiny_florence import make_network
 
 from grounded_seg.detect.model.adapters import attach_adapter, merge_adapter
 from grounded_seg.train.base import own_card, quantization_config
-from grounded_seg.train.fit.lora import make_trainable, n_trainable
-from grounded_seg.train.fit.optimizer import make_optimizer, make_schedule, rex_share
+from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable, n_trainable, rex_share
 from grounded_seg.train.settings import Method, OptimizerName, Part, Quantization, Schedule, TrainSettings
 
 

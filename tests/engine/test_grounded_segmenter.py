@@ -10,7 +10,7 @@ from conftest import Paint
 from fakes import ColourDetector, InnerSegmenter, painted
 
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.engine.segmenter import GroundedSegmenter
+from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.errors import ImageError, UsageError
 from grounded_seg.geometry.masks import mask_from_run_length
 from grounded_seg.pipeline.result import PromptedResult

@@ -11,9 +11,8 @@ from conftest import Paint
 from fakes import ColourDetector, InnerSegmenter
 
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.engine.engine import open_engine
+from grounded_seg.engine.executors import N_THREADS, open_engine
 from grounded_seg.engine.request import Processed, Request, Work
-from grounded_seg.engine.this_process import N_THREADS
 from grounded_seg.errors import ImageError, OutputError
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.records import ImageSize, ImageSkipped

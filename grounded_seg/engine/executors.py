@@ -1,28 +1,84 @@
-"""The executor that is this process: the models on the calling thread, reading ahead and writing behind on others."""
+"""Executors: requests in a fixed order in, one outcome for each in the same order out, wherever the models run.
+
+The one executor so far is this process: the models on the calling thread, reading ahead and writing behind on others.
+"""
 
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain as chained
+from itertools import islice
 from types import TracebackType
-from typing import Generic, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from grounded_seg.engine.batches import BatchProcessor, batches, read_request
-from grounded_seg.engine.read_ahead import read_ahead
 from grounded_seg.engine.request import Made, Outcome, Processed, Request, Work
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.result import PromptedResult
+
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
 
 N_THREADS = min(8, os.cpu_count() or 1)
 """That read, and again as many that write. More wouldn't decode any faster, and hold more images."""
 
 
+class Executor(Protocol[Made]):
+    """Where images go through the models; for a `with` statement, whose steps come in this order."""
+
+    def read_first(self) -> bool:
+        """Read the first batch, so that a single bad image is told before the models are loaded.
+
+        Returns:
+            Whether there is any image to look at.
+
+        Raises:
+            ImageError: If one can't be read that isn't to be skipped.
+        """
+
+    def load(self, load: Callable[[], Chain]) -> None:
+        """Load the models by a function that can be pickled.
+
+        Raises:
+            WeightsError, DeviceError: As for loading them.
+        """
+
+    def outcomes(self) -> Iterator[Outcome[Made]]:
+        """Give the outcomes as they are done, in the order of the requests.
+
+        Raises:
+            ImageError: If an image can't be read that isn't to be skipped; what was done before it has come by then.
+            DeviceMemoryError: If there is no memory even for one image.
+        """
+
+    def __enter__(self) -> Self:
+        """Start to read ahead."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop all threads and processes."""
+
+
+def open_engine(requests: Iterable[Request], work: Work[Made]) -> Executor[Made]:
+    """Give what executes the requests: this process.
+
+    Which images go through the models together is fixed by position: the requests are cut into batches from their
+    first on, and a short batch is padded. So the same requests give the same numbers, whoever executes them.
+
+    Args:
+        requests: Taken as they are needed, a batch or two ahead. Only the last batch may be short.
+        work: What is done with each image.
+    """
+    return ThisProcess(requests, work)
+
+
 class ThisProcess(Generic[Made]):
-    """Works through requests in this process; see `engine.Executor`."""
+    """Works through requests in this process; see `Executor`."""
 
     def __init__(self, requests: Iterable[Request], work: Work[Made]) -> None:
         """Put requests and work together; nothing starts yet."""
@@ -44,18 +100,18 @@ class ThisProcess(Generic[Made]):
         self._stack.close()
 
     def read_first(self) -> bool:
-        """Read the first batch; see `engine.Executor`."""
+        """Read the first batch; see `Executor`."""
         first = next(self._batches, None)
         if first is not None:
             self._batches = chained([first], self._batches)
         return first is not None
 
     def load(self, load: Callable[[], Chain]) -> None:
-        """Load the models; see `engine.Executor`."""
+        """Load the models; see `Executor`."""
         self._processor = BatchProcessor(load(), self._work.n_at_once or self._work.batch_size)
 
     def outcomes(self) -> Iterator[Outcome[Made]]:
-        """Give the outcomes in the order of the requests; see `engine.Executor`."""
+        """Give the outcomes in the order of the requests; see `Executor`."""
         under_way: deque[Future[Outcome[Made]]] = deque()
         # Handed over, so that a batch's images don't stay in memory to the end.
         all_batches, self._batches = self._batches, iter(())
@@ -93,3 +149,33 @@ def _finished(processed: Processed, work: Work[Made], n_at_once: int) -> Outcome
         (result.n_empty_masks, result.n_unusable_boxes) if isinstance(result, PromptedResult) else (0, 0)
     )
     return Outcome(processed.request, made, n_empty, n_unusable, seconds, n_at_once)
+
+
+@contextmanager
+def read_ahead(
+    items: Iterable[_Item], read: Callable[[_Item], _Read], *, n_threads: int, n_ahead: int
+) -> Iterator[Iterator[_Read]]:
+    """Give what `read` makes of each item, in the order of the items.
+
+    What `read` raises is raised where its item would have come. At the end of the block reading stops.
+
+    Args:
+        items: Taken as they are needed.
+        read: Called on several threads at once.
+        n_threads: How many.
+        n_ahead: Items that are read, or being read, and not yet taken: what bounds the memory. At least 1.
+    """
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="reader")
+    try:
+        yield _in_order(items, lambda item: pool.submit(read, item), n_ahead)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(items: Iterable[_Item], submit: Callable[[_Item], "Future[_Read]"], n_ahead: int) -> Iterator[_Read]:
+    iterator = iter(items)
+    waiting = deque(submit(item) for item in islice(iterator, n_ahead))
+    while waiting:
+        read = waiting.popleft().result()
+        waiting.extend(submit(item) for item in islice(iterator, 1))
+        yield read
