@@ -33,7 +33,6 @@ class CheckedSettings:
     """Base of a frozen dataclass that converts what it is made of, and refuses all that is wrong at once."""
 
     def __post_init__(self) -> None:
-        """Convert and check the fields."""
         refuse(convert_fields(self))
 
 

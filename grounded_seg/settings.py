@@ -104,7 +104,6 @@ class TileSettings:
     """Share of a tile, at least, that its neighbour shows too."""
 
     def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong at once."""
         refuse(convert_fields(self, {"side": "tile"}))
 
 
@@ -150,7 +149,6 @@ class RunSettings:
     """Pictures to write; NONE, alone, is the same as an empty set."""
 
     def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong or contradictory at once."""
         problems = convert_fields(self)
         pictures = self.save - {Drawn.NONE}
         if self.resume and self.overwrite:

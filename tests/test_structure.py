@@ -24,7 +24,6 @@ MOST_LINES_OF_A_FUNCTION = 60
 SAME_NAMES = {
     "ask": "a command, and what it asks the detector",
     "coco": "export's format, and training's reader of it",
-    "compare": "a command, and the comparison it prints",
     "data_set": "a COCO file, and a training's data set",
     "export": "a command, and the export it starts",
     "files": "any file, and those of weights",

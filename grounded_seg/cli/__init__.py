@@ -1,11 +1,10 @@
-"""The command line: parse -> settings -> one call -> summary -> exit code. One module per command."""
+"""The command line: parse -> settings -> one call -> summary -> exit code. A module per subject."""
 
 import click
 
 from grounded_seg import __version__
 from grounded_seg.cli.commands.ask import ask
-from grounded_seg.cli.commands.compare import compare
-from grounded_seg.cli.commands.eval import evaluate
+from grounded_seg.cli.commands.eval import compare, evaluate
 from grounded_seg.cli.commands.export import export
 from grounded_seg.cli.commands.merge_runs import merge_runs
 from grounded_seg.cli.commands.models import models

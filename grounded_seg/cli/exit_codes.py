@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import click
 
 from grounded_seg.cli import messages
-from grounded_seg.cli.messages import stdout_error
 from grounded_seg.errors import GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
@@ -29,11 +28,7 @@ class Commands(click.Group):
     """The group of all commands, each of which returns its exit code."""
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run a command and exit with its code; the arguments are those of `click.Command.main`.
-
-        0 all done, 1 images skipped, 2 usage, 3 unreadable input, 4 weights, 5 device, 130 interrupted; 70 for a fault
-        of this program. An error is one line on stderr; `--debug` puts its traceback above.
-        """
+        """Run a command and exit with its code; an error is one line on stderr, below its traceback with `--debug`."""
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False}) or 0
         except click.exceptions.NoArgsIsHelpError as error:
@@ -52,12 +47,12 @@ class Commands(click.Group):
         """Run the command; end it silently if the reader closed the pipe."""
         try:
             with _termination_as_interrupt():
-                result = super().invoke(ctx)
+                code = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
             _discard_stdout()
             return CLOSED_OUTPUT
-        return result
+        return code
 
 
 def _discard_stdout() -> None:
@@ -94,7 +89,7 @@ def _explain(error: Exception) -> int:
             message, code = str(error), error.exit_code
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO, filename=None):
             # Errors with a file's name are ours already, from the modules that write files.
-            message, code = str(stdout_error(error)), OutputError.exit_code
+            message, code = str(messages.stdout_error(error)), OutputError.exit_code
         case _:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             message = f"unexpected {what}; please report it, with the output of the same command with --debug"

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from grounded_seg.settings import ModelSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # The libraries read these when they are imported, which happens later.
 _QUIET = {
@@ -65,7 +66,7 @@ def error(message: str) -> None:
 
 
 def stdout_error(error: OSError) -> OutputError:
-    """Make the error for a standard output that can't be written, such as a file on a full disk."""
+    """The error for a standard output that can't be written, such as a file on a full disk."""
     return OutputError(
         f"standard output can't be written ({error.strerror}); free some space, or send it somewhere else"
     )
@@ -73,13 +74,9 @@ def stdout_error(error: OSError) -> OutputError:
 
 @contextmanager
 def interruption_explained(explain: Callable[[], str | None]) -> Iterator[None]:
-    """Turn an interruption into an error that says what is kept and how to resume.
+    """Turn an interruption into an `InterruptionError` that says what is kept and how to resume.
 
-    Args:
-        explain: Gives that text when the interruption comes; None where nothing is kept, which needs no words.
-
-    Raises:
-        InterruptionError: When the work within is interrupted.
+    `explain` gives that text when the interruption comes; None where nothing is kept, which needs no words.
     """
     try:
         yield
@@ -91,7 +88,7 @@ def interruption_explained(explain: Callable[[], str | None]) -> Iterator[None]:
 
 
 def stdout_console() -> "Console":
-    """Make the console for tables, as wide as the terminal, or wide enough for a file or another program."""
+    """The console for tables, as wide as the terminal, or wide enough for a file or another program."""
     # rich would slow --help down, here and below.
     from rich.console import Console
 
@@ -101,22 +98,30 @@ def stdout_console() -> "Console":
         def on_broken_pipe(self) -> None:
             raise
 
-    return StdoutConsole() if sys.stdout.isatty() else StdoutConsole(width=_PIPE_WIDTH)
+    return StdoutConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def plain_table(*columns: str, right: Sequence[str] = ()) -> "Table":
+    """A table without lines or rows; the columns of numbers come last, aligned to the right."""
+    from rich.table import Table
+
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
+    for name in right:
+        table.add_column(name, justify="right")
+    return table
 
 
 @contextmanager
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give the function that shows a progress bar on stderr, if that is a terminal.
+    """Give the function that shows how many are done of how many, in a progress bar on stderr if that is a terminal.
 
-    The function takes how many are done and how many there are. The bar is there from its first call until all are
-    done; before and afterwards other lines can be printed.
+    The bar is there from its first call until all are done; before and afterwards other lines can be printed.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     task = progress.add_task(what, total=None)
 
     def show(n_done: int, n_all: int) -> None:
@@ -140,7 +145,6 @@ class _Echo(logging.Handler):
     """The log handler that prints a record as one line on stderr, below its traceback if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the record with its level in front; plain information is a note."""
         if record.exc_info:
             click.echo(logging.Formatter().formatException(record.exc_info), err=True)
         _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())

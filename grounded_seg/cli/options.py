@@ -1,7 +1,7 @@
 """Options that several commands share, named after the settings' fields, and the settings built from them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ class EnumChoice(click.Choice[Any]):
     """A choice among an enum's values; click by itself would take its names."""
 
     def normalize_choice(self, choice: Any, ctx: click.Context | None) -> str:  # noqa: ARG002  (click's signature)
-        """Give the text that stands for a member on the command line."""
+        """The text that stands for a member on the command line."""
         return str(choice)
 
 
@@ -38,26 +38,25 @@ def click_type(kind: Any) -> Any:
     return {int: click.INT, float: click.FLOAT, Path: PATH}.get(kind, click.STRING)
 
 
-def option_of(settings: type, name: str, text: str, **more: Any) -> _Option:
-    """Make the option of a settings field, with the field's name, type and default."""
+def option_of(settings: type, name: str, text: str, *flags: str, **more: Any) -> _Option:
+    """Make the option of a settings field, with the field's type and default, and its name if no flags are given."""
     field = next(one for one in fields(settings) if one.name == name)
-    default = str(field.default) if isinstance(field.default, StrEnum) else field.default
+    default = None if field.default is MISSING else field.default
+    values: dict[str, Any] = {"type": click_type(field.type), "default": default, "show_default": True}
     if field.type is bool:
-        more |= {"is_flag": True}
-    else:
-        more |= {"type": click_type(field.type), "default": default, "show_default": default is not None}
-    return click.option(f"--{name.replace('_', '-')}", help=text, **more)
+        values = {"is_flag": True, "default": default, "show_default": bool(default)}
+    elif isinstance(default, StrEnum):
+        values["default"] = str(default)
+    return click.option(name, *(flags or [f"--{name.replace('_', '-')}"]), help=text, **values | more)
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, help="Show the traceback of an error, and the messages of the libraries."
+    "--debug", is_flag=True, help="Show the traceback of an error, and the libraries' messages."
 )
 offline_option = option_of(ModelSettings, "offline", "Download nothing; use only what is on this disk.")
 beams_option = option_of(DetectSettings, "beams", "Number of beams when the answer is generated; 1 is greedy decoding.")
 batch_size_option = option_of(RunSettings, "batch_size", "Number of images that go through the models together.")
-max_pixels_option = option_of(
-    RunSettings, "max_pixels", "Refuse images of more pixels than this, before they are decoded."
-)
+max_pixels_option = option_of(RunSettings, "max_pixels", "Refuse images of more pixels than this, before decoding.")
 
 _WHICH_DETECTOR = (
     option_of(
@@ -90,6 +89,8 @@ _WHERE_IT_RUNS = (
     option_of(ModelSettings, "allow_base_mismatch", "Load an adapter even if it was trained on another base model."),
 )
 _DETECT = {
+    "task": "Florence-2 task for the prompt: all objects a phrase names, one class by name, or the one object meant.",
+    "score_threshold": "",
     "nms": "Scope of duplicate removal (NMS): within a class, across classes, or none.",
     "iou_threshold": "Drop a box whose IoU with a better one is above this.",
     "box_containment_threshold": "Drop the lower-scored of two boxes if more than this share of the smaller one lies "
@@ -107,52 +108,48 @@ _SEGMENT = {
     "compile": "Compile the image encoders of both stages with torch.compile: up to minutes before the first image, "
     "faster after that.",
 }
+_TILE = (
+    option_of(
+        TileSettings,
+        "side",
+        "Also search large images in tiles of this side in pixels, for small objects.",
+        "--tile",
+        metavar="PX",
+    ),
+    option_of(TileSettings, "overlap", "Overlap of neighbouring tiles, as a share of their side."),
+)
 
 
-def model_options(command: _Command) -> _Command:
-    """Add the options of `ModelSettings`."""
-    return _with(command, *_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
+def _together(*options: _Option) -> _Option:
+    """Make one decorator that adds options in the order in which --help is to list them."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def detector_options(command: _Command) -> _Command:
-    """Add the options of `ModelSettings`, without the segmenter's."""
-    return _with(command, *_WHICH_DETECTOR, *_WHERE_IT_RUNS)
+model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
+detector_options = _together(*_WHICH_DETECTOR, *_WHERE_IT_RUNS)
 
 
-def stage_options(threshold_text: str) -> Callable[[_Command], _Command]:
-    """Add the options of `DetectSettings`, `SegmentSettings` and `TileSettings`.
-
-    Args:
-        threshold_text: What the score threshold means to the command.
-    """
-    task = (
-        "Florence-2 task that asks the prompt: all objects a phrase names, one class by name, or the one object meant."
-    )
-    options = (
-        option_of(DetectSettings, "task", task),
-        option_of(DetectSettings, "score_threshold", threshold_text),
-        *(option_of(DetectSettings, name, text) for name, text in _DETECT.items()),
+def stage_options(threshold_text: str) -> _Option:
+    """Options of `DetectSettings`, with what the score threshold means here, `SegmentSettings` and `TileSettings`."""
+    detect = _DETECT | {"score_threshold": threshold_text}
+    return _together(
+        *(option_of(DetectSettings, name, text) for name, text in detect.items()),
         beams_option,
         *(option_of(SegmentSettings, name, text) for name, text in _SEGMENT.items()),
-        click.option(
-            "--tile",
-            type=int,
-            metavar="PX",
-            help="Search larger images also in tiles of this side, in pixels, to find small objects.",
-        ),
-        option_of(TileSettings, "overlap", "Share of a tile that the next tile shows too."),
+        *_TILE,
     )
-    return lambda command: _with(command, *options)
 
 
 def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Settings:
-    """Build settings, and the settings within them, from the options named as their fields.
-
-    Raises:
-        UsageError: If values are wrong; it names all of them.
-    """
+    """Settings, and those within them, from the options named as their fields; all that is wrong is one error."""
     # The overlap is checked even where nothing is cut.
-    unused = {"overlap": options["overlap"]} if options.get("tile", 1) is None else {}
+    unused = {"overlap": options["overlap"]} if options.get("side", 1) is None else {}
     _, problems = convert_values(unused, {"overlap": ShareBelowOne})
     try:
         settings = kind(**_values_of(kind, options))
@@ -164,21 +161,11 @@ def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Setting
 
 def _values_of(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Take the options that are fields of `kind`; those of settings within it become mappings."""
-    values: dict[str, Any] = {}
+    # What is no option of this command keeps its default.
+    values = {one.name: options[one.name] for one in fields(kind) if one.name in options}
     for one in fields(kind):
-        if one.name == "tiles":
-            is_cut = options["tile"] is not None
-            values["tiles"] = {"side": options["tile"], "overlap": options["overlap"]} if is_cut else None
-        elif is_dataclass(one.type):
+        if is_dataclass(one.type):
             values[one.name] = _values_of(one.type, options)
-        elif one.name in options:
-            # What is no option of this command keeps its default.
-            values[one.name] = options[one.name]
+        elif one.name == "tiles" and options["side"] is not None:
+            values["tiles"] = _values_of(TileSettings, options)
     return values
-
-
-def _with(command: _Command, *options: _Option) -> _Command:
-    """Add options in the order in which --help is to list them."""
-    for option in reversed(options):
-        command = option(command)
-    return command

@@ -2,16 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from grounded_seg.cli.messages import stdout_console, stdout_error
+from grounded_seg.cli.messages import plain_table, stdout_console, stdout_error
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.journal import text_of
 from grounded_seg.runs.manifest import Counts
@@ -25,10 +24,7 @@ _MAX_SKIPPED = 20
 
 
 class _RateColumn(ProgressColumn):
-    """The current rate in images per second."""
-
     def render(self, task: Task) -> Text:
-        """Give the rate as text; empty as long as there is none."""
         return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
 
 
@@ -56,7 +52,7 @@ class RunDisplay:
             disable=not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
         )
         self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
-        self._n_found = self._n_skipped = 0
+        self._counts = Counts()
         self.has_started = False
         """Whether the models are loaded and images are being processed."""
 
@@ -64,9 +60,7 @@ class RunDisplay:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._progress.stop()
 
     def fetching(self, n_bytes: int, n_total: int | None) -> None:
@@ -77,21 +71,14 @@ class RunDisplay:
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
-        self._n_found, self._n_skipped = counts.n_instances, counts.n_skipped
-        self._progress.reset(
-            self._task,
-            description="images",
-            total=n_images,
-            completed=counts.n_images,
-            found=counts.n_instances,
-            skipped=counts.n_skipped,
-        )
+        self._counts = replace(counts)
+        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
+        self._show_counts()
 
     def finished_image(self, line: JournalLine) -> None:
         """Print an image's JSON line, or keep its rows for the table."""
-        self._n_found += len(line["instances"])
-        self._n_skipped += line["status"] == "skipped"
-        self._progress.update(self._task, advance=1, found=self._n_found, skipped=self._n_skipped)
+        self._counts.add_line(line)
+        self._show_counts()
         if self._json_lines:
             try:
                 click.echo(text_of(line))
@@ -105,22 +92,20 @@ class RunDisplay:
             if len(self._skipped) < _MAX_SKIPPED:
                 self._skipped.append(f"skipped {name}: {line['error']}: {line['reason']}")
             return
-        for row in [_row(name, one) for one in line["instances"]] or [(name, "nothing found")]:
-            if len(self._rows) < _MAX_ROWS:
-                self._rows.append(row)
-            else:
-                self._n_rows_left_out += 1
+        rows = [_row(name, one) for one in line["instances"]] or [(name, "nothing found")]
+        n_shown = min(len(rows), _MAX_ROWS - len(self._rows))
+        self._rows += rows[:n_shown]
+        self._n_rows_left_out += len(rows) - n_shown
 
     def summarise(self, counts: Counts, written: Sequence[Path]) -> None:
         """Print the table, the totals and the paths written; nothing after JSON lines."""
         if self._json_lines:
             return
         console = stdout_console()
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for name in _TEXT_COLUMNS:
-            table.add_column(name, overflow="fold")
-        for name in _NUMBER_COLUMNS:
-            table.add_column(name, justify="right", no_wrap=True)
+        table = plain_table(*_TEXT_COLUMNS, right=_NUMBER_COLUMNS)
+        for column in table.columns:
+            column.no_wrap = column.justify == "right"
+            column.overflow = "ellipsis" if column.no_wrap else "fold"
         for row in self._rows:
             # As plain text, since a file name may contain rich's markup.
             table.add_row(*map(Text, row))
@@ -134,6 +119,10 @@ class RunDisplay:
         for line in (*self._skipped, "", _sum(counts), *(_printable(str(path)) for path in written)):
             # Paths aren't wrapped, so that they can be copied.
             console.print(Text(line), soft_wrap=True)
+
+    def _show_counts(self) -> None:
+        done, n_found, n_skipped = self._counts.n_images, self._counts.n_instances, self._counts.n_skipped
+        self._progress.update(self._task, completed=done, found=n_found, skipped=n_skipped)
 
 
 def _row(name: str, instance: JournalInstance) -> tuple[str, ...]:

@@ -3,17 +3,15 @@
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from grounded_seg.coco.check.validate import has_portable_name
 from grounded_seg.coco.stream import CocoReader, LabelledImage
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.export.coco import CocoWriter
-from grounded_seg.export.cvat import CvatWriter
-from grounded_seg.export.fiftyone import FiftyoneWriter
+from grounded_seg.export.coco import CocoWriter, CvatWriter, FiftyoneWriter
 from grounded_seg.export.labelme import LabelmeWriter
 from grounded_seg.export.labelstudio import LabelStudioWriter
 from grounded_seg.export.png_masks import MaskPngWriter
@@ -43,31 +41,22 @@ _CHUNK_BYTES = 1 << 20
 class ExportReport:
     """Counts of an export."""
 
-    n_images: int = 0
+    images_by_split: Counter[str] = field(default_factory=Counter)
     n_labels: int = 0
     n_left_out: int = 0
     """Labels below the score, or of other classes."""
-    images_by_split: dict[str, int] = field(default_factory=dict)
     losses: Losses = field(default_factory=Losses)
 
-    def count(self, split: str, n_kept: int, n_labels: int) -> None:
-        """Count an image of a split, and its labels."""
-        self.n_images += 1
-        self.n_labels += n_kept
-        self.n_left_out += n_labels - n_kept
-        self.images_by_split[split] = self.images_by_split.get(split, 0) + 1
+    @property
+    def n_images(self) -> int:
+        """Of all splits."""
+        return self.images_by_split.total()
 
 
 def export_labels(settings: ExportSettings) -> ExportReport:
     """Write a data set in another format.
 
     Every image is written, those without labels too. The same input and seed give the same files.
-
-    Raises:
-        UsageError: If the output folder is in use, a class isn't in the file, or images are asked for and nothing says
-            where they are.
-        InputError: If the file or an image can't be read.
-        OutputError: If the results can't be written.
     """
     root = _images_root(settings) if settings.pictures is not Pictures.NONE else None
     _check_output(settings.output)
@@ -79,13 +68,23 @@ def export_labels(settings: ExportSettings) -> ExportReport:
         whole_folder(settings.output) as folder,
     ):
         categories = _categories(source, settings.classes)
-        writer = _WRITERS[settings.format](_target(settings, source, categories, folder))
+        target = Target(
+            output=folder,
+            head={**source.sections, "categories": [source.categories[number] for number in categories]},
+            file_names=tuple(str(image.get("file_name")) for image in source.images.values()),
+            has_masks=source.has_masks,
+            form=settings.mask_form,
+            tolerance_px=settings.tolerance_px,
+        )
+        writer = _WRITERS[settings.format](target)
         report.losses = writer.losses
         for split, image_id in _in_splits(source, settings):
             labelled = source.labelled_image(image_id)
             kept = _selected(labelled, categories, settings.min_score)
             writer.add(kept, split)
-            report.count(split, len(kept.labels), len(labelled.labels))
+            report.images_by_split[split] += 1
+            report.n_labels += len(kept.labels)
+            report.n_left_out += len(labelled.labels) - len(kept.labels)
             if root is not None:
                 place = folder / writer.picture_name(labelled.file_name, split)
                 _place_picture(root, labelled.file_name, place, settings.pictures)
@@ -94,11 +93,7 @@ def export_labels(settings: ExportSettings) -> ExportReport:
 
 
 def _annotations_of(source: Path) -> Path:
-    """The COCO file: as given, or that of a run.
-
-    Raises:
-        UsageError: If the folder is that of an evaluation, which has none.
-    """
+    """The COCO file: as given, or that of a run; an evaluation's folder has none, and is refused."""
     if not os.path.isdir(source):
         return source
     folder = RunFolder(source)
@@ -112,10 +107,7 @@ def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> 
 
     The order of the names has no influence: another listing of the same images is split alike.
 
-    Args:
-        file_names: Each once.
-        shares: Of train and valid, or of all three; they needn't add up to 100.
-        seed: Random seed.
+    Shares are those of train and valid, or of all three; they needn't add up to 100.
 
     >>> sorted(split_names(["a", "b", "c"], (8, 1, 1), 0).values())
     ['test', 'train', 'valid']
@@ -136,9 +128,8 @@ def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> 
 def _check_output(output: Path) -> None:
     """Refuse a folder with anything in it but what a killed export left, which the next one removes."""
     with as_output_error():
-        is_used = os.path.lexists(output) and (
-            not os.path.isdir(output) or any(path.name != UNFINISHED for path in output.iterdir())
-        )
+        is_folder = os.path.isdir(output)
+        is_used = any(path.name != UNFINISHED for path in output.iterdir()) if is_folder else os.path.lexists(output)
     if is_used:
         raise UsageError(f"{output} is in use; name another folder with --output")
 
@@ -160,34 +151,17 @@ def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, 
 def _categories(source: CocoReader, wanted: Sequence[str]) -> dict[int, str]:
     """Names of the classes to write by id, in the order of the file."""
     names = {number: str(category.get("name")) for number, category in source.categories.items()}
-    unknown = [name for name in wanted if name not in names.values()]
-    if unknown:
-        known = ", ".join(names.values())
-        raise UsageError(f"{source.path} has no class {', '.join(unknown)}; it has {known}")
+    if unknown := [name for name in wanted if name not in names.values()]:
+        raise UsageError(f"{source.path} has no class {', '.join(unknown)}; it has {', '.join(names.values())}")
     return {number: name for number, name in names.items() if not wanted or name in wanted}
 
 
 def _selected(image: LabelledImage, categories: Mapping[int, str], min_score: float) -> LabelledImage:
     """The image with only the labels of these classes that have at least this score, or no score at all."""
     names = set(categories.values())
+    of_classes = (label for label in image.labels if label.category in names)
     return replace(
-        image,
-        labels=tuple(
-            label
-            for label in image.labels
-            if label.category in names and (label.score is None or label.score >= min_score)
-        ),
-    )
-
-
-def _target(settings: ExportSettings, source: CocoReader, categories: Mapping[int, str], folder: Path) -> Target:
-    return Target(
-        output=folder,
-        head={**source.sections, "categories": [source.categories[number] for number in categories]},
-        file_names=tuple(str(image.get("file_name")) for image in source.images.values()),
-        has_masks=source.has_masks,
-        form=settings.mask_form,
-        tolerance_px=settings.tolerance_px,
+        image, labels=tuple(label for label in of_classes if label.score is None or label.score >= min_score)
     )
 
 
@@ -218,25 +192,16 @@ def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) 
             # The system's error names the image, which is not what can't be written.
             raise OSError(error.errno, error.strerror, str(place)) from error
     else:
-        _copy(origin, place)
+        with place.open("wb") as copy:
+            copy.writelines(_chunks(origin))
 
 
-def _copy(origin: Path, place: Path) -> None:
-    with _read_errors(origin):
-        source = origin.open("rb")
-    with source, place.open("wb") as copy:
-        while True:
-            with _read_errors(origin):
-                chunk = source.read(_CHUNK_BYTES)
-            if not chunk:
-                break
-            copy.write(chunk)
-
-
-@contextmanager
-def _read_errors(origin: Path) -> Iterator[None]:
+def _chunks(origin: Path) -> Iterator[bytes]:
+    """The bytes of an image; what goes wrong here is about reading, not about what is done with them."""
     try:
-        yield
+        with origin.open("rb") as source:
+            while chunk := source.read(_CHUNK_BYTES):
+                yield chunk
     except OSError as error:
         raise InputError(
             f"{origin} can't be read ({error.strerror}); check its permissions and disk, or export without images"

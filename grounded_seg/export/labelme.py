@@ -5,7 +5,6 @@ LabelMe keeps keys that it doesn't know, so the score and the attributes stay wi
 """
 
 import base64
-import json
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,15 +12,7 @@ import numpy as np
 
 from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
-from grounded_seg.export.writer import (
-    Target,
-    losses_of_head,
-    mask_to_write,
-    n_renamed,
-    png_bytes,
-    single_objects,
-    unique_names,
-)
+from grounded_seg.export.writer import LabelWriter, Target, json_text, mask_to_write, png_bytes, single_objects
 from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
 from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask
 from grounded_seg.records import RunLength
@@ -30,15 +21,12 @@ _VERSION = "5.5.0"
 """Of LabelMe, the form's."""
 
 
-class LabelmeWriter:
+class LabelmeWriter(LabelWriter):
     """Writes `NAME.json` for each image, in the folder of its split, with the images beside."""
 
     def __init__(self, target: Target) -> None:
-        """Start; nothing is written yet."""
-        self._target = target
-        self.losses = losses_of_head(target)
-        self._names = unique_names(target.file_names, ".json", flat=False)
-        self.losses.add("image names changed to be unique", n_renamed(self._names))
+        super().__init__(target)
+        self._names = self._unique_names(".json", flat=False)
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's file."""
@@ -49,7 +37,7 @@ class LabelmeWriter:
             n_groups += len(outlines) > 1
             group_id = n_groups if len(outlines) > 1 else None
             shapes += [{**_common(label), "group_id": group_id, **outline} for outline in outlines]
-        path = self._target.output / self.picture_name(image.file_name, split)
+        path = self._path(self.picture_name(image.file_name, split))
         content: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
@@ -59,16 +47,11 @@ class LabelmeWriter:
             "imageHeight": image.size.height,
             "imageWidth": image.size.width,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, ensure_ascii=False, indent=1)
-        path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        path.with_suffix(".json").write_text(json_text(content), encoding="utf-8")
 
     def picture_name(self, file_name: str, split: str) -> str:
         """In the folder of the split."""
         return str(PurePosixPath(split, self._names[file_name]))
-
-    def close(self) -> None:
-        """There is nothing that is written only at the end."""
 
     def _shapes(self, label: Label, file_name: str) -> list[dict[str, Any]]:
         mask = mask_to_write(label, self._target.form, self.losses)

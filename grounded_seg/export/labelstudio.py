@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
-from grounded_seg.export.writer import Target, losses_of_head, mask_to_write, single_objects
+from grounded_seg.export.writer import LabelWriter, Target, mask_to_write, single_objects
 from grounded_seg.geometry.masks import mask_from_run_length, run_length_from_polygons
 from grounded_seg.geometry.polygons import edge_polygons_from_mask
 from grounded_seg.records import ImageSize, RunLength
@@ -22,19 +22,17 @@ from grounded_seg.records import ImageSize, RunLength
 _LOCAL_FILES = "/data/local-files/?d="
 """How Label Studio addresses files below its document root."""
 _RUN_BITS = (3, 4, 8, 16)
-"""The four widths in bits that a run's length can be written in."""
+"""The widths in bits that a run's length can be written in."""
 
 
-class LabelStudioWriter:
+class LabelStudioWriter(LabelWriter):
     """Writes `tasks.json`, or one file per split, and `config.xml`; the images belong into `images/`.
 
     The tasks name their images as Label Studio's local files, with the output folder as the document root.
     """
 
     def __init__(self, target: Target) -> None:
-        """Start; nothing is written yet."""
-        self._target = target
-        self.losses = losses_of_head(target)
+        super().__init__(target)
         self._started: list[Path] = []
 
     def add(self, image: LabelledImage, split: str) -> None:
@@ -52,10 +50,6 @@ class LabelStudioWriter:
         address = _LOCAL_FILES + quote(self.picture_name(image.file_name, split))
         self._append(split, {"data": {"image": address}, "predictions": [prediction]})
 
-    def picture_name(self, file_name: str, split: str) -> str:
-        """In `images/`, in the folder of the split."""
-        return f"images/{split}/{file_name}" if split else f"images/{file_name}"
-
     def close(self) -> None:
         """Finish the lists of tasks, and write the configuration to paste into the project's settings."""
         for path in self._started:
@@ -65,10 +59,10 @@ class LabelStudioWriter:
         kinds = {"brush": "BrushLabels", "polygon": "PolygonLabels", "rectangle": "RectangleLabels"}
         blocks = "".join(f'  <{tag} name="{name}" toName="image">\n{labels}  </{tag}>\n' for name, tag in kinds.items())
         text = f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n{blocks}</View>\n'
-        (self._target.output / "config.xml").write_text(text, encoding="utf-8")
+        self._path("config.xml").write_text(text, encoding="utf-8")
 
     def _append(self, split: str, task: dict[str, Any]) -> None:
-        path = self._target.output / f"{split or 'tasks'}.json"
+        path = self._path(f"{split or 'tasks'}.json")
         is_first = path not in self._started
         with path.open("w" if is_first else "a", encoding="ascii") as file:
             file.write(("[\n" if is_first else ",\n") + json.dumps(task))
@@ -80,7 +74,7 @@ class LabelStudioWriter:
         mask = mask_to_write(label, self._target.form, self.losses)
         if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
-            (x, y), (width, height) = (_per_cent(np.array([pair]), size)[0] for pair in ((x0, y0), (x1 - x0, y1 - y0)))
+            [[x, y], [width, height]] = _per_cent(np.array([[x0, y0], [x1 - x0, y1 - y0]]), size)
             return [("rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": 0})]
         if self._target.form is MaskForm.RLE:
             return [("brush", {"format": "rle", "rle": list(brush_from_run_length(mask))})]
@@ -95,9 +89,8 @@ def brush_from_run_length(mask: RunLength) -> bytes:
     """A mask packed as Label Studio's brush does: RGBA, row by row, in runs of equal bytes.
 
     The bits are: 32 with the number of bytes, 5 with the bits of a byte less one, 4 times 4 with the widths of run
-    lengths less one; then for each run a 1, two bits that choose the width, the length less one, and the byte. The form
-    is that of https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack. It packs a byte that is no run in
-    another way, which a mask doesn't need.
+    lengths less one; then for each run a 1, two bits that choose the width, the length less one, and the byte, as in
+    https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack.
     """
     pixels = np.ravel(mask_from_run_length(mask), order="C")
     starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1])

@@ -1,28 +1,25 @@
 """Masks as PNG files: one for each instance, and one for each image with the number of the class at each pixel."""
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from grounded_seg.coco.stream import Label, LabelledImage
-from grounded_seg.export.writer import Target, losses_of_head, png_bytes, single_objects
+from grounded_seg.coco.stream import LabelledImage
+from grounded_seg.export.writer import LabelWriter, Target, json_text, png_bytes, single_objects
 from grounded_seg.files import name_within_limit
 from grounded_seg.geometry.masks import mask_from_run_length
 
 
-class MaskPngWriter:
+class MaskPngWriter(LabelWriter):
     """Writes `instances/NAME.001.png`, `classes/NAME.png`, `instances.jsonl` and `classes.json`.
 
     In a class picture 0 is background, and where masks overlap the one with the higher score is on top.
     """
 
     def __init__(self, target: Target) -> None:
-        """Start; nothing is written yet."""
-        self._target = target
-        self.losses = losses_of_head(target)
+        super().__init__(target)
         self._numbers = {name: number for number, name in enumerate(target.class_names, start=1)}
 
     def add(self, image: LabelledImage, split: str) -> None:
@@ -33,7 +30,8 @@ class MaskPngWriter:
         lines: list[dict[str, Any]] = []
         # Numbered by their place in the file, whatever of it is left out.
         numbers = {id(label): number for number, label in enumerate(image.labels, start=1)}
-        for label in sorted(single_objects(image, self.losses, keeps_attributes=False), key=_score):
+        labels = single_objects(image, self.losses, keeps_attributes=False)
+        for label in sorted(labels, key=lambda label: label.score or 0.0):
             if label.mask is None:
                 self.losses.add("boxes without a mask left out")
                 continue
@@ -42,36 +40,20 @@ class MaskPngWriter:
             n_hidden += int(np.count_nonzero((classes[mask] != 0) & (classes[mask] != class_number)))
             classes[mask] = class_number
             name = _extended(PurePosixPath(split, image.file_name), f".{number:03}.png")
-            _write(self._target.output / "instances" / name, mask * np.uint8(255))
+            self._path("instances", name).write_bytes(png_bytes(mask * np.uint8(255)))
             lines.append({"file": str(name), "image": image.file_name, "class": label.category, "score": label.score})
         self.losses.add("pixels of a class picture hidden by a better mask of another class", n_hidden)
-        _write(self._target.output / "classes" / _extended(PurePosixPath(split, image.file_name), ".png"), classes)
-        self._append(lines)
-
-    def picture_name(self, file_name: str, split: str) -> str:
-        """In `images/`, in the folder of the split."""
-        return f"images/{split}/{file_name}" if split else f"images/{file_name}"
+        name = _extended(PurePosixPath(split, image.file_name), ".png")
+        self._path("classes", name).write_bytes(png_bytes(classes))
+        if lines:
+            with self._path("instances.jsonl").open("a", encoding="ascii") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def close(self) -> None:
         """Write the classes' numbers."""
-        text = json.dumps({number: name for name, number in self._numbers.items()}, ensure_ascii=False, indent=1)
-        (self._target.output / "classes.json").write_text(text + "\n", encoding="utf-8")
-
-    def _append(self, lines: list[dict[str, Any]]) -> None:
-        """Say in a line each what the pictures of an image show."""
-        if lines:
-            with (self._target.output / "instances.jsonl").open("a", encoding="ascii") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+        text = json_text({number: name for name, number in self._numbers.items()})
+        self._path("classes.json").write_text(text, encoding="utf-8")
 
 
 def _extended(name: PurePosixPath, ending: str) -> PurePosixPath:
     return name.with_name(name_within_limit(name.name, ending))
-
-
-def _score(label: Label) -> float:
-    return label.score or 0.0
-
-
-def _write(path: Path, picture: npt.NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_bytes(picture))

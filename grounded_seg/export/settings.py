@@ -34,21 +34,17 @@ class MaskForm(StrEnum):
 
 
 class Pictures(StrEnum):
-    """What an export does with the images: nothing, copy them, or link to them."""
+    """What an export does with the images."""
 
     NONE = "none"
     COPY = "copy"
     LINK = "link"
 
 
-MASK_FORMS = {
+MASK_FORMS = dict.fromkeys(LabelFormat, (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE)) | {
     LabelFormat.COCO: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.BOTH, MaskForm.NONE),
     LabelFormat.YOLO: (MaskForm.POLYGON, MaskForm.NONE),
     LabelFormat.VOC: (MaskForm.NONE,),
-    LabelFormat.LABELME: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
-    LabelFormat.LABELSTUDIO: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
-    LabelFormat.CVAT: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
-    LabelFormat.FIFTYONE: (MaskForm.RLE, MaskForm.POLYGON, MaskForm.NONE),
     LabelFormat.MASKS: (MaskForm.RLE,),
 }
 """The forms that each format has room for, its default first."""
@@ -72,7 +68,6 @@ class ExportSettings:
     split: tuple[int, ...] = ()
     """Shares of train, valid and test, or of train and valid; none for no split."""
     seed: int = 0
-    """Random seed of the split."""
     tolerance_px: NonNegativeFloat = 0.0
     """Largest distance between a simplified polygon and the exact one; 0 keeps every corner."""
     images: Path | None = None
@@ -80,14 +75,10 @@ class ExportSettings:
     pictures: Pictures = Pictures.NONE
 
     def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong, and forms that the format has no room for, at once."""
         problems = convert_fields(self, {"format": "to", "form": "seg", "tolerance_px": "tolerance"})
         if self.split and (len(self.split) not in (2, 3) or min(self.split) < 0 or sum(self.split) <= 0):
             shown = "/".join(map(str, self.split))
-            problems.append(
-                f"split is {shown}, it must be shares of train and valid, or of train, valid and test, as in 80/20 or "
-                "80/10/10"
-            )
+            problems.append(f"split is {shown}, it must be two or three shares, as in 80/20 or 80/10/10")
         if isinstance(self.format, LabelFormat) and self.mask_form not in MASK_FORMS[self.format]:
             room = ", ".join(MASK_FORMS[self.format])
             problems.append(f"seg is {self.mask_form}, for {self.format} it must be one of {room}")

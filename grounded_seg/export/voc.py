@@ -9,20 +9,17 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 
 from grounded_seg.coco.stream import Label, LabelledImage
-from grounded_seg.export.writer import Target, losses_of_head, n_renamed, single_objects, unique_names
+from grounded_seg.export.writer import LabelWriter, Target, single_objects
 from grounded_seg.records import ImageSize
 
 
-class VocWriter:
+class VocWriter(LabelWriter):
     """Writes `Annotations/NAME.xml` and `ImageSets/Main/SPLIT.txt`; the images belong into `JPEGImages/`."""
 
     def __init__(self, target: Target) -> None:
-        """Start; nothing is written yet."""
-        self._target = target
-        self.losses = losses_of_head(target)
-        self._names = unique_names(target.file_names, ".xml", flat=True)
+        super().__init__(target)
+        self._names = self._unique_names(".xml", flat=True)
         self._stems: dict[str, list[str]] = {}
-        self.losses.add("image names changed to be unique in one folder", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's XML file, also where there is nothing on it."""
@@ -37,8 +34,7 @@ class VocWriter:
             self.losses.add("masks left out", label.mask is not None)
             _add_object(root, label, image.size)
         ElementTree.indent(root)
-        path = (self._target.output / "Annotations" / name).with_suffix(".xml")
-        path.parent.mkdir(exist_ok=True)
+        path = self._path("Annotations", name).with_suffix(".xml")
         path.write_text(ElementTree.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
         self._stems.setdefault({"": "trainval", "valid": "val"}.get(split, split), []).append(path.stem)
 

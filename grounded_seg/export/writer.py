@@ -1,10 +1,11 @@
 """A format's writer: what it is told, what it must offer, and what the writers share."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +26,12 @@ class Target:
     """What a writer knows before the first image: where it writes, what, and how."""
 
     output: Path
-    """A folder that is there and empty."""
     head: Mapping[str, Any]
     """The sections of the COCO file besides images and annotations; of its categories only those to write."""
     file_names: tuple[str, ...]
-    """Of all images."""
     has_masks: bool
-    """Whether any label of the file has a mask."""
     form: MaskForm
     tolerance_px: float
-    """How far a simplified polygon may stray."""
 
     @property
     def class_names(self) -> list[str]:
@@ -79,28 +76,44 @@ class Losses:
         return self.iou_sum / self.n_masks if self.n_masks else 1.0
 
 
-class LabelWriter(Protocol):
-    """Writer of one format, an image at a time; made from a `Target`."""
+class LabelWriter:
+    """Base of the writers, one for each format; a format has room for class names at least."""
 
-    losses: Losses
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.losses = _losses_of_head(target)
 
     def add(self, image: LabelledImage, split: str) -> None:
-        """Write an image's labels; images of one split come in a row.
-
-        Args:
-            image: What is on it.
-            split: "train", "valid" or "test", or "" where the data set isn't split.
-        """
+        """Write an image's labels; images of one split come in a row, and "" is that of a data set without splits."""
+        raise NotImplementedError
 
     def picture_name(self, file_name: str, split: str) -> str:
-        """Where the format looks for the image, relative to the output folder, POSIX."""
+        """Where the format looks for the image: in `images/`, in the folder of the split, POSIX."""
+        return "/".join(filter(None, ("images", split, file_name)))
 
     def close(self) -> None:
         """Write what can be written only at the end."""
 
+    def _unique_names(self, ending: str, *, flat: bool) -> dict[str, str]:
+        """The images' names by `unique_names`, with the changed ones counted."""
+        names = unique_names(self._target.file_names, ending, flat=flat)
+        n_renamed = sum(old != new for old, new in names.items())
+        self.losses.add("image names changed to be unique" + " in one folder" * flat, n_renamed)
+        return names
 
-def losses_of_head(target: Target) -> Losses:
-    """Losses of a format that has room for class names, and for nothing else of the file's head."""
+    def _path(self, *names: str | PurePosixPath) -> Path:
+        """A file below the output folder, whose own folder is there from now on."""
+        path = self._target.output.joinpath(*names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def json_text(content: Any) -> str:
+    """JSON that people read too."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _losses_of_head(target: Target) -> Losses:
     losses = Losses()
     for name, section in target.head.items():
         # Every file has an info, and it says nothing of the labels.
@@ -151,10 +164,7 @@ def unique_names(file_names: Iterable[str], ending: str, *, flat: bool) -> dict[
 
     A name that is free stays; a later one that isn't gets a number. What is too long for a file system is shortened.
 
-    Args:
-        file_names: Relative, POSIX, each once.
-        ending: Of the label files, with its dot.
-        flat: Put all into one folder: `a/b.jpg` becomes `a__b.jpg`.
+    `ending` is that of the label files, with its dot. With `flat` all go into one folder: `a/b.jpg` becomes `a__b.jpg`.
 
     >>> unique_names(["a.jpg", "a.png", "b/a.jpg"], ".txt", flat=True)
     {'a.jpg': 'a.jpg', 'a.png': 'a_2.png', 'b/a.jpg': 'b__a.jpg'}
@@ -176,8 +186,3 @@ def _shortened(path: PurePosixPath, ending: str) -> PurePosixPath:
     """The name, shortened if it is too long with its own ending or with the label file's."""
     spare = max(0, len(ending.encode()) - len(path.suffix.encode(errors="surrogateescape")))
     return path.with_name(name_within_limit(path.stem, path.suffix, MAX_NAME_BYTES - spare))
-
-
-def n_renamed(names: Mapping[str, str]) -> int:
-    """Number of images that got another name."""
-    return sum(old != new for old, new in names.items())

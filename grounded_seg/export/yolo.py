@@ -12,14 +12,7 @@ import yaml
 
 from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
-from grounded_seg.export.writer import (
-    Target,
-    losses_of_head,
-    mask_to_write,
-    n_renamed,
-    single_objects,
-    unique_names,
-)
+from grounded_seg.export.writer import LabelWriter, Target, mask_to_write, single_objects
 from grounded_seg.geometry.polygons import centre_polygons_from_mask, drawn_mask, joined_parts
 from grounded_seg.records import RunLength
 
@@ -30,19 +23,16 @@ JOINED = "masks whose parts are joined by lines a pixel wide"
 """Name of that loss."""
 
 
-class YoloWriter:
+class YoloWriter(LabelWriter):
     """Writes `labels/train/NAME.txt` and so on, and `data.yaml`; a data set without splits is all `train`."""
 
     def __init__(self, target: Target) -> None:
-        """Start; nothing is written yet."""
-        self._target = target
-        self.losses = losses_of_head(target)
+        super().__init__(target)
         self._numbers = {name: number for number, name in enumerate(target.class_names)}
-        self._names = unique_names(target.file_names, ".txt", flat=True)
+        self._names = self._unique_names(".txt", flat=True)
         # A data set of boxes is written as boxes.
         self._form = target.form if target.has_masks else MaskForm.NONE
         self._splits: set[str] = set()
-        self.losses.add("image names changed to be unique in one folder", n_renamed(self._names))
 
     def add(self, image: LabelledImage, split: str) -> None:
         """Write an image's label file; one without objects gets an empty one, which says that there is nothing."""
@@ -51,10 +41,8 @@ class YoloWriter:
             self.losses.add("scores left out", label.score is not None)
             numbers = self._shape(label, image)
             lines.append(" ".join([str(self._numbers[label.category]), *(f"{number:.7g}" for number in numbers)]))
-        folder = self._target.output / "labels" / _split_name(split)
-        folder.mkdir(parents=True, exist_ok=True)
         self._splits.add(_split_name(split))
-        path = (folder / self._names[image.file_name]).with_suffix(".txt")
+        path = self._path("labels", _split_name(split), self._names[image.file_name]).with_suffix(".txt")
         path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
     def picture_name(self, file_name: str, split: str) -> str:
@@ -63,7 +51,7 @@ class YoloWriter:
 
     def close(self) -> None:
         """Write `data.yaml`. Training needs a `val`, so it is `train` where the data set isn't split."""
-        folders: dict[str, str] = {
+        folders: dict[str, Any] = {
             split: f"images/{split}" for split in ("train", "val", "test") if split in self._splits
         }
         # No `path`: Ultralytics takes the folder of this file then, and the current one for ".".
@@ -74,7 +62,7 @@ class YoloWriter:
             "names": {number: name for name, number in self._numbers.items()},
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (self._target.output / "data.yaml").write_text(text, encoding="utf-8")
+        self._path("data.yaml").write_text(text, encoding="utf-8")
 
     def _shape(self, label: Label, image: LabelledImage) -> list[float]:
         mask = mask_to_write(label, self._form, self.losses)

@@ -80,7 +80,7 @@ def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, s
     edges = edges[~(is_seam[1:] | is_seam[:-1])]
     n_pixels = size.width * size.height
     ends = [] if edges.size and edges[-1] == n_pixels else [n_pixels]
-    return _run_length_from_runs(np.diff(np.concatenate([[0], edges, ends]).astype(np.int64)), size)
+    return _run_length_from_runs(np.diff(np.concatenate([[0], edges, ends]).astype(np.int64)).tolist(), size)
 
 
 def mask_from_run_length(run_length: RunLength) -> npt.NDArray[np.bool_]:
@@ -170,7 +170,7 @@ def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
             f"a run-length mask of {width} x {height} px holds {runs.sum()} px in its runs; "
             "it is damaged or its size is that of another image, export the file again"
         )
-    run_length = _run_length_from_runs(runs, ImageSize(width=width, height=height))
+    run_length = _run_length_from_runs(runs.tolist(), ImageSize(width=width, height=height))
     # Runs of no length are legal but mislead the box function; our own encoder never writes them.
     return run_length_from_mask(mask_from_run_length(run_length)) if (runs[1:] == 0).any() else run_length
 
@@ -226,9 +226,9 @@ def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
     return values
 
 
-def _run_length_from_runs(runs: npt.NDArray[np.int64], size: ImageSize) -> RunLength:
+def _run_length_from_runs(runs: list[int], size: ImageSize) -> RunLength:
     shape = [size.height, size.width]
-    encoded = coco_mask.frPyObjects({"size": shape, "counts": runs.tolist()}, *shape)
+    encoded = coco_mask.frPyObjects({"size": shape, "counts": runs}, *shape)
     return RunLength(size=size, counts=encoded["counts"])
 
 

@@ -18,7 +18,7 @@ def interrupt(*_: object, **__: object) -> None:
         ([], "error: interrupted"),
         (
             ["-o", "answers"],
-            "error: interrupted; answers so far are kept; to resume, run the same command with --resume (answers)",
+            "error: interrupted; predictions so far are kept; to resume, run the same command with --resume (answers)",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import note_if_demo, set_up_messages
+from grounded_seg.cli.messages import note_if_demo, plain_table, set_up_messages, stdout_console
 from grounded_seg.cli.options import (
     PATH,
     beams_option,
@@ -28,10 +28,8 @@ _MINUS_REGION = re.compile(r"-[\d.]+(\s*,\s*-?[\d.]+){3}")
 
 
 class _AskCommand(click.Command):
-    """A command that takes a region with a minus in front, such as -5,0,10,10, as TEXT."""
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put a blank before the minus of a region, which click would take for an option."""
+        """Put a blank before the minus of a region such as -5,0,10,10, which click would take for an option."""
         return super().parse_args(ctx, [f" {word}" if _MINUS_REGION.fullmatch(word) else word for word in args])
 
 
@@ -39,32 +37,15 @@ class _AskCommand(click.Command):
 @click.argument("task")
 @click.argument("text", nargs=-1, metavar="[TEXT]")
 @click.argument("image", type=PATH)
-@click.option(
-    "-o",
-    "--output",
-    type=PATH,
-    help="Folder for the answer as JSON, and as a picture if it has boxes, outlines or quads.",
-)
+@click.option("-o", "--output", type=PATH, help="Folder for the answer as JSON, and as a picture if it has locations.")
 @detector_options
 @beams_option
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    help="Maximum number of tokens in the answer.",
-)
+@click.option("--max-new-tokens", default=1024, show_default=True, help="Maximum number of tokens in the answer.")
 @max_pixels_option
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON instead of a table.")
 @debug_option
 def ask(
-    task: str,
-    text: tuple[str, ...],
-    image: Path,
-    output: Path | None,
-    as_json: bool,
-    debug: bool,
-    **options: Any,
+    task: str, text: tuple[str, ...], image: Path, output: Path | None, as_json: bool, debug: bool, **options: Any
 ) -> None:
     """Ask Florence-2 about IMAGE: captions, objects, outlines, text reading.
 
@@ -96,11 +77,10 @@ def ask(
     from grounded_seg.detect.tasks import find_task
     from grounded_seg.images.read import read_image
 
-    asked = text[0].strip() if text else ""
-    found = find_task(task)
+    asked, found = "".join(text).strip(), find_task(task)
     picture = read_image(image, numbers.pop("max_pixels"))
     question_about(found, asked, picture.size)
-    model = _load(settings_from(ModelSettings, {**options, "segmenter": None}))
+    model = _load(settings_from(ModelSettings, options))
     answer = ask_model(model, found, picture, asked, **numbers)
     content = answer_as_json(found, asked, picture, answer)
     # The answer is printed before it is written: it took long, and the folder may be one that can't be written.
@@ -134,10 +114,8 @@ def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answe
 
 
 def _print(answer: "Answer") -> None:
-    from rich.table import Table
+    # This would slow --help down.
     from rich.text import Text
-
-    from grounded_seg.cli.messages import stdout_console
 
     rows = [(one.label, f"{one.score:.2f}", _corners([one.box_xyxy])) for one in answer.boxes]
     rows += [(one.label, f"{one.score:.2f}", f"{sum(map(len, one.polygons))} corners") for one in answer.polygons]
@@ -148,7 +126,7 @@ def _print(answer: "Answer") -> None:
     elif not rows:
         click.echo("nothing found")
     else:
-        table = Table("label", "score", "where", box=None, padding=(0, 2, 0, 0))
+        table = plain_table("label", "score", "where")
         for row in rows:
             table.add_row(*map(Text, row))
         stdout_console().print(table)

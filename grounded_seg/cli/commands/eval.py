@@ -1,5 +1,6 @@
-"""`grounded-seg eval`: COCO metrics of both stages, with error types and presence figures."""
+"""`grounded-seg eval`: COCO metrics of both stages; `compare`: two reports of eval on the same data set."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from grounded_seg.evaluation.evaluate import Evaluation
 
 
+def _intervals_option(default: int) -> Callable[[Any], Any]:
+    text = "Number of bootstrap resamples of the images for 95 % intervals; 1000 makes two digits stable, 0 gives none."
+    return click.option("--intervals", "n_draws", type=COUNT, default=default, show_default=True, help=text)
+
+
 @click.command(name="eval")
 @click.argument("ground_truth", metavar="GT.json", type=PATH)
 @click.option("--images", type=PATH, help="Folder of the data set's images; the models are run on them.")
@@ -33,15 +39,9 @@ if TYPE_CHECKING:
     "or a COCO result list.",
 )
 @click.option(
-    "--prompts",
-    type=PATH,
-    help="YAML file with one line `prompt: class` per prompt; without it the class names are the prompts.",
+    "--prompts", type=PATH, help="YAML file with one line `prompt: class` per prompt; by default the class names."
 )
-@click.option(
-    "--absent",
-    type=int,
-    help="Ask each image about this many classes that it doesn't show; without this option, about all of them.",
-)
+@click.option("--absent", type=int, help="Number of absent classes to ask about per image; by default all of them.")
 @model_options
 @stage_options(
     "Minimum score for a box to count as found, in presence figures, confusion matrix and worst images; average "
@@ -50,21 +50,11 @@ if TYPE_CHECKING:
 @click.option("--boxes-only", is_flag=True, help="Score boxes only, and make no masks.")
 @batch_size_option
 @max_pixels_option
-@click.option(
-    "-o", "--output", type=PATH, help="Folder that keeps the models' answers, so that the evaluation can be resumed."
-)
+@click.option("-o", "--output", type=PATH, help="Folder that keeps the predictions, to resume the evaluation.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted evaluation in the output folder.")
 @click.option("--json", "json_file", type=PATH, help="Write all results to this JSON file.")
 @click.option("--plots", type=PATH, help="Draw curves, scores, confusion matrix and worst images into this folder.")
-@click.option(
-    "--intervals",
-    "n_draws",
-    type=COUNT,
-    default=0,
-    show_default=True,
-    help="Number of bootstrap resamples of the images for 95 % intervals; 1000 makes two digits stable, 0 gives no "
-    "intervals.",
-)
+@_intervals_option(0)
 @debug_option
 def evaluate(
     ground_truth: Path,
@@ -88,55 +78,69 @@ def evaluate(
     from grounded_seg.cli.eval_tables import show_evaluation
     from grounded_seg.evaluation.evaluate import EvaluationSettings
     from grounded_seg.evaluation.evaluate import evaluate as measure
+    from grounded_seg.scoring.json_report import report_of, write_report
     from grounded_seg.scoring.plots import check_can_plot
 
     if plots is not None:
         check_can_plot()
+    output = options["output"]
     settings = EvaluationSettings(
         ground_truth=ground_truth,
         source=_run_settings(options) if predictions is None else _only_scored(predictions, options),
         images=images,
-        output=options["output"],
+        output=output,
         score_threshold=settings_from(DetectSettings, options).score_threshold,
         prompts=options["prompts"],
         n_absent=options["absent"],
         boxes_only=options["boxes_only"],
         n_resamples=options["n_draws"],
     )
-    output = options["output"]
-    how_to_resume = f"answers so far are kept; to resume, run the same command with --resume ({output})"
-    with interruption_explained(lambda: None if output is None else how_to_resume), counted("images") as progress:
+    how_to_resume = f"predictions so far are kept; to resume, run the same command with --resume ({output})"
+    with interruption_explained(lambda: how_to_resume if output else None), counted("images") as progress:
         evaluation = measure(settings, progress)
     for line in evaluation.notes:
         note(line)
     show_evaluation(evaluation)
-    written = [] if json_file is None else [_write_json(evaluation, json_file)]
-    written += [] if plots is None else _draw(evaluation, images, plots)
-    for path in written:
+    if json_file is not None:
+        write_report(report_of(evaluation.scores, evaluation.speed, evaluation.notes, evaluation.made_with), json_file)
+        click.echo(json_file)
+    for path in () if plots is None else _draw(evaluation, images, plots):
         click.echo(path)
     return 0
 
 
+@click.command()
+@click.argument("first", metavar="A.json", type=PATH)
+@click.argument("second", metavar="B.json", type=PATH)
+@_intervals_option(1000)
+@debug_option
+def compare(first: Path, second: Path, n_draws: int, debug: bool) -> int:
+    """Print as Markdown what changed from A.json to B.json, two files of `eval --json`.
+
+    Both must be measured on the same data set, such as a base and a tuned model, or two presets.
+
+    Exit code: 0 compared, 2 usage, 3 unreadable or different inputs.
+    """
+    set_up_messages(debug=debug)
+    # These import numpy and pycocotools, which would slow --help down.
+    from grounded_seg.scoring.compare import compare as compared
+    from grounded_seg.scoring.compare import markdown_of
+    from grounded_seg.scoring.json_report import read_report
+
+    click.echo(markdown_of(compared(read_report(first), read_report(second), n_draws)), nl=False)
+    return 0
+
+
 def _only_scored(predictions: Path, options: dict[str, Any]) -> Path:
-    """Give the file to score, and refuse options that need the models."""
     if options["output"] is not None or options["resume"]:
-        raise UsageError("--output and --resume keep the models' answers; leave them out with --predictions")
+        raise UsageError("--output and --resume keep the models' predictions; leave them out with --predictions")
     return predictions
 
 
 def _run_settings(options: dict[str, Any]) -> RunSettings:
-    """Build the settings for running the models."""
     settings = settings_from(RunSettings, {name: value for name, value in options.items() if name != "output"})
     note_if_demo(settings.models, boxes_only=settings.boxes_only)
     return settings
-
-
-def _write_json(evaluation: "Evaluation", path: Path) -> Path:
-    from grounded_seg.scoring.json_report import report_of, write_report
-
-    report = report_of(evaluation.scores, evaluation.speed, evaluation.notes, evaluation.made_with)
-    write_report(report, path)
-    return path
 
 
 def _draw(evaluation: "Evaluation", images: Path | None, folder: Path) -> list[Path]:

@@ -6,34 +6,33 @@ from typing import Any
 import click
 
 from grounded_seg.cli.messages import set_up_messages
-from grounded_seg.cli.options import PATH, EnumChoice, debug_option, option_of
-from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
+from grounded_seg.cli.options import PATH, debug_option, option_of
+from grounded_seg.export.settings import ExportSettings, Pictures
 
 
 @click.command()
 @click.argument("source", metavar="RUN|FILE.json", type=PATH)
-@click.option("--to", "format", type=EnumChoice(LabelFormat), required=True, help="Format to write.")
-@click.option(
+@option_of(ExportSettings, "format", "Format to write.", "--to", required=True)
+@option_of(
+    ExportSettings,
+    "output",
+    "Folder for the files; it must be new or empty.",
     "-o",
     "--output",
-    type=PATH,
     default=Path("grounded-seg-export"),
-    show_default=True,
-    help="Folder for the files; it must be new or empty.",
 )
-@click.option(
-    "--seg",
+@option_of(
+    ExportSettings,
     "form",
-    type=EnumChoice(MaskForm),
-    help="Form of the masks: rle is exact, polygon is an outline, both writes two files, none writes boxes only. The "
+    "Form of the masks: rle is exact, polygon is an outline, both writes two files, none writes boxes only. The "
     "default is rle; for yolo it is polygon, for voc none.",
+    "--seg",
 )
-@click.option(
-    "--tolerance",
+@option_of(
+    ExportSettings,
     "tolerance_px",
-    default=ExportSettings.tolerance_px,
-    show_default=True,
-    help="Simplify polygons, but move no edge by more than this many pixels; 0 keeps every corner.",
+    "Simplify polygons, but move no edge by more than this many pixels; 0 keeps every corner.",
+    "--tolerance",
 )
 @option_of(ExportSettings, "min_score", "Leave out labels below this score.")
 @click.option("--classes", metavar="A;B", default="", help="Export only these classes, separated by semicolons.")
@@ -44,8 +43,8 @@ from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, 
     help="Split the images into train, valid and test by these shares, or into train and valid by two shares.",
 )
 @option_of(ExportSettings, "seed", "Random seed of the split.")
-@click.option(
-    "--images", type=PATH, help="Folder that the image names in a COCO file are relative to; a run records its own."
+@option_of(
+    ExportSettings, "images", "Folder that the image names in a COCO file are relative to; a run records its own."
 )
 @click.option("--copy-images", "pictures", flag_value=Pictures.COPY.value, help="Copy the images beside the labels.")
 @click.option(
@@ -84,5 +83,4 @@ def export(pictures: str | None, debug: bool, **options: Any) -> int:
 
 def _shares_from(text: str) -> tuple[int | str, ...]:
     """Read the shares of a split; what is no number stays, for the settings to refuse it together with the rest."""
-    shares = text.split("/") if text else []
-    return tuple(int(share) if share.strip().isdecimal() else share for share in shares)
+    return tuple(int(share) if share.strip().isdecimal() else share for share in text.split("/") if text)

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages
-from grounded_seg.cli.options import PATH, debug_option, offline_option
+from grounded_seg.cli.messages import plain_table, set_up_messages, stdout_console
+from grounded_seg.cli.options import PATH, debug_option, offline_option, option_of
+from grounded_seg.errors import WeightsError
+from grounded_seg.settings import ModelSettings
 
 if TYPE_CHECKING:
     from grounded_seg.weights.locate import LocatedWeights
@@ -24,13 +26,10 @@ def list_models() -> None:
     Missing parts are downloaded when a preset is first used. Exit code: 0 listed.
     """
     set_up_messages(debug=False)
-    # These import rich and the hub's client, which would slow --help down.
-    from rich.table import Table
-
-    from grounded_seg.cli.messages import stdout_console
+    # This would slow --help down.
     from grounded_seg.weights.presets import preset_table
 
-    table = Table("preset", "detector", "adapter", "segmenter", "on this disk", box=None, padding=(0, 2, 0, 0))
+    table = plain_table("preset", "detector", "adapter", "segmenter", "on this disk")
     for name in preset_table().presets:
         table.add_row(name, *_parts_of(name))
     stdout_console().print(table)
@@ -64,16 +63,14 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
 @click.argument("adapter", metavar="ADAPTER")
 @click.argument("destination", metavar="DST", type=PATH)
 @offline_option
-@click.option(
-    "--allow-base-mismatch", is_flag=True, help="Merge an adapter even if it was trained on another base model."
-)
+@option_of(ModelSettings, "allow_base_mismatch", "Merge an adapter even if it was trained on another base model.")
 @debug_option
 def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_mismatch: bool, debug: bool) -> None:
     """Merge a LoRA adapter into the weights of a Florence-2, and write a native folder in float32.
 
     BASE and ADAPTER are folders or Hugging Face ids, in the native or the older layout. DST is a new folder.
 
-    The merged model gives the same answers as the base with the adapter. The head shares a matrix with the word
+    The merged model answers like the base with the adapter. The head shares a matrix with the word
     embeddings: an adapter of the head gives the merged model a separate head, an adapter of the embeddings is refused.
 
     Exit code: 0 written, 1 DST can't be written, 2 usage, 4 weights missing or wrong, 130 interrupted.
@@ -96,18 +93,16 @@ def _located(given: str, argument: str, *, offline: bool) -> "LocatedWeights":
     return locate(named_source(given, argument), is_adapter=argument == "ADAPTER", offline=offline)
 
 
-def _parts_of(preset: str) -> tuple[str, str, str, str]:
-    """Give the names of a preset's detector, adapter and segmenter, and whether all are on this disk."""
-    from grounded_seg.errors import WeightsError
-    from grounded_seg.settings import ModelSettings
+def _parts_of(preset: str) -> list[str]:
+    """Names of a preset's detector, adapter and segmenter, and whether all are on this disk."""
+    # These import the hub's client, which would slow --help down.
     from grounded_seg.weights.locate import is_on_disk
     from grounded_seg.weights.sources import resolve
 
     try:
         sources = resolve(ModelSettings(preset=preset))
     except WeightsError:
-        return ("missing", "missing", "missing", "no")
+        return ["missing", "missing", "missing", "no"]
     parts = (sources.detector, sources.adapter, sources.segmenter)
     are_here = all(is_on_disk(part) for part in parts if part is not None)
-    detector, adapter, segmenter = ("none" if part is None else part.name for part in parts)
-    return (detector, adapter, segmenter, "yes" if are_here else "not yet")
+    return [*("none" if part is None else part.name for part in parts), "yes" if are_here else "not yet"]

@@ -1,13 +1,11 @@
 """`grounded-seg run`: a sentence and images in; boxes, masks and COCO annotations out."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from grounded_seg.cli.messages import error, interruption_explained, note_if_demo, set_up_messages
 from grounded_seg.cli.options import (
-    PATH,
     EnumChoice,
     batch_size_option,
     debug_option,
@@ -23,25 +21,13 @@ from grounded_seg.settings import Drawn, RunSettings
 @click.command()
 @click.argument("prompt")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option(
-    "-o",
-    "--output",
-    type=PATH,
-    default=Path("grounded-seg-out"),
-    show_default=True,
-    help="Folder for the results.",
-)
+@option_of(RunSettings, "output", "Folder for the results.", "-o", "--output")
 @model_options
 @stage_options("Drop boxes below this score.")
 @option_of(RunSettings, "boxes_only", "Find boxes only, and make no masks.")
 @batch_size_option
-@click.option(
-    "--recursive/--no-recursive",
-    default=RunSettings.recursive,
-    show_default=True,
-    help="Look for images in sub-folders too.",
-)
-@option_of(RunSettings, "max_pixels", "Skip images of more pixels than this, before they are decoded.")
+@option_of(RunSettings, "recursive", "Look for images in sub-folders too.", "--recursive/--no-recursive")
+@option_of(RunSettings, "max_pixels", "Skip images of more pixels than this, before decoding.")
 @option_of(RunSettings, "resume", "Resume an interrupted run in the output folder.")
 @option_of(RunSettings, "overwrite", "Replace the results of an earlier run in the output folder.")
 @option_of(RunSettings, "on_error", "Skip an image of a folder that can't be read, or stop there.")
@@ -83,9 +69,8 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     note_if_demo(settings.models, boxes_only=settings.boxes_only)
     given = [given_from(path) for path in paths]
     folder = RunFolder(settings.output)
-    # The two don't go together.
-    resume = "--resume instead of --overwrite" if settings.overwrite else "--resume"
-    how_to_resume = f"finished images are kept; to resume, run the same command with {resume}"
+    option = "--resume instead of --overwrite" if settings.overwrite else "--resume"
+    how_to_resume = f"finished images are kept; to resume, run the same command with {option}"
     display = RunDisplay(json_lines=json_lines)
 
     def explain() -> str:
@@ -100,6 +85,5 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
         raise OutputError(f"{problem}; {how_to_resume}") from problem
     display.summarise(report, folder.written())
     if report.n_skipped:
-        n_images = report.n_done + report.n_skipped
-        error(f"{report.n_skipped} of {n_images} images were skipped; the reasons are in {folder.journal}")
+        error(f"{report.n_skipped} of {report.n_images} images were skipped; the reasons are in {folder.journal}")
     return report.exit_code

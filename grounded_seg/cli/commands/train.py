@@ -26,20 +26,22 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
     """Make an option without a default of its own; --help shows the one that holds without recipe and file."""
     name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
     field = next(one for kind in (TrainSettings, ModelSettings) for one in fields(kind) if one.name == name)
-    default = field.default
-    if isinstance(default, frozenset):
-        default = ", ".join(sorted(default))
-    elif isinstance(default, tuple):
-        default = "/".join(map(str, default))
-    elif isinstance(default, bool):
-        default = "on" if default else None
-    shown = "" if default in (None, "") else f"  [default: {default}]"
+    match field.default:
+        case frozenset() as parts:
+            default = ", ".join(sorted(parts))
+        case tuple() as shares:
+            default = "/".join(map(str, shares))
+        case bool() as is_on:
+            default = "on" if is_on else ""
+        case value:
+            default = "" if value is None else str(value)
+    shown = f"  [default: {default}]" if default else ""
     return click.option(flag, default=None, help=f"{text}{shown}", **{"type": click_type(field.type), **more})
 
 
 @click.command()
 @click.argument("dataset", type=PATH)
-@click.option("-o", "--output", required=True, type=PATH, help="Folder of the run.")
+@click.option("-o", "--output", required=True, type=PATH, help="Folder for the results.")
 @click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
@@ -60,7 +62,7 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--negative-ratio", "Number of questions about absent classes per question about a present one.")
 @_setting("--negatives", "More prompts for objects that are on none of the images.", metavar="A;B")
 @_setting("--image-size", "Resize images to squares of this side first.", metavar="PX")
-@_setting("--max-pixels", "Refuse images of more pixels than this, before they are decoded.")
+@_setting("--max-pixels", "Refuse images of more pixels than this, before decoding.")
 @_setting("--augment/--no-augment", "Flip images and change their colours, unless a label names sides or colours.")
 @_setting("--strict/--no-strict", "Stop at a row that can't be used, instead of leaving it out.")
 @_setting("--method", "Train a LoRA adapter, or the full model.")
@@ -69,11 +71,9 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--alpha", "Scaling of the adapter, which is multiplied by alpha / rank.")
 @_setting("--dropout", "Dropout of the adapter.")
 @_setting("--rslora/--no-rslora", "Scale the adapter by alpha / sqrt(rank) (rsLoRA).")
-@_setting("--dora/--no-dora", "Train direction and length of the weights separately (DoRA).")
+@_setting("--dora/--no-dora", "Train magnitude and direction of the weights separately (DoRA).")
 @_setting("--quantization", "Quantize the frozen base model to 8 or 4 bits, on a GPU.")
-@_setting(
-    "--gradient-checkpointing/--no-gradient-checkpointing", "Compute activations twice: less memory, but more time."
-)
+@_setting("--gradient-checkpointing/--no-gradient-checkpointing", "Compute activations twice, to save memory.")
 @_setting("--epochs", "Number of passes over the data set.")
 @_setting("--max-steps", "Stop after this many steps.")
 @_setting("--batch-size", "Number of questions per batch, on each device.")
@@ -84,10 +84,7 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--warmup-steps", "Number of steps in which the learning rate rises from zero.")
 @_setting("--weight-decay", "Weight decay, of matrices only.")
 @_setting("--max-grad-norm", "Clip gradients to this norm.")
-@_setting(
-    "--location-spread",
-    "Spread the target of a location over its neighbours, with this standard deviation in bins; helps small models.",
-)
+@_setting("--location-spread", "Smooth location targets with this standard deviation in bins; helps small models.")
 @_setting("--workers", "Number of processes that read images ahead.")
 @_setting("--eval-steps", "Measure the validation loss every so many steps; 0 for after each epoch.")
 @_setting("--save-steps", "Save a checkpoint every so many steps; 0 for after each epoch.")
@@ -98,12 +95,10 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
     "edit_distance.",
 )
 @_setting("--patience", "Stop after this many epochs without a better figure.")
-@_setting("--eval-images", "Number of validation images that answers are generated for.")
+@_setting("--eval-images", "Number of validation images that predictions are made for.")
 @_setting("--log-to", "More places to log figures to: tensorboard, wandb.", metavar="A,B")
 @_setting("--report/--no-report", "Compare base and tuned model on the test split at the end.")
-@_setting(
-    "--retention", "COCO file of objects that the base knows; the report measures how much of it is kept.", type=PATH
-)
+@_setting("--retention", "COCO file of objects that the base knows; the report says how much of it is kept.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted training from its last checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Print counts and draw examples of the training data, without training.")
 @debug_option
@@ -143,7 +138,6 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
 
 
 def _from_source(source: ParameterSource, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the options whose values come from this source."""
     context = click.get_current_context()
     return {name: value for name, value in options.items() if context.get_parameter_source(name) is source}
 
@@ -153,31 +147,28 @@ class _Table:
 
     def __init__(self) -> None:
         self._losses: list[float] = []
-        self._columns: tuple[str, ...] = ()
+        self._titles: list[str] = []
 
     def add(self, row: Mapping[str, float]) -> None:
-        """Take a step's row, or print a validation's."""
         if "loss" in row:
             self._losses.append(row["loss"])
             return
         mean = sum(self._losses) / len(self._losses) if self._losses else float("nan")
-        shown = {"step": row["step"], "epoch": row["epoch"], "loss": mean}
-        shown |= {name: value for name, value in row.items() if name.startswith("valid_")}
+        figures = {"epoch": row["epoch"], "loss": mean}
+        figures |= {name: value for name, value in row.items() if name.startswith("valid_")}
         self._losses = []
-        if tuple(shown) != self._columns:
-            self._columns = tuple(shown)
-            # Only the loss is measured on both splits.
-            titles = (name if name == "valid_loss" else name.removeprefix("valid_") for name in shown)
-            click.echo("".join(title.rjust(_COLUMN) for title in titles))
-        cells = [str(row["step"]), *(f"{value:.4g}" for name, value in shown.items() if name != "step")]
-        click.echo("".join(cell.rjust(_COLUMN) for cell in cells))
+        # Only the loss is measured on both splits.
+        titles = ["step", *(name if name == "valid_loss" else name.removeprefix("valid_") for name in figures)]
+        cells = [str(row["step"]), *(f"{value:.4g}" for value in figures.values())]
+        for line in [cells] if titles == self._titles else [titles, cells]:
+            click.echo("".join(cell.rjust(_COLUMN) for cell in line))
+        self._titles = titles
 
 
 def _show_report(report: "TrainReport") -> None:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in report.figures.items())
-    click.echo(
-        f"\n{report.n_steps} steps, {report.n_trained:,} trainable parameters, {report.seconds:.0f} s; best: {figures}"
-    )
+    click.echo(f"\n{report.n_steps} steps, {report.n_trained:,} trainable parameters, {report.seconds:.0f} s")
+    click.echo(f"best: {figures}")
     for path in (report.result, report.folder.metrics, report.folder.loss_picture, report.folder.report):
         if path.exists():
             click.echo(path)
@@ -191,10 +182,8 @@ def _show_dry_run(found: "DryRun") -> None:
         click.echo(line)
     for name, split in found.splits.items():
         boxes = ", ".join(f"{label} {n}" for label, n in split.boxes.items()) or "none"
-        click.echo(
-            f"{name}: {split.n_images} images ({split.n_background} without objects), {split.n_texts} texts, "
-            f"boxes: {boxes}"
-        )
+        images = f"{split.n_images} images ({split.n_background} without objects)"
+        click.echo(f"{name}: {images}, {split.n_texts} texts, boxes: {boxes}")
     click.echo(f"{found.n_questions} questions per epoch, {found.n_negatives} of them about absent objects")
     for what, (shortest, median, longest) in (("question", found.question_tokens), ("answer", found.answer_tokens)):
         click.echo(f"{what} tokens: {shortest} to {longest}, median {median}")

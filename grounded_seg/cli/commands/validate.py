@@ -37,22 +37,16 @@ def validate(file: Path, images: Path | None, destination: Path | None, debug: b
 
     faults = validate_file(file, images)
     _print(faults)
-    if destination is not None:
+    if destination is None:
+        n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
+        click.echo(f"{file}: {n_errors} errors, {len(faults) - n_errors} warnings")
+    else:
         repairs = repair_file(file, destination, images)
         for line in repairs:
             click.echo(f"repaired {line}")
-        faults = validate_file(destination, images)
-        n_errors = _n_errors(faults)
+        n_errors = sum(fault.severity is Severity.ERROR for fault in validate_file(destination, images))
         click.echo(f"{destination}: {len(repairs)} repairs, {n_errors} errors left")
-        return InputError.exit_code if n_errors else 0
-    n_errors = _n_errors(faults)
-    n_warnings = sum(fault.severity is Severity.WARNING for fault in faults)
-    click.echo(f"{file}: {n_errors} errors, {n_warnings} warnings")
     return InputError.exit_code if n_errors else 0
-
-
-def _n_errors(faults: "list[Fault]") -> int:
-    return sum(fault.severity.value == "error" for fault in faults)
 
 
 def _print(faults: "list[Fault]") -> None:
