@@ -26,9 +26,7 @@ MAX_NAME_BYTES = 255
 def as_output_error(what: Path | str = "the results", instead: str = "another folder with --output") -> Iterator[None]:
     """Turn a full disk or a forbidden folder into an `OutputError` of one line.
 
-    Args:
-        what: Is written in the block; for errors that don't name a file, as that of a disk that gets full.
-        instead: What a user could name to have it written elsewhere.
+    `what` stands in for errors that don't name a file; `instead` is what a user could name to have it elsewhere.
     """
     try:
         yield
@@ -45,11 +43,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
     The bytes go into a hidden file beside it, which takes its place at the end of the block. A block that fails leaves
     an older file as it was.
-
-    Raises:
-        OSError: If it can't be written; `as_output_error` makes it one line.
     """
-    unfinished = path.with_name(f".{path.name}.part")
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
             yield file
@@ -68,11 +63,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str, instead: str = "another folder with --output") -> None:
-    """Write a text as UTF-8, whole or not at all; `instead` is as for `as_output_error`.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
+    """Write a text as UTF-8, whole or not at all, with the errors of `as_output_error`."""
     with as_output_error(path, instead), whole_file(path) as file:
         # What a file name can hold and UTF-8 can't is written as an escape.
         file.write(text.encode("utf-8", errors="backslashreplace"))
@@ -82,14 +73,10 @@ class Lock:
     """A lock that this process holds until it is released or the process ends, however it ends."""
 
     def __init__(self, path: Path, in_use: str) -> None:
-        """Take the lock.
-
-        Args:
-            path: The lock's own file, which is there as long as the lock is held; its folder must exist.
-            in_use: The message where another process holds the lock.
+        """Take the lock, whose file is there as long as it is held.
 
         Raises:
-            UsageError: If another process holds it.
+            UsageError: With `in_use` as its message, if another process holds it.
             OutputError: If the file can't be made.
         """
         self._path = path
@@ -122,15 +109,8 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
     It lies in a hidden, locked folder beside: a second process that writes the same folder is refused meanwhile, and
     what a killed one left is removed. An empty folder that is there stays the same one and is filled, because it may be
-    the working folder or a volume; the hidden folder lies in it then.
-
-    Args:
-        folder: Empty, or not there yet.
-        replace: It may hold anything, which is removed at the end of the block.
-
-    Raises:
-        UsageError: If another process writes the same folder.
-        OSError: If the folder can't be written; `as_output_error` makes it one line.
+    the working folder or a volume; the hidden folder lies in it then. With `replace` it may hold anything, which is
+    removed at the end of the block.
     """
     is_filled = folder.is_dir() and not replace
     hidden = folder / UNFINISHED if is_filled else folder.with_name(f".{folder.name}{UNFINISHED}")
@@ -174,11 +154,6 @@ def _locked_folder(folder: Path, in_use: str) -> Iterator[None]:
 
 def name_within_limit(name: str, ending: str = "", limit: int = MAX_NAME_BYTES) -> str:
     """File name with an ending; one that gets too long keeps its start, then 8 hex digits of its hash.
-
-    Args:
-        name: One part of a path.
-        ending: Is kept whole.
-        limit: Most bytes of the result.
 
     >>> name_within_limit("a" * 20, ".png", limit=16)
     'aaa-42492da0.png'

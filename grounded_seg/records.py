@@ -25,12 +25,10 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One decoded image, upright."""
+    """One decoded image, upright; its pixels are RGB, (height, width, 3)."""
 
     path: Path
-    """Where it was read from."""
     pixels: npt.NDArray[np.uint8]
-    """RGB, (height, width, 3)."""
 
     @property
     def size(self) -> ImageSize:
@@ -58,7 +56,7 @@ class Detection:
     """The question that was asked."""
     box_xyxy: BoxXyxy
     score: float
-    """The detector's confidence, in [0, 1]."""
+    """In [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,6 @@ class RunLength:
 
     size: ImageSize
     counts: bytes
-    """COCO's ASCII compression of the run lengths, as pycocotools writes it."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,6 @@ class ImageSkipped:
 
     path: Path
     reason: str
-    """One line for a person."""
     error: str
     """The error's class name."""
 
@@ -134,7 +130,7 @@ class LabelledPolygons:
     polygons: tuple[tuple[tuple[float, float], ...], ...]
     """Each part is a ring of (x, y) pixels, not closed."""
     score: float = 1.0
-    """The detector's confidence, in [0, 1]; 1 where the answer came without probabilities."""
+    """In [0, 1]; 1 where the answer came without probabilities, here and in `LabelledQuad`."""
 
 
 @dataclass(frozen=True)
@@ -145,4 +141,3 @@ class LabelledQuad:
     quad: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
     """(x, y) pixels in reading order from the top left."""
     score: float = 1.0
-    """As of `LabelledPolygons`."""

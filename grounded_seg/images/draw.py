@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TypeAlias
 
@@ -31,7 +32,6 @@ PALETTE: tuple[Colour, ...] = (
 
 _MASK_OPACITY = 0.45
 _TEXT_WEIGHT = 600
-_DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
 
 
 def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with_scores: bool = True) -> Canvas:
@@ -39,17 +39,11 @@ def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with
 
     Lines and letters grow with the image, so that a thumbnail of it reads alike at any size.
 
-    Args:
-        image: The upright image that the result belongs to; it is not changed.
-        result: What was found; nothing gives a plain copy.
-        prompts: The run's prompts, whose colours are then the same on every image. Others follow as they appear.
-        with_scores: Write each score behind its label; the truth has none.
-
-    Returns:
-        RGB, (height, width, 3).
+    `prompts` are the run's, whose colours are then the same on every image; others follow as they appear.
     """
     canvas = np.array(image.pixels, order="C")
-    colours = _colour_by_prompt([*prompts, *(instance.detection.prompt for instance in result.instances)])
+    every_prompt = dict.fromkeys([*prompts, *(instance.detection.prompt for instance in result.instances)])
+    colours = dict(zip(every_prompt, cycle(PALETTE), strict=False))
     worst_first = sorted(result.instances, key=lambda instance: instance.detection.score)
     line_px = max(1, round(_unit_px(image.size) / 6))
     for instance in worst_first:
@@ -63,38 +57,24 @@ def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with
 
 
 def save_overlay(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write a picture in the format of the path's ending, and make its folder where that is missing.
+    """Write RGB (height, width, 3) or grey (height, width) pixels in the format of the path's ending.
 
-    Args:
-        path: Where to; an older file is replaced.
-        pixels: RGB (height, width, 3), or grey (height, width).
-
-    Raises:
-        OSError: If the folder or the file can't be written.
-        ValueError: If the ending is no image format's.
+    Its folder is made where that is missing, an older file replaced.
     """
+    file_format = PIL.Image.registered_extensions().get(path.suffix.lower())
+    if file_format is None:
+        raise ValueError(f"{path} has no image format's ending")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Pillow rather than OpenCV: it takes any file name on any system. JPEG at 90 shows no blocks around letters.
     encoded = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(encoded, _format_of(path), quality=90)
+    PIL.Image.fromarray(pixels).save(encoded, file_format, quality=90)
     # Not by Pillow, whose encoders don't notice when a disk that gets full takes but a part of what they write.
     path.write_bytes(encoded.getbuffer())
-
-
-def _format_of(path: Path) -> str:
-    try:
-        return PIL.Image.registered_extensions()[path.suffix.lower()]
-    except KeyError as error:
-        raise ValueError(f"{path} has no image format's ending") from error
 
 
 def _unit_px(size: ImageSize) -> float:
     """The height of letters that suits the image: 14 px on 640 x 480, growing with the side of an equal square."""
     return max(11.0, math.sqrt(size.width * size.height) / 40)
-
-
-def _colour_by_prompt(prompts: Sequence[str]) -> dict[str, Colour]:
-    return {prompt: PALETTE[number % len(PALETTE)] for number, prompt in enumerate(dict.fromkeys(prompts))}
 
 
 def _draw_mask(canvas: Canvas, run_length: RunLength, colour: Colour, line_px: int) -> None:
@@ -135,12 +115,8 @@ class _Chip:
     padding_px: int
 
     def hides(self, other: "_Chip") -> bool:
-        return (
-            self.x < other.x + other.width
-            and other.x < self.x + self.width
-            and self.y < other.y + other.height
-            and other.y < self.y + self.height
-        )
+        beside = self.x >= other.x + other.width or other.x >= self.x + self.width
+        return not (beside or self.y >= other.y + other.height or other.y >= self.y + self.height)
 
 
 def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: bool) -> list[_Chip]:
@@ -152,9 +128,9 @@ def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: b
     placed: list[_Chip] = []
     for instance in sorted(instances, key=lambda one: -one.detection.score):
         detection = instance.detection
-        text = _printable(detection.label)
-        if with_scores:
-            text = f"{text} {detection.score:.2f}".lstrip()
+        # On one line, and without half characters, at which OpenCV's text crashes.
+        words = detection.label.encode("utf-8", "replace").decode("utf-8").split()
+        text = " ".join([*words, f"{detection.score:.2f}"] if with_scores else words)
         width = cv2.getTextSize((0, 0), text, (0, 0), font, text_px, _TEXT_WEIGHT)[2] + 2 * padding_px
         x0, y0, _, y1 = (round(edge) for edge in detection.box_xyxy)
         x, lowest = max(0, min(x0, size.width - width)), max(0, size.height - height)
@@ -174,13 +150,8 @@ def _draw_chip(canvas: Canvas, chip: _Chip, colour: Colour) -> None:
     cv2.rectangle(canvas, (chip.x, chip.y), corner, colour, cv2.FILLED)
     # How bright the eye sees the three, from ITU-R BT.601.
     brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    ink = _DARK if brightness > 100 else _LIGHT
+    ink = (20, 20, 20) if brightness > 100 else (255, 255, 255)
     # Capital letters are 0.72 of the font's size.
     baseline = chip.y + (chip.height + round(chip.text_px * 0.72)) // 2
     font = cv2.FontFace("sans")
     cv2.putText(canvas, chip.text, (chip.x + chip.padding_px, baseline), ink, font, chip.text_px, _TEXT_WEIGHT)
-
-
-def _printable(label: str) -> str:
-    """Put the label on one line, and take out half characters, at which OpenCV's text crashes."""
-    return " ".join(label.encode("utf-8", "replace").decode("utf-8").split())

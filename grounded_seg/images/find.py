@@ -17,21 +17,16 @@ _LOG = logging.getLogger(__name__)
 
 _RUN_PICTURES = frozenset({"overlays", "masks", "crops"})
 """Folders of a run's folder with the pictures of that run."""
-_LINE_KEYS = frozenset({"file_name", "status", "instances"})
-_MANIFEST_KEYS = frozenset({"prompts", "images", "paths"})
-"""Keys by which a run's `results.jsonl` and `run.json` are known."""
 _MAY_BE_SHORTER = re.compile(r"^\.|/\.|//|/$|\\")
 """Most names of a list are as short as can be, and needn't go through `pathlib`."""
 _BLOCK_BYTES = 1 << 16
-"""Of a list, read at once."""
 
 
 @dataclass(frozen=True)
 class PathList:
-    """A file that names images and folders, one a line; `@FILE` on the command line.
+    """A file that names images and folders, one a line, from the current folder; `@FILE` on the command line.
 
-    Relative paths count from the current folder, as on the command line. Names with line breaks need a list whose names
-    end with a zero byte, as `find -print0` writes it.
+    Names with line breaks need a list whose names end with a zero byte, as `find -print0` writes it.
     """
 
     file: Path
@@ -41,18 +36,13 @@ class PathList:
         return f"@{self.file}"
 
     def paths(self) -> Iterator[str]:
-        """Read the paths one by one, empty lines left out; from first to last, so that the list may be a pipe.
-
-        Raises:
-            InputError: If the list can't be read.
-        """
+        """Read the paths one by one, empty lines left out; from first to last, so that the list may be a pipe."""
         try:
             with self.file.open("rb") as file:
                 first = file.read(_BLOCK_BYTES)
                 end = b"\0" if b"\0" in first else b"\n"
                 for entry in _split(first, file.read, end):
-                    path = entry.removesuffix(b"\r") if end == b"\n" else entry
-                    if path:
+                    if path := entry.removesuffix(b"\r") if end == b"\n" else entry:
                         yield os.fsdecode(path)
         except OSError as error:
             raise InputError(f"list {_shown(self.file)} can't be read ({error.strerror}); check the path") from error
@@ -63,7 +53,7 @@ Given: TypeAlias = Path | PathList
 
 
 def given_from(text: str) -> Given:
-    """Read a PATH of the command line; a file whose name begins with @ is `./@NAME`."""
+    """A PATH of the command line; a file whose name begins with @ is `./@NAME`."""
     return PathList(Path(text[1:])) if text.startswith("@") else Path(text)
 
 
@@ -72,7 +62,7 @@ class FoundImages:
     """The images of a request. Names only: ten million paths would not fit beside the models."""
 
     root: Path
-    """The folder that all names are relative to: the one given, or the common parent of several."""
+    """The folder given, or the common parent of several."""
     file_names: tuple[str, ...]
     """Path of each image relative to `root`, POSIX, unique, sorted by code point; never empty."""
 
@@ -86,13 +76,9 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
 
     A file named directly is taken whatever its ending, a file in a folder only with one of `IMAGE_ENDINGS`. Links to
     files are followed, links to folders only where named directly, so that a link to a parent is no endless walk. The
-    pictures of a run (`overlays`, `masks` and `crops` beside its journal or manifest) are left out unless they are
-    named, and a note counts those folders. A folder within a folder that can't be listed stands for itself: reading it
-    as an image gives the reason, while leaving it out would be a silent gap. So does what a list names and isn't there.
-
-    Args:
-        paths: Files, folders and lists, at least one.
-        recursive: Whether folders within a folder are searched too.
+    pictures of a run (`overlays`, `masks` and `crops` beside its journal or manifest) are left out unless named. A
+    folder within a folder that can't be listed, and what a list names and isn't there, stand for themselves: reading
+    them as images gives the reason.
 
     Raises:
         InputError: If a path doesn't exist, a folder or list that is named can't be read, or there is no image at all.
@@ -112,11 +98,8 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
     # Sorted with its repeats, rather than as a set: half the memory for ten million names.
     names.sort()
     if left_out:
-        _LOG.info(
-            "left out %d folders with the pictures of earlier runs, such as %s; to include one, name it",
-            len(left_out),
-            _shown(min(left_out)),
-        )
+        note = "left out %d folders with the pictures of earlier runs, such as %s; to include one, name it"
+        _LOG.info(note, len(left_out), _shown(min(left_out)))
     if not names:
         places = ", ".join(_shown(path) for path in paths) or "an empty list of paths"
         raise InputError(f"no images in {places}; looked for files ending in {' '.join(IMAGE_ENDINGS)}, in any case")
@@ -124,10 +107,9 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
 
 
 def common_root(folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-    """Find the folder that several folders lie in: the one given, or the absolute common parent of different ones.
+    """The folder that several folders lie in: the one given, or the absolute common parent of different ones.
 
-    Returns:
-        The folder, and the way from there to each: POSIX, empty or ending with a slash.
+    With it comes the way from there to each: POSIX, empty or ending with a slash.
     """
     if len(set(folders)) == 1:
         return folders[0], ("",) * len(folders)
@@ -199,15 +181,15 @@ def _images_at(path: str, recursive: bool, left_out: list[str]) -> Iterator[str]
 
 def _is_of_a_run(folder: str) -> bool:
     """Tell a folder that one of our runs wrote from one that only has files of the same names."""
-    return _has_keys(Path(folder, "results.jsonl"), _LINE_KEYS, first_line=True) or _has_keys(
-        Path(folder, "run.json"), _MANIFEST_KEYS
-    )
+    line_keys, manifest_keys = {"file_name", "status", "instances"}, {"prompts", "images", "paths"}
+    return _has_keys(folder, "results.jsonl", line_keys) or _has_keys(folder, "run.json", manifest_keys)
 
 
-def _has_keys(path: Path, keys: frozenset[str], *, first_line: bool = False) -> bool:
+def _has_keys(folder: str, name: str, keys: set[str]) -> bool:
     try:
-        with path.open("rb") as file:
-            content = json.loads(file.readline() if first_line else file.read())
+        with Path(folder, name).open("rb") as file:
+            # Of a journal, which has a line for each image, the first is enough.
+            content = json.loads(file.readline() if name.endswith("l") else file.read())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.keys() >= keys

@@ -22,22 +22,12 @@ from grounded_seg.settings import MAX_PIXELS
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 """A file in a folder is an image if its name ends so, in any case."""
-
 # Pillow reads many more, among them EPS, which it hands to Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 # What Pillow's decoders raise on damaged bytes: there is no common base class.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-)
+_VALUE_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, SyntaxError)
+_DAMAGE = (OSError, EOFError, struct.error, zlib.error, *_VALUE_ERRORS)
 
 _LASTING = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 """Why a file can't be reached today nor tomorrow, unless someone changes it."""
@@ -59,8 +49,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
 
     - The EXIF orientation is applied: people label what they see.
     - GIF and TIFF give their first frame.
-    - Transparent parts become white, the page that cut-outs and diagrams are made for. The colours stored under full
-      transparency are an accident of the drawing program, and would show objects that nobody sees.
+    - Transparent parts become white: the colours stored under them would show objects that nobody sees.
     - 16-bit grey is divided by 257, so that 65535 is 255, and float grey in [0, 1] multiplied by 255. Levels beyond
       these carry no white of their own: the smallest becomes black and the largest white.
 
@@ -69,12 +58,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
         max_pixels: Width x height above which an image is refused, before its pixels are decoded. Pillow's own limit,
             twice `PIL.Image.MAX_IMAGE_PIXELS`, holds too, outside of `only_own_limit`.
 
-    Returns:
-        The image; its pixels are a C-contiguous uint8 array of its own.
-
     Raises:
-        ImageError: If there is no such file, or it is no image, damaged, truncated, too large, or there is no memory
-            for it.
+        ImageError: If it is no image, damaged, too large, or there is no memory for it.
         ImageAccessError: If the system can't read the file at present.
     """
     _check_readable(path)
@@ -90,10 +75,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
         except PIL.Image.DecompressionBombError as error:
             raise _too_large(path, "too many pixels", 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)) from error
         except PIL.UnidentifiedImageError as error:
-            known = " ".join(IMAGE_ENDINGS)
-            raise ImageError(
-                f"{_shown(path)} holds no image in a known format; convert it to one of {known}"
-            ) from error
+            advice = f"convert it to one of {' '.join(IMAGE_ENDINGS)}"
+            raise ImageError(f"{_shown(path)} holds no image in a known format; {advice}") from error
         except PermissionError as error:
             raise ImageError(f"{_shown(path)} may not be read; check the file's permissions") from error
         except MemoryError as error:
@@ -102,30 +85,19 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
             # Pillow's own errors, as that of a truncated file, have no number; the system's have.
             if isinstance(error, OSError) and error.errno is not None:
                 raise _out_of_reach(path, error) from error
-            detail = " ".join(str(error).split())
-            raise ImageError(
-                f"{_shown(path)} can't be decoded, its {kind} is damaged ({detail}); copy it again"
-            ) from error
+            fault = f"its {kind} is damaged ({' '.join(str(error).split())})"
+            raise ImageError(f"{_shown(path)} can't be decoded, {fault}; copy it again") from error
 
 
 def read_sized(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image:
-    """Decode an image that has to have a size.
-
-    Args:
-        path: As for `read_image`.
-        max_pixels: As for `read_image`.
-        size: The upright size that it has to have, in pixels; None for any.
-
-    Raises:
-        ImageError: If it can't be read, or has another size.
-    """
+    """Decode an image as `read_image` does; one of another upright size than a given one is an `ImageError`."""
     image = read_image(path, max_pixels)
-    if size is not None and image.size != size:
-        raise ImageError(
-            f"{_shown(path)} is {image.width} x {image.height} px upright, but its data set says {size.width} x "
-            f"{size.height} px; name the data set's own images with --images"
-        )
-    return image
+    if size is None or image.size == size:
+        return image
+    raise ImageError(
+        f"{_shown(path)} is {image.width} x {image.height} px upright, but its data set says {size.width} x "
+        f"{size.height} px; name the data set's own images with --images"
+    )
 
 
 def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image | ImageSkipped:
@@ -137,11 +109,7 @@ def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | Non
 
 
 def upright_size(path: Path) -> ImageSize:
-    """Read an image's size as `read_image` would give it, without decoding its pixels.
-
-    Raises:
-        ImageError: If there is no such file, or it is no image.
-    """
+    """An image's size as `read_image` would give it, without decoding its pixels."""
     _check_readable(path)
     with _PILLOW_HUSHED:
         try:
@@ -158,8 +126,7 @@ def upright_size(path: Path) -> ImageSize:
 def only_own_limit() -> Iterator[None]:
     """Leave it to `read_image` alone how large an image may be, and hush Pillow, in all threads until the block ends.
 
-    Pillow's limit is the process's. So this is for a program around all that it reads; by itself `read_image` never
-    lifts the limit that it finds.
+    Pillow's limit is the process's, so this is for a program around all that it reads.
     """
     before = PIL.Image.MAX_IMAGE_PIXELS
     PIL.Image.MAX_IMAGE_PIXELS = None
@@ -183,7 +150,12 @@ def _check_readable(path: Path) -> None:
             raise _out_of_reach(path, error) from error
         raise ImageError(f"{_shown(path)} can't be reached ({error.strerror}); check its permissions") from error
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{_shown(path)} is a folder{_why_unlisted(path)}; name the images in it")
+        why = ", not an image"
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            why = f" that can't be listed ({error.strerror})"
+        raise ImageError(f"{_shown(path)} is a folder{why}; name the images in it")
     if not stat.S_ISREG(status.st_mode):
         # Opening a pipe would wait forever.
         raise ImageError(f"{_shown(path)} is a pipe or a device, not a file; save the image to a file first")
@@ -192,23 +164,13 @@ def _check_readable(path: Path) -> None:
 
 
 def _out_of_reach(path: Path, error: OSError) -> ImageAccessError:
-    return ImageAccessError(
-        f"{_shown(path)} can't be read at present ({error.strerror}); see to the disk or the share, and try again"
-    )
-
-
-def _why_unlisted(folder: Path) -> str:
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        return f" that can't be listed ({error.strerror})"
-    return ", not an image"
+    advice = "see to the disk or the share, and try again"
+    return ImageAccessError(f"{_shown(path)} can't be read at present ({error.strerror}); {advice}")
 
 
 def _too_large(path: Path, what: str, max_pixels: int) -> ImageError:
-    return ImageError(
-        f"{_shown(path)} is too large: {what}, the limit is {max_pixels} pixels; scale it down, or raise --max-pixels"
-    )
+    limit = f"the limit is {max_pixels} pixels; scale it down, or raise --max-pixels"
+    return ImageError(f"{_shown(path)} is too large: {what}, {limit}")
 
 
 def _shown(path: Path) -> str:
@@ -219,10 +181,8 @@ def _shown(path: Path) -> str:
 def _upright_rgb(opened: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     """Decode the current frame and turn it, (height, width, 3)."""
     opened.load()
-    upright = opened
     transpose = _UPRIGHT.get(_orientation(opened))
-    if transpose is not None:
-        upright = opened.transpose(transpose)
+    upright = opened if transpose is None else opened.transpose(transpose)
     if upright.mode == "F" or upright.mode.startswith("I"):
         grey = _grey_from_levels(np.asarray(upright))
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -261,9 +221,9 @@ def _grey_from_levels(levels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 class _Hush:
     """Ignores Pillow's warnings while any thread is inside.
 
-    What Pillow warns of is either readable all the same or one of our errors; the warning would be noise, or a crash
-    where warnings are errors. `warnings.catch_warnings` alone isn't safe here: threads that leave in another order than
-    they came restore each other's filters. So the first one in changes the filters, the last one out restores them.
+    What Pillow warns of is readable all the same or one of our errors. `warnings.catch_warnings` alone isn't safe here:
+    threads that leave in another order than they came restore each other's filters. So the first one in changes the
+    filters, the last one out restores them.
     """
 
     def __init__(self) -> None:

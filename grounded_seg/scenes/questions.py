@@ -33,16 +33,10 @@ x;qqq;17;???;a photo;the thing on the left;nothing;asdf ghjk;0.5;N/A
 """
 """Words for things that no scene shows. Half of them teach the demo to answer with nothing, the other half test it."""
 
-
-def _listed() -> list[str]:
-    found: list[str] = []
-    for line in _WORDS.strip().splitlines():
-        found += line.split(";") if ";" in line or not line.isascii() else line.split()
-    return list(dict.fromkeys(found))
-
-
-TRAINING_WORDS: tuple[str, ...] = tuple(_listed()[::2])
-HELD_OUT_WORDS: tuple[str, ...] = tuple(_listed()[1::2])
+_LISTED = tuple(
+    dict.fromkeys(word for line in _WORDS.strip().splitlines() for word in line.split(";" if ";" in line else None))
+)
+TRAINING_WORDS, HELD_OUT_WORDS = _LISTED[::2], _LISTED[1::2]
 
 
 class QuestionKind(StrEnum):
@@ -69,17 +63,11 @@ class Question:
 def ask(scene: Scene, kind: QuestionKind, rng: np.random.Generator, *, held_out: bool = False) -> Question:
     """Ask one question of this kind; where a scene can't have it (every kind is there), an unknown word instead.
 
-    Args:
-        scene: What is asked about; it has at least one object.
-        kind: What the question is about.
-        rng: Chooses among the possible questions.
-        held_out: Draw unknown words from those that training never saw.
+    The scene has at least one object; `held_out` draws unknown words from those that training never saw.
     """
     one = scene.objects[int(rng.integers(len(scene.objects)))]
-    if kind is QuestionKind.COLOUR_KIND:
-        return _question(scene, kind, one.kind, one.colour)
-    if kind is QuestionKind.KIND:
-        return _question(scene, kind, one.kind, None)
+    if kind in (QuestionKind.COLOUR_KIND, QuestionKind.KIND):
+        return _question(scene, kind, one.kind, one.colour if kind is QuestionKind.COLOUR_KIND else None)
     if kind is QuestionKind.OTHER_COLOUR:
         there = {o.colour for o in scene.objects if o.kind == one.kind}
         # A colour of another object in the scene makes the harder question.
@@ -90,15 +78,12 @@ def ask(scene: Scene, kind: QuestionKind, rng: np.random.Generator, *, held_out:
     if kind is QuestionKind.ABSENT_KIND and missing:
         colour = str(rng.choice(list(COLOURS))) if rng.random() < 0.5 else None
         return _question(scene, kind, str(rng.choice(missing)), colour)
-    return Question(QuestionKind.UNKNOWN, _unknown_prompt(rng, held_out), ())
+    word = str(rng.choice(HELD_OUT_WORDS if held_out else TRAINING_WORDS))
+    prompt = f"{rng.choice(list(COLOURS))} {word}" if rng.random() < 0.5 else word
+    return Question(QuestionKind.UNKNOWN, prompt, ())
 
 
 def _question(scene: Scene, question: QuestionKind, kind: str, colour: str | None) -> Question:
     answers = [o for o in scene.objects if o.kind == kind and colour in (None, o.colour)]
     answers.sort(key=lambda o: (o.box_xyxy[0], o.box_xyxy[1]))
     return Question(question, kind if colour is None else f"{colour} {kind}", tuple(answers))
-
-
-def _unknown_prompt(rng: np.random.Generator, held_out: bool) -> str:
-    word = str(rng.choice(HELD_OUT_WORDS if held_out else TRAINING_WORDS))
-    return f"{rng.choice(list(COLOURS))} {word}" if rng.random() < 0.5 else word

@@ -35,12 +35,11 @@ class Split(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class SceneObject:
-    """One painted object."""
+    """One painted object; its mask (height, width) has the pixels where it is on top."""
 
     kind: str
     colour: str
     mask: Mask
-    """(height, width), the pixels where it is on top."""
 
     @property
     def box_xyxy(self) -> BoxXyxy:
@@ -57,12 +56,10 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and all that is known about it."""
+    """A picture, RGB (height, width, 3), and its objects from back to front."""
 
     pixels: Pixels
-    """RGB, (height, width, 3)."""
     objects: tuple[SceneObject, ...]
-    """From back to front."""
 
     @property
     def size(self) -> ImageSize:
@@ -71,13 +68,9 @@ class Scene:
 
 
 def render_scene(split: Split, index: int, short_side: int = 480, max_objects: int = 8) -> Scene:
-    """Make the scene with this index, always the same one.
+    """Make the scene with this index, always the same one, with at least one object.
 
-    Args:
-        split: Scenes of different splits never share a seed.
-        index: Which scene, from 0.
-        short_side: The shorter side of the image in pixels; the layout doesn't depend on it.
-        max_objects: At most so many objects, at least one.
+    The layout doesn't depend on `short_side`, the shorter side of the image in pixels.
     """
     rng = np.random.default_rng((int(split), index))
     ratio = float(rng.choice(ASPECT_RATIOS))
@@ -86,9 +79,8 @@ def render_scene(split: Split, index: int, short_side: int = 480, max_objects: i
     objects: list[SceneObject] = []
     n_objects = int(rng.integers(1, max_objects + 1))
     for _ in range(n_objects * 4):
-        if len(objects) == n_objects:
-            break
-        _add_object(canvas, objects, n_objects, rng)
+        if len(objects) < n_objects:
+            _add_object(canvas, objects, n_objects, rng)
     return Scene(_develop(canvas, short_side, rng), tuple(objects))
 
 
@@ -96,8 +88,7 @@ def _ground(size: ImageSize, rng: np.random.Generator) -> Floats:
     """A muted ground with texture at several scales and clutter that is no object, (height, width, 3), 0 to 255."""
     wh = (size.width, size.height)
     grey = rng.uniform(50, 205)
-    canvas = np.empty((size.height, size.width, 3), np.float32)
-    canvas[:] = np.clip(grey + rng.uniform(-22, 22, 3), 20, 235)
+    canvas = np.full((size.height, size.width, 3), np.clip(grey + rng.uniform(-22, 22, 3), 20, 235), np.float32)
     for cells, depth in ((4, 18), (24, 14), (96, 12)):
         patch = rng.normal(0, rng.uniform(0.2, 1) * depth, (cells, cells, 1 if cells > 4 else 3)).astype(np.float32)
         texture = cv2.resize(patch, wh, interpolation=cv2.INTER_LINEAR)
@@ -107,12 +98,8 @@ def _ground(size: ImageSize, rng: np.random.Generator) -> Floats:
         thickness = max(1, int(rng.uniform(0.003, 0.03) * min(wh)))
         shade = float(np.clip(grey + rng.uniform(-60, 60), 10, 245))
         colour = tuple(float(v) for v in np.clip(shade + rng.uniform(-14, 14, 3), 0, 255))
-        cv2.line(canvas, _point(start), _point(end), colour, thickness, cv2.LINE_AA)
+        cv2.line(canvas, start.astype(int).tolist(), end.astype(int).tolist(), colour, thickness, cv2.LINE_AA)
     return np.clip(canvas, 0, 255, out=canvas)
-
-
-def _point(xy: npt.NDArray[np.float64]) -> tuple[int, int]:
-    return int(xy[0]), int(xy[1])
 
 
 def _add_object(canvas: Floats, objects: list[SceneObject], n_objects: int, rng: np.random.Generator) -> None:

@@ -1,11 +1,14 @@
 """The kinds of objects in a scene, as painted polygons in a unit square, and the colours they come in."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+Rgb: TypeAlias = tuple[int, int, int]
+
+COLOURS: dict[str, Rgb] = {
     "red": (214, 38, 38),
     "orange": (242, 136, 24),
     "yellow": (240, 218, 46),
@@ -16,31 +19,26 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """RGB of each colour's centre; a painted object varies around it."""
 
-GLASS = (176, 204, 222)
-RUBBER = (32, 32, 34)
-BARK = (112, 78, 48)
-DOOR = (70, 52, 40)
+GLASS, RUBBER, BARK, DOOR = (176, 204, 222), (32, 32, 34), (112, 78, 48), (70, 52, 40)
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One polygon of an object."""
+    """One polygon of an object: corners x, y (n, 2) in the object's unit square.
+
+    Its brightness is relative to the object's colour; a fixed colour, as a wheel's, doesn't follow the object's.
+    """
 
     points: npt.NDArray[np.float64]
-    """(n, 2) corners x, y in the object's unit square."""
     shade: float = 1.0
-    """Brightness relative to the object's own colour."""
-    fixed_rgb: tuple[int, int, int] | None = None
-    """A colour that doesn't follow the object's, such as a wheel's."""
+    fixed_rgb: Rgb | None = None
 
 
-def _polygon(*corners: tuple[float, float], shade: float = 1.0, rgb: tuple[int, int, int] | None = None) -> Part:
+def _polygon(*corners: tuple[float, float], shade: float = 1.0, rgb: Rgb | None = None) -> Part:
     return Part(np.array(corners, np.float64), shade, rgb)
 
 
-def _ellipse(
-    cx: float, cy: float, rx: float, ry: float, shade: float = 1.0, rgb: tuple[int, int, int] | None = None
-) -> Part:
+def _ellipse(cx: float, cy: float, rx: float, ry: float, shade: float = 1.0, rgb: Rgb | None = None) -> Part:
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     return Part(np.stack([cx + rx * np.cos(angle), cy + ry * np.sin(angle)], 1), shade, rgb)
 
@@ -53,11 +51,10 @@ def _star(shade: float = 1.0, scale: float = 1.0) -> Part:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object: its parts from back to front, and how wide it is for its height."""
+    """A kind of object: its parts from back to front, and the range of its width over its height."""
 
     parts: tuple[Part, ...]
     aspect: tuple[float, float]
-    """Range of width over height."""
 
 
 KINDS: dict[str, Kind] = {
@@ -99,4 +96,3 @@ KINDS: dict[str, Kind] = {
         (0.8, 1.3),
     ),
 }
-"""Width over height of each kind varies within its own range."""
