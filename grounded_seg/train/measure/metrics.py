@@ -39,15 +39,11 @@ class Metric(Protocol):
 
 
 def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
-    """Measure COCO's AP and AP50 over all questions about boxes, as fractions.
-
-    Every image is asked what the validation asks it; a class that an image isn't asked about adds nothing there.
-    """
+    """Measure COCO's AP and AP50 over all questions about boxes, as fractions."""
     about_boxes = [one for one in answered if isinstance(one.question.example, BoxExample)]
     if not about_boxes:
         return {}
-    data_set, predictions = _as_records(about_boxes)
-    summary = evaluate(data_set, predictions, "bbox")
+    summary = evaluate(*_as_records(about_boxes), "bbox")
     figures = {"AP": summary.AP, "AP50": summary.AP50}
     return {name: value for name, value in figures.items() if value is not None}
 
@@ -96,7 +92,7 @@ def lower_is_better(metrics: Sequence[Metric], answered: Sequence[Answered]) -> 
 
 
 def _as_records(answered: Sequence[Answered]) -> tuple[DataSet, list[Prediction]]:
-    """Questions about boxes as records to score: truth as asked, predictions by class."""
+    """Questions about boxes as records to score: predictions by class, truth as asked, none where nothing was asked."""
     images: dict[str, DataSetImage] = {}
     names: dict[str, int] = {}
     objects: list[DataSetObject] = []
@@ -111,11 +107,9 @@ def _as_records(answered: Sequence[Answered]) -> tuple[DataSet, list[Prediction]
             if prompt in ("", box.label):
                 shape = xywh_from_xyxy(box.box_xyxy)
                 category_id = names.setdefault(box.label, len(names) + 1)
-                area = shape[2] * shape[3]
-                objects.append(DataSetObject(image.id, category_id, shape, None, area, is_crowd=False))
+                objects.append(DataSetObject(image.id, category_id, shape, None, shape[2] * shape[3], is_crowd=False))
         for found in one.detections:
             category_id = names.setdefault(prompt or found.label, len(names) + 1)
-            shape = xywh_from_xyxy(found.box_xyxy)
-            predictions.append(Prediction(image.id, category_id, found.score, shape, None))
+            predictions.append(Prediction(image.id, category_id, found.score, xywh_from_xyxy(found.box_xyxy), None))
     classes = {number: name for name, number in names.items()}
     return DataSet(Path(), tuple(images.values()), classes, tuple(objects)), predictions
