@@ -45,7 +45,7 @@ class DryRun:
     answer_tokens: tuple[int, int, int]
     examples: tuple[Question, ...]
     pictures: tuple[Path, ...]
-    """The examples with their answers drawn as they are read back."""
+    """The examples, with their answers drawn as they are read back."""
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
 
@@ -88,7 +88,7 @@ def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _drawn(questions: Sequence[Question], folder: Path) -> tuple[Path, ...]:
-    """Draw answers with boxes as the parser reads them back from their text, which is what the model will see."""
+    """Draw boxes as they are read back from the answer's text, which is what the model will see."""
     paths = []
     for number, question in enumerate(questions, start=1):
         example = question.example

@@ -99,7 +99,7 @@ class TrainSettings:
     output: Path
     """Folder of the run."""
     models: ModelSettings = field(default_factory=ModelSettings)
-    """The base and where it trains. The preset's adapter isn't used: training starts from the bare base."""
+    """The base and where it trains; it starts without the preset's adapter."""
     recipe: str = ""
     """Name of the recipe that the settings started from; only written down."""
 
@@ -124,7 +124,6 @@ class TrainSettings:
     method: Method = Method.LORA
     parts: frozenset[Part] = frozenset({Part.LANGUAGE})
     rank: PositiveInt = 16
-    """Rank of the adapter's matrices."""
     alpha: PositiveFloat = 32.0
     """The adapter is scaled by alpha / rank; with `rslora` by alpha / sqrt(rank)."""
     dropout: ShareBelowOne = 0.05
@@ -178,7 +177,7 @@ class TrainSettings:
     """More validation figures, in Python only."""
 
     def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong or contradictory at once."""
+        """Convert what was given, and refuse all that is wrong at once."""
         problems = convert_fields(self)
         if isinstance(self.metrics, list | tuple) and all(map(callable, self.metrics)):
             object.__setattr__(self, "metrics", tuple(self.metrics))

@@ -145,7 +145,7 @@ class QuestionPlan:
 
 
 def training_plan(data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
-    """Plan the questions of a data set's training split; `InputError` if there are none."""
+    """The questions of a data set's training split; `InputError` if there are none."""
     plan = split_plan(data.train, data, settings, group)
     if not len(plan):
         raise InputError(f"{settings.dataset} has neither objects nor texts to train on; annotate some of its images")

@@ -141,7 +141,7 @@ def _loop(
         DataLoader(
             prepared.dataset,
             batch_size=settings.batch_size,
-            collate_fn=prepared.validation.collator,
+            collate_fn=prepared.collator,
             num_workers=settings.workers,
             pin_memory=device.type == "cuda",
         )
@@ -156,7 +156,7 @@ def _loop(
         accelerator,
         TrainState(model, optimizer, schedule, scaler),
         accelerator.prepare_model(model),
-        BatchLoss(prepared.florence, settings, device, prepared.dtype),
+        BatchLoss(prepared),
         loader,
         steps_per_epoch,
         n_steps,
@@ -216,7 +216,7 @@ def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
     """Validate, write the figures down and draw them, and keep the weights if they are the best so far."""
     prepared, log = loop.prepared, loop.log
     model, accelerator = loop.state.model, loop.accelerator
-    figures = validate(prepared.validation, prepared.florence, model, loop.loss, accelerator, with_answers=with_answers)
+    figures = validate(prepared, model, loop.loss, accelerator, with_answers=with_answers)
     measured = {f"valid_{name}": value for name, value in figures.items()}
     _write_down(loop, {"step": row["step"], **measured, "epoch": row["epoch"]})
     if not accelerator.is_main_process:

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
-from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.train.data.samples import IGNORED
-from grounded_seg.train.settings import Part, TrainSettings
+from grounded_seg.train.fit.preparation import PreparedTraining
+from grounded_seg.train.settings import Part
 
 Batch: TypeAlias = Mapping[str, torch.Tensor]
 """What `data.samples.Collator` gives."""
@@ -65,15 +65,13 @@ class AnswerLoss(nn.Module):
 class BatchLoss:
     """The loss of a batch, summed over its tokens, at the activations' dtype."""
 
-    def __init__(
-        self, florence: FlorenceModel, settings: TrainSettings, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, prepared: PreparedTraining) -> None:
+        settings, florence = prepared.settings, prepared.florence
         self._network = florence.network
         # Gradients have to go through the vision tower or its projector.
         self._trains_vision = bool({Part.VISION, Part.PROJECTOR} & settings.parts)
-        self._loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread).to(device)
-        self._device = device
-        self._dtype = dtype
+        self._device, self._dtype = prepared.device, prepared.dtype
+        self._loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread).to(self._device)
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Compute the loss with the model of `make_trainable`, or that wrapped for several processes."""
@@ -88,7 +86,7 @@ class BatchLoss:
             self._network.model.vision_tower.eval()
 
     def _logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Give the decoder's logits over the answers, (n, t, vocabulary); each image is encoded once."""
+        """The decoder's logits over the answers, (n, t, vocabulary); each image is encoded once."""
         network = self._network
         autocast = torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
         with autocast, torch.set_grad_enabled(self._trains_vision and torch.is_grad_enabled()):

@@ -15,7 +15,6 @@ from grounded_seg.train.data.augment import augmentation_for
 from grounded_seg.train.data.questions import QuestionPlan, all_prompts, all_questions, split_plan, training_plan
 from grounded_seg.train.data.records import Question, TrainingData
 from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset
-from grounded_seg.train.fit.validation import Validation
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, lower_is_better
 from grounded_seg.train.settings import TrainSettings
@@ -26,12 +25,12 @@ _VALIDATION_DRAW = 1 << 20
 
 
 def n_processes() -> int:
-    """Count the processes of this training; `torchrun` starts one for each GPU."""
+    """Number of processes of this training; `torchrun` starts one for each GPU."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:
-    """Tell whether this process is the one of its training that writes files; `torchrun` numbers them."""
+    """Whether this process is the one of its training that writes files; `torchrun` numbers them."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -50,7 +49,12 @@ class PreparedTraining:
     plan: QuestionPlan
     dataset: QuestionDataset
     """What is learnt from."""
-    validation: Validation
+    valid_dataset: QuestionDataset
+    """What the validation's loss is of, always the same questions."""
+    asked: Sequence[Question]
+    """What the validation's answers are generated for."""
+    images: ImageStore
+    collator: Collator
     best_metric: str
     """The figure that chooses the best."""
     lower_is_better: frozenset[str]
@@ -111,7 +115,6 @@ def prepare(
     augmentation = augmentation_for(prompts) if settings.augment else None
     valid_dataset = QuestionDataset(valid_plan, writer, images, None, settings.seed)
     valid_dataset.set_epoch(_VALIDATION_DRAW)
-    collator = Collator(florence.pixels, florence.vocabulary.pad_id)
     return PreparedTraining(
         settings=settings,
         base=base,
@@ -121,7 +124,10 @@ def prepare(
         dtype=dtype,
         plan=plan,
         dataset=QuestionDataset(plan, writer, images, augmentation, settings.seed),
-        validation=Validation(valid_dataset, collator, settings.batch_size, asked, images, settings.metrics),
+        valid_dataset=valid_dataset,
+        asked=asked,
+        images=images,
+        collator=Collator(florence.pixels, florence.vocabulary.pad_id),
         best_metric=best_metric,
         lower_is_better=LOWER_IS_BETTER | lower_is_better(settings.metrics, silence),
     )

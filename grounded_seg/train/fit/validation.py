@@ -1,7 +1,6 @@
 """Validation: the loss of fixed questions, and the answers to questions about every class, shared by all processes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -11,59 +10,35 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.train.data.records import Question
-from grounded_seg.train.data.samples import IGNORED, Collator, ImageStore, QuestionDataset
+from grounded_seg.train.data.samples import IGNORED
 from grounded_seg.train.fit.loss import BatchLoss
+from grounded_seg.train.fit.preparation import PreparedTraining
 from grounded_seg.train.measure.answers import answered
-from grounded_seg.train.measure.metrics import Answered, Metric, figures_of
-
-
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """The questions that a training is measured on, always the same ones."""
-
-    dataset: QuestionDataset
-    """Of the loss."""
-    collator: Collator
-    batch_size: int
-    asked: Sequence[Question]
-    """Those that answers are generated for."""
-    images: ImageStore
-    metrics: Sequence[Metric]
-    """Beside the built-in ones."""
+from grounded_seg.train.measure.metrics import Answered, figures_of
 
 
 def validate(
-    validation: Validation,
-    florence: FlorenceModel,
-    model: nn.Module,
-    loss: BatchLoss,
-    accelerator: Accelerator,
-    *,
-    with_answers: bool,
+    prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, accelerator: Accelerator, *, with_answers: bool
 ) -> dict[str, float]:
     """Measure the loss, and generate and measure the answers where asked; each process takes its share.
 
-    `florence` generates the answers, `model` computes the loss: the same weights, not wrapped for several processes.
-    The figures are the same on all processes.
+    `model`, not wrapped for several processes, computes the loss. The figures are the same on all processes.
     """
     model.eval()
     with torch.no_grad():
-        figures = {"loss": _mean_loss(validation, model, loss, accelerator)}
-        answers = _answers(validation, florence, accelerator) if with_answers else []
+        figures = {"loss": _mean_loss(prepared, model, loss, accelerator)}
+        answers = _answers(prepared, accelerator) if with_answers else []
     if with_answers and accelerator.is_main_process:
-        figures |= figures_of(answers, validation.metrics)
+        figures |= figures_of(answers, prepared.settings.metrics)
     # Every process decides alike when to stop, also where a metric of the caller's isn't the same twice.
     return dict(broadcast_object_list([figures])[0])
 
 
-def _mean_loss(validation: Validation, model: nn.Module, loss: BatchLoss, accelerator: Accelerator) -> float:
-    indices = BatchSampler(SequentialSampler(validation.dataset), validation.batch_size, drop_last=False)
+def _mean_loss(prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, accelerator: Accelerator) -> float:
+    dataset = prepared.valid_dataset
+    indices = BatchSampler(SequentialSampler(dataset), prepared.settings.batch_size, drop_last=False)
     own = list(enumerate(indices))[accelerator.process_index :: accelerator.num_processes]
-    loader: DataLoader[Any] = DataLoader(
-        validation.dataset, batch_sampler=[some for _, some in own], collate_fn=validation.collator
-    )
+    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=[some for _, some in own], collate_fn=prepared.collator)
     found = []
     for (number, _), batch in zip(own, loader, strict=True):
         n_tokens = int((batch["labels"] != IGNORED).sum())
@@ -73,9 +48,9 @@ def _mean_loss(validation: Validation, model: nn.Module, loss: BatchLoss, accele
     return sum(total for _, total, _ in ordered) / max(1, sum(n for _, _, n in ordered))
 
 
-def _answers(validation: Validation, florence: FlorenceModel, accelerator: Accelerator) -> list[Answered]:
-    by_image = [list(group) for _, group in groupby(validation.asked, key=lambda question: question.example.image)]
+def _answers(prepared: PreparedTraining, accelerator: Accelerator) -> list[Answered]:
+    by_image = [list(group) for _, group in groupby(prepared.asked, key=lambda question: question.example.image)]
     own = range(accelerator.process_index, len(by_image), accelerator.num_processes)
-    found = [(number, list(answered(florence, by_image[number], validation.images))) for number in own]
+    found = [(number, list(answered(prepared.florence, by_image[number], prepared.images))) for number in own]
     ordered: Mapping[int, list[Answered]] = dict(gather_object(found))
     return [one for number in range(len(by_image)) for one in ordered[number]]

@@ -31,6 +31,13 @@ _KNOWN_AP = 0.1
 _Rows = Sequence[tuple[str, float | None, float | None]]
 """Name, the base's figure and the tuned model's."""
 _SIDES = ("image", "truth", "base", "tuned")
+_FIGURES = (
+    ("box AP", "boxes", "AP"),
+    ("box AP50", "boxes", "AP50"),
+    ("mask AP", "masks", "AP"),
+    ("present prompts with a box", "presence", "IL_recall"),
+    ("absent prompts with a box", "presence", "IL_FPR"),
+)
 
 
 def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> dict[str, Any]:
@@ -85,18 +92,12 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
 
 def _figure_rows(pair: Pair) -> _Rows:
     rows = []
-    for name, stage, figure in (
-        ("box AP", "boxes", "AP"),
-        ("box AP50", "boxes", "AP50"),
-        ("mask AP", "masks", "AP"),
-        ("present prompts with a box", "presence", "IL_recall"),
-        ("absent prompts with a box", "presence", "IL_FPR"),
-    ):
-        sides = [
-            scores.presence if stage == "presence" else getattr(scores.stages().get(stage), "summary", None)
-            for scores in (pair.base.scores, pair.tuned.scores)
-        ]
-        base, tuned = (getattr(side, figure, None) for side in sides)
+    sides = [
+        {name: stage.summary for name, stage in scores.stages().items()} | {"presence": scores.presence}
+        for scores in (pair.base.scores, pair.tuned.scores)
+    ]
+    for name, part, figure in _FIGURES:
+        base, tuned = (getattr(side[part], figure) if part in side else None for side in sides)
         rows.append((name, base, tuned))
     return rows
 
