@@ -69,7 +69,6 @@ def train(
         UsageError: If settings don't go together, the output folder is in use or holds another training, or its
             checkpoint can't be resumed.
         InputError: If the data set can't be used; names file and line.
-        WeightsError, DeviceError, OutputError: As for a run.
     """
     started = time.monotonic()
     folder = TrainFolder(settings.output)

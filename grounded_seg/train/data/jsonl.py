@@ -51,10 +51,6 @@ def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
     """Read `label<loc>x4<loc>x4 label...`, strictly: what isn't exactly of this form isn't a truth to learn from.
 
     The boxes have their corners at the centres of the bins; an empty answer has none.
-
-    Raises:
-        UnusableRowError: If the answer has another form, a bin that doesn't exist, corners in the wrong order, or no
-            area.
     """
     rest, boxes = answer.strip(), []
     while rest:

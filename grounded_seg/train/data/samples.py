@@ -149,11 +149,7 @@ class Collator:
 
 
 def without_long_rows(data: TrainingData, florence: FlorenceModel, settings: TrainSettings) -> TrainingData:
-    """Leave out rows with a question or an answer that is longer than the model can take.
-
-    Raises:
-        InputError: If there are such rows and `strict` is on, or no other rows are left.
-    """
+    """Leave out rows with a question or an answer that is longer than the model can take; `InputError` if strict."""
     writer = AnswerWriter(florence)
     with torch.no_grad():
         empty = torch.zeros(1, 3, florence.pixels.height, florence.pixels.width)

@@ -29,12 +29,11 @@ from grounded_seg.train.fit.checkpoints import (
     load_random_state,
     save_checkpoint,
 )
-from grounded_seg.train.fit.loss import Batch, BatchLoss
+from grounded_seg.train.fit.loss import Batch, BatchLoss, validate
 from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
 from grounded_seg.train.fit.preparation import PreparedTraining, n_processes
 from grounded_seg.train.fit.save import save_trained
 from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable, n_trainable
-from grounded_seg.train.fit.validation import validate
 from grounded_seg.train.settings import Method, Quantization
 
 Watcher = Callable[[Row], None]
@@ -48,10 +47,10 @@ class _Loop:
     accelerator: Accelerator
     state: TrainState
     wrapped: nn.Module
-    """The model, wrapped where several processes train it together."""
+    """The model, wrapped for several processes."""
     loss: BatchLoss
     loader: Any
-    """Gives this process's batches of an epoch."""
+    """Of this process's batches of an epoch."""
     steps_per_epoch: int
     n_steps: int
     log: MetricsLog

@@ -41,16 +41,13 @@ def evaluate(
     images resized as in its training, the base sees them whole.
 
     Args:
-        settings: Those of the training: data set, its split, base, device, form of the questions, further metrics.
+        settings: Those of the training.
         result: The adapter that was trained, or with full tuning the model; None for the bare base.
         split: What is asked about.
 
     Returns:
         `AP`, `AP50`, `present_rate`, `absent_rate` where there are boxes; `exact_match`, `edit_distance` where there
         are texts; and those of `settings.metrics`.
-
-    Raises:
-        InputError: If the data set can't be used, or the split is empty.
     """
     data = read_training_data(settings)
     if not data.splits[split].examples:

@@ -28,10 +28,9 @@ class Answered:
 
 
 class Metric(Protocol):
-    """A figure, or several, of a validation. Any function with this signature is one.
+    """A figure, or several, of a validation; any function with this signature is one.
 
-    The highest value is the best; a metric with a true attribute `lower_is_better` says the opposite of all its
-    figures.
+    The highest value is the best, unless the metric has a true attribute `lower_is_better`.
     """
 
     def __call__(self, answered: Sequence[Answered], /) -> Mapping[str, float]:
@@ -49,10 +48,8 @@ def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
 
 
 def found_rate(answered: Sequence[Answered]) -> Mapping[str, float]:
-    """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`.
-
-    At `run`'s default confidence threshold: precision only ranks, and is as good where no score reaches it.
-    """
+    """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`."""
+    # Precision only ranks, and is as good where no score reaches the threshold.
     threshold = DetectSettings().score_threshold
     fired: dict[str, list[bool]] = {"present_rate": [], "absent_rate": []}
     for one in answered:
@@ -74,20 +71,16 @@ def text_match(answered: Sequence[Answered]) -> Mapping[str, float]:
 
 LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
 """Among the built-in figures."""
-
 BUILT_IN: tuple[Metric, ...] = (box_precision, found_rate, text_match)
 
 
 def figures_of(answered: Sequence[Answered], metrics: Sequence[Metric] = ()) -> dict[str, float]:
     """Take all figures that these answers allow, the built-in ones and then the others."""
-    found: dict[str, float] = {}
-    for metric in (*BUILT_IN, *metrics):
-        found.update(metric(answered))
-    return found
+    return {name: value for metric in (*BUILT_IN, *metrics) for name, value in metric(answered).items()}
 
 
 def lower_is_better(metrics: Sequence[Metric], answered: Sequence[Answered]) -> set[str]:
-    """Name the figures of these metrics, on these answers, of which the lowest is the best."""
+    """The figures of these metrics, on these answers, of which the lowest is the best."""
     return {name for one in metrics if getattr(one, "lower_is_better", False) for name in one(answered)}
 
 
