@@ -11,12 +11,12 @@ from grounded_seg.files import as_output_error
 from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
-from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import training_plan
 from grounded_seg.train.data.records import BoxExample, Fault, Question, SplitData
 from grounded_seg.train.data.samples import AnswerWriter, without_long_rows
+from grounded_seg.train.fit.trainable import locate_base
 from grounded_seg.train.settings import TrainSettings
 
 _N_DRAWN = 3

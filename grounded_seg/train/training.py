@@ -13,7 +13,6 @@ import torch
 from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import UsageError
-from grounded_seg.train.base import load_base, locate_base, own_card
 from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
@@ -21,6 +20,7 @@ from grounded_seg.train.data.samples import without_long_rows
 from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import Row, draw_losses
 from grounded_seg.train.fit.preparation import is_first_process, prepare
+from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.comparison import check_measurable
 from grounded_seg.train.measure.report import write_report

@@ -24,11 +24,10 @@ from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageSize
 from grounded_seg.settings import DetectSettings
 from grounded_seg.train import TrainSettings, evaluate, train
-from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.questions import class_question, positive_questions
 from grounded_seg.train.data.records import BoxExample, LabelledBox, TextExample
 from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, Sample, without_long_rows
-from grounded_seg.train.fit.trainable import make_trainable
+from grounded_seg.train.fit.trainable import locate_base, make_trainable
 from grounded_seg.train.settings import Logger, Method, Part, PromptForm
 from grounded_seg.weights.locate import LocatedWeights
 

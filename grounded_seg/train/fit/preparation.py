@@ -11,10 +11,9 @@ import torch
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.device.choose import n_threads, versions
 from grounded_seg.errors import UsageError
-from grounded_seg.train.data.augment import augmentation_for
 from grounded_seg.train.data.questions import QuestionPlan, all_prompts, all_questions, split_plan, training_plan
 from grounded_seg.train.data.records import Question, TrainingData
-from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset
+from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset, augmentation_for
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, lower_is_better
 from grounded_seg.train.settings import TrainSettings

@@ -20,11 +20,11 @@ from grounded_seg.errors import InputError
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, ImageSize
 from grounded_seg.settings import DetectSettings
-from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Question
 from grounded_seg.train.data.samples import ImageStore, without_long_rows
+from grounded_seg.train.fit.trainable import locate_base
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.settings import Method, TrainSettings
 
