@@ -10,7 +10,7 @@ from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject, rea
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.errors import InputError
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box, image_beside
-from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData
+from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
 
 _ENTRY = re.compile(r"\b(images|annotations|categories)\[(\d+)\]")
 _CONSTANT = re.compile(r"(?:NaN|-?Infinity)\b")
@@ -46,8 +46,7 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
         _example(path, line_by_id[image.id], image, objects[image.id], object_lines, data_set, sizes)
         for image in data_set.images
     ]
-    examples = tuple(one for one in found if isinstance(one, BoxExample))
-    return SplitData(examples, tuple(one for one in found if isinstance(one, Fault))), data_set
+    return split_from(found), data_set
 
 
 def _example(

@@ -62,8 +62,7 @@ class ImageStore:
 
     def __init__(self, image_size: int | None = None, max_pixels: int = MAX_PIXELS, n_readers: int = 1) -> None:
         """Begin with none; `n_readers` processes with a store each share the memory."""
-        self._image_size = image_size
-        self._max_pixels = max_pixels
+        self._image_size, self._max_pixels = image_size, max_pixels
         self._max_bytes = _CACHE_BYTES // n_readers
         self._kept: OrderedDict[str, Image] = OrderedDict()
         self._n_bytes = 0
@@ -156,11 +155,8 @@ class QuestionDataset(Dataset[Sample]):
     def __init__(
         self, plan: QuestionPlan, writer: AnswerWriter, images: ImageStore, augmentation: Augmentation | None, seed: int
     ) -> None:
-        self._plan = plan
-        self._writer = writer
-        self._images = images
-        self._augmentation = augmentation
-        self._seed = seed
+        self._plan, self._writer, self._images = plan, writer, images
+        self._augmentation, self._seed = augmentation, seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:

@@ -28,11 +28,11 @@ from grounded_seg.train.fit.checkpoints import (
     load_checkpoint,
     load_random_state,
     save_checkpoint,
+    save_trained,
 )
 from grounded_seg.train.fit.loss import Batch, BatchLoss, validate
 from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
 from grounded_seg.train.fit.preparation import PreparedTraining, n_processes
-from grounded_seg.train.fit.save import save_trained
 from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable, n_trainable
 from grounded_seg.train.settings import Method, Quantization
 

@@ -1,7 +1,6 @@
 """`report.md`: base against tuned on the test split, what is left of older knowledge, and answers side by side."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ _KNOWN_AP = 0.1
 _Rows = Sequence[tuple[str, float | None, float | None]]
 """Name, the base's figure and the tuned model's."""
 _SIDES = ("image", "truth", "base", "tuned")
+_Shown = tuple[Path, str, Sequence[tuple[Instance, ...]]]
+"""Path and name of an image, and its boxes for each of these sides."""
 _FIGURES = (
     ("box AP", "boxes", "AP"),
     ("box AP50", "boxes", "AP50"),
@@ -153,17 +154,6 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """One image and the boxes of all three sides, in its pixels."""
-
-    path: Path
-    name: str
-    truth: tuple[Instance, ...]
-    base: tuple[Instance, ...]
-    tuned: tuple[Instance, ...]
-
-
 def _shown_of_pair(pair: Pair, images: Path) -> Iterator[_Shown]:
     """What two measurements on one COCO file found, image by image, at the confidence threshold of `run`."""
     data_set = pair.base.scores.data_set
@@ -171,7 +161,7 @@ def _shown_of_pair(pair: Pair, images: Path) -> Iterator[_Shown]:
         objects = (one for one in data_set.objects_by_image.get(image.id, ()) if not one.is_crowd)
         truth = tuple(_instance(data_set.classes[one.category_id], xyxy_from_xywh(one.bbox_xywh)) for one in objects)
         base, tuned = (_predicted(data_set, side.predictions, image.id) for side in (pair.base, pair.tuned))
-        yield _Shown(images / image.file_name, image.file_name, truth, base, tuned)
+        yield images / image.file_name, image.file_name, ((), truth, base, tuned)
 
 
 def _predicted(data_set: DataSet, predictions: Sequence[Prediction], image_id: int) -> tuple[Instance, ...]:
@@ -198,7 +188,7 @@ def _shown_of_answers(base: Sequence[Answered], tuned: Sequence[Answered]) -> It
                 for side in answers
             )
             truth = tuple(_instance(box.label, box.box_xyxy) for box in example.boxes)
-            yield _Shown(example.image, example.image.name, truth, before, after)
+            yield example.image, example.image.name, ((), truth, before, after)
 
 
 def _picture_rows(shown: Iterator[_Shown], classes: Sequence[str], root: Path) -> list[tuple[str, ...]]:
@@ -207,14 +197,14 @@ def _picture_rows(shown: Iterator[_Shown], classes: Sequence[str], root: Path) -
     `classes` are all of them, so that each has its colour in all pictures. A row of Markdown cells for each image.
     """
     rows = []
-    for number, one in enumerate(islice(shown, _N_ROWS), start=1):
-        image = read_image(one.path)
+    for number, (path, name, sides) in enumerate(islice(shown, _N_ROWS), start=1):
+        image = read_image(path)
         cells = []
-        for side, instances in zip(_SIDES, ((), one.truth, one.base, one.tuned), strict=True):
+        for side, instances in zip(_SIDES, sides, strict=True):
             relative = f"report/{number:03}-{side}.jpg"
             result = ImageResult(image.path, image.size, instances)
             with as_output_error():
                 save_overlay(root / relative, draw(image, result, tuple(classes), with_scores=side != "truth"))
             cells.append(f"![{side}]({relative})")
-        rows.append((f"{one.name} {cells[0]}", *cells[1:]))
+        rows.append((f"{name} {cells[0]}", *cells[1:]))
     return rows
