@@ -19,7 +19,7 @@ from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
 from grounded_seg.train.data.samples import without_long_rows
 from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import Row, draw_losses
-from grounded_seg.train.fit.preparation import is_first_process, prepare
+from grounded_seg.train.fit.preparation import PreparedTraining, is_first_process
 from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.comparison import check_measurable
@@ -119,7 +119,7 @@ def _learn(
     base = locate_base(settings)
     florence = load_base(base, settings, device)
     data = without_long_rows(data, florence, settings)
-    prepared = prepare(settings, base, florence, data, device, dtype)
+    prepared = PreparedTraining(settings, base, florence, data, device, dtype)
     manifest = prepared.manifest()
     if resume:
         folder.check_same(manifest)
