@@ -30,7 +30,6 @@ from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.model.vocabulary import load_tokenizer
 from grounded_seg.detect.tasks import TASKS, Task
 from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype
-from grounded_seg.device.compile import compile_encoder
 from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
 from grounded_seg.settings import DetectSettings, GroundingTask, Precision, SuppressionScope
@@ -180,7 +179,7 @@ def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
     model.network.to(dtype=dtype)
     detector_module.MAX_NEW_TOKENS = N_TOKENS
     if chosen.compile:
-        compile_encoder(model.network.model.vision_tower)
+        model.network.model.vision_tower.compile()
     detector = FlorenceDetector(model, _EVERYTHING)
     images: Sequence[Image] = [image] * chosen.batch
     ours = seconds_of(lambda: detector.detect(images, ["a red car"]), device, chosen.repeats) / chosen.batch

@@ -12,7 +12,7 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration, Gen
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.load import GENERATION_DEFAULTS
 from grounded_seg.detect.model.pixels import PixelSettings
-from grounded_seg.detect.model.vocabulary import Vocabulary, load_vocabulary
+from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
 
 SIZES = {
     "tiny": {"widths": (16, 32, 32, 64), "heads": (1, 2, 2, 4), "depth": 1, "width": 64, "layers": 2, "text_heads": 4},
@@ -84,7 +84,7 @@ def full_size_model(size: str, tokenizer: Path, seed: int = 0) -> FlorenceModel:
         tokenizer: Folder of Florence-2's `tokenizer.json`.
         seed: Of the weights.
     """
-    vocabulary = load_vocabulary(tokenizer)
+    vocabulary = Vocabulary(load_tokenizer(tokenizer))
     network = Florence2ForConditionalGeneration(config(size, vocabulary)).eval()
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():

@@ -89,24 +89,12 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class SegmentedImage:
-    """What the segmenter made of one image's detections."""
-
-    instances: tuple[Instance, ...] = ()
-    """In the order of the detections, without those whose mask came out empty or was a duplicate."""
-    n_empty_masks: int = 0
-    """Detections dropped because their mask came out empty, or smaller than `SegmentSettings.min_area`."""
-    n_unusable_boxes: int = 0
-    """Boxes dropped before they were segmented: not finite, without area, or outside the image."""
-
-
-@dataclass(frozen=True)
 class ImageResult:
     """What was found on one image."""
 
     path: Path
     size: ImageSize
-    instances: tuple[Instance, ...]
+    instances: tuple[Instance, ...] = ()
     """In the order of the prompts, and from high to low score within a prompt."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Share of each stage in the run's time, in seconds; empty where it wasn't measured."""

@@ -1,7 +1,7 @@
 """Types of settings with their limits, and the one converter of given values to them.
 
 A choice may be given as its text, a path as text, a set as a list; another type or a value out of range is a problem,
-told in one line that says what is right. Every settings class calls `convert_fields` and `refuse` when it is made.
+told in one line that says what is right. A settings class is a `CheckedSettings`, or calls `convert_fields` itself.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from numbers import Integral, Real
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 from msgspec import Meta, ValidationError, convert, to_builtins
@@ -26,48 +26,46 @@ NonNegativeInt = Annotated[int, Meta(ge=0)]
 ImageSide = Annotated[int, Meta(ge=16)]
 """In pixels: no model sees anything in a smaller image."""
 
-_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", Path: "a path"}
 
 
-def convert_fields(record: Any, option_names: Mapping[str, str] = _NO_NAMES) -> list[str]:
-    """Convert the fields of a new, frozen settings record in place, and give a line for each that can't be.
+class CheckedSettings:
+    """Base of a frozen dataclass that converts what it is made of, and refuses all that is wrong at once."""
+
+    def __post_init__(self) -> None:
+        """Convert and check the fields."""
+        refuse(convert_fields(self))
+
+
+def convert_fields(record: Any, option_names: Mapping[str, str] | None = None) -> list[str]:
+    """Convert the fields of a frozen settings record in its `__post_init__`, and give a line for each that can't be.
 
     A wrong value is replaced by the field's default, so that the fields can still be checked together and all problems
-    be told at once. Fields whose annotation is a text are left to the class.
-
-    Args:
-        record: An instance of a dataclass, in its `__post_init__`.
-        option_names: The options' names where they aren't the fields' names.
+    be told at once. Fields whose annotation is a text are left to the class. `option_names` are those that differ from
+    the fields' names.
     """
-    defaults = {one.name: one for one in fields(record) if not isinstance(one.type, str)}
-    given = {name: getattr(record, name) for name in defaults}
-    good, problems = convert_values(given, {name: one.type for name, one in defaults.items()}, option_names)
-    for name, one in defaults.items():
-        if name in good:
-            value = good[name]
-        elif one.default is not MISSING:
-            value = one.default
-        else:
-            value = given[name] if one.default_factory is MISSING else one.default_factory()
-        object.__setattr__(record, name, value)
+    own = [one for one in fields(record) if not isinstance(one.type, str)]
+    given = {one.name: getattr(record, one.name) for one in own}
+    good, problems = convert_values(given, {one.name: one.type for one in own}, option_names)
+    for one in own:
+        default = given[one.name] if one.default is MISSING else one.default
+        if one.default_factory is not MISSING:
+            default = one.default_factory()
+        object.__setattr__(record, one.name, good.get(one.name, default))
     return problems
 
 
 def convert_values(
     values: Mapping[str, Any],
     kinds: Mapping[str, Any],
-    option_names: Mapping[str, str] = _NO_NAMES,
+    option_names: Mapping[str, str] | None = None,
     *,
     numbers_as_text: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Convert values by name to their types: those that are right, and a line for each of the others.
 
-    Args:
-        values: What was given. A settings record may be given as a mapping of its fields.
-        kinds: The type of each: a class, a choice, one of the types above, a tuple, a set, a settings class; or None.
-        option_names: The options' names where they aren't the fields' names.
-        numbers_as_text: Read "1e-4" as a number, and "null" as None.
+    A kind is a class, a choice, one of the types above, a tuple, a set, or a settings class (its value may be a mapping
+    of its fields); or None. With `numbers_as_text` "1e-4" is a number, and "null" is None.
 
     >>> convert_values({"rank": 0, "output": "runs/one"}, {"rank": PositiveInt, "output": Path})
     ({'output': PosixPath('runs/one')}, ['rank is 0, it must be at least 1'])
@@ -77,7 +75,7 @@ def convert_values(
         try:
             good[name] = _converted(value, kinds[name], numbers_as_text=numbers_as_text)
         except ValidationError:
-            option = option_names.get(name, name).replace("_", "-")
+            option = (option_names or {}).get(name, name).replace("_", "-")
             problems.append(f"{option} is {_shown(value)}, it must be {_right_values(kinds[name], value)}")
         except UsageError as error:
             problems.append(str(error))
@@ -95,11 +93,7 @@ def base_type(kind: Any) -> Any:
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raise one error about all problems, if there are any.
-
-    Raises:
-        UsageError: If there are.
-    """
+    """Raise one `UsageError` about all problems, if there are any."""
     if problems:
         raise UsageError("; ".join(problems))
 
@@ -129,9 +123,8 @@ def _record(value: Any, kind: Any) -> Any:
     """Take a settings record, or make one of a mapping of its fields."""
     if isinstance(value, kind):
         return value
-    names = {one.name for one in fields(kind)}
     required = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
-    if not isinstance(value, Mapping) or not required <= value.keys() <= names:
+    if not isinstance(value, Mapping) or not required <= value.keys() <= {one.name for one in fields(kind)}:
         raise ValidationError
     return kind(**value)
 

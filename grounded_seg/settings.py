@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from grounded_seg.setting_types import PositiveInt, Share, ShareBelowOne, convert_fields, refuse
+from grounded_seg.setting_types import CheckedSettings, PositiveInt, Share, ShareBelowOne, convert_fields, refuse
 
 MAX_PIXELS = 2 * 89_478_485
 """179 megapixels, 0.5 GB as RGB: what Pillow refuses as a decompression bomb."""
@@ -55,12 +55,11 @@ class OnError(StrEnum):
 
 
 @dataclass(frozen=True)
-class DetectSettings:
-    """How the detector is asked and which of its boxes are kept."""
+class DetectSettings(CheckedSettings):
+    """How the detector is asked, and which boxes are kept: those of at least `score_threshold`, without duplicates."""
 
     task: GroundingTask = GroundingTask.GROUNDING
     score_threshold: Share = 0.5
-    """Boxes below this score are dropped."""
     nms: SuppressionScope = SuppressionScope.CLASS
     iou_threshold: Share = 0.7
     """A box that overlaps a better one by more than this IoU is a duplicate."""
@@ -74,13 +73,9 @@ class DetectSettings:
     compile: bool = False
     """Compile the detector's vision tower with torch.compile: up to minutes before the first image, faster then."""
 
-    def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong at once."""
-        refuse(convert_fields(self))
-
 
 @dataclass(frozen=True)
-class SegmentSettings:
+class SegmentSettings(CheckedSettings):
     """Which of the segmenter's masks are taken, and how they are cleaned."""
 
     multimask: bool = False
@@ -96,11 +91,7 @@ class SegmentSettings:
     containment_threshold: Share = 1.0
     """A mask is also a duplicate if more than this share of the smaller mask lies inside the other; 1 keeps all."""
     compile: bool = False
-    """Compile the segmenter's image encoder with torch.compile: up to minutes before the first image, faster then."""
-
-    def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong at once."""
-        refuse(convert_fields(self))
+    """Compile the segmenter's image encoder with torch.compile."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +109,7 @@ class TileSettings:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(CheckedSettings):
     """Which weights are loaded, and where they run."""
 
     preset: str = "base-ft"
@@ -133,13 +124,8 @@ class ModelSettings:
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Precision = Precision.AUTO
     offline: bool = False
-    """Use only what is on disk already."""
     allow_base_mismatch: bool = False
     """Load an adapter although its record names another base."""
-
-    def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong at once."""
-        refuse(convert_fields(self))
 
 
 @dataclass(frozen=True)
@@ -153,16 +139,12 @@ class RunSettings:
     tiles: TileSettings | None = None
     """Tiles for images larger than one, beside the whole image; None for whole images only."""
     boxes_only: bool = False
-    """Stop after the detector: no masks."""
     batch_size: PositiveInt = 1
-    """Images that go through the models together."""
     recursive: bool = True
     max_pixels: PositiveInt = MAX_PIXELS
     """Width x height above which an image is skipped before it is decoded."""
     resume: bool = False
-    """Resume an interrupted run in `output`."""
     overwrite: bool = False
-    """Replace the results of an earlier run in `output`."""
     on_error: OnError = OnError.SKIP
     save: frozenset[Drawn] = frozenset({Drawn.OVERLAY})
     """Pictures to write; NONE, alone, is the same as an empty set."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.geometry.masks import run_length_from_mask
 from grounded_seg.pipeline.load import FoundModels
-from grounded_seg.records import Detection, Image, Instance, SegmentedImage
+from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.runs.manifest import Counts
 from grounded_seg.settings import ModelSettings
 
@@ -98,11 +98,11 @@ class ColourDetector:
 class InnerSegmenter:
     """Gives as mask the box without its outermost pixels, so that mask and box differ; empty for the smallest boxes."""
 
-    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
+    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[ImageResult]:
         return [self._segment(image, found) for image, found in zip(images, detections, strict=True)]
 
     @staticmethod
-    def _segment(image: Image, detections: Sequence[Detection]) -> SegmentedImage:
+    def _segment(image: Image, detections: Sequence[Detection]) -> ImageResult:
         instances = []
         for detection in detections:
             x0, y0, x1, y1 = (round(edge) for edge in detection.box_xyxy)
@@ -110,7 +110,8 @@ class InnerSegmenter:
             mask[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1] = True
             if mask.any():
                 instances.append(Instance(detection, run_length_from_mask(mask), mask_score=0.75))
-        return SegmentedImage(tuple(instances), n_empty_masks=len(detections) - len(instances))
+        n_empty_masks = len(detections) - len(instances)
+        return ImageResult(image.path, image.size, tuple(instances), n_empty_masks=n_empty_masks)
 
 
 class Silent:

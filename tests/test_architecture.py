@@ -59,7 +59,7 @@ LAZY = {
     "train.__init__": "the same",
     "cli.commands": "numpy, rich and torch would slow --help down",
     "cli.messages": "the same",
-    "device.compile": "torch's compiler takes a second, and few runs compile",
+    "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
     "geometry.opencv": "its wheel needs a library of the system that bare machines lack",
     "pipeline.load": "torch takes seconds: a wrong option is told before",

@@ -4,11 +4,11 @@ What is refused is what can't be known: which image a reference means, how large
 belongs to the file. The rest is read: text for numbers, ids of any kind, missing areas, names that are there twice.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from grounded_seg.coco.text import read_json
 from grounded_seg.coco.values import Notes, id_text, image_size, is_crowd, number, shape_of
@@ -16,8 +16,9 @@ from grounded_seg.errors import InputError
 from grounded_seg.geometry.masks import area_px
 from grounded_seg.records import ImageSize, RunLength
 
+_T = TypeVar("_T")
 ObjectFault = Callable[[int, int, InputError], None]
-"""Told an object's index among the annotations, our id of its image, and what is wrong."""
+"""Called with an object's index among the annotations, our id of its image, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,15 @@ class DataSetImage:
 
 @dataclass(frozen=True)
 class DataSetObject:
-    """An object that is to be found."""
+    """An object to be found."""
 
     image_id: int
     category_id: int
     bbox_xywh: tuple[float, float, float, float]
-    """x, y, width, height in pixels."""
     mask: RunLength | None
     """None where only its box is known."""
     area: float
-    """In square pixels, as the annotator says; else the mask's or box's own."""
+    """In square pixels, as the annotator says, or the mask's or box's own."""
     is_crowd: bool
 
 
@@ -52,14 +52,13 @@ class DataSet:
 
     path: Path
     images: tuple[DataSetImage, ...]
-    """By id."""
+    """In the order of their ids."""
     classes: Mapping[int, str]
-    """Name of each class by id; no name twice."""
+    """Names by id; none twice."""
     objects: tuple[DataSetObject, ...]
     image_ids: Mapping[str, int] = field(default_factory=dict)
-    """Our id of each image by the text of the file's id."""
+    """Our ids by the text of the file's, as are the classes'."""
     category_ids: Mapping[str, int] = field(default_factory=dict)
-    """Our id of each class by the text of the file's id."""
     notes: tuple[str, ...] = ()
     """Unusual forms that were read, a line each."""
 
@@ -85,16 +84,10 @@ class DataSet:
 
 
 def read_data_set(path: Path, on_fault: ObjectFault | None = None) -> DataSet:
-    """Read a COCO file.
+    """Data set of a COCO file.
 
-    Args:
-        path: The file.
-        on_fault: Told of objects on known images that can't be understood, which are left out then; None to refuse
-            them.
-
-    Raises:
-        InputError: If it can't be read, isn't a COCO data set, lists no images, or holds what can't be understood;
-            names the file, the place in it and what to do.
+    With `on_fault`, objects on known images that can't be understood are left out and told to it; else they are
+    refused with an `InputError`, as all else that is unusable.
     """
     return data_set_from(read_json(path), path, on_fault)
 
@@ -105,12 +98,8 @@ def data_set_from(document: Any, path: Path, on_fault: ObjectFault | None = None
 
 
 class _Reader:
-    """Reads one document; knows where it is, for messages."""
-
     def __init__(self, path: Path, on_fault: ObjectFault | None) -> None:
-        self._path = path
-        self._on_fault = on_fault
-        self._notes = Notes()
+        self._path, self._on_fault, self._notes = path, on_fault, Notes()
 
     def data_set(self, document: Any) -> DataSet:
         if not isinstance(document, Mapping) or "images" not in document:
@@ -120,29 +109,31 @@ class _Reader:
             )
         image_ids, images = self._images(self._listed(document, "images"))
         category_ids, classes = self._classes(self._listed(document, "categories"))
-        by_id = {image.id: image for image in images}
-        objects = tuple(self._objects(self._listed(document, "annotations"), image_ids, category_ids, by_id))
-        masks = {one.image_id: one.mask for one in objects if one.mask is not None}
-        data_set = DataSet(
+        by_text = dict(zip(image_ids, images, strict=True))
+        objects = tuple(self._objects(self._listed(document, "annotations"), by_text, category_ids))
+        # An image's size is its masks' where the file doesn't say.
+        sizes = {one.image_id: one.mask.size for one in objects if one.mask is not None}
+        sized = [image if image.size else replace(image, size=sizes.get(image.id)) for image in images]
+        self._note_what_is_missing(objects)
+        return DataSet(
             path=self._path,
-            images=tuple(_sized(image, masks) for image in sorted(images, key=lambda image: image.id)),
+            images=tuple(sorted(sized, key=lambda image: image.id)),
             classes=dict(sorted(classes.items())),
             objects=objects,
             image_ids=image_ids,
             category_ids=category_ids,
+            notes=self._notes.lines(),
         )
-        self._note_what_is_missing(data_set)
-        return replace(data_set, notes=self._notes.lines())
 
-    def _note_what_is_missing(self, data_set: DataSet) -> None:
-        n_without = sum(one.mask is None for one in data_set.objects)
-        if not data_set.objects:
+    def _note_what_is_missing(self, objects: Sequence[DataSetObject]) -> None:
+        n_without = sum(one.mask is None for one in objects)
+        if not objects:
             self._notes.add("there are no annotations: precision and recall can't be measured, only presence")
-        elif not data_set.has_masks:
+        elif n_without == len(objects):
             self._notes.add("the annotations have boxes only: masks are not measured")
         elif n_without:
             self._notes.add(
-                f"{n_without} of {len(data_set.objects)} objects have no mask: for masks, what is predicted on them "
+                f"{n_without} of {len(objects)} objects have no mask: for masks, what is predicted on them "
                 "counts neither as right nor as wrong"
             )
 
@@ -165,10 +156,9 @@ class _Reader:
             if not isinstance(name, str) or not name:
                 raise self._error(f"images[{index}]", "it has no file_name", "add it")
             try:
-                size = image_size(entry)
+                images.append(DataSetImage(image_id, name.replace("\\", "/"), image_size(entry)))
             except ValueError as error:
                 raise self._error(f"images[{index}]", str(error), "correct it") from error
-            images.append(DataSetImage(image_id, name.replace("\\", "/"), size))
         return ids, images
 
     def _ids(self, entries: list[Mapping[str, Any]], key: str) -> dict[str, int]:
@@ -177,10 +167,10 @@ class _Reader:
         for index, entry in enumerate(entries):
             try:
                 text = id_text(entry.get("id"))
+                if text in texts:
+                    raise ValueError(f"the id {text} is there twice")
             except ValueError as error:
                 raise self._error(f"{key}[{index}]", str(error), "give each entry an id of its own") from error
-            if text in texts:
-                raise self._error(f"{key}[{index}]", f"the id {text} is there twice", "give each entry its own")
             texts[text] = index + 1
             if isinstance(entry.get("id"), str):
                 self._notes.add(f"ids of {key} are text", f"{key}[{index}]")
@@ -202,17 +192,13 @@ class _Reader:
         return ids, {class_id: name for name, class_id in id_by_name.items()}
 
     def _objects(
-        self,
-        entries: list[Mapping[str, Any]],
-        image_ids: Mapping[str, int],
-        category_ids: Mapping[str, int],
-        images: Mapping[int, DataSetImage],
+        self, entries: list[Mapping[str, Any]], images: Mapping[str, DataSetImage], category_ids: Mapping[str, int]
     ) -> Iterator[DataSetObject]:
         for index, raw in enumerate(entries):
             place = f"annotations[{index}]"
-            image = images[self._reference(raw, "image_id", image_ids, place, "images")]
+            image = self._referred(raw, "image_id", images, place, "images")
             try:
-                category_id = self._reference(raw, "category_id", category_ids, place, "categories")
+                category_id = self._referred(raw, "category_id", category_ids, place, "categories")
                 yield self._object(raw, place, image, category_id)
             except InputError as error:
                 if self._on_fault is None:
@@ -221,10 +207,12 @@ class _Reader:
 
     def _object(self, raw: Mapping[str, Any], place: str, image: DataSetImage, category_id: int) -> DataSetObject:
         try:
-            box, mask = shape_of(
-                raw.get("bbox"), raw.get("segmentation"), image.size, place, self._notes, whose="objects"
-            )
-            area = self._area(raw, place, box[2] * box[3], mask)
+            box, mask = shape_of(raw.get("bbox"), raw.get("segmentation"), image.size, place, self._notes, "objects")
+            if raw.get("area") is None:
+                self._notes.add("objects without an area were measured", place)
+                area = box[2] * box[3] if mask is None else float(area_px(mask))
+            else:
+                area = number(raw["area"], "area")
             crowd = is_crowd(raw, place, self._notes)
         except ValueError as error:
             raise self._error(place, str(error), "correct it or take the annotation out") from error
@@ -232,16 +220,7 @@ class _Reader:
             self._notes.add("objects without iscrowd were taken as single ones", place)
         return DataSetObject(image.id, category_id, box, mask, area, crowd)
 
-    def _area(self, raw: Mapping[str, Any], place: str, box_area: float, mask: RunLength | None) -> float:
-        if raw.get("area") is None:
-            self._notes.add("objects without an area were measured", place)
-            return box_area if mask is None else float(area_px(mask))
-        try:
-            return number(raw["area"])
-        except ValueError as error:
-            raise ValueError(f"area {error}") from error
-
-    def _reference(self, raw: Mapping[str, Any], key: str, known: Mapping[str, int], place: str, listed: str) -> int:
+    def _referred(self, raw: Mapping[str, Any], key: str, known: Mapping[str, _T], place: str, listed: str) -> _T:
         try:
             return known[id_text(raw.get(key))]
         except ValueError as error:
@@ -252,9 +231,3 @@ class _Reader:
 
     def _error(self, place: str, what: str, remedy: str) -> InputError:
         return InputError(f"{self._path}: {place}: {what}; {remedy}")
-
-
-def _sized(image: DataSetImage, masks: Mapping[int, RunLength]) -> DataSetImage:
-    """Take an image's size from one of its masks where the file doesn't say."""
-    mask = masks.get(image.id)
-    return image if image.size is not None or mask is None else replace(image, size=mask.size)

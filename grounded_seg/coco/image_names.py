@@ -11,51 +11,38 @@ _Parts: TypeAlias = tuple[str, ...]
 
 
 def images_by_name(file_names: Iterable[str], images: Sequence[DataSetImage]) -> dict[str, DataSetImage]:
-    """Find the image of each name; names that lead to none are left out.
+    """The image of each name; names that lead to none are left out.
 
     Names that the data set has are taken as they are. A run on a sub-folder has shorter ones, a run on a parent folder
     longer ones: there as many of the last parts decide as a name and any image have in common, if only one image has
     them and no other name fits that one better. `val/1.png` finds `1.png`, `1.png` finds `val/1.png`, and
     `val/a/1.png` finds `a/1.png` beside `b/1.png`.
 
-    Args:
-        file_names: As the predictions have them, with forward slashes.
-        images: The data set's.
-
     Raises:
         ValueError: If a name is listed twice in the data set, or two names could mean the same image.
     """
     n_listed = Counter(image.file_name for image in images)
     by_name = {image.file_name: image for image in images}
-    by_ending = _by_ending(by_name)
+    # None for endings that several names share.
+    by_ending: dict[_Parts, DataSetImage | None] = {}
+    for name, listed in by_name.items():
+        for ending in _endings(name):
+            by_ending[ending] = None if ending in by_ending else listed
     found: dict[str, DataSetImage] = {}
     best: dict[str, tuple[float, str]] = {}
-    wanted = set(file_names)
     # Whole names first, then by how much they have in common: what comes later fits worse, or just as well.
-    fits = [(*_fit(name, by_name, by_ending), name) for name in sorted(wanted)]
+    fits = [(*_fit(name, by_name, by_ending), name) for name in sorted(set(file_names))]
     for n_parts, image, name in sorted(fits, key=lambda fit: -fit[0]):
         if image is None:
             continue
-        if n_listed[image.file_name] > 1:
-            raise ValueError(
-                f"the data set lists {image.file_name!r} {n_listed[image.file_name]} times, and which one is meant "
-                "isn't known"
-            )
+        if (n := n_listed[image.file_name]) > 1:
+            raise ValueError(f"the data set lists {image.file_name!r} {n} times, and which one is meant isn't known")
         n_best, other = best.setdefault(image.file_name, (n_parts, name))
         if other == name:
             found[name] = image
         elif n_best == n_parts:
             raise ValueError(f"{other!r} and {name!r} could both be the data set's {image.file_name!r}")
     return found
-
-
-def _by_ending(by_name: Mapping[str, DataSetImage]) -> dict[_Parts, DataSetImage | None]:
-    """Give the image of each ending of a listed name; None for endings that several share."""
-    by_ending: dict[_Parts, DataSetImage | None] = {}
-    for name, image in by_name.items():
-        for ending in _endings(name):
-            by_ending[ending] = None if ending in by_ending else image
-    return by_ending
 
 
 def _fit(
@@ -70,6 +57,6 @@ def _fit(
 
 
 def _endings(name: str) -> list[_Parts]:
-    """List the last parts of a name, all of them first."""
+    """Give the last parts of a name, all of them first."""
     parts = PurePosixPath(name).parts
     return [parts[start:] for start in range(len(parts))]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from grounded_seg.coco.data_set import DataSet, DataSetImage
 from grounded_seg.coco.image_names import images_by_name
@@ -17,21 +17,22 @@ from grounded_seg.coco.values import Notes, id_text, number, shape_of
 from grounded_seg.errors import InputError
 from grounded_seg.records import RunLength
 
+_Found: TypeAlias = tuple[str, DataSetImage | None, int | None, str | None, Mapping[str, Any]]
+"""Place, image and id of the class (None where the data set lacks it), prompt, entry of a prediction."""
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted object."""
+    """A predicted object, with the data set's ids."""
 
     image_id: int
-    """Of the data set."""
     category_id: int
-    """Of the data set."""
     score: float
     box_xywh: tuple[float, float, float, float]
-    """The detector's own box where it is known; x, y, width, height in pixels."""
+    """The detector's own box where it is known."""
     mask: RunLength | None
     prompt: str | None = None
-    """The question that it answers, where that is known."""
+    """What was asked, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PredictionFile:
 
     predictions: tuple[Prediction, ...]
     asked: frozenset[str] | None
-    """Names of the classes that were asked about; None where the file doesn't say."""
+    """Classes that were asked about; None where the file doesn't say."""
     notes: tuple[str, ...]
 
     @property
@@ -50,15 +51,9 @@ class PredictionFile:
 
 
 def read_predictions(path: Path, data_set: DataSet, class_by_prompt: Mapping[str, str] | None = None) -> PredictionFile:
-    """Read any of the three forms.
+    """Predictions of a file of any of the three forms; one that ends in .jsonl is a journal.
 
-    Args:
-        path: The file; one that ends in .jsonl is a journal.
-        data_set: What the predictions are about.
-        class_by_prompt: The class of each prompt; None where prompts are class names.
-
-    Raises:
-        InputError: If it can't be read, isn't one of the forms, or refers to nothing of the data set; names the place.
+    `class_by_prompt` gives the class of a journal's prompts, None where they are class names.
     """
     if path.suffix.lower() == ".jsonl":
         return _Reader(path, data_set, class_by_prompt).journal()
@@ -69,7 +64,7 @@ def predictions_from(document: Any, path: Path, data_set: DataSet) -> Prediction
     """Predictions of a COCO document or result list in memory; `path` is where messages say it is."""
     reader = _Reader(path, data_set, None)
     if isinstance(document, list):
-        return reader.results(document)
+        return reader.file(reader.of_results(document), asked=None)
     if isinstance(document, Mapping) and isinstance(document.get("annotations"), list):
         return reader.document(document)
     raise InputError(
@@ -83,14 +78,8 @@ class _Reader:
         self._notes = Notes()
         self._image_by_id = {image.id: image for image in data_set.images}
         self._id_by_class = {name: class_id for class_id, name in data_set.classes.items()}
-        self._unknown_class = f"predictions of classes that {data_set.path.name} lacks were left out"
-
-    def results(self, entries: list[Any]) -> PredictionFile:
-        """Read a list that uses the data set's ids."""
-        return self._file(self._of_results(entries), asked=None)
 
     def document(self, document: Mapping[str, Any]) -> PredictionFile:
-        """Read a COCO file with its own ids."""
         categories, images = document.get("categories"), document.get("images")
         if not isinstance(categories, list) or not isinstance(images, list):
             raise InputError(f'{self._path}: "images" or "categories" is no list; export the file again')
@@ -102,15 +91,14 @@ class _Reader:
                 f"{self._path}: an image lacks its id or file_name, or a class its id or name; export the file again"
             ) from error
         images_found = self._images_found(set(files.values()))
-        found = self._of_document(document["annotations"], names, files, images_found)
-        return self._file(found, asked=frozenset(names.values()))
+        by_text = {text: images_found.get(file_name) for text, file_name in files.items()}
+        return self.file(self._of_document(document["annotations"], names, by_text), frozenset(names.values()))
 
     def journal(self) -> PredictionFile:
-        """Read a run's journal, line by line."""
         lines = list(self._journal_lines())
         images_found = self._images_found({name for name, _, status in lines if status == "done"})
         asked = None if self._class_by_prompt is None else frozenset(self._class_by_prompt.values())
-        return self._file(self._of_journal(lines, images_found), asked=asked)
+        return self.file(self._of_journal(lines, images_found), asked)
 
     def _journal_lines(self) -> Iterator[tuple[str, list[Any], str]]:
         """Yield file name, instances and status of each line."""
@@ -131,47 +119,47 @@ class _Reader:
                 ) from error
             yield str(file_name), instances, str(status)
 
-    def _file(self, found: Iterator[Prediction], asked: frozenset[str] | None) -> PredictionFile:
-        predictions = tuple(found)
+    def file(self, found: Iterator[_Found], asked: frozenset[str] | None) -> PredictionFile:
+        """Keep the predictions whose image and class belong to the data set."""
+        predictions = []
+        for place, image, category_id, prompt, entry in found:
+            if image is None:
+                self._notes.add(f"predictions on images that {self._data_set.path.name} lacks were left out", place)
+            elif category_id is None:
+                self._notes.add(f"predictions of classes that {self._data_set.path.name} lacks were left out", place)
+            else:
+                predictions.append(self._prediction(image, category_id, prompt, entry, place))
         n_without = sum(one.mask is None for one in predictions)
         if 0 < n_without < len(predictions):
             self._notes.add(f"{n_without} of {len(predictions)} predictions have no mask: they count as boxes only")
-        return PredictionFile(predictions, asked, self._notes.lines())
+        return PredictionFile(tuple(predictions), asked, self._notes.lines())
 
-    def _of_results(self, entries: list[Any]) -> Iterator[Prediction]:
+    def of_results(self, entries: list[Any]) -> Iterator[_Found]:
         for index, entry in enumerate(entries):
             place = f"[{index}]"
             try:
                 image = self._image_by_id[self._data_set.image_ids[id_text(entry["image_id"])]]
-                category = id_text(entry["category_id"])
+                category_id = self._data_set.category_ids.get(id_text(entry["category_id"]))
             except (KeyError, TypeError, ValueError) as error:
                 what = f"it names no image of {self._data_set.path.name} ({type(error).__name__}: {error})"
                 raise self._error(place, what) from error
-            if category in self._data_set.category_ids:
-                category_id = self._data_set.category_ids[category]
-                yield self._prediction(image, category_id, entry, place, entry.get("prompt"))
-            else:
-                self._notes.add(self._unknown_class, place)
+            yield place, image, category_id, entry.get("prompt"), entry
 
     def _of_document(
-        self,
-        entries: list[Any],
-        names: Mapping[str, str],
-        files: Mapping[str, str],
-        images: Mapping[str, DataSetImage],
-    ) -> Iterator[Prediction]:
+        self, entries: list[Any], names: Mapping[str, str], images: Mapping[str, DataSetImage | None]
+    ) -> Iterator[_Found]:
         for index, entry in enumerate(entries):
             place = f"annotations[{index}]"
             try:
-                file_name, name = files[id_text(entry["image_id"])], names[id_text(entry["category_id"])]
+                image, name = images[id_text(entry["image_id"])], names[id_text(entry["category_id"])]
             except (KeyError, TypeError, ValueError) as error:
                 what = f"its image_id or category_id isn't listed ({type(error).__name__}: {error})"
                 raise self._error(place, what) from error
-            yield from self._known(images.get(file_name), name, entry, place)
+            yield place, image, self._id_by_class.get(name), _prompt_of(entry), entry
 
     def _of_journal(
         self, lines: list[tuple[str, list[Any], str]], images: Mapping[str, DataSetImage]
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[_Found]:
         for line_number, (file_name, instances, _) in enumerate(lines, start=1):
             for index, entry in enumerate(instances):
                 place = f"line {line_number}, instance {index + 1}"
@@ -181,18 +169,7 @@ class _Reader:
                 name = prompt if self._class_by_prompt is None else self._class_by_prompt.get(prompt)
                 if name is None:
                     raise self._error(place, f"its prompt {prompt!r} isn't among the --prompts")
-                yield from self._known(images.get(file_name), name, entry, place)
-
-    def _known(
-        self, image: DataSetImage | None, name: str, entry: Mapping[str, Any], place: str
-    ) -> Iterator[Prediction]:
-        """Give the prediction if its image and class belong to the data set."""
-        if image is None:
-            self._notes.add(f"predictions on images that {self._data_set.path.name} lacks were left out", place)
-        elif name not in self._id_by_class:
-            self._notes.add(self._unknown_class, place)
-        else:
-            yield self._prediction(image, self._id_by_class[name], entry, place, _prompt_of(entry))
+                yield place, images.get(file_name), self._id_by_class.get(name), prompt, entry
 
     def _images_found(self, file_names: set[str]) -> dict[str, DataSetImage]:
         """Find the images that the names mean; refuse a file about other ones, and say which it doesn't list."""
@@ -217,15 +194,14 @@ class _Reader:
         return found
 
     def _prediction(
-        self, image: DataSetImage, category_id: int, entry: Mapping[str, Any], place: str, prompt: str | None
+        self, image: DataSetImage, category_id: int, prompt: str | None, entry: Mapping[str, Any], place: str
     ) -> Prediction:
         try:
-            score = number(entry.get("score"))
+            score = number(entry.get("score"), "score")
             bbox = entry.get("detector_bbox") or entry.get("bbox")
             box, mask = shape_of(bbox, entry.get("segmentation"), image.size, place, self._notes, "predictions")
         except ValueError as error:
-            hint = " for score" if "score" not in entry else ""
-            raise self._error(place, f"{error}{hint}") from error
+            raise self._error(place, str(error)) from error
         return Prediction(image.id, category_id, score, box, mask, prompt)
 
     def _error(self, place: str, what: str) -> InputError:

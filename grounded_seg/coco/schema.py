@@ -1,7 +1,8 @@
 """The keys of a COCO file and of a journal line, and COCO's box format.
 
 Section "Data format" of https://cocodataset.org is the source of the common keys. `score` is that of COCO's result
-format; `detector_bbox` and `attributes` are ours, and other readers pass over them.
+format; `detector_bbox` and `attributes` are ours, and other readers pass over them. Boxes are x, y, width, height in
+pixels, scores in [0, 1], ids count from 1.
 """
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
@@ -10,20 +11,18 @@ from grounded_seg.geometry.masks import CompressedMask
 from grounded_seg.records import BoxXyxy
 
 Kind: TypeAlias = Literal["bbox", "segm"]
-"""What predictions are compared by: boxes or masks, in COCO's words."""
+"""Boxes or masks, in COCO's words."""
 
 
 class Attributes(TypedDict):
     """The models' own words and scores for an instance."""
 
     label: str
-    """The detector's own words for the object."""
+    """The detector's words for the object."""
     prompt: str
-    """The question that was asked."""
     detector_score: float
-    """In [0, 1]."""
     mask_score: float | None
-    """The segmenter's estimate of its mask's IoU, in [0, 1]; None where only boxes were asked for."""
+    """The segmenter's estimate of its mask's IoU; None where only boxes were asked for."""
     leaves_box: NotRequired[Literal[True]]
     """Set where much of the mask lies outside the detector's box: worth a look."""
 
@@ -32,16 +31,14 @@ class JournalInstance(TypedDict):
     """One instance as the journal holds it: an annotation without ids."""
 
     bbox: list[float]
-    """x, y, width, height in pixels: the tight box of the mask, or the detector's where there is no mask."""
+    """The tight box of the mask, or the detector's where there is no mask."""
     area: float
     """The mask's number of pixels, or the box's area where there is no mask."""
     segmentation: CompressedMask | list[list[float]]
     """The mask; an empty list where there is none."""
     iscrowd: Literal[0]
     score: float
-    """The detector's score, in [0, 1]."""
     detector_bbox: list[float]
-    """x, y, width, height in pixels: the detector's own box."""
     attributes: Attributes
 
 
@@ -49,18 +46,16 @@ class CocoAnnotation(JournalInstance):
     """One instance of a COCO file."""
 
     id: int
-    """From 1."""
     image_id: int
     category_id: int
 
 
 class CocoImage(TypedDict):
-    """One image of a COCO file, as it stands upright."""
+    """One image of a COCO file, upright."""
 
     id: int
-    """From 1."""
     file_name: str
-    """Relative to the folder of the images, POSIX."""
+    """Relative to the images' folder, POSIX."""
     width: int
     height: int
 
@@ -69,22 +64,14 @@ class CocoCategory(TypedDict):
     """One class of a COCO file."""
 
     id: int
-    """From 1."""
     name: str
-
-
-class CocoInfo(TypedDict):
-    """The tool that made the file; without a date, so that the same run gives the same bytes."""
-
-    description: str
-    version: str
-    """Of the tool."""
 
 
 class CocoDocument(TypedDict):
     """A whole COCO file."""
 
-    info: CocoInfo
+    info: dict[str, str]
+    """The tool and its version; no date, so that the same run gives the same bytes."""
     licenses: list[dict[str, Any]]
     """Empty: we don't know the images' licences."""
     categories: list[CocoCategory]
@@ -102,9 +89,9 @@ class JournalLine(TypedDict):
     height: int | None
     instances: list[JournalInstance]
     reason: str | None
-    """Why it was skipped, one line; None for a done one."""
+    """Why it was skipped, one line; None for a done one, as is `error`."""
     error: str | None
-    """The error's class name; None for a done one."""
+    """The error's class name."""
 
 
 def xywh_from_xyxy(box_xyxy: BoxXyxy) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""A COCO file of any size, read image by image. The home of ijson.
+"""A labelled data set as it passes from a COCO file of any size to another format, image by image. The home of ijson.
 
 The file is read once. Its images are kept as they are, its annotations wait in a temporary database on disk, because
 nothing says that those of one image stand together.
@@ -7,40 +7,60 @@ nothing says that those of one image stand together.
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ijson
 
-from grounded_seg.coco.labels import Label, LabelledImage
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.coco.values import box_xywh, image_size, is_crowd, is_plain_id, mask_of, number
 from grounded_seg.errors import InputError, OutputError
-from grounded_seg.records import ImageSize
+from grounded_seg.records import BoxXyxy, ImageSize, RunLength
 
 _SECTIONS = ("categories", "images", "annotations")
 
 
-class CocoReader:
+@dataclass(frozen=True)
+class Label:
+    """One object of an image."""
+
+    category: str
+    box_xyxy: BoxXyxy
+    mask: RunLength | None
+    """At the image's own size; None where there is but a box."""
+    score: float | None
+    """In [0, 1]; None for what a person drew."""
+    is_crowd: bool
+    """A region of many objects, which most formats have no word for."""
+    record: Mapping[str, Any]
+    """As it stands in the file, for formats that hold any key."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image with its objects."""
+
+    file_name: str
+    """Relative to the images' folder, POSIX."""
+    size: ImageSize
+    labels: tuple[Label, ...]
+    record: Mapping[str, Any]
+    """As it stands in the file."""
+
+
+class CocoReader(AbstractContextManager["CocoReader"]):
     """Opened COCO file; use it in a `with` statement."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file.
-
-        Raises:
-            InputError: If it can't be read, is no COCO file, or has ids that are missing, double or no whole numbers
-                from 1.
-            OutputError: If the disk of temporary files is full.
-        """
+        """Read the file, whose ids have to be distinct whole numbers from 1; its annotations go to a temporary disk."""
         self.path = path
         self.sections: dict[str, Any] = {"info": {}, "licenses": []}
         """The sections besides categories, images and annotations, whole."""
         self.categories: dict[int, Mapping[str, Any]] = {}
-        """By id, in the order of the file."""
+        """By id, as the images in the order of the file."""
         self.images: dict[int, Mapping[str, Any]] = {}
-        """By id, in the order of the file."""
         self.has_masks = False
         """Whether any annotation has one."""
         # An empty name is a database on disk that goes away with its connection.
@@ -53,27 +73,17 @@ class CocoReader:
             self._waiting.close()
             raise
 
-    def __enter__(self) -> "CocoReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._waiting.close()
 
     def labelled_image(self, image_id: int) -> LabelledImage:
-        """Give an image with its annotations, in the order of the file.
-
-        Raises:
-            InputError: If an annotation is damaged.
-        """
+        """Give an image with its annotations, in the order of the file."""
         record = self.images[image_id]
         with _full_disk_as_output_error():
             query = "SELECT record FROM annotations WHERE image_id = ? ORDER BY rowid"
             rows = self._waiting.execute(query, (image_id,)).fetchall()
         try:
-            size = image_size(record)
-            if size is None:
+            if (size := image_size(record)) is None:
                 raise ValueError("it has no width and height")
             labels = tuple(self._label(json.loads(text), size) for (text,) in rows)
             return LabelledImage(str(record["file_name"]), size, labels, record)
@@ -81,8 +91,7 @@ class CocoReader:
             raise self._unusable(f"image {image_id} or one of its annotations is damaged ({error!r})") from error
 
     def _label(self, annotation: Mapping[str, Any], size: ImageSize) -> Label:
-        box = box_xywh(annotation["bbox"])
-        if box is None:
+        if (box := box_xywh(annotation["bbox"])) is None:
             raise ValueError("it has no bbox")
         score = annotation.get("score")
         return Label(
@@ -108,9 +117,8 @@ class CocoReader:
         self._waiting.execute("CREATE INDEX by_image ON annotations (image_id)")
         for image_id, category_id in self._waiting.execute("SELECT DISTINCT image_id, category_id FROM annotations"):
             if image_id not in self.images or category_id not in self.categories:
-                raise self._unusable(
-                    f"an annotation names image {image_id}, category {category_id}, not both are listed"
-                )
+                ids = f"image {image_id}, category {category_id}"
+                raise self._unusable(f"an annotation names {ids}, not both are listed")
 
     def _take(self, section: str, record: Any) -> None:
         if section not in _SECTIONS:
@@ -129,7 +137,6 @@ class CocoReader:
 
     def _checked_id(self, section: str, record: Any, key: str) -> int:
         found = record.get(key) if isinstance(record, Mapping) else None
-        # The database's numbers have 64 bits.
         if not is_plain_id(found):
             raise self._unusable(f"one of its {section} has {key} {found!r}, which is no whole number from 1")
         return found
@@ -145,10 +152,8 @@ def _full_disk_as_output_error() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise OutputError(
-            f"the temporary database can't be written ({error}); make room on the disk of temporary files, or set "
-            "TMPDIR to a folder on another disk"
-        ) from error
+        remedy = "make room on the disk of temporary files, or set TMPDIR to a folder on another disk"
+        raise OutputError(f"the temporary database can't be written ({error}); {remedy}") from error
 
 
 def _records(file: Any) -> Iterator[tuple[str, Any]]:

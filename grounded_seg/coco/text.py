@@ -7,71 +7,76 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.faults import Fault
 from grounded_seg.errors import InputError
 
+_WARNINGS = {"polygon-outside", "bbox-off", "crowd-with-polygons", "duplicate-annotation", "same-base-name", "reader"}
+"""The rules that are no errors."""
 _STRING_OR_LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
 
 
-def read_json(path: Path) -> Any:
-    """JSON document of a file, with or without a byte order mark.
+class Severity(StrEnum):
+    """How bad a fault is: the file is wrong, or right but not read by all, or not what people mean."""
 
-    Raises:
-        InputError: If it can't be read or isn't JSON; names the line and column.
-    """
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One place of a COCO file where a rule is broken."""
+
+    rule: str
+    """As `rle-size-wrong`."""
+    place: str
+    """A JSON path as `annotations[3].bbox`, or a line and column where there is no JSON."""
+    message: str
+
+    @property
+    def severity(self) -> Severity:
+        """The rule's."""
+        return Severity.WARNING if self.rule in _WARNINGS else Severity.ERROR
+
+
+def read_json(path: Path) -> Any:
+    """JSON document of a file, with or without a byte order mark."""
     text = read_text(path)
     if not text.strip():
         raise InputError(f"{path} is empty; export it again")
-    start = _start(text)
     try:
-        value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text, start)
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}:{error.lineno}:{error.colno}: this is not JSON ({error.msg}); export it again"
-        ) from error
+        what = f"{error.lineno}:{error.colno}: this is not JSON ({error.msg}); export it again"
+        if error.msg == "Extra data":
+            what = f"{error.lineno}: more text follows after the end of the JSON; delete it, or export the file again"
+        raise InputError(f"{path}:{what}") from error
     except RecursionError as error:
         raise InputError(f"{path} is nested too deeply to be a COCO file; export it again") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}; replace it by a number") from error
-    if text[end:].strip():
-        line = _line_after(text, end)
-        raise InputError(
-            f"{path}:{line}: more text follows after the end of the JSON; delete it, or export the file again"
-        )
-    return value
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text of a file, without its byte order mark.
-
-    Raises:
-        InputError: If there is no such file, it can't be read, or isn't UTF-8.
-    """
+    """UTF-8 text of a file, without its byte order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"no file is at {path}; check the path") from error
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be read ({error.strerror}); check that it is a file and its permissions"
-        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def parse_file(path: Path) -> tuple[Any, list[Fault]]:
-    """Document of a file as far as it can be read, None where it can't, and what is wrong with its text.
-
-    Raises:
-        InputError: If there is no such file, or it may not be read.
-    """
+    """Document of a file as far as it can be read, None where it can't, and what is wrong with its text."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}); check the path") from error
+        raise _unreadable(path, error) from error
     faults = []
     if content.startswith(codecs.BOM_UTF8):
         faults.append(Fault("byte-order-mark", "line 1, column 1", "a byte order mark stands before the JSON"))
@@ -86,39 +91,33 @@ def parse_file(path: Path) -> tuple[Any, list[Fault]]:
     return _parse(text, faults), faults
 
 
+def _unreadable(path: Path, error: OSError) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"no file is at {path}; check the path")
+    return InputError(f"{path} can't be read ({error.strerror}); check that it is a file and its permissions")
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} stands where a number belongs")
-
-
-def _start(text: str) -> int:
-    return len(text) - len(text.lstrip())
-
-
-def _line_after(text: str, end: int) -> int:
-    """Line on which the text goes on after a position, from 1."""
-    return text.count("\n", 0, len(text) - len(text[end:].lstrip())) + 1
 
 
 def _parse(text: str, faults: list[Fault]) -> Any:
     decoder = _Decoder()
     try:
-        document, end = decoder.raw_decode(text, _start(text))
-    except RecursionError:
-        faults.append(Fault("not-json", "line 1, column 1", "it is nested too deeply"))
-        return None
+        document, end = decoder.raw_decode(text, len(text) - len(text.lstrip()))
     except json.JSONDecodeError as error:
         faults.append(Fault("not-json", f"line {error.lineno}, column {error.colno}", error.msg))
         return _parse_leniently(text)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         # Python reads no whole number of thousands of digits.
-        faults.append(Fault("not-json", "line 1, column 1", str(error).partition(";")[0]))
+        message = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+        faults.append(Fault("not-json", "line 1, column 1", message))
         return None
     if decoder.has_met_odd:
         faults += _odd_faults(document, "")
-    rest = text[end:].lstrip()
-    if rest:
-        message = f"after the end of the JSON follows {rest[:20]!r}"
-        faults.append(Fault("trailing-data", f"line {_line_after(text, end)}", message))
+    if rest := text[end:].lstrip():
+        line = text.count("\n", 0, len(text) - len(rest)) + 1
+        faults.append(Fault("trailing-data", f"line {line}", f"after the end of the JSON follows {rest[:20]!r}"))
     return document
 
 
@@ -166,10 +165,8 @@ def _odd_faults(value: Any, place: str) -> Iterator[Fault]:
 
 def _parse_leniently(text: str) -> Any:
     """Read text with commas before closing brackets, or in Python's own form; None if it is neither."""
-    try:
+    with suppress(json.JSONDecodeError, RecursionError):
         return json.loads(_STRING_OR_LAST_COMMA.sub(lambda found: found[1] or "", text))
-    except (json.JSONDecodeError, RecursionError):
-        pass
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -39,11 +39,7 @@ class Notes:
 
 
 def id_text(raw: Any) -> str:
-    """Text of an id, by which references are followed: 7, 7.0 and "7" are one id.
-
-    Raises:
-        ValueError: If it is no id.
-    """
+    """Text of an id, by which references are followed: 7, 7.0 and "7" are one id."""
     if isinstance(raw, bool) or not isinstance(raw, int | float | str) or raw == "":
         raise ValueError(f"{_shown(raw)} is no id")
     if isinstance(raw, float) and raw.is_integer():
@@ -57,18 +53,14 @@ def is_plain_id(raw: Any) -> TypeGuard[int]:
     return type(raw) is int and 1 <= raw < _BEYOND_64_BITS
 
 
-def number(raw: Any) -> float:
-    """Finite number, also from text.
-
-    Raises:
-        ValueError: If it is none.
-    """
+def number(raw: Any, name: str = "") -> float:
+    """Finite number, also from text; an error begins with its name."""
     try:
         value = math.nan if isinstance(raw, bool) else float(raw)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{_shown(raw)} is no number")
+        raise ValueError(f"{name} {_shown(raw)} is no number".strip())
     return value
 
 
@@ -82,33 +74,26 @@ def number_or_none(raw: Any) -> float | None:
 
 def plain_numbers(raw: Any) -> list[float] | None:
     """List of finite numbers; None for anything else: text is no number, nor is what 64 bits don't hold."""
-    if not isinstance(raw, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in raw):
-        return None
     # Whole numbers have no end in JSON and in Python.
-    if any(isinstance(one, int) and abs(one) >= _BEYOND_64_BITS for one in raw):
+    if not isinstance(raw, list) or not all(
+        math.isfinite(one) if isinstance(one, float) else type(one) is int and abs(one) < _BEYOND_64_BITS for one in raw
+    ):
         return None
-    return [float(one) for one in raw] if all(map(math.isfinite, raw)) else None
+    return list(map(float, raw))
 
 
 def image_size(image: Mapping[str, Any]) -> ImageSize | None:
-    """Size that an image's record gives; None where it gives none.
-
-    Raises:
-        ValueError: If width or height is no whole number from 1.
-    """
+    """Size that an image's record gives; None where it gives none."""
     if image.get("width") is None or image.get("height") is None:
         return None
-    try:
-        width, height = number(image["width"]), number(image["height"])
-    except ValueError as error:
-        raise ValueError(f"width or height {error}") from error
+    width, height = (number(image[side], "width or height") for side in ("width", "height"))
     if min(width, height) < 1 or not (width.is_integer() and height.is_integer()):
         raise ValueError(f"its size is {width:g} x {height:g} px")
     return ImageSize(width=int(width), height=int(height))
 
 
 def plain_size(image: Mapping[str, Any]) -> ImageSize | None:
-    """Size that an image's record gives as two whole numbers; None where it doesn't, or no image is that large."""
+    """Size that an image's record gives as two whole numbers; None where it gives another, or no image is so large."""
     width, height = image.get("width"), image.get("height")
     if type(width) is not int or type(height) is not int or min(width, height) < 1 or width * height > MOST_PX:
         return None
@@ -116,28 +101,17 @@ def plain_size(image: Mapping[str, Any]) -> ImageSize | None:
 
 
 def is_crowd(annotation: Mapping[str, Any], place: str = "", notes: Notes | None = None) -> bool:
-    """Whether an annotation stands for a region of many objects; without `iscrowd` it doesn't.
-
-    Raises:
-        ValueError: If `iscrowd` is no number.
-    """
+    """Whether an annotation stands for a region of many objects; without `iscrowd` it doesn't."""
     raw = annotation.get("iscrowd")
     if isinstance(raw, bool):
         if notes is not None:
             notes.add("iscrowd written as true or false was read as 1 or 0", place)
         return raw
-    try:
-        return bool(number(raw)) if raw else False
-    except ValueError as error:
-        raise ValueError(f"iscrowd {error}") from error
+    return bool(number(raw, "iscrowd")) if raw else False
 
 
 def box_xywh(raw: Any, place: str = "", notes: Notes | None = None) -> tuple[float, float, float, float] | None:
-    """Box as left, top, width, height in pixels; None where there is none. Sides may be negative.
-
-    Raises:
-        ValueError: If it isn't four numbers.
-    """
+    """Box as left, top, width, height in pixels; None where there is none. Sides may be negative."""
     value = _from_text(raw, "boxes written as text were read as numbers", place, notes)
     if value is None or value == []:
         return None
@@ -148,17 +122,7 @@ def box_xywh(raw: Any, place: str = "", notes: Notes | None = None) -> tuple[flo
 
 
 def mask_of(raw: Any, size: ImageSize | None, place: str = "", notes: Notes | None = None) -> RunLength | None:
-    """Mask of a segmentation: polygons, plain or compressed run lengths; None where there is none.
-
-    Args:
-        raw: The value of `segmentation`.
-        size: Of the image, which the mask must have; None where the file doesn't say.
-        place: Of the value, for the notes.
-        notes: What is told of unusual forms; None to refuse them.
-
-    Raises:
-        ValueError: If it is neither, or not of the image's size.
-    """
+    """Mask of polygons, plain or compressed run lengths, of the image's size where that is known; None for none."""
     value = _from_text(raw, "segmentations written as text were read", place, notes)
     if not value or (notes is not None and value == [[]]):
         return None
@@ -177,19 +141,7 @@ def mask_of(raw: Any, size: ImageSize | None, place: str = "", notes: Notes | No
 def shape_of(
     bbox: Any, segmentation: Any, size: ImageSize | None, place: str, notes: Notes, whose: str
 ) -> tuple[tuple[float, float, float, float], RunLength | None]:
-    """Box and mask of an annotation, either of which may be missing; the box is the mask's tight one then.
-
-    Args:
-        bbox: The value of the box.
-        segmentation: The value of the mask.
-        size: Of the image; None where the file doesn't say.
-        place: Of the annotation, for the notes.
-        notes: What is told of unusual forms.
-        whose: "objects" or "predictions", for the notes.
-
-    Raises:
-        ValueError: If both are missing, one can't be read, or a side of the box is negative.
-    """
+    """Box and mask of an annotation, either of which may be missing; the box is the mask's tight one then."""
     mask = mask_of(segmentation, size, f"{place}.segmentation", notes)
     box = box_xywh(bbox, f"{place}.bbox", notes)
     if box is None:
@@ -204,11 +156,7 @@ def shape_of(
 
 
 def list_from_text(text: str) -> Any:
-    """JSON value that was written as text, or numbers between spaces and commas: "[1, 2]", "1, 2" or "1 2".
-
-    Raises:
-        ValueError: If it begins like JSON and isn't.
-    """
+    """JSON value that was written as text, or words between spaces and commas: "[1, 2]", "1, 2" or "1 2"."""
     if text.strip().startswith(("[", "{")):
         try:
             return json.loads(text)

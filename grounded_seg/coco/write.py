@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from grounded_seg import __version__
 from grounded_seg.coco.schema import (
@@ -23,30 +22,21 @@ from grounded_seg.coco.schema import (
 )
 from grounded_seg.errors import InputError
 from grounded_seg.files import whole_file
-from grounded_seg.geometry.masks import CompressedMask, area_px, coco_from_run_length, tight_box_xyxy
+from grounded_seg.geometry.masks import area_px, coco_from_run_length, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, ImageResult, ImageSkipped, Instance
 
 PIXEL_DECIMALS = 3
 SCORE_DECIMALS = 6
-_COPIED_BYTES = 1 << 20
-"""At once, of what waits on disk."""
 
 
 def annotation_from_instance(instance: Instance) -> JournalInstance:
-    """Annotation of an instance, without ids.
-
-    With a mask, `bbox` is the mask's tight box and `area` its number of pixels. Without one they are the detector's box
-    and its area, and `segmentation` is an empty list, as tools that import boxes expect.
-    """
-    detection = instance.detection
-    segmentation: CompressedMask | list[list[float]]
-    if instance.mask is None:
+    """Annotation of an instance, without ids; without a mask it is a box with an empty list as segmentation."""
+    detection, mask = instance.detection, instance.mask
+    if mask is None:
         x0, y0, x1, y1 = box_xyxy = detection.box_xyxy
         area: float = _rounded((x1 - x0) * (y1 - y0), PIXEL_DECIMALS)
-        segmentation = []
     else:
-        box_xyxy, area = tight_box_xyxy(instance.mask), area_px(instance.mask)
-        segmentation = coco_from_run_length(instance.mask)
+        box_xyxy, area = tight_box_xyxy(mask), area_px(mask)
     score = _rounded(detection.score, SCORE_DECIMALS)
     attributes: Attributes = {
         "label": detection.label,
@@ -59,7 +49,7 @@ def annotation_from_instance(instance: Instance) -> JournalInstance:
     return {
         "bbox": _rounded_xywh(box_xyxy),
         "area": area,
-        "segmentation": segmentation,
+        "segmentation": [] if mask is None else coco_from_run_length(mask),
         "iscrowd": 0,
         "score": score,
         "detector_bbox": _rounded_xywh(detection.box_xyxy),
@@ -68,12 +58,7 @@ def annotation_from_instance(instance: Instance) -> JournalInstance:
 
 
 def journal_line(file_name: str, outcome: ImageResult | ImageSkipped) -> JournalLine:
-    """Journal line of one input; every line has every key.
-
-    Args:
-        file_name: Relative to the run's root, POSIX.
-        outcome: The result, or why there is none.
-    """
+    """Journal line of one input, whose name is relative to the run's root; every line has every key."""
     if isinstance(outcome, ImageSkipped):
         return {
             "file_name": file_name,
@@ -114,35 +99,18 @@ def write_annotations(
 ) -> None:
     """Stream journal lines into a COCO file, one record a line, in memory that doesn't grow with the run.
 
-    Images that were skipped are left out, images on which nothing was found are listed. The same lines give the same
-    bytes. The text is ASCII: some readers open files in the system's encoding, and would garble any other.
-    A write that fails leaves an older file whole.
-
-    Args:
-        lines: In the order that images and annotations are to be numbered, from 1.
-        categories: Names in order; their ids are 1, 2, ...
-        destination: The file, replaced if it is there; its folder must exist.
-        category_of_prompt: The category of each prompt; None where the prompts are the categories.
-
-    Raises:
-        InputError: If a line names a prompt without a category.
-        ValueError: If a category is named twice.
+    Images and annotations are numbered from 1 in the order of the lines, categories in their own; images that were
+    skipped are left out, images on which nothing was found are listed. The same lines give the same bytes. The text is
+    ASCII: some readers open files in the system's encoding, and would garble any other. Without `category_of_prompt`
+    the prompts are the categories; an `InputError` for a prompt that has none.
     """
-    with whole_file(destination) as file:
-        _stream(file, _numbered(lines, categories, category_of_prompt), _empty_document(categories))
-
-
-def _stream(
-    file: IO[bytes], numbered: Iterable[tuple[CocoImage, list[CocoAnnotation]]], document: CocoDocument
-) -> None:
-    """Write the whole document; the annotations wait in a second file until the last image is listed."""
-    head = [
-        f"{_text(key)}: {_text(value)},\n" for key, value in document.items() if key not in ("images", "annotations")
-    ]
-    file.write(("{\n" + "".join(head) + '"images": [').encode("ascii"))
-    with tempfile.TemporaryFile("w+b", dir=Path(file.name).parent) as waiting:
+    document = _empty_document(categories)
+    head = [f'"{key}": {_text(document[key])},\n' for key in ("info", "licenses", "categories")]
+    # The annotations wait in a second file until the last image is listed.
+    with whole_file(destination) as file, tempfile.TemporaryFile("w+b", dir=Path(file.name).parent) as waiting:
+        file.write(("{\n" + "".join(head) + '"images": [').encode("ascii"))
         between_images = between_annotations = "\n"
-        for image, annotations in numbered:
+        for image, annotations in _numbered(lines, categories, category_of_prompt):
             file.write((between_images + _text(image)).encode("ascii"))
             between_images = ",\n"
             if annotations:
@@ -150,8 +118,8 @@ def _stream(
                 between_annotations = ",\n"
         file.write(b'\n],\n"annotations": [')
         waiting.seek(0)
-        shutil.copyfileobj(waiting, file, _COPIED_BYTES)
-    file.write(b"\n]\n}\n")
+        shutil.copyfileobj(waiting, file, 1 << 20)
+        file.write(b"\n]\n}\n")
 
 
 def _numbered(
@@ -167,12 +135,6 @@ def _numbered(
         if line["status"] == "skipped" or line["width"] is None or line["height"] is None:
             continue
         n_images += 1
-        image: CocoImage = {
-            "id": n_images,
-            "file_name": line["file_name"],
-            "width": line["width"],
-            "height": line["height"],
-        }
         annotations: list[CocoAnnotation] = []
         for instance in line["instances"]:
             n_annotations += 1
@@ -184,7 +146,10 @@ def _numbered(
                 )
             category_id = ids[prompts[prompt]]
             annotations.append({"id": n_annotations, "image_id": n_images, "category_id": category_id, **instance})
-        yield image, annotations
+        yield (
+            {"id": n_images, "file_name": line["file_name"], "width": line["width"], "height": line["height"]},
+            annotations,
+        )
 
 
 def _empty_document(categories: Sequence[str]) -> CocoDocument:

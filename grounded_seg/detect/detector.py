@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from grounded_seg.detect.answer.box_scores import ScoreRule, shape_score
+from grounded_seg.detect.answer.box_scores import shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
-from grounded_seg.detect.model.adapters import merge_adapter, named_adapters
+from grounded_seg.detect.model.adapters import NamedAdapters, attach_adapters, merge_adapter
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
-from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, Image, ImageSize
@@ -33,15 +33,9 @@ _QUESTIONS_AT_ONCE = 16
 class FlorenceDetector:
     """Florence-2 asked for one thing at a time; its boxes are scored, and duplicates dropped."""
 
-    def __init__(
-        self,
-        model: FlorenceModel,
-        settings: DetectSettings,
-        rule: ScoreRule = ScoreRule.PRODUCT,
-    ) -> None:
+    def __init__(self, model: FlorenceModel, settings: DetectSettings) -> None:
         self.model = model
         self.settings = settings
-        self.rule = rule
         self._task = _TASKS[settings.task]
 
     def detect(
@@ -67,7 +61,6 @@ class FlorenceDetector:
 
         Raises:
             UsageError: If a prompt is empty, or too long for the model, or no adapter has this name.
-            DeviceMemoryError: If the device runs out of memory.
         """
         if not images or not prompts:
             return [() for _ in images]
@@ -104,35 +97,28 @@ class FlorenceDetector:
             for shape in parse_tokens(self._task, answer.token_ids, self.model.vocabulary, prompt):
                 box = box_from_shape(shape, size)
                 if box is not None:
-                    score = shape_score(shape, answer.evidence, self.rule)
+                    score = shape_score(shape, answer.evidence)
                     # Only outlines come without words: they are of what was asked for.
                     detections.append(Detection(shape.label or prompt, prompt, box, score))
         return detections
 
     def _kept(self, detections: Sequence[Detection], classes: dict[str, str]) -> tuple[Detection, ...]:
         """The detections without low scores, then without duplicates, then up to the limit for each prompt."""
-        likely = [one for one in detections if one.score >= self.settings.score_threshold]
-        distinct = self._without_duplicates(likely, classes)
-        by_prompt = [[one for one in distinct if one.prompt == prompt] for prompt in classes]
-        return tuple(
-            one
-            for found in by_prompt
-            for one in sorted(found, key=lambda one: -one.score)[: self.settings.max_detections]
-        )
-
-    def _without_duplicates(self, detections: list[Detection], classes: dict[str, str]) -> list[Detection]:
         settings = self.settings
-        if settings.nms is SuppressionScope.NONE:
-            return detections
-        by_class = settings.nms is SuppressionScope.CLASS
-        kept = kept_by_group(
-            array_from_boxes([one.box_xyxy for one in detections]),
-            np.array([one.score for one in detections]),
-            [classes[one.prompt] if by_class else "" for one in detections],
-            settings.iou_threshold,
-            settings.box_containment_threshold,
-        )
-        return [detections[index] for index in kept]
+        found = [one for one in detections if one.score >= settings.score_threshold]
+        if settings.nms is not SuppressionScope.NONE:
+            by_class = settings.nms is SuppressionScope.CLASS
+            kept = kept_by_group(
+                array_from_boxes([one.box_xyxy for one in found]),
+                np.array([one.score for one in found]),
+                [classes[one.prompt] if by_class else "" for one in found],
+                settings.iou_threshold,
+                settings.box_containment_threshold,
+            )
+            found = [found[index] for index in kept]
+        found.sort(key=lambda one: -one.score)
+        by_prompt = ([one for one in found if one.prompt == prompt] for prompt in classes)
+        return tuple(one for some in by_prompt for one in some[: settings.max_detections])
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +127,7 @@ class AdaptedDetector:
 
     detector: FlorenceDetector
     adapter: str
-    """One of those that were given to `load_detector(adapters=...)`."""
+    """A name that was given to `load_detector(adapters=...)`."""
 
     def detect(
         self,
@@ -174,11 +160,10 @@ def load_detector(
         device: Where it runs.
         dtype: Of weights and activations.
         allow_base_mismatch: Load adapters even if their records name another base.
-        adapters: More adapters by name, kept beside the weights: each call of `detect` chooses one. Slower than a
-            merged one.
+        adapters: More adapters by name (without a dot), kept beside the weights: each call of `detect` chooses one.
+            Slower than a merged one.
 
     Raises:
-        UsageError: If the name of an adapter has a dot.
         WeightsError: If a folder is missing, damaged or incomplete, or they don't belong together.
         DeviceMemoryError: If the device runs out of memory.
     """
@@ -191,9 +176,12 @@ def load_detector(
     side = trained_image_size(weights.path if adapter is None else adapter.path)
     model.pixels = replace(model.pixels, square_side=side)
     if adapters:
-        model.adapters = named_adapters(model.network, {name: one.path for name, one in adapters.items()})
+        sides = {name: trained_image_size(one.path) for name, one in adapters.items()}
+        folders = {name: one.path for name, one in adapters.items()}
+        model.adapters = NamedAdapters(attach_adapters(model.network, folders), sides)
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.network.to(device=device, dtype=dtype)
     if settings.compile:
-        compile_encoder(model.network.model.vision_tower)
+        # In place: when it is first called, and again for each other batch size.
+        model.network.model.vision_tower.compile()
     return FlorenceDetector(model, settings)

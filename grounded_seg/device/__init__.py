@@ -1,1 +1,1 @@
-"""Where the models run: choose the device and dtype, back off when memory is full, compile."""
+"""Where the models run: choose the device and dtype, back off when memory is full."""

@@ -1,8 +1,10 @@
-"""Device, dtype and versions of the libraries: what a run's numbers depend on beside its inputs."""
+"""Device, dtype, compilation and versions of the libraries: what a run's numbers depend on beside its inputs."""
 
 import logging
 import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 
@@ -26,7 +28,6 @@ def resolve_device(name: str) -> torch.device:
         name: "cpu", "cuda" (the first card), "cuda:N", "mps", or "auto" for the first available one of CUDA, MPS, CPU.
 
     Raises:
-        UsageError: If the name is none of these.
         DeviceError: If this machine doesn't have the device.
     """
     available = _available_devices()
@@ -52,13 +53,10 @@ def _available_devices() -> list[str]:
 
 
 def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of weights and activations.
+    """The dtype of weights and activations; a `DeviceError` if the device can't compute in it.
 
     `auto` takes bfloat16 only where the hardware computes in it (a CPU with AMX or AVX512-BF16, a CUDA card from
     compute capability 8.0 on), float16 on the CUDA cards with tensor cores before that, and float32 elsewhere.
-
-    Raises:
-        DeviceError: If the device can't compute in it, or at all, as a card too old for this torch.
     """
     dtype = _fastest_dtype(device) if precision is Precision.AUTO else dtype_named(precision)
     # What is chosen for a CPU needs no trial; this makes a run start faster.
@@ -80,14 +78,10 @@ def _fastest_dtype(device: torch.device) -> torch.dtype:
         if capability >= _BFLOAT16_CAPABILITY:
             return torch.bfloat16
         return torch.float16 if capability >= _FLOAT16_CAPABILITY else torch.float32
-    if device.type == "cpu" and _cpu_has_bfloat16():
+    # torch has no public question for this before 2.10; these two have been there, unchanged, since 2.4.
+    if device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return torch.bfloat16
     return torch.float32
-
-
-def _cpu_has_bfloat16() -> bool:
-    # torch has no public question for this before 2.10; these two have been there, unchanged, since 2.4.
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
@@ -100,6 +94,24 @@ def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
         reason = str(error).partition("\n")[0].rstrip(".")
         remedy = "--device cpu" if dtype is torch.float32 else "--dtype float32"
         raise DeviceError(f"{device} can't compute in {dtype}: {reason}. Use {remedy}.") from error
+
+
+@contextmanager
+def compile_failure_as_device_error() -> Iterator[None]:
+    """A failure of torch.compile, as without a C++ compiler, as a `DeviceError` of one line."""
+    # Seconds to import, which those who don't compile should not wait.
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        # The first line says which of torch's parts has failed, the second why.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2]) or type(error).__name__
+        raise DeviceError(
+            f"torch.compile can't build an image encoder here ({reason}). Leave --compile out, "
+            "or install what it needs: a C++ compiler on a CPU, Triton on a GPU."
+        ) from error
 
 
 def n_threads() -> int:

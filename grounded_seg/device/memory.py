@@ -5,7 +5,6 @@ torch takes seconds to import, so it is imported where an error is looked at: th
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 
 from grounded_seg.errors import DeviceMemoryError
@@ -20,9 +19,7 @@ _OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "MPS backe
 def halving(size: int, attempt: Callable[[int], _Result]) -> tuple[_Result, int]:
     """The result of `attempt`, and the size it took: halved, and tried again, as often as the memory is full.
 
-    Args:
-        size: Items at once in the first attempt, at least 1.
-        attempt: Works with at most this many items at once. Its error with one item, or of another kind, is raised.
+    `size` is at least 1. An error of `attempt` with one item, or of another kind, is raised.
     """
     while True:
         try:
@@ -40,20 +37,17 @@ def in_chunks(
 ) -> Iterator[_Result]:
     """The results of `work` on consecutive chunks of at most `size` items, halved for good where the memory is full.
 
-    `work` gives the results of a chunk, whatever their number. Errors are those of `halving`.
+    `work` gives the results of a chunk, whatever their number.
     """
     start = 0
+
+    def attempt(size: int) -> Sequence[_Result]:
+        return work(items[start : start + size])
+
     while start < len(items):
-        rest = items[start:]
-        results, size = halving(min(size, len(rest)), partial(_work_on_first, work, rest))
+        results, size = halving(min(size, len(items) - start), attempt)
         yield from results
         start += size
-
-
-def _work_on_first(
-    work: Callable[[Sequence[_Item]], Sequence[_Result]], items: Sequence[_Item], size: int
-) -> Sequence[_Result]:
-    return work(items[:size])
 
 
 @contextmanager
@@ -62,7 +56,7 @@ def out_of_memory_as_device_error(doing: str, remedy: str) -> Iterator[None]:
 
     Args:
         doing: What runs in the block, such as "encoding 8 images".
-        remedy: What to do then, such as "Lower --batch-size.".
+        remedy: A sentence, such as "Lower --batch-size.".
     """
     try:
         yield

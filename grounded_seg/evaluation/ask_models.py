@@ -34,8 +34,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the models said about a data set."""
+class Asked:
+    """The models' predictions for a data set."""
 
     predictions: tuple[Prediction, ...]
     given_true_boxes: tuple[Prediction, ...] | None
@@ -67,22 +67,19 @@ def ask_models(
     *,
     output: Path | None = None,
     n_absent: int | None = None,
-) -> Answers:
+) -> Asked:
     """Ask the models about every image of a data set, at a score threshold of 0.
 
     Args:
         questions: What each image is asked.
         images: Folder that the data set's file names start from.
-        settings: Models, batches and the rest; where to write is `output`'s to say.
-        progress: Told how many images are done, and how many there are.
+        settings: Models, batches and the rest; `output` replaces theirs.
+        progress: Is told how many images are done.
         output: Folder that keeps the predictions, to be resumed; None for a temporary one.
         n_absent: As for `questions_for`, to be written down.
 
     Raises:
-        UsageError: If the folder is in use, or what is to be resumed is something else.
         InputError: If an image is missing, can't be read, or isn't of the size that the data set says.
-        WeightsError, DeviceError: As for `GroundedSegmenter.from_preset`.
-        OutputError: If the predictions can't be kept.
     """
     _check_all_there(questions.data_set, images)
     with _folder(output) as root:
@@ -90,7 +87,7 @@ def ask_models(
         settings = replace(settings, output=root, detect=threshold_0, on_error=OnError.STOP, save=frozenset())
         job = _job_of(questions, images, settings, n_absent)
         _fill(job, progress)
-        return _answers(RunFolder(root), questions, job)
+        return _asked(RunFolder(root), questions, job)
 
 
 class _Watcher:
@@ -156,7 +153,7 @@ def _line(processed: Processed, *, image_ids: Sequence[int], tells_prompts: bool
     }
 
 
-def _answers(folder: RunFolder, questions: Questions, job: Job) -> Answers:
+def _asked(folder: RunFolder, questions: Questions, job: Job) -> Asked:
     """Read the predictions from the journal."""
     lines: list[Any] = list(read_lines(folder.journal)) if folder.journal.exists() else []
     try:
@@ -168,7 +165,7 @@ def _answers(folder: RunFolder, questions: Questions, job: Job) -> Answers:
             f"{folder.root} holds no predictions of an eval that can be read ({error!r}); name another --output"
         ) from error
     has_given = questions.data_set.has_masks and not job.settings.boxes_only
-    return Answers(predictions, given if has_given else None, speed, made_with)
+    return Asked(predictions, given if has_given else None, speed, made_with)
 
 
 def _made_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,11 +225,7 @@ def _speed(seconds_of_images: Sequence[Mapping[str, float]]) -> dict[str, float]
 
 
 def _check_all_there(data_set: DataSet, folder: Path) -> None:
-    """Look for every listed image, before any is asked about.
-
-    Raises:
-        InputError: If one is missing.
-    """
+    """Look for every listed image, before any is asked about."""
     missing = [image.file_name for image in data_set.images if not os.path.isfile(folder / image.file_name)]
     if missing:
         raise InputError(
@@ -243,7 +236,7 @@ def _check_all_there(data_set: DataSet, folder: Path) -> None:
 
 @contextmanager
 def _folder(output: Path | None) -> Iterator[Path]:
-    """Give the folder that keeps the predictions, or one for the time being."""
+    """The folder that keeps the predictions, or a temporary one."""
     if output is not None:
         yield output
         return

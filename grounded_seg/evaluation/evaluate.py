@@ -70,29 +70,24 @@ class Evaluation:
 
 
 def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
-    """Measure both stages.
-
-    Args:
-        settings: What is measured against what.
-        progress: Told how many images the models are done with, and how many there are.
+    """Measure both stages; `progress` is told how many images the models are done with, and how many there are.
 
     Raises:
-        UsageError: If settings don't go together, or prompts name no class of the data set.
+        UsageError: If prompts name no class of the data set.
         InputError: If the data set, the predictions or an image can't be read.
-        WeightsError, DeviceError, OutputError: As for asking the models.
     """
     data_set = read_data_set(settings.ground_truth)
     prompts = None if settings.prompts is None else read_classes(settings.prompts)
     if isinstance(settings.source, Path) or settings.images is None:
         return _of_file(data_set, Path(str(settings.source)), prompts, settings)
     questions = questions_for(data_set, prompts, settings.n_absent)
-    answers = ask_models(
+    asked = ask_models(
         questions, settings.images, settings.source, progress, output=settings.output, n_absent=settings.n_absent
     )
     scores = score(
         questions.data_set,
-        answers.predictions,
-        answers.given_true_boxes,
+        asked.predictions,
+        asked.given_true_boxes,
         score_threshold=settings.score_threshold,
         asked=questions.pairs(),
         class_by_prompt=questions.prompts.class_by_prompt,
@@ -100,7 +95,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         n_resamples=settings.n_resamples,
     )
     notes = (*data_set.notes, *questions.notes)
-    return Evaluation(scores, answers.predictions, answers.speed, answers.made_with, notes)
+    return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes)
 
 
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
@@ -150,11 +145,7 @@ class SourceRun:
 
 
 def run_of(path: Path) -> SourceRun | None:
-    """Read the `run.json` beside a run's results; None where there is none.
-
-    Raises:
-        InputError: If it can't be read.
-    """
+    """Read the `run.json` beside a run's results; None where there is none."""
     folder = RunFolder(path.parent)
     if path not in (folder.journal, folder.annotations) or not os.path.exists(folder.manifest):
         return None

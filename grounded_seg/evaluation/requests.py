@@ -36,12 +36,9 @@ class Questions:
         return [(image, id_by_name[name]) for image, asked in self.by_image.items() for name in asked.classes]
 
     def request(self, index: int, images: Path, *, true_boxes: bool) -> Request:
-        """Give the engine's request for an image.
+        """The engine's request for the image at an index; `images` is the folder that file names start from.
 
-        Args:
-            index: The image's position in the data set.
-            images: Folder that the data set's file names start from.
-            true_boxes: Have the objects' own boxes segmented too, the class as the prompt; crowds are left out.
+        With `true_boxes`, the objects' own boxes are segmented too, the class as the prompt; crowds are left out.
         """
         image = self.data_set.images[index]
         objects = self.data_set.objects_by_image.get(image.id, ()) if true_boxes else ()

@@ -43,23 +43,19 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
         scores: What was measured.
         predictions: What was scored; those below the threshold are not drawn.
         images: Folder that the data set's file names start from.
-        folder: Where the page, and its pictures in `worst/`, go to.
+        folder: For the page, and its pictures in `worst/`.
 
     Returns:
         The page.
-
-    Raises:
-        InputError: If an image is missing, can't be read, or isn't of the size that the data set says.
-        OutputError: If a file can't be written.
     """
     stage = scores.masks or scores.boxes
     counts = image_scores(stage.matches, scores.score_threshold)
     n_faults = counts.n_wrong + counts.n_missed
     # Of equal F1, the image with more faults is worse.
-    order = [place for place in np.lexsort((-n_faults, counts.f1)).tolist() if n_faults[place]][:N_IMAGES]
+    order = [index for index in np.lexsort((-n_faults, counts.f1)).tolist() if n_faults[index]][:N_IMAGES]
     sections = []
-    for number, place in enumerate(order, start=1):
-        image = scores.data_set.images[place]
+    for number, index in enumerate(order, start=1):
+        image = scores.data_set.images[index]
         pixels = read_sized(images / image.file_name, size=image.size)
         seen = [one for one in predictions if one.image_id == image.id and one.score >= scores.score_threshold]
         names = [f"worst/{number:03}-truth.jpg", f"worst/{number:03}-predicted.jpg"]
@@ -68,10 +64,10 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
             save_overlay(folder / names[0], _drawn(pixels, scores.data_set, truths, with_scores=False))
             save_overlay(folder / names[1], _drawn(pixels, scores.data_set, found, with_scores=True))
         title = (
-            f"{image.file_name}: F1 {counts.f1[place]:.2f}, {counts.n_right[place]} right, {counts.n_wrong[place]} "
-            f"wrong, {counts.n_missed[place]} missed"
+            f"{image.file_name}: F1 {counts.f1[index]:.2f}, {counts.n_right[index]} right, {counts.n_wrong[index]} "
+            f"wrong, {counts.n_missed[index]} missed"
         )
-        sections.append(_section(title, _faults(scores, stage, place), names))
+        sections.append(_section(title, _faults(scores, stage, index), names))
     page = folder / PAGE_NAME
     intro = (
         f"<h1>The {len(order)} worst of {len(scores.data_set.images)} images</h1>\n"
@@ -94,15 +90,15 @@ def _section(title: str, faults: str, names: Sequence[str]) -> str:
     return f"<section><h2>{html.escape(title)}</h2><p>{html.escape(faults)}</p>{figures}</section>\n"
 
 
-def _faults(scores: Scores, stage: Stage, place: int) -> str:
+def _faults(scores: Scores, stage: Stage, index: int) -> str:
     """Sum up an image's errors, such as "missed car, duplicate ball x 2"."""
     errors, matches = scores.errors[stage.kind], stage.matches
     names = matches.index.names
-    shown = np.flatnonzero((matches.image == place) & (matches.score >= scores.score_threshold))
+    shown = np.flatnonzero((matches.image == index) & (matches.score >= scores.score_threshold))
     faults = Counter(
         f"{kind} {names[matches.category[row]]}" for row in shown.tolist() if (kind := errors.kind[row]) is not None
     )
-    is_missed = (matches.truth_image == place) & matches.truth_counts[:, ALL_SIZES]
+    is_missed = (matches.truth_image == index) & matches.truth_counts[:, ALL_SIZES]
     is_missed[matches.truth[shown][matches.truth[shown] >= 0]] = False
     missed = np.flatnonzero(is_missed)
     faults.update(f"{ErrorKind.MISSED} {names[matches.truth_category[row]]}" for row in missed.tolist())

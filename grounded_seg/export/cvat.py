@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from grounded_seg.coco.labels import LabelledImage
+from grounded_seg.coco.stream import LabelledImage
 from grounded_seg.export.coco import CocoWriter
 from grounded_seg.export.writer import Target
 

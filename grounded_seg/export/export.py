@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from grounded_seg.coco.check.validate import has_portable_name
-from grounded_seg.coco.labels import LabelledImage
-from grounded_seg.coco.stream import CocoReader
+from grounded_seg.coco.stream import CocoReader, LabelledImage
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.export.coco import CocoWriter
 from grounded_seg.export.cvat import CvatWriter

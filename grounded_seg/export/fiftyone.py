@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from grounded_seg.coco.labels import Label, LabelledImage, fiftyone_takes
+from grounded_seg.coco.check.readers import fiftyone_takes
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.coco import CocoWriter
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.geometry.boxes import rounded_box_holds

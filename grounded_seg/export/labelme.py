@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.export.writer import (
     Target,

@@ -12,7 +12,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.export.writer import Target, losses_of_head, mask_to_write, single_objects
 from grounded_seg.geometry.masks import mask_from_run_length, run_length_from_polygons

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.writer import Target, losses_of_head, png_bytes, single_objects
 from grounded_seg.files import name_within_limit
 from grounded_seg.geometry.masks import mask_from_run_length

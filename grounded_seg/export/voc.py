@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.writer import Target, losses_of_head, n_renamed, single_objects, unique_names
 from grounded_seg.records import ImageSize
 

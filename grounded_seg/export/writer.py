@@ -9,11 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.coco.labels import Label, LabelledImage
+from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.files import MAX_NAME_BYTES, name_within_limit
-from grounded_seg.geometry.masks import area_px, mask_iou
-from grounded_seg.geometry.opencv import opencv
+from grounded_seg.geometry.masks import area_px, mask_iou, opencv
 from grounded_seg.records import RunLength
 
 _IMAGE_KEYS = frozenset({"id", "file_name", "width", "height"})

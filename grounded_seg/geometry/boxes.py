@@ -1,8 +1,8 @@
 """Arithmetic on boxes: area, clipping, overlap, and suppression of duplicates.
 
 Boxes are rows of x0 y0 x1 y1 as `grounded_seg` states. One whose right or bottom edge isn't beyond its left or top one
-is empty: its area is 0 and it overlaps nothing. Every function takes any float dtype and computes in float64, so that a
-threshold decides alike whatever the model's dtype was.
+is empty: its area is 0 and it overlaps nothing. Any float dtype is taken, and float64 computed in, so that a threshold
+decides alike whatever the model's dtype was.
 """
 
 from collections.abc import Hashable, Sequence
@@ -45,13 +45,8 @@ def clip(boxes_xyxy: Boxes, size: ImageSize) -> npt.NDArray[np.float64]:
 
 
 def is_usable(box_xyxy: BoxXyxy, size: ImageSize) -> bool:
-    """Whether a box is finite, has an area, and shows a part of the image.
-
-    >>> is_usable((-5.0, 0.0, 10.0, 10.0), ImageSize(640, 480))
-    True
-    """
+    """Whether a box is finite, has an area, and shows a part of the image."""
     x0, y0, x1, y1 = box_xyxy
-    # A comparison with NaN is False, so only infinite values need a look.
     has_area = x0 < x1 and y0 < y1 and bool(np.isfinite(box_xyxy).all())
     return has_area and x1 > 0 and y1 > 0 and x0 < size.width and y0 < size.height
 
@@ -59,8 +54,7 @@ def is_usable(box_xyxy: BoxXyxy, size: ImageSize) -> bool:
 def rounded_box_holds(box_xyxy: BoxXyxy, shape_xyxy: BoxXyxy) -> bool:
     """Whether a box, its edges rounded to whole pixels, still holds a shape, likewise rounded.
 
-    Some readers cut a mask at such a box. They take a negative index for one from the end, so left of or above the
-    image's first pixel no box holds anything.
+    Some readers cut a mask at such a box; to them a negative index counts from the end, so such a box holds nothing.
 
     >>> rounded_box_holds((2.6, 0.0, 9.0, 5.0), (3.0, 0.0, 9.0, 5.0)), rounded_box_holds((3.6, 0, 9, 5), (3, 0, 9, 5))
     (True, False)
@@ -71,9 +65,7 @@ def rounded_box_holds(box_xyxy: BoxXyxy, shape_xyxy: BoxXyxy) -> bool:
 
 
 def pairwise_iou(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:
-    """Intersection over union of every first box with every second one, (n, m) in [0, 1].
-
-    Two empty boxes have IoU 0, not a division by nothing.
+    """Intersection over union of every first box with every second one, (n, m) in [0, 1]; two empty boxes have 0.
 
     >>> pairwise_iou(np.array([[0.0, 0.0, 4.0, 2.0]]), np.array([[2.0, 0.0, 6.0, 2.0]])).round(4).tolist()
     [[0.3333]]
@@ -84,9 +76,7 @@ def pairwise_iou(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float6
 
 
 def pairwise_containment(first_xyxy: Boxes, second_xyxy: Boxes) -> npt.NDArray[np.float64]:
-    """Intersection over the smaller box's area, (n, m) in [0, 1]: 1 where one box lies inside the other.
-
-    IoU is small for a wheel inside a car; this is 1. An empty box is contained in nothing.
+    """Intersection over the smaller box's area, (n, m) in [0, 1]: 1 where one lies inside the other, 0 for empty ones.
 
     >>> pairwise_containment(np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([[8.0, 0.0, 12.0, 1.0]])).tolist()
     [[0.5]]
@@ -103,11 +93,8 @@ def kept_after_suppression(
 ) -> npt.NDArray[np.intp]:
     """Indices of the boxes left by greedy non-maximum suppression, (k,), from high to low score.
 
-    Args:
-        boxes_xyxy: (n, 4), all of one group; `kept_by_group` takes several.
-        scores: (n,), higher is better; equal scores go by input order.
-        iou_threshold: A box is a duplicate if its IoU with a kept box is *above* this; 1 keeps all.
-        containment_threshold: If given, it is a duplicate too if its containment with a kept box is above this.
+    Equal scores go by input order. A box is a duplicate if its IoU, or its containment where that has a threshold, with
+    a kept box is *above* the threshold; 1 keeps all.
     """
     if len(boxes_xyxy) != len(scores):
         raise ValueError(f"{len(boxes_xyxy)} boxes have {len(scores)} scores")
@@ -132,16 +119,9 @@ def kept_by_group(
     iou_threshold: float,
     containment_threshold: float | None = None,
 ) -> npt.NDArray[np.intp]:
-    """Indices of the boxes left after each group's duplicates are dropped, as `kept_after_suppression` does for one.
+    """Indices left by `kept_after_suppression` within each group, (k,); the groups in the order of first appearance.
 
-    They come group by group as the groups first appear, from high to low score in each, (k,).
-
-    Args:
-        boxes_xyxy: (n, 4).
-        scores: (n,), higher is better.
-        groups: (n,), the class of each box; or one value for all (class-agnostic), or `range(n)` (none is dropped).
-        iou_threshold: As for `kept_after_suppression`.
-        containment_threshold: Likewise.
+    Groups are the n boxes' classes; or one value for all (class-agnostic), or `range(n)` (none is dropped).
 
     >>> boxes = np.array([[0.0, 0.0, 9.0, 9.0]] * 3)
     >>> kept_by_group(boxes, np.array([0.5, 0.9, 0.7]), ["car", "dog", "car"], 0.7).tolist()

@@ -1,4 +1,4 @@
-"""Masks as run lengths: encode, decode, measure, compare. The home of pycocotools' mask functions.
+"""Masks as run lengths: encode, decode, measure, compare. The home of pycocotools' mask functions and of OpenCV.
 
 A mask is a boolean (height, width) array only for a moment; what is kept and written is the record `RunLength`. Pixel
 (row, column) covers the half-open square from (column, row) to (column + 1, row + 1), so the tight box of a mask has
@@ -6,13 +6,14 @@ whole-numbered edges and shares the box convention of `grounded_seg`.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from grounded_seg.errors import InputError
+from grounded_seg.errors import DeviceError, InputError
 from grounded_seg.geometry.boxes import indices_by_group
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
 
@@ -31,6 +32,21 @@ class CompressedMask(TypedDict):
     counts: str
 
 
+def opencv() -> ModuleType:
+    """The module `cv2`, loaded when something is first traced or drawn.
+
+    Raises:
+        DeviceError: If it can't be loaded, as its wheel is linked with a library of the system that bare machines lack.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise DeviceError(
+            f"OpenCV can't be loaded ({error}); on Debian: apt-get install libgl1 libglib2.0-0"
+        ) from error
+    return cv2
+
+
 def run_length_from_mask(mask: npt.NDArray[np.bool_]) -> RunLength:
     """Run lengths of a (height, width) mask; it may be all False."""
     height, width = mask.shape
@@ -46,10 +62,7 @@ def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, s
         region: (height, width) of that part; fastest where it is column-major in memory. May be all False.
         left: Column of the image in which it begins.
         top: Row likewise.
-        size: The image's size.
-
-    Raises:
-        ValueError: If the region doesn't lie within the image.
+        size: The image's, which holds the whole region.
     """
     height, width = region.shape
     if min(left, top) < 0 or left + width > size.width or top + height > size.height:
@@ -67,20 +80,12 @@ def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, s
     edges = edges[~(is_seam[1:] | is_seam[:-1])]
     n_pixels = size.width * size.height
     ends = [] if edges.size and edges[-1] == n_pixels else [n_pixels]
-    runs = np.diff(np.concatenate([[0], edges, ends]).astype(np.int64))
-    coco_size = [size.height, size.width]
-    encoded = coco_mask.frPyObjects({"size": coco_size, "counts": runs.tolist()}, *coco_size)
-    return RunLength(size=size, counts=encoded["counts"])
+    return _run_length_from_runs(np.diff(np.concatenate([[0], edges, ends]).astype(np.int64)), size)
 
 
 def mask_from_run_length(run_length: RunLength) -> npt.NDArray[np.bool_]:
-    """Mask as a (height, width) array, column-major in memory.
-
-    Not pycocotools' `decode`: numpy 2 warns about it, and runs that end early come out as uninitialised memory.
-
-    Raises:
-        ValueError: If the runs don't add up to the mask's size, as only a record made by hand can.
-    """
+    """Mask as a (height, width) array, column-major in memory."""
+    # Not pycocotools' `decode`: numpy 2 warns about it, and runs that end early come out as uninitialised memory.
     runs = _runs_from_text(run_length.counts)
     is_mask = np.arange(runs.size) % 2 == 1
     return np.repeat(is_mask, runs).reshape(run_length.size.width, run_length.size.height).T
@@ -92,10 +97,7 @@ def area_px(run_length: RunLength) -> int:
 
 
 def tight_box_xyxy(run_length: RunLength) -> BoxXyxy:
-    """Smallest box that holds the mask, in whole pixels; (0, 0, 0, 0) for an empty mask.
-
-    A mask of the single pixel in row 2, column 5 has the box (5.0, 2.0, 6.0, 3.0).
-    """
+    """Smallest box that holds the mask, in whole pixels; (0, 0, 0, 0) for an empty mask."""
     x, y, width, height = coco_mask.toBbox(_coco_object(run_length)).tolist()
     return (x, y, x + width, y + height)
 
@@ -116,12 +118,8 @@ def coco_overlaps(
 ) -> npt.NDArray[np.float64]:
     """IoU of each predicted box or mask with each true one, (n, m), to the last bit as COCO's own evaluation has it.
 
-    With a crowd it is the share of the predicted one that lies in it. Masks of two sizes give -1.
-
-    Args:
-        predicted: Boxes as COCO has them, rows of x, y, width, height in pixels, (n, 4); or n masks.
-        true: Likewise, (m, 4) or m.
-        is_crowd: Which of the true ones are crowds, (m,).
+    Boxes are COCO's, rows of x, y, width, height in pixels. With a true one that `is_crowd`, it is the share of the
+    predicted one that lies in it. Masks of two sizes give -1.
     """
     if not len(predicted) or not len(true):
         return np.zeros((len(predicted), len(true)))
@@ -130,19 +128,12 @@ def coco_overlaps(
 
 
 def mask_iou(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
-    """IoU of every first mask with every second one, (n, m) in [0, 1], without decoding; two empty masks have 0.
-
-    Raises:
-        ValueError: If the masks aren't all of one size.
-    """
+    """IoU of every first mask with every second one of the same size, (n, m) in [0, 1]; two empty masks have 0."""
     return _overlap(first, second, is_crowd=False)
 
 
 def mask_containment(first: Sequence[RunLength], second: Sequence[RunLength]) -> npt.NDArray[np.float64]:
-    """Intersection over the smaller mask's area of every pair, (n, m) in [0, 1]: 1 where one lies in the other.
-
-    An empty mask lies in nothing. All masks must be of one size.
-    """
+    """Intersection over the smaller mask's area, likewise: 1 where one lies in the other, 0 for empty ones."""
     # Over the smaller area the share is the larger one.
     return np.maximum(_overlap(first, second, is_crowd=True), _overlap(second, first, is_crowd=True).T)
 
@@ -179,8 +170,7 @@ def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
             f"a run-length mask of {width} x {height} px holds {runs.sum()} px in its runs; "
             "it is damaged or its size is that of another image, export the file again"
         )
-    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
-    run_length = RunLength(size=ImageSize(width=width, height=height), counts=encoded["counts"])
+    run_length = _run_length_from_runs(runs, ImageSize(width=width, height=height))
     # Runs of no length are legal but mislead the box function; our own encoder never writes them.
     return run_length_from_mask(mask_from_run_length(run_length)) if (runs[1:] == 0).any() else run_length
 
@@ -188,9 +178,7 @@ def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
 def run_length_from_polygons(polygons: Sequence[Sequence[float]], size: ImageSize) -> RunLength:
     """Mask of all that lies in any of COCO's polygons, rasterised as pycocotools does.
 
-    Args:
-        polygons: Each x, y, x, y, ... in pixels, of three corners at least. None at all gives an empty mask.
-        size: The image's.
+    Each is x, y, x, y, ... in pixels, of three corners at least. No polygons give an empty mask.
 
     Raises:
         InputError: If a polygon is no such list of numbers, or reaches more than ten image sides away.
@@ -221,9 +209,6 @@ def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
     """Undo COCO's compression: six bits a character from "0" on, low five first, the sixth says that more follow.
 
     From the fourth run on, a number is the difference to the run two before (`rleFrString` in cocoapi's maskApi.c).
-
-    Raises:
-        ValueError: If the text can't be such a code.
     """
     sextets = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - ord("0")
     if not sextets.size or ((sextets < 0) | (sextets > 63)).any() or sextets[-1] & 32:
@@ -241,6 +226,12 @@ def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
     return values
 
 
+def _run_length_from_runs(runs: npt.NDArray[np.int64], size: ImageSize) -> RunLength:
+    shape = [size.height, size.width]
+    encoded = coco_mask.frPyObjects({"size": shape, "counts": runs.tolist()}, *shape)
+    return RunLength(size=size, counts=encoded["counts"])
+
+
 def _coco_object(run_length: RunLength) -> dict[str, Any]:
     """Form that pycocotools' functions take."""
     return {"size": [run_length.size.height, run_length.size.width], "counts": run_length.counts}
@@ -251,10 +242,7 @@ def _overlap(first: Sequence[RunLength], second: Sequence[RunLength], *, is_crow
     sizes = {run_length.size for run_length in (*first, *second)}
     if len(sizes) > 1:
         raise ValueError(f"masks of different sizes can't be compared: {sorted((s.width, s.height) for s in sizes)}")
-    if not first or not second:
-        return np.zeros((len(first), len(second)))
-    objects = [[_coco_object(one) for one in masks] for masks in (first, second)]
-    return np.asarray(coco_mask.iou(*objects, [int(is_crowd)] * len(second)))
+    return coco_overlaps(first, second, np.full(len(second), is_crowd))
 
 
 def masks_kept_by_group(
@@ -264,15 +252,7 @@ def masks_kept_by_group(
     iou_threshold: float,
     containment_threshold: float,
 ) -> list[int]:
-    """Indices of the masks left after each group's duplicates are dropped, as `boxes.kept_by_group` does with boxes.
-
-    Args:
-        masks: n of one size, none empty.
-        scores: (n,), higher is better; equal scores go by input order.
-        groups: (n,), as for boxes.
-        iou_threshold: A mask is a duplicate if its IoU with a kept one is *above* this, in [0, 1]; 1 is off.
-        containment_threshold: So it is if its containment with a kept one is above this, in [0, 1]; 1 is off.
-    """
+    """Indices of the masks, of one size and none empty, that are left as of boxes by `boxes.kept_by_group`."""
     kept: list[int] = []
     for members in indices_by_group(groups):
         best_first = sorted(members.tolist(), key=lambda index: -scores[index])
@@ -280,7 +260,7 @@ def masks_kept_by_group(
         repeats = mask_iou(of_group, of_group) > iou_threshold
         repeats |= mask_containment(of_group, of_group) > containment_threshold
         chosen: list[int] = []
-        for rank in range(len(of_group)):
+        for rank in range(len(best_first)):
             if not repeats[rank, chosen].any():
                 chosen.append(rank)
         kept += [best_first[rank] for rank in chosen]

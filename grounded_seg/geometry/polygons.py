@@ -8,6 +8,7 @@ polygon a pixel too wide and too high.
 A polygon is one ring without holes, so a hole is joined to the outline by a cut of no width that runs there and back.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,11 +20,11 @@ from shapely.geometry.base import BaseGeometry
 
 from grounded_seg.geometry.masks import (
     mask_from_run_length,
+    opencv,
     run_length_from_mask,
     run_length_from_polygons,
     tight_box_xyxy,
 )
-from grounded_seg.geometry.opencv import opencv
 from grounded_seg.records import ImageSize, LabelledPolygons, RunLength
 
 _FEWEST_CORNERS = 3
@@ -40,26 +41,19 @@ class Part:
 
 
 def edge_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[Ring]:
-    """Pixel-edge polygons of a mask, one for each part, holes joined by cuts.
+    """Pixel-edge polygons of a mask, one for each part, holes joined by cuts; none for an empty mask.
 
-    Pixels that touch only at a corner are parts of their own. An empty mask has no polygon.
-
-    Args:
-        mask: At full image size.
-        tolerance_px: How far a simplified polygon may stray; 0 keeps every corner and so the very mask.
+    Pixels that touch only at a corner are parts of their own. No simplified polygon strays farther than the tolerance;
+    0 keeps every corner and so the very mask.
     """
     return [_with_cuts(_simplified(part, tolerance_px)) for part in _edge_parts(mask)]
 
 
 def centre_polygons_from_mask(mask: RunLength, tolerance_px: float = 0.0) -> list[Ring]:
-    """Pixel-centre polygons of a mask, one for each part, holes joined by cuts; `drawn_mask` is the way back.
+    """Pixel-centre polygons of a mask, likewise; `drawn_mask` is the way back.
 
     Pixels that touch at a corner hang together. Every polygon has three corners at least: a part of one pixel has its
-    centre three times. An empty mask has no polygon.
-
-    Args:
-        mask: At full image size.
-        tolerance_px: How far a simplified polygon may stray; 0 keeps every corner.
+    centre three times.
     """
     rings = [_with_cuts(_simplified(part, tolerance_px)) for part in _centre_parts(mask)]
     # Readers take two corners for no polygon at all.
@@ -118,12 +112,10 @@ def _filled(rings: Sequence[shapely.LinearRing], size: ImageSize) -> npt.NDArray
 
 def _areas(shape: BaseGeometry) -> Iterator[shapely.Polygon]:
     """Yield the parts that have an area: a valid shape may also hold points and lines."""
-    if isinstance(shape, shapely.Polygon):
-        if not shape.is_empty:
-            yield shape
-    else:
-        for part in getattr(shape, "geoms", ()):
-            yield from _areas(part)
+    if isinstance(shape, shapely.Polygon) and not shape.is_empty:
+        yield shape
+    for part in getattr(shape, "geoms", ()):
+        yield from _areas(part)
 
 
 def _inside(mask: RunLength) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -138,18 +130,17 @@ def _edge_parts(mask: RunLength) -> list[Part]:
     inside, origin_xy = _inside(mask)
     labels = opencv().connectedComponents(inside, connectivity=4)[1]
     outlines: dict[int, Ring] = {}
-    holes: dict[int, list[Ring]] = {}
+    holes = defaultdict[int, list[Ring]](list)
     for ring in _edge_rings(inside.astype(np.bool_)):
         x, y = min(ring, key=lambda corner: (corner[1], corner[0]))
-        # Below a ring's top left corner lies the part that it bounds, or the hole, which has its part above.
-        part, is_outline = (labels[y, x], True) if inside[y, x] else (labels[y - 1, x], False)
         placed = np.array(ring, dtype=np.float64) + origin_xy
-        if is_outline:
-            outlines[part] = placed
+        # Below a ring's top left corner lies the part that it bounds, or the hole, which has its part above.
+        if inside[y, x]:
+            outlines[labels[y, x]] = placed
         else:
             # All rings go clockwise. A hole goes the other way, so that its area is taken away from the part's.
-            holes.setdefault(part, []).append(placed[::-1])
-    return [Part(outlines[part], tuple(holes.get(part, ()))) for part in sorted(outlines)]
+            holes[labels[y - 1, x]].append(placed[::-1])
+    return [Part(outlines[part], tuple(holes[part])) for part in sorted(outlines)]
 
 
 def _edge_rings(inside: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
@@ -172,15 +163,12 @@ def _edge_rings(inside: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
     goes_down = (~up_left & touching)[rows, columns]
     order = np.lexsort((is_second ^ goes_down, rows, columns))
     across = (np.arange(n_corners) ^ 1).tolist()
-    down_array = np.empty(n_corners, dtype=np.int64)
-    down_array[order] = order[np.arange(n_corners) ^ 1]
-    down = down_array.tolist()
+    down = order[np.arange(n_corners) ^ 1][np.argsort(order)].tolist()
     corners = list(zip((columns + 1).tolist(), (rows + 1).tolist(), strict=True))
     waiting = [True] * n_corners
     rings = []
     for start in range(n_corners):
-        ring = []
-        here = start
+        ring, here = [], start
         while waiting[here]:
             across_from_here = across[here]
             waiting[here] = waiting[across_from_here] = False
@@ -198,15 +186,11 @@ def _centre_parts(mask: RunLength) -> list[Part]:
     contours, hierarchy = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = [contour[:, 0].astype(np.float64) + origin_xy + 0.5 for contour in contours]
     parents = [] if hierarchy is None else hierarchy[0, :, 3].tolist()
-    holes: dict[int, list[Ring]] = {}
+    holes = defaultdict[int, list[Ring]](list)
     for ring, parent in zip(rings, parents, strict=True):
-        if parent >= 0:
-            holes.setdefault(parent, []).append(ring)
-    return [
-        Part(ring, tuple(holes.get(index, ())))
-        for index, (ring, parent) in enumerate(zip(rings, parents, strict=True))
-        if parent < 0
-    ]
+        holes[parent].append(ring)
+    # Where nothing is around a ring, its parent is -1.
+    return [Part(rings[index], tuple(holes[index])) for index, parent in enumerate(parents) if parent < 0]
 
 
 def _with_cuts(part: Part) -> Ring:
@@ -267,6 +251,5 @@ def _shortest_gap(first: Ring, second: Ring) -> tuple[float, int, int]:
 def _spliced(ring: Ring, side: int, meeting: npt.NDArray[np.float64], other: Ring, there: int) -> Ring:
     """The ring that leaves `ring` at a point on a side, goes round `other` from its corner `there`, and comes back."""
     around = np.concatenate([other[there:], other[: there + 1]])
-    pieces: Sequence[Ring] = (ring[: side + 1], meeting[None], around, meeting[None], ring[side + 1 :])
-    joined = np.concatenate(pieces)
+    joined = np.concatenate([ring[: side + 1], meeting[None], around, meeting[None], ring[side + 1 :]])
     return joined[np.r_[True, (joined[1:] != joined[:-1]).any(1)]]

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from grounded_seg.geometry.masks import mask_from_run_length, tight_box_xyxy
-from grounded_seg.geometry.opencv import opencv
+from grounded_seg.geometry.masks import mask_from_run_length, opencv, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, Image, ImageResult, ImageSize, Instance, RunLength
 
 Canvas: TypeAlias = npt.NDArray[np.uint8]

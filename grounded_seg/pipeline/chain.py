@@ -9,7 +9,7 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.geometry.boxes import is_usable
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.pipeline.tiling import crops_of, merged
-from grounded_seg.records import Detection, Image, Instance, SegmentedImage
+from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.settings import DetectSettings, TileSettings
 
 
@@ -37,7 +37,7 @@ class Detector(Protocol):
 class Segmenter(Protocol):
     """Stage 2, as the chain needs it."""
 
-    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> Sequence[SegmentedImage]:
+    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> Sequence[ImageResult]:
         """Give each image's instances, in the order of its detections, without those whose mask is empty."""
 
 
@@ -87,7 +87,7 @@ class Chain:
         if self._tiles is not None:
             tiled = [crops_of(image, self._tiles) for image in images]
             crops = [(crop, asked) for one, asked in zip(tiled, prompts, strict=True) for _, crop in one]
-            parts: list[SegmentedImage] = []
+            parts: list[ImageResult] = []
             for start in range(0, len(crops), len(images)):
                 some = crops[start : start + len(images)]
                 of_some, more = self._found([crop for crop, _ in some], [asked for _, asked in some], padded)
@@ -95,16 +95,13 @@ class Chain:
                 seconds = {stage: one + more[stage] for stage, one in seconds.items()}
             on_tiles = iter(parts)
             found = [
-                merged(image.size, one, [(tile, next(on_tiles)) for tile, _ in plan], asked, self._detect)
-                for image, one, plan, asked in zip(images, found, tiled, prompts, strict=True)
+                merged(one, [(tile, next(on_tiles)) for tile, _ in plan], asked, self._detect)
+                for one, plan, asked in zip(found, tiled, prompts, strict=True)
             ]
         share = {stage: one / len(images) for stage, one in seconds.items()}
-        return [
-            PromptedResult.of(image, one, share, asked)
-            for image, one, asked in zip(images, found, prompts, strict=True)
-        ]
+        return [PromptedResult.of(one, share, asked) for one, asked in zip(found, prompts, strict=True)]
 
-    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> Sequence[SegmentedImage]:
+    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> Sequence[ImageResult]:
         """Turn given boxes into masks, without the detector; without a segmenter, give the boxes alone.
 
         Args:
@@ -114,12 +111,13 @@ class Chain:
         if self._segmenter is not None:
             return self._segmenter.segment(images, detections)
         return [
-            SegmentedImage(tuple(Instance(one, mask=None, mask_score=None) for one in found)) for found in detections
+            ImageResult(image.path, image.size, tuple(Instance(one, mask=None, mask_score=None) for one in found))
+            for image, found in zip(images, detections, strict=True)
         ]
 
     def _found(
         self, images: Sequence[Image], prompts: Sequence[PromptSet], n_padded: int
-    ) -> tuple[list[SegmentedImage], dict[str, float]]:
+    ) -> tuple[list[ImageResult], dict[str, float]]:
         """Send whole images or crops through both stages; gives the seconds of each stage too."""
         started = time.perf_counter()
         n_missing = n_padded - len(images)

@@ -1,14 +1,14 @@
 """The result of one image that a caller gets, and the forms that it can be had in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.records import Image, ImageResult, SegmentedImage
+from grounded_seg.records import Image, ImageResult
 
 if TYPE_CHECKING:
     import supervision
@@ -26,19 +26,9 @@ class PromptedResult(ImageResult):
     prompts: PromptSet
 
     @classmethod
-    def of(
-        cls, image: Image, found: SegmentedImage, seconds: Mapping[str, float], prompts: PromptSet
-    ) -> "PromptedResult":
-        """Put together what was found on an image, the seconds of each stage, and what had been asked."""
-        return cls(
-            path=image.path,
-            size=image.size,
-            instances=found.instances,
-            seconds=seconds,
-            n_empty_masks=found.n_empty_masks,
-            n_unusable_boxes=found.n_unusable_boxes,
-            prompts=prompts,
-        )
+    def of(cls, found: ImageResult, seconds: Mapping[str, float], prompts: PromptSet) -> "PromptedResult":
+        """Add to what was found on an image the seconds of each stage, and what had been asked."""
+        return cls(**vars(replace(found, seconds=seconds)), prompts=prompts)
 
     def to_coco(self) -> "CocoDocument":
         """Give the image's COCO data set, as in `annotations.json`; its `file_name` is the path's last part."""

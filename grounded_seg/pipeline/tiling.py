@@ -13,7 +13,7 @@ import numpy as np
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.geometry.masks import masks_kept_by_group, placed_run_length
-from grounded_seg.records import Image, ImageSize, Instance, SegmentedImage
+from grounded_seg.records import Image, ImageResult, ImageSize, Instance
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
 IOU_THRESHOLD = 0.5
@@ -75,16 +75,14 @@ def crops_of(image: Image, settings: TileSettings) -> list[tuple[Tile, Image]]:
 
 
 def merged(
-    size: ImageSize,
-    whole: SegmentedImage,
-    parts: Sequence[tuple[Tile, SegmentedImage]],
+    whole: ImageResult,
+    parts: Sequence[tuple[Tile, ImageResult]],
     prompts: PromptSet,
     detect: DetectSettings,
-) -> SegmentedImage:
+) -> ImageResult:
     """Merge the instances of a whole image and of its tiles.
 
     Args:
-        size: Of the image.
         whole: The instances of the whole image.
         parts: The instances of each tile, in pixels of the tile.
         prompts: What was asked.
@@ -97,13 +95,16 @@ def merged(
     classes = prompts.class_by_prompt
     finds = [(instance, False) for instance in whole.instances]
     for tile, part in parts:
-        finds += [(_on_image(instance, tile, size), _is_cut(instance, tile, size)) for instance in part.instances]
+        finds += [
+            (_on_image(instance, tile, whole.size), _is_cut(instance, tile, whole.size)) for instance in part.instances
+        ]
     # A find that its tile cut off gives way to any that shows the object whole, whatever their scores.
     finds.sort(key=lambda find: (find[1], -find[0].detection.score))
     distinct = _without_duplicates([instance for instance, _ in finds], classes, detect.nms)
     by_prompt = [[one for one in distinct if one.detection.prompt == prompt] for prompt in classes]
     everything = [whole, *(part for _, part in parts)]
-    return SegmentedImage(
+    return replace(
+        whole,
         instances=tuple(
             one
             for found in by_prompt

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.geometry.masks import masks_kept_by_group
-from grounded_seg.geometry.opencv import opencv
+from grounded_seg.geometry.masks import masks_kept_by_group, opencv
 from grounded_seg.records import BoxXyxy, Instance
 from grounded_seg.segment.upsampling import Region
 

@@ -1,6 +1,6 @@
 """Stage 2 as a whole: images and boxes in, run-length encoded masks out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 
 from grounded_seg.device.memory import in_chunks, out_of_memory_as_device_error
 from grounded_seg.geometry.masks import run_length_from_region
-from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
+from grounded_seg.records import Detection, Image, ImageResult, ImageSize, Instance
 from grounded_seg.segment.load import BoxNetwork, load_network
 from grounded_seg.segment.quality import cleaned, share_outside, without_duplicates
 from grounded_seg.segment.resize import resized_boxes
@@ -27,8 +27,8 @@ ENCODER_IMAGES = {"cpu": 1, "cuda": 4, "mps": 4}
 class _PromptedImage:
     """One encoded image, and the way of its masks back to its pixels."""
 
+    image: Image
     embedding: Any
-    size: ImageSize
     axes: tuple[Axis, Axis]
 
 
@@ -42,7 +42,7 @@ class SamSegmenter:
         self._boxes_per_chunk = max(1, per_chunk // network.bytes_per_box)
 
     @torch.inference_mode()
-    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
+    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[ImageResult]:
         """The mask of each detection, at its image's own size.
 
         Only images with boxes go through the encoder, `ENCODER_IMAGES` at a time; short calls are padded with a
@@ -69,15 +69,15 @@ class SamSegmenter:
             resized_boxes([detection.box_xyxy for detection in found], image.size, self._network.frame(image.size))
             for image, found in zip(images, detections, strict=True)
         ]
-        segmented = [SegmentedImage() for _ in images]
+        segmented = [ImageResult(image.path, image.size) for image in images]
         asked = [index for index, found in enumerate(detections) if found]
         remedy = "Lower --batch-size, or use --device cpu."
         with out_of_memory_as_device_error(f"segmenting {len(asked)} images", remedy):
             embeddings = self._embeddings([images[index] for index in asked], len(images))
             for index, embedding in zip(asked, embeddings, strict=True):
-                image = _PromptedImage(embedding, images[index].size, self._network.axes(images[index].size))
+                prompted = _PromptedImage(images[index], embedding, self._network.axes(images[index].size))
                 boxes_xyxy = torch.from_numpy(boxes[index]).to(self._network.device)
-                segmented[index] = self._segment_image(image, boxes_xyxy, detections[index])
+                segmented[index] = self._segment_image(prompted, boxes_xyxy, detections[index])
         return segmented
 
     def _embeddings(self, images: Sequence[Image], n_batch: int) -> Iterator[Any]:
@@ -88,24 +88,31 @@ class SamSegmenter:
             yield from self._network.encode([*some, *[some[0]] * (at_once - len(some))])[: len(some)]
 
     def _segment_image(
-        self, image: _PromptedImage, boxes_xyxy: torch.Tensor, detections: Sequence[Detection]
-    ) -> SegmentedImage:
+        self, prompted: _PromptedImage, boxes_xyxy: torch.Tensor, detections: Sequence[Detection]
+    ) -> ImageResult:
         """The instances of one image with at least one box; boxes are in pixels of the frame."""
+        size = prompted.image.size
 
         def work(indices: Sequence[int]) -> list[Instance | None]:
             chunk = slice(indices[0], indices[-1] + 1)
-            logits, ious = self._network.decode(image.embedding, boxes_xyxy[chunk], multimask=self._settings.multimask)
+            multimask = self._settings.multimask
+            logits, ious = self._network.decode(prompted.embedding, boxes_xyxy[chunk], multimask=multimask)
             best = ious.argmax(dim=1)
             rows = torch.arange(len(best), device=best.device)
             scores = ious[rows, best].clamp(0, 1).tolist()
-            regions = regions_from_logits(logits[rows, best], *image.axes)
+            regions = regions_from_logits(logits[rows, best], *prompted.axes)
             return [
-                self._instance(detection, region, score, image.size)
+                self._instance(detection, region, score, size)
                 for detection, region, score in zip(detections[chunk], regions, scores, strict=True)
             ]
 
-        instances = in_chunks(range(len(detections)), self._boxes_per_chunk, work)
-        return self._collected(instances)
+        made = list(in_chunks(range(len(detections)), self._boxes_per_chunk, work))
+        found = tuple(instance for instance in made if instance is not None)
+        n_empty_masks = len(made) - len(found)
+        limits = self._settings.mask_iou_threshold, self._settings.containment_threshold
+        if min(limits) < 1:
+            found = without_duplicates(found, *limits)
+        return ImageResult(prompted.image.path, size, found, n_empty_masks=n_empty_masks)
 
     def _instance(self, detection: Detection, region: Region | None, score: float, size: ImageSize) -> Instance | None:
         """A mask as an instance; None if it is too small."""
@@ -119,16 +126,6 @@ class SamSegmenter:
             mask_score=score,
             leaves_box=share_outside(region, detection.box_xyxy) > self._settings.outside_share,
         )
-
-    def _collected(self, instances: Iterable[Instance | None]) -> SegmentedImage:
-        """The instances without duplicates, and how many masks came out empty."""
-        made = list(instances)
-        found = tuple(instance for instance in made if instance is not None)
-        n_empty_masks = len(made) - len(found)
-        limits = self._settings.mask_iou_threshold, self._settings.containment_threshold
-        if min(limits) < 1:
-            found = without_duplicates(found, *limits)
-        return SegmentedImage(instances=found, n_empty_masks=n_empty_masks)
 
 
 def load_segmenter(

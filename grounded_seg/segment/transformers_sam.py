@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 
-from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import resized_pixels, resized_size
@@ -72,7 +72,7 @@ class TransformersNetwork:
             for layer in self._model.vision_encoder.layers:
                 layer.attn.forward = partial(_attend, layer.attn)
         if compiled:
-            compile_encoder(self._model.vision_encoder)
+            self._model.vision_encoder.compile()
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
 
     @property

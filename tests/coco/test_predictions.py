@@ -79,7 +79,7 @@ def test_a_journal_whose_run_was_killed_is_read_up_to_there(tmp_path: Path) -> N
     [
         ({}, "holds no predictions; name a run's annotations.json"),
         ([{"image_id": 9, "category_id": 1, "bbox": list(HERE), "score": 1}], "[0]: it names no image of truth.json"),
-        ([{"image_id": 1, "category_id": 1, "bbox": list(HERE)}], "[0]: None is no number for score"),
+        ([{"image_id": 1, "category_id": 1, "bbox": list(HERE)}], "[0]: score None is no number"),
         ([{"image_id": 1, "category_id": 1, "score": 1}], "[0]: it has neither bbox nor segmentation"),
         ([7], "[0]: it names no image"),
         (run_file(image_id=99), "annotations[0]: its image_id or category_id isn't listed"),

@@ -14,7 +14,7 @@ from grounded_seg.engine.request import Processed, Request
 from grounded_seg.errors import DeviceMemoryError, UsageError
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import Detection, Image, ImageSkipped, SegmentedImage
+from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped
 
 RED = prompts_from(["red car"])
 
@@ -76,7 +76,7 @@ def test_what_is_too_much_for_the_segmenter_is_remembered_as_well() -> None:
     class SmallSegmenter(InnerSegmenter):
         """Has memory for so many images of a batch."""
 
-        def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
+        def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[ImageResult]:
             if len(images) > 2:
                 raise DeviceMemoryError("no room to segment")
             return super().segment(images, detections)

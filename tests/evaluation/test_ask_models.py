@@ -11,7 +11,7 @@ from fakes import ColourDetector, InnerSegmenter
 
 from grounded_seg.errors import DeviceMemoryError, OutputError
 from grounded_seg.files import Lock
-from grounded_seg.records import Detection, Image, SegmentedImage
+from grounded_seg.records import Detection, Image, ImageResult
 from grounded_seg.runs.journal import LOCK_NAME, Journal
 
 
@@ -219,7 +219,7 @@ def test_too_little_memory_halves_the_batches_of_both_stages(
 
     def small_segmenter(
         self: InnerSegmenter, images: Sequence[Image], detections: Sequence[Sequence[Detection]]
-    ) -> list[SegmentedImage]:
+    ) -> list[ImageResult]:
         # The true boxes, whose prompts are class names alone, need more.
         is_true = any(one.score == 1 for found in detections for one in found)
         if is_true and len(images) > 1:

@@ -8,8 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from grounded_seg.coco.labels import Label
-from grounded_seg.coco.stream import CocoReader
+from grounded_seg.coco.stream import CocoReader, Label
 from grounded_seg.export.settings import LabelFormat, MaskForm
 from grounded_seg.export.writer import Losses
 from grounded_seg.export.yolo import JOINED

@@ -1,6 +1,7 @@
 """Tiles: they cover the image and overlap enough, and what is found on several of them is found once."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from grounded_seg.geometry.masks import mask_from_run_length
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.pipeline.tiling import tiles
-from grounded_seg.records import Detection, Image, ImageSize, Instance, SegmentedImage
+from grounded_seg.records import Detection, Image, ImageResult, ImageSize, Instance
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
 lengths = st.integers(1, 5000)
@@ -64,18 +65,18 @@ RED = {"red car": "car"}
 class Finding:
     """Both stages: nothing comes of the detector, and the segmenter gives what a function finds."""
 
-    def __init__(self, find: Callable[[Sequence[Image]], list[SegmentedImage]]) -> None:
+    def __init__(self, find: Callable[[Sequence[Image]], list[ImageResult]]) -> None:
         self.find = find
 
     def detect(self, images: Sequence[Image], *_: Any, **__: Any) -> list[tuple[Detection, ...]]:
         return [() for _ in images]
 
-    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[SegmentedImage]:
+    def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[ImageResult]:
         return self.find(images)
 
 
 def find_on_tiles(
-    find: Callable[[Sequence[Image]], list[SegmentedImage]],
+    find: Callable[[Sequence[Image]], list[ImageResult]],
     images: Sequence[Image],
     settings: TileSettings,
     classes: dict[str, str],
@@ -87,8 +88,12 @@ def find_on_tiles(
     return chain.results(images, [prompts] * len(images))
 
 
-def find_red(images: Sequence[Image]) -> list[SegmentedImage]:
+def find_red(images: Sequence[Image]) -> list[ImageResult]:
     return InnerSegmenter().segment(images, ColourDetector().detect(images, ["red car"]))
+
+
+def result(image: Image, *instances: Instance) -> ImageResult:
+    return ImageResult(image.path, image.size, instances)
 
 
 def picture(width: int, height: int, **boxes: tuple[int, int, int, int]) -> Image:
@@ -106,7 +111,7 @@ def test_an_object_on_several_tiles_is_found_once_where_it_is(box: tuple[int, in
     image = picture(100, 75, red=box)
     seen: list[int] = []
 
-    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+    def find(images: Sequence[Image]) -> list[ImageResult]:
         seen.append(len(images))
         return find_red(images)
 
@@ -122,9 +127,10 @@ def test_an_object_on_several_tiles_is_found_once_where_it_is(box: tuple[int, in
 def test_what_only_a_tile_shows_is_found() -> None:
     image = picture(100, 75, red=(50, 60, 58, 66))
 
-    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+    def find(images: Sequence[Image]) -> list[ImageResult]:
         return [
-            one if image.width <= 40 else SegmentedImage() for image, one in zip(images, find_red(images), strict=True)
+            one if image.width <= 40 else replace(one, instances=())
+            for image, one in zip(images, find_red(images), strict=True)
         ]
 
     [found] = find_on_tiles(find, [image], TileSettings(side=40), RED, DetectSettings())
@@ -135,11 +141,11 @@ def test_a_part_at_a_tiles_edge_gives_way_to_the_whole_though_its_box_stops_shor
     # Tiles from 0 to 1000 and from 800 to 1800; the first shows half of the object, surely, the second all of it.
     shown = iter([None, ((900, 2, 995, 8), 0.9), ((100, 2, 300, 8), 0.5)])
 
-    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+    def find(images: Sequence[Image]) -> list[ImageResult]:
         found = [next(shown) for _ in images]
         return [
-            SegmentedImage(() if one is None else (Instance(Detection("car", "red car", *one), None, None),))
-            for one in found
+            result(image, *([] if one is None else [Instance(Detection("car", "red car", *one), None, None)]))
+            for image, one in zip(images, found, strict=True)
         ]
 
     [found] = find_on_tiles(find, [picture(1800, 10)], TileSettings(side=1000), RED, DetectSettings())
@@ -149,9 +155,12 @@ def test_a_part_at_a_tiles_edge_gives_way_to_the_whole_though_its_box_stops_shor
 def test_without_masks_boxes_are_merged() -> None:
     image = picture(100, 40, red=(20, 5, 50, 30))
 
-    def boxes_only(images: Sequence[Image]) -> list[SegmentedImage]:
+    def boxes_only(images: Sequence[Image]) -> list[ImageResult]:
         found = ColourDetector().detect(images, ["red car"])
-        return [SegmentedImage(tuple(Instance(one, None, None) for one in some)) for some in found]
+        return [
+            result(image, *(Instance(one, None, None) for one in some))
+            for image, some in zip(images, found, strict=True)
+        ]
 
     [found] = find_on_tiles(boxes_only, [image], TileSettings(side=40), RED, DetectSettings())
     assert [instance.box_xyxy for instance in found.instances] == [(20, 5, 50, 30)]
@@ -161,7 +170,7 @@ def test_each_image_of_a_batch_keeps_its_own_finds_and_small_ones_get_no_tiles()
     images = [picture(30, 30, red=(5, 5, 15, 15)), picture(90, 30, red=(60, 5, 80, 20)), picture(20, 20)]
     seen: list[int] = []
 
-    def find(batch: Sequence[Image]) -> list[SegmentedImage]:
+    def find(batch: Sequence[Image]) -> list[ImageResult]:
         seen.append(len(batch))
         return find_red(batch)
 
@@ -190,14 +199,15 @@ CLASS_OF = {"car": "car", "automobile": "car", "dog": "dog"}
 def test_duplicates_are_looked_for_within_the_scope_over_all_tiles(scope: SuppressionScope, prompts: list[str]) -> None:
     scores = {"car": 0.5, "automobile": 0.9, "dog": 0.6}
 
-    def find(images: Sequence[Image]) -> list[SegmentedImage]:
+    def find(images: Sequence[Image]) -> list[ImageResult]:
         return [
-            SegmentedImage(
-                tuple(
+            replace(
+                some,
+                instances=tuple(
                     Instance(Detection(prompt, prompt, one.box_xyxy, scores[prompt]), one.mask, 0.5)
                     for prompt in scores
                     for one in some.instances
-                )
+                ),
             )
             for some in find_red(images)
         ]
@@ -208,12 +218,12 @@ def test_duplicates_are_looked_for_within_the_scope_over_all_tiles(scope: Suppre
 
 
 def test_the_limit_holds_for_the_image_not_for_each_tile() -> None:
-    def one_each(images: Sequence[Image]) -> list[SegmentedImage]:
+    def one_each(images: Sequence[Image]) -> list[ImageResult]:
         # The whole image shows nothing; each tile the same small box, with a score of its own.
         return [
-            SegmentedImage((Instance(Detection("red car", "red car", (10, 10, 20, 20), next(scores)), None, None),))
+            result(image, Instance(Detection("red car", "red car", (10, 10, 20, 20), next(scores)), None, None))
             if image.width <= 40
-            else SegmentedImage()
+            else result(image)
             for image in images
         ]
 

@@ -11,7 +11,7 @@ from segment_anything.modeling import Sam
 from tiny_sam import CPU, detection, official_masks, random_detections, random_image
 
 from grounded_seg.geometry.masks import mask_from_run_length, mask_iou, run_length_from_mask
-from grounded_seg.records import Detection, Image, ImageSize, RunLength, SegmentedImage
+from grounded_seg.records import Detection, Image, ImageResult, ImageSize, RunLength
 from grounded_seg.scenes import Scene, Split, render_scene
 from grounded_seg.segment.sam.build import SamConfig, build_sam, load_sam
 from grounded_seg.segment.sam.network import SamNetwork
@@ -21,7 +21,7 @@ DEMO = DEMO / "segmenter"
 
 
 def compare_with_official(
-    segmented: SegmentedImage, found: list[Detection], image: Image, sam: Sam
+    segmented: ImageResult, found: list[Detection], image: Image, sam: Sam
 ) -> npt.NDArray[np.bool_]:
     """Hold masks and scores against the official ones, which are returned."""
     masks, scores = official_masks(sam, image, found)

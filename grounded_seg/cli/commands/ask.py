@@ -91,9 +91,8 @@ def ask(
     numbers = {name: options.pop(name) for name in ("beams", "max_new_tokens", "max_pixels")}
     refuse(convert_values(numbers, dict.fromkeys(numbers, PositiveInt))[1])
     # These import torch and numpy, which would slow --help down.
-    from grounded_seg.detect.answer.show import answer_as_json
+    from grounded_seg.detect.ask import answer_as_json, question_about
     from grounded_seg.detect.ask import ask as ask_model
-    from grounded_seg.detect.ask import question_about
     from grounded_seg.detect.tasks import find_task
     from grounded_seg.images.read import read_image
 
@@ -123,7 +122,7 @@ def _load(models: ModelSettings) -> "FlorenceModel":
 
 def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answer: "Answer") -> None:
     """Write NAME.json, and NAME.png if the answer has locations; files of these names are replaced."""
-    from grounded_seg.detect.answer.show import draw_answer
+    from grounded_seg.detect.ask import draw_answer
     from grounded_seg.files import as_output_error, write_text
     from grounded_seg.images.draw import save_overlay
 

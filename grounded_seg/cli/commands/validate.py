@@ -11,7 +11,7 @@ from grounded_seg.cli.options import PATH, debug_option
 from grounded_seg.errors import InputError
 
 if TYPE_CHECKING:
-    from grounded_seg.coco.faults import Fault
+    from grounded_seg.coco.text import Fault
 
 _SHOWN_PER_RULE = 5
 
@@ -33,7 +33,7 @@ def validate(file: Path, images: Path | None, destination: Path | None, debug: b
     # These import numpy and pycocotools, which would slow --help down.
     from grounded_seg.coco.check.repair import repair_file
     from grounded_seg.coco.check.validate import validate_file
-    from grounded_seg.coco.faults import Severity
+    from grounded_seg.coco.text import Severity
 
     faults = validate_file(file, images)
     _print(faults)

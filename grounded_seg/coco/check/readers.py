@@ -1,13 +1,10 @@
 """Warnings of what label tools reject or lose of a right COCO file, by their code or documents of November 2026."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from grounded_seg.coco.faults import Fault
-from grounded_seg.coco.labels import fiftyone_takes
-from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.text import Fault
 from grounded_seg.coco.values import mask_of, plain_numbers
 from grounded_seg.geometry.boxes import rounded_box_holds
 from grounded_seg.geometry.masks import tight_box_xyxy
@@ -17,11 +14,7 @@ _READERS = (
     ("Label Studio", "run_lengths", "run-length masks are not read; use `export --to labelstudio`"),
     ("Label Studio", "several", "masks of several polygons become a region for each"),
     ("Label Studio", "scores", "scores are lost; use `export --to labelstudio`"),
-    (
-        "X-AnyLabeling",
-        "run_lengths",
-        "run-length masks are dropped without a word; use `export --to labelme --seg polygon`",
-    ),
+    ("X-AnyLabeling", "run_lengths", "run-length masks are dropped; use `export --to labelme --seg polygon`"),
     ("X-AnyLabeling", "base_names", "images share a base name with another, and folders are dropped"),
     ("CVAT", "several", "masks of several polygons become a group of shapes; run lengths stay masks"),
     ("CVAT", "scores", "scores are kept only as an attribute that the task's labels name; use `export --to cvat`"),
@@ -29,36 +22,44 @@ _READERS = (
     ("supervision", "scores", "scores are lost"),
     ("pycocotools", "no_mask", "annotations without a mask can be measured as boxes only"),
     ("FiftyOne", "no_mask", "annotations without a mask become boxes only"),
-    (
-        "FiftyOne",
-        "own_words",
-        "annotations stop its import by an attribute such as label; use `export --to fiftyone`, or import with "
-        "extra_attrs=False",
-    ),
+    ("FiftyOne", "own_words", "annotations stop its import by an attribute such as label; use `export --to fiftyone`"),
     ("FiftyOne", "beyond_box", "masks are cut off at their box; use `export --to fiftyone`"),
 )
 """Tool, what in the file concerns it, and what it does to that."""
+_FIFTYONE_WORDS = {
+    *("label", "bounding_box", "mask", "mask_path", "confidence", "index", "tags", "attributes", "instance_id"),
+    *("has_mask", "field_names", "clean", "validate", "self"),
+}
+"""Names of attributes at which FiftyOne's COCO importer stops, because its labels have their own."""
+_COCO_KEYS = {"id", "image_id", "category_id", "bbox", "segmentation", "keypoints", "area", "iscrowd", "score"}
+
+
+def fiftyone_takes(name: str, *, is_attribute: bool) -> bool:
+    """Whether FiftyOne's COCO importer takes a key as what it is.
+
+    The importer moves what stands in an annotation's `attributes` into the annotation, where one called `id` or `bbox`
+    would replace COCO's own.
+    """
+    if name in _COCO_KEYS or name == "attributes":
+        return not is_attribute
+    return name not in _FIFTYONE_WORDS and not name.startswith(("_", "$")) and not {".", "\0"} & set(name)
 
 
 def reader_warnings(
     images: list[tuple[str, Mapping[str, Any]]], annotations: list[tuple[str, Mapping[str, Any]]]
 ) -> Iterator[Fault]:
     """Warnings of what each tool would lose, with the first place and how many; each record comes with its place."""
-    counts: Counter[str] = Counter()
+    places: dict[str, list[str]] = {}
+    for place, record in annotations:
+        for feature in _features(record):
+            places.setdefault(feature, []).append(place)
     first: dict[str, str] = {}
-    base_names: set[str] = set()
-    features = [(place, feature) for place, record in annotations for feature in _features(record)]
     for place, image in images:
-        name = PurePosixPath(str(image.get("file_name"))).name
-        if name in base_names:
-            features.append((place, "base_names"))
-        base_names.add(name)
-    for place, feature in features:
-        counts[feature] += 1
-        first.setdefault(feature, place)
+        if first.setdefault(PurePosixPath(str(image.get("file_name"))).name, place) != place:
+            places.setdefault("base_names", []).append(place)
     for tool, feature, message in _READERS:
-        if counts[feature]:
-            yield Fault("reader", first[feature], f"{tool}: {counts[feature]} {message}")
+        if found := places.get(feature):
+            yield Fault("reader", found[0], f"{tool}: {len(found)} {message}")
 
 
 def _features(annotation: Mapping[str, Any]) -> Iterator[str]:
@@ -77,14 +78,10 @@ def _features(annotation: Mapping[str, Any]) -> Iterator[str]:
     inner = attributes if isinstance(attributes, Mapping) else {}
     if not all(fiftyone_takes(str(name), is_attribute=keys is inner) for keys in (annotation, inner) for name in keys):
         yield "own_words"
-    box, shape = plain_numbers(annotation.get("bbox")), _shape_xyxy(segmentation)
-    if (
-        box
-        and shape
-        and len(box) == 4
-        and not rounded_box_holds(xyxy_from_xywh((box[0], box[1], box[2], box[3])), shape)
-    ):
-        yield "beyond_box"
+    shape = _shape_xyxy(segmentation)
+    match plain_numbers(annotation.get("bbox")):
+        case [x, y, width, height] if shape and not rounded_box_holds((x, y, x + width, y + height), shape):
+            yield "beyond_box"
 
 
 def _shape_xyxy(segmentation: Any) -> BoxXyxy | None:

@@ -5,15 +5,15 @@ What can't be corrected is left out: an image of unknown size, an annotation wit
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from grounded_seg.coco.check.repair_ids import id_text_or_none, number_annotations, numbered, repoint
 from grounded_seg.coco.check.repair_shapes import Repairs, repair_shape
 from grounded_seg.coco.check.validate import has_portable_name
 from grounded_seg.coco.text import parse_file
-from grounded_seg.coco.values import is_plain_id, number_or_none, plain_size
+from grounded_seg.coco.values import id_text, is_plain_id, number_or_none, plain_size
 from grounded_seg.errors import ImageError, InputError, UsageError
 from grounded_seg.files import write_text
 from grounded_seg.images.read import upright_size
@@ -25,14 +25,7 @@ Record = dict[str, Any]
 def repair_file(path: Path, destination: Path, images: Path | None = None) -> list[str]:
     """Write a repaired copy, whole or not at all, one record a line, and list the repairs.
 
-    Args:
-        path: The file; it stays as it is.
-        destination: The copy, replaced if it is there.
-        images: The folder that the file names are relative to, which tells sizes that the file lacks.
-
-    Raises:
-        UsageError: If the copy would replace the file.
-        InputError: If there is nothing to repair: no JSON at all, or no list of images.
+    Images in the folder `images`, to which their names are relative, tell sizes that the file lacks.
     """
     if path.resolve() == destination.resolve():
         raise UsageError(f"the repaired copy would replace {path}; name another file with --fix")
@@ -46,7 +39,7 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
         raise InputError(f"{path} lists no image whose name and size are known, and can't be repaired; export it again")
     lines = []
     for key, value in repaired.items():
-        rows = ",\n".join(json.dumps(row) for row in value) if isinstance(value, list) else ""
+        rows = ",\n".join(map(json.dumps, value)) if isinstance(value, list) else ""
         lines.append(f"{json.dumps(key)}: " + (f"[\n{rows}\n]" if rows else json.dumps(value)))
     write_text(destination, "{\n" + ",\n".join(lines) + "\n}\n", instead="another file with --fix")
     return repairs.lines
@@ -56,12 +49,19 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
     """Give a repaired copy of a document; what was done is added to `repairs`."""
     clean: Record = _without_nan(document, "$", repairs)
     sections = {name: _records(clean, name, repairs) for name in ("images", "categories", "annotations")}
-    hints = _size_hints(sections["annotations"])
+    # Run-length masks say their images' sizes: height and width.
+    hints = {
+        _id_text_or_none(annotation.get("image_id")): size
+        for _, annotation in sections["annotations"]
+        if isinstance(mask := annotation.get("segmentation"), dict)
+        and isinstance(size := mask.get("size"), list)
+        and len(size) == 2
+    }
     as_named = {place: str(image.get("file_name")).replace("\\", "/") for place, image in sections["images"]}
     corrected = [item for item in sections["images"] if _correct_image(*item, hints, images, repairs)]
     # A path that lost its start or a size that differs may be another image's.
     pictures = {place: (as_named[place], plain_size(image)) for place, image in corrected}
-    image_ids, kept_images = numbered(corrected, "file_name", pictures, repairs)
+    image_ids, kept_images = _numbered(corrected, "file_name", pictures, repairs)
     if not sections["categories"]:
         sections["categories"] = _categories_used(sections["annotations"], repairs)
     for place, category in sections["categories"]:
@@ -69,17 +69,19 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
             category["name"] = f"category {category.get('id')}"
             repairs.add(place, f"it got the name {category['name']!r}")
     classes = {place: category["name"] for place, category in sections["categories"]}
-    category_ids, categories = numbered(sections["categories"], "name", classes, repairs)
+    category_ids, categories = _numbered(sections["categories"], "name", classes, repairs)
     sizes = {image["id"]: ImageSize(image["width"], image["height"]) for image in kept_images}
     annotations = []
     for place, annotation in sections["annotations"]:
-        if repoint(annotation, "image_id", image_ids, place, repairs) and repoint(
-            annotation, "category_id", category_ids, place, repairs
-        ):
+        known = {"image_id": image_ids, "category_id": category_ids}
+        if all(_repoint(annotation, key, ids, place, repairs) for key, ids in known.items()):
             _correct_values(place, annotation, repairs)
             if repair_shape(place, annotation, sizes[annotation["image_id"]], repairs):
                 annotations.append(annotation)
-    number_annotations(annotations, repairs)
+    numbers = [annotation.get("id") for annotation in annotations]
+    if not all(map(is_plain_id, numbers)) or len(set(numbers)) < len(numbers):
+        repairs.add("annotations", "numbered anew from 1")
+        annotations = [annotation | {"id": number} for number, annotation in enumerate(annotations, start=1)]
     return {**clean, "categories": categories, "images": kept_images, "annotations": annotations}
 
 
@@ -103,24 +105,11 @@ def _records(document: Mapping[str, Any], name: str, repairs: Repairs) -> list[t
     if not isinstance(section, list):
         repairs.add(name, "it was no list and became an empty one")
         return []
-    records = []
-    for number, record in enumerate(section):
-        if isinstance(record, dict):
-            records.append((f"{name}[{number}]", record))
-        else:
-            repairs.add(f"{name}[{number}]", "left out, it was no object")
-    return records
-
-
-def _size_hints(annotations: list[tuple[str, Record]]) -> dict[str | None, list[Any]]:
-    """Collect what run-length masks say of their images' sizes: height and width."""
-    return {
-        id_text_or_none(annotation.get("image_id")): annotation["segmentation"]["size"]
-        for _, annotation in annotations
-        if isinstance(annotation.get("segmentation"), dict)
-        and isinstance(annotation["segmentation"].get("size"), list)
-        and len(annotation["segmentation"]["size"]) == 2
-    }
+    placed = [(f"{name}[{number}]", record) for number, record in enumerate(section)]
+    for place, record in placed:
+        if not isinstance(record, dict):
+            repairs.add(place, "left out, it was no object")
+    return [(place, record) for place, record in placed if isinstance(record, dict)]
 
 
 def _correct_image(
@@ -142,17 +131,15 @@ def _correct_image(
         repairs.add(place, f"file_name {name!r} became {image['file_name']!r}")
     if plain_size(image) is not None:
         return True
-    sides = [number_or_none(image.get("width")), number_or_none(image.get("height"))]
-    hint = hints.get(id_text_or_none(image.get("id")))
+    sides: list[float | None] = [number_or_none(image.get(side)) for side in ("width", "height")]
+    hint = hints.get(_id_text_or_none(image.get("id")))
     if None in sides and folder is not None:
-        try:
+        with suppress(ImageError):
             size = upright_size(folder / image["file_name"])
-            sides = [float(size.width), float(size.height)]
-        except ImageError:
-            pass
+            sides = [size.width, size.height]
     if None in sides and hint is not None:
         sides = [number_or_none(side) for side in reversed(hint)]
-    image["width"], image["height"] = (None if side is None else int(side) for side in sides)
+    image["width"], image["height"] = (side if side is None else int(side) for side in sides)
     if plain_size(image) is None:
         repairs.add(place, "left out with its annotations, its size is not known; name its folder with --images")
         return False
@@ -161,8 +148,7 @@ def _correct_image(
 
 
 def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) -> list[tuple[str, Record]]:
-    named = [annotation.get("category_id") for _, annotation in annotations]
-    used: set[int] = {number for number in named if is_plain_id(number)}
+    used: set[int] = {number for _, one in annotations if is_plain_id(number := one.get("category_id"))}
     repairs.add("categories", f"made {len(used)} of the ids that annotations name")
     return [("categories", {"id": number, "name": f"category {number}"}) for number in sorted(used)]
 
@@ -181,3 +167,66 @@ def _correct_values(place: str, annotation: Record, repairs: Repairs) -> None:
         elif isinstance(old, str):
             annotation["score"] = score
             repairs.add(place, f"score {old!r} became a number")
+
+
+def _id_text_or_none(value: Any) -> str | None:
+    try:
+        return id_text(value)
+    except ValueError:
+        return None
+
+
+def _numbered(
+    records: list[tuple[str, Record]], name_key: str, meanings: Mapping[str, Hashable], repairs: Repairs
+) -> tuple[dict[str, int], list[Record]]:
+    """Give each record an id of its own; records of one name that stand for the same become one, others are left out.
+
+    `meanings` says what each record stands for, by its place. Returned are the new id of each old one, and the records.
+    """
+    keep = all(is_plain_id(record.get("id")) for _, record in records)
+    next_free = max((record["id"] for _, record in records), default=0) + 1 if keep else 1
+    new_ids: dict[str, int] = {}
+    first_places: dict[str, str] = {}
+    by_name: dict[str, tuple[str, int]] = {}
+    kept = []
+    for place, record in records:
+        old = record.get("id")
+        text = _id_text_or_none(old)
+        # Of two records with one id, the annotations are the first one's.
+        first_place = place if text is None else first_places.setdefault(text, place)
+        owns_id = first_place == place
+        annotations = "its annotations" if owns_id else f"the annotations of {old!r} stay with {first_place}"
+        name = record[name_key]
+        if name in by_name:
+            twin_place, twin_id = by_name[name]
+            if meanings[place] != meanings[twin_place]:
+                with_it = f"with {annotations}" if owns_id else f"and {annotations}"
+                repairs.add(place, f"left out {with_it}; {twin_place} is another {name!r}")
+                continue
+            if owns_id and text is not None:
+                new_ids[text] = twin_id
+            repairs.add(place, f"merged with the earlier {name!r}")
+            continue
+        if not keep or not owns_id:
+            record["id"] = next_free
+            next_free += 1
+        if record["id"] != old or type(record["id"]) is not type(old):
+            repairs.add(place, f"id {old!r} became {record['id']}" + ("" if owns_id else f", {annotations}"))
+        by_name[name] = (place, record["id"])
+        if owns_id and text is not None:
+            new_ids[text] = record["id"]
+        kept.append(record)
+    return new_ids, kept
+
+
+def _repoint(annotation: Record, key: str, new_ids: Mapping[str, int], place: str, repairs: Repairs) -> bool:
+    """Follow a reference to its new id; False if it leads nowhere."""
+    old = annotation.get(key)
+    text = _id_text_or_none(old)
+    if text is None or text not in new_ids:
+        repairs.add(place, f"left out, its {key} {old!r} is none of those kept")
+        return False
+    annotation[key] = new_ids[text]
+    if annotation[key] != old or type(annotation[key]) is not type(old):
+        repairs.add(place, f"{key} {old!r} became {annotation[key]}")
+    return True

@@ -1,4 +1,4 @@
-"""Correct an annotation's box, mask and area."""
+"""Repairs of an annotation's box, mask and area."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,18 +61,17 @@ def _corrected_box(box: list[float] | None, mask: RunLength | None, size: ImageS
 
 
 def _corrected_mask(place: str, annotation: dict[str, Any], size: ImageSize, repairs: Repairs) -> RunLength | None:
-    """Correct the segmentation, or empty it where it can't be; give the mask that it now is."""
+    """Correct the segmentation, or empty it where it can't be; give its mask."""
     old: Any = annotation.get("segmentation")
     corrected: Any = []
-    mask: RunLength | None = None
     n_dropped = 0
+    if isinstance(old, dict):
+        is_swapped = size.width != size.height and old.get("size") == [size.width, size.height]
+        corrected = {**old, "size": [size.height, size.width]} if is_swapped else old
+    elif isinstance(old, list) and old:
+        corrected, n_dropped = _corrected_polygons(old, size)
     try:
-        if isinstance(old, dict):
-            corrected = {**old, "size": [size.height, size.width]} if _is_swapped(old, size) else old
-            mask = mask_of(corrected, size)
-        elif isinstance(old, list) and old:
-            corrected, n_dropped = _corrected_polygons(old, size)
-            mask = mask_of(corrected, size)
+        mask = mask_of(corrected, size)
     except ValueError:
         mask = None
     if mask is None or area_px(mask) == 0:
@@ -90,16 +89,13 @@ def _corrected_mask(place: str, annotation: dict[str, Any], size: ImageSize, rep
     return mask
 
 
-def _is_swapped(segmentation: dict[str, Any], size: ImageSize) -> bool:
-    return size.width != size.height and segmentation.get("size") == [size.width, size.height]
-
-
 def _corrected_polygons(segmentation: list[Any], size: ImageSize) -> tuple[list[list[float]], int]:
     """Keep the parts that are polygons, with their corners within the image; and count those dropped."""
     parts = segmentation if any(isinstance(part, list | str) for part in segmentation) else [segmentation]
     read = [plain_numbers(_numbers_from_text(part) if isinstance(part, str) else part) for part in parts]
+    limits = (float(size.width), float(size.height))
     kept = [
-        _within(part, size)
+        [min(max(value, 0.0), limits[index % 2]) for index, value in enumerate(part)]
         for part in read
         if part is not None and len(part) >= 6 and len(part) % 2 == 0 and _meets(part, size)
     ]
@@ -110,11 +106,6 @@ def _meets(polygon: list[float], size: ImageSize) -> bool:
     """Tell whether any of a polygon's frame lies in the image; moved there, the rest would be a line on its edge."""
     xs, ys = polygon[0::2], polygon[1::2]
     return min(xs) < size.width and max(xs) > 0 and min(ys) < size.height and max(ys) > 0
-
-
-def _within(polygon: list[float], size: ImageSize) -> list[float]:
-    limits = (float(size.width), float(size.height))
-    return [min(max(value, 0.0), limits[index % 2]) for index, value in enumerate(polygon)]
 
 
 def _numbers_from_text(text: str) -> Any:

@@ -3,33 +3,32 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from grounded_seg.coco.faults import Fault
+from grounded_seg.coco.text import Fault
 from grounded_seg.coco.values import mask_of, plain_numbers
 from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
-OUTSIDE_PX = 1.0
-"""How far a shape may lie outside its image, since people's tools round."""
+_OUTSIDE_PX = 1.0
 
 
 def shape_faults(place: str, annotation: Mapping[str, Any], size: ImageSize | None) -> Iterator[Fault]:
-    """Faults of an annotation's shape; where its image's size isn't known, it can't be checked against that."""
+    """Faults of an annotation's shape, checked against its image where the size is known."""
     box = plain_numbers(annotation.get("bbox"))
     yield from _box_faults(f"{place}.bbox", annotation.get("bbox"), box, size)
-    segmentation = annotation.get("segmentation", [])
+    segmentation, its_place = annotation.get("segmentation", []), f"{place}.segmentation"
+    faults: list[Fault] = []
     mask = None
-    if segmentation is None or (not segmentation and not isinstance(segmentation, list)):
-        yield Fault("segmentation-malformed", f"{place}.segmentation", f"it is {segmentation!r}; no mask is []")
+    if not segmentation and not isinstance(segmentation, list):
+        yield Fault("segmentation-malformed", its_place, f"it is {segmentation!r}; no mask is []")
     elif isinstance(segmentation, str):
-        yield Fault("segmentation-as-text", f"{place}.segmentation", f"it is the text {segmentation!r:.40}")
+        yield Fault("segmentation-as-text", its_place, f"it is the text {segmentation!r:.40}")
     elif isinstance(segmentation, Mapping):
-        faults, mask = _run_length(f"{place}.segmentation", segmentation, size)
-        yield from faults
+        faults, mask = _run_length(its_place, segmentation, size)
     elif isinstance(segmentation, list):
-        faults, mask = _polygons(f"{place}.segmentation", segmentation, size)
-        yield from faults
+        faults, mask = _polygons(its_place, segmentation, size)
     else:
-        yield Fault("segmentation-malformed", f"{place}.segmentation", f"it is {segmentation!r:.40}")
+        yield Fault("segmentation-malformed", its_place, f"it is {segmentation!r:.40}")
+    yield from faults
     yield from _agreement_faults(place, annotation, box, mask)
 
 
@@ -40,15 +39,13 @@ def _box_faults(place: str, raw: Any, box: list[float] | None, size: ImageSize |
         yield Fault("bbox-malformed", place, f"it is {raw!r:.60}, it must be x, y, width, height")
     elif box[2] <= 0 or box[3] <= 0:
         yield Fault("bbox-empty", place, f"its width is {box[2]:g} and its height {box[3]:g}")
-    elif size is not None and _reach_outside(box[0::2], box[1::2], size, is_box=True) > OUTSIDE_PX:
+    elif size is not None and _leaves([box[0], box[0] + box[2]], [box[1], box[1] + box[3]], size):
         yield Fault("bbox-outside", place, f"{box} leaves the image of {size.width} x {size.height} px")
 
 
-def _reach_outside(xs: list[float], ys: list[float], size: ImageSize, *, is_box: bool = False) -> float:
-    """Say how many pixels a shape reaches beyond its image, below 0 if it doesn't."""
-    if is_box:
-        xs, ys = [xs[0], xs[0] + xs[1]], [ys[0], ys[0] + ys[1]]
-    return max(-min(xs), -min(ys), max(xs) - size.width, max(ys) - size.height)
+def _leaves(xs: list[float], ys: list[float], size: ImageSize) -> bool:
+    """Tell whether a shape lies outside its image by more than people's tools round."""
+    return max(-min(xs), -min(ys), max(xs) - size.width, max(ys) - size.height) > _OUTSIDE_PX
 
 
 def _run_length(
@@ -82,7 +79,7 @@ def _polygons(place: str, segmentation: list[Any], size: ImageSize | None) -> tu
     faults = [
         Fault("polygon-outside", f"{place}[{index}]", f"it leaves the image of {size.width} x {size.height} px")
         for index, polygon in enumerate(polygons)
-        if _reach_outside(polygon[0::2], polygon[1::2], size) > OUTSIDE_PX
+        if _leaves(polygon[0::2], polygon[1::2], size)
     ]
     try:
         return faults, mask_of(polygons, size)

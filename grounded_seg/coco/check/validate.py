@@ -2,39 +2,35 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from grounded_seg.coco.check.readers import reader_warnings
 from grounded_seg.coco.check.shapes import shape_faults
-from grounded_seg.coco.faults import Fault
-from grounded_seg.coco.text import parse_file
+from grounded_seg.coco.text import Fault, parse_file
 from grounded_seg.coco.values import is_plain_id, plain_size
 from grounded_seg.errors import ImageError
 from grounded_seg.images.read import upright_size
 
 SECTIONS = ("images", "categories", "annotations")
+_Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 
 
 def validate_file(path: Path, images: Path | None = None) -> list[Fault]:
     """Faults of a file: of its text, its records, its shapes, and for its readers, in this order.
 
-    Args:
-        path: The file; an `InputError` if it can't be read at all.
-        images: The folder that the file names are relative to; None not to look at the images.
+    The image files are looked at only in a folder of `images`, to which their names are relative.
     """
     document, faults = parse_file(path)
-    if document is None:
-        return faults
-    return faults + validate_document(document, images)
+    return faults if document is None else faults + validate_document(document, images)
 
 
 def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
-    """Faults of a document; `images` is as for `validate_file`."""
+    """Faults of a document in memory; `images` is as for `validate_file`."""
     if not isinstance(document, Mapping):
         what = "a list, as of results" if isinstance(document, list) else f"{document!r:.40}"
         return [Fault("wrong-top-level", "$", f"it is {what}; it must be an object with {', '.join(SECTIONS)}")]
-    faults = list(_section_faults(document))
-    records = {name: _records(document, name) for name in SECTIONS}
+    faults = [fault for name in SECTIONS for fault in _section_faults(document, name)]
+    records = {name: _records(document.get(name), name) for name in SECTIONS}
     for name in SECTIONS:
         faults += _id_faults(records[name])
     faults += _image_faults(records["images"], images)
@@ -54,26 +50,24 @@ def has_portable_name(record: Mapping[str, Any]) -> bool:
     )
 
 
-def _section_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
-    for name in SECTIONS:
-        if name not in document:
-            yield Fault("missing-section", "$", f"there is no {name}")
-        elif not isinstance(document[name], list):
-            yield Fault("section-not-a-list", name, f"it is {document[name]!r:.40}")
-        else:
-            for place, record in enumerate(document[name]):
-                if not isinstance(record, Mapping):
-                    yield Fault("record-not-an-object", f"{name}[{place}]", f"it is {record!r:.40}")
+def _section_faults(document: Mapping[str, Any], name: str) -> Iterator[Fault]:
+    if name not in document:
+        yield Fault("missing-section", "$", f"there is no {name}")
+    elif not isinstance(document[name], list):
+        yield Fault("section-not-a-list", name, f"it is {document[name]!r:.40}")
+    else:
+        for index, record in enumerate(document[name]):
+            if not isinstance(record, Mapping):
+                yield Fault("record-not-an-object", f"{name}[{index}]", f"it is {record!r:.40}")
 
 
-def _records(document: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, Any]]]:
+def _records(section: Any, name: str) -> list[_Placed]:
     """Records of a section that are objects, each with its place."""
-    section = document.get(name)
     items = section if isinstance(section, list) else []
     return [(f"{name}[{place}]", record) for place, record in enumerate(items) if isinstance(record, Mapping)]
 
 
-def _id_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[Fault]:
+def _id_faults(records: list[_Placed]) -> Iterator[Fault]:
     seen: dict[Any, str] = {}
     for place, record in records:
         number = record.get("id")
@@ -91,7 +85,7 @@ def _id_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[Fault]:
                 yield Fault("duplicate-id", f"{place}.id", f"{first} has the id {number!r} too")
 
 
-def _image_faults(records: list[tuple[str, Mapping[str, Any]]], images: Path | None) -> Iterator[Fault]:
+def _image_faults(records: list[_Placed], images: Path | None) -> Iterator[Fault]:
     names: dict[str, str] = {}
     base_names: dict[str, str] = {}
     for place, record in records:
@@ -124,7 +118,7 @@ def _file_faults(place: str, record: Mapping[str, Any], path: Path) -> Iterator[
         yield Fault("image-size-wrong", place, f"the image is {size.width} x {size.height} px upright, not {said}")
 
 
-def _category_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[Fault]:
+def _category_faults(records: list[_Placed]) -> Iterator[Fault]:
     names: dict[str, str] = {}
     for place, record in records:
         name = record.get("name")
@@ -134,25 +128,25 @@ def _category_faults(records: list[tuple[str, Mapping[str, Any]]]) -> Iterator[F
             yield Fault("duplicate-category-name", f"{place}.name", f"{names[name]} is {name!r} too")
 
 
-def _annotation_faults(records: Mapping[str, list[tuple[str, Mapping[str, Any]]]]) -> Iterator[Fault]:
-    sizes = {image["id"]: plain_size(image) for _, image in records["images"] if is_reference(image.get("id"))}
-    categories = {category["id"] for _, category in records["categories"] if is_reference(category.get("id"))}
+def _annotation_faults(records: Mapping[str, list[_Placed]]) -> Iterator[Fault]:
+    # Lists and objects are no ids, and can't be looked up.
+    sizes = {one["id"]: plain_size(one) for _, one in records["images"] if _is_reference(one.get("id"))}
+    categories = {one["id"] for _, one in records["categories"] if _is_reference(one.get("id"))}
     seen: dict[tuple[str, ...], str] = {}
     for place, annotation in records["annotations"]:
         image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not is_reference(image_id) or image_id not in sizes:
+        if not _is_reference(image_id) or image_id not in sizes:
             yield Fault("unknown-image", f"{place}.image_id", f"no image has the id {image_id!r}")
-        if not is_reference(category_id) or category_id not in categories:
+        if not _is_reference(category_id) or category_id not in categories:
             yield Fault("unknown-category", f"{place}.category_id", f"no category has the id {category_id!r}")
         yield from _value_faults(place, annotation)
-        yield from shape_faults(place, annotation, sizes.get(image_id) if is_reference(image_id) else None)
+        yield from shape_faults(place, annotation, sizes.get(image_id) if _is_reference(image_id) else None)
         same = (repr(image_id), repr(category_id), repr(annotation.get("bbox")), repr(annotation.get("segmentation")))
         if seen.setdefault(same, place) != place:
             yield Fault("duplicate-annotation", place, f"it is the same as {seen[same]}")
 
 
-def is_reference(value: Any) -> bool:
-    """Whether a value can be an id at all, right or not."""
+def _is_reference(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 

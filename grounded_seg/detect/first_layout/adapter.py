@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 
-from grounded_seg.detect.first_layout.tensor_names import is_older_path, native_module
+from grounded_seg.detect.first_layout.checkpoint import is_older_path, native_module
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.strict_loading import named
 

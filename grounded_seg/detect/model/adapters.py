@@ -14,13 +14,12 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, s
 from transformers import Florence2ForConditionalGeneration
 
 from grounded_seg.detect.first_layout.adapter import is_older_adapter, native_adapter
-from grounded_seg.detect.model.record import trained_image_size
 from grounded_seg.errors import UsageError, WeightsError
 from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.strict_loading import first_line, misfits, named, read_tensor_file
 
-CONFIG_FILE, TENSORS_FILE = "adapter_config.json", ADAPTER_FILE
-"""peft's own files."""
+CONFIG_FILE = "adapter_config.json"
+"""peft's own, beside the tensors in `ADAPTER_FILE`."""
 _INPUT_EMBEDDINGS = frozenset({"shared", "embed_tokens"})
 """Two names of one matrix, which encoder and decoder share."""
 _HEAD = "lm_head"
@@ -43,16 +42,12 @@ class NamedAdapters:
     """Several adapters beside one network's weights, of which each call uses one, or none."""
 
     model: PeftModel
-    """The network with the adapters beside its weights."""
     image_sides: Mapping[str, int | None]
     """Side of the square that each adapter's training images were resized to; None if they weren't."""
 
 
 def attach_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> PeftModel:
-    """A network with a LoRA adapter's layers beside its own: `disable_adapter()` switches them off.
-
-    Arguments and errors are those of `attach_adapters`.
-    """
+    """A network with a LoRA adapter's layers beside its own: `disable_adapter()` switches them off."""
     return attach_adapters(network, {"default": adapter})
 
 
@@ -66,7 +61,7 @@ def attach_adapters(network: Florence2ForConditionalGeneration, adapters: Mappin
 
     Raises:
         UsageError: If a name has a dot, which peft refuses.
-        WeightsError: As `read_adapter` does, and if an adapter doesn't fit the network.
+        WeightsError: If an adapter can't be read, see `read_adapter`, or doesn't fit the network.
     """
     model: PeftModel | None = None
     for name, folder in adapters.items():
@@ -95,22 +90,11 @@ def attach_adapters(network: Florence2ForConditionalGeneration, adapters: Mappin
     return model.eval()
 
 
-def named_adapters(network: Florence2ForConditionalGeneration, adapters: Mapping[str, Path]) -> NamedAdapters:
-    """Several LoRA adapters beside a network's weights, with what their records say of images.
-
-    Arguments and errors are those of `attach_adapters`.
-    """
-    sides = {name: trained_image_size(folder) for name, folder in adapters.items()}
-    return NamedAdapters(attach_adapters(network, adapters), sides)
-
-
 def merge_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> Florence2ForConditionalGeneration:
     """A network with a LoRA adapter added to its weights: as fast as the bare network.
 
-    The network is changed in place; it must be in float32, as the sum loses bits in less.
-
-    Raises:
-        WeightsError: As `attach_adapters` does, and if the sum isn't finite or peft can't merge such a layer.
+    The network is changed in place; it must be in float32, as the sum loses bits in less. Beside what `attach_adapters`
+    refuses, a sum that isn't finite or that peft can't compute is a `WeightsError`.
     """
     model = attach_adapter(network, adapter)
     try:
@@ -128,9 +112,9 @@ def read_adapter(folder: Path) -> Adapter:
         WeightsError: If a file is missing or damaged, the adapter isn't a LoRA, has tensors that transformers'
             Florence-2 doesn't have, or tunes the word embeddings that encoder and decoder share.
     """
-    if not (folder / TENSORS_FILE).is_file():
-        raise WeightsError(f"{folder} has no {TENSORS_FILE}; other weight files are not read")
-    tensors = read_tensor_file(folder / TENSORS_FILE)
+    if not (folder / ADAPTER_FILE).is_file():
+        raise WeightsError(f"{folder} has no {ADAPTER_FILE}; other weight files are not read")
+    tensors = read_tensor_file(folder / ADAPTER_FILE)
     # Without it peft would take the folder for the name of a repository, and ask the hub for it.
     if not (folder / CONFIG_FILE).is_file():
         raise WeightsError(f"{folder} has no {CONFIG_FILE}; copy it from where the adapter was trained")

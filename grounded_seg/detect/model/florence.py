@@ -101,12 +101,10 @@ class FlorenceModel:
 
         Args:
             features: (n, n_image_tokens, width), a row per question; repeat a row to ask one image several questions.
-            questions: n texts, each a task's `question`; at least one.
+            questions: n texts, each a task's `question`; at least one. A `UsageError` if one is longer than the
+                model's positions.
             beams: Beam width; 1 is greedy.
             max_new_tokens: Longest answer; never more than the decoder has positions for.
-
-        Raises:
-            UsageError: If a question is longer than the model's positions.
         """
         encoded, mask = self._encode(features, questions)
         sequences = self.network.generate(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
@@ -20,10 +20,6 @@ from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
 from grounded_seg.weights.strict_loading import first_line, load_strictly, read_tensors
 
 _LOG = logging.getLogger(__name__)
-
-Attention = Literal["sdpa", "eager"]
-"""transformers' implementation of it; eager is the reference, and faster for training on a CPU."""
-
 
 GENERATION_DEFAULTS: Mapping[str, Any] = {
     "bos_token_id": 0,
@@ -46,58 +42,46 @@ class Quantized:
     config: Any
     """transformers' own, such as a `BitsAndBytesConfig`."""
     device: torch.device
-    """The card that they are quantized on."""
+    """The GPU that they are quantized on."""
 
 
-def load_florence(folder: Path, *, attention: Attention = "sdpa", quantized: Quantized | None = None) -> FlorenceModel:
-    """A Florence-2 in float32 on the CPU, or quantized on a card.
+def load_florence(folder: Path, *, quantized: Quantized | None = None) -> FlorenceModel:
+    """A Florence-2 in float32 on the CPU, or quantized on a GPU.
 
     Args:
         folder: As transformers' `save_pretrained` writes it: `config.json`, `model.safetensors` or the files that its
             index names, `tokenizer.json`, and if present `generation_config.json` and the image configuration; nothing
             else is read. Or one of the first implementation (`microsoft/Florence-2-*`), which is rewritten on the way.
-        attention: How attention is computed.
-        quantized: How the weights are quantized, where they are.
+        quantized: How the weights are quantized; None for not at all.
 
     Raises:
         WeightsError: If a file is missing or damaged, the folder holds another model, or its tensors aren't exactly
             those that its configuration asks for.
-        torch.OutOfMemoryError: If a quantized model doesn't fit on its card.
     """
     tokenizer = load_tokenizer(folder)
     if has_older_layout(folder):
         add_own_tokens(tokenizer)
     vocabulary = Vocabulary(tokenizer)
-    network = load_network(folder, dtype=torch.float32, attention=attention, quantized=quantized)
-    _check_fits(folder, network, vocabulary)
+    network = load_network(folder, dtype=torch.float32, quantized=quantized)
+    n_rows = network.config.text_config.vocab_size
+    if max(vocabulary.location_ids) >= n_rows:
+        raise WeightsError(f"the tokenizer in {folder} has more tokens than the model ({n_rows}); take the model's own")
     return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
 
 
 def load_network(
-    folder: Path,
-    *,
-    dtype: torch.dtype | None = None,
-    attention: Attention = "sdpa",
-    quantized: Quantized | None = None,
+    folder: Path, *, dtype: torch.dtype | None = None, quantized: Quantized | None = None
 ) -> Florence2ForConditionalGeneration:
-    """Only the network of a folder, with its own rules of generation; arguments and errors as of `load_florence`.
-
-    Without a `dtype` the weights keep the file's own.
-    """
+    """Only the network of a folder, with its own rules of generation; without a `dtype` in that of the file."""
     config, tensors = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
     if dtype is None:
         # The widest of the file's dtypes, so that no tensor loses bits.
         dtype = reduce(torch.promote_types, {tensor.dtype for tensor in tensors.values()} or {torch.float32})
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
     if quantized is not None:
         options |= {"quantization_config": quantized.config, "device_map": {"": quantized.device}}
-    network = load_strictly(
-        Florence2ForConditionalGeneration,
-        folder,
-        "Florence-2",
-        config=config,
-        tensors=tensors,
-        **options,
+    network: Florence2ForConditionalGeneration = load_strictly(
+        Florence2ForConditionalGeneration, folder, "Florence-2", config=config, tensors=tensors, **options
     )
     network.generation_config, is_given = read_generation(folder)
     if not is_given:
@@ -136,12 +120,6 @@ def read_generation(folder: Path) -> tuple[GenerationConfig, bool]:
         return GenerationConfig.from_pretrained(folder, local_files_only=True), True
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{folder / 'generation_config.json'} can't be read ({first_line(error)})") from error
-
-
-def _check_fits(folder: Path, network: Florence2ForConditionalGeneration, vocabulary: Vocabulary) -> None:
-    n_rows = network.config.text_config.vocab_size
-    if max(vocabulary.location_ids) >= n_rows:
-        raise WeightsError(f"the tokenizer in {folder} has more tokens than the model ({n_rows}); take the model's own")
 
 
 def _own_rules(network: Florence2ForConditionalGeneration) -> AnswerRules:

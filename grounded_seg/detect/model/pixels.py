@@ -40,10 +40,8 @@ class PixelSettings:
 def load_pixel_settings(folder: Path) -> PixelSettings:
     """The settings of `preprocessor_config.json`, or of `processor_config.json`, where newer tools put them.
 
-    A folder with neither gets Florence-2's defaults, and a warning in the log.
-
-    Raises:
-        WeightsError: If the file can't be read, or asks for what Florence-2 doesn't do.
+    A folder with neither gets Florence-2's defaults, and a warning in the log. A file that asks for what Florence-2
+    doesn't do is a `WeightsError`.
     """
     own, shared = folder / "preprocessor_config.json", folder / "processor_config.json"
     path = own if own.is_file() else shared
@@ -64,15 +62,11 @@ def _settings_from(config: Any) -> PixelSettings:
         raise TypeError("no mapping of settings")
     if config.get("resample", _BICUBIC) != _BICUBIC:
         raise ValueError(f"resample is {config['resample']}, Florence-2's is {_BICUBIC}, bicubic")
-    default = PixelSettings()
-    red, green, blue = config.get("image_mean", default.mean)
-    red_deviation, green_deviation, blue_deviation = config.get("image_std", default.deviation)
-    return PixelSettings(
-        height=int(config["size"]["height"]),
-        width=int(config["size"]["width"]),
-        mean=(red, green, blue),
-        deviation=(red_deviation, green_deviation, blue_deviation),
-    )
+    # Three numbers each, or a ValueError.
+    mean_red, mean_green, mean_blue = config.get("image_mean", PixelSettings.mean)
+    red, green, blue = config.get("image_std", PixelSettings.deviation)
+    height, width = int(config["size"]["height"]), int(config["size"]["width"])
+    return PixelSettings(height, width, (mean_red, mean_green, mean_blue), (red, green, blue))
 
 
 def pixel_values(
@@ -89,10 +83,7 @@ def pixel_values(
     Args:
         images: Any sizes; at least one.
         settings: The model's.
-        device: Where the values go; they are copied as bytes and normalised there.
-
-    Returns:
-        (n, 3, height, width) float32.
+        device: Where the values, (n, 3, height, width) float32, go; they are copied as bytes and normalised there.
     """
     with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as threads:
         resized = torch.cat(list(threads.map(partial(_resized, settings=settings), images)))

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,16 @@ BASE_RECORD = "grounded_seg.json"
 """The record's file, beside peft's own."""
 
 
-@dataclass(frozen=True)
-class AdapterBase:
-    """The model that an adapter was trained on."""
-
-    id: str
-    """Hub id, or the name that the folder was given by."""
-    revision: str | None
-    """Commit on the hub, where it came from there."""
-    sha256: str
-    """Of the weights, see `weights.files.sha256_of_weights`: what decides."""
-
-
 def write_adapter_base(adapter: Path, base: LocatedWeights, facts: Mapping[str, Any] | None = None) -> None:
     """Write the record of tuned weights.
 
     Args:
         adapter: The folder of the tuned weights.
-        base: The weights that the training started from.
+        base: The weights that the training started from; by their hash they are known again.
         facts: More entries: `image_size` is read by `trained_image_size`, `prompt_form` and `classes` by
             `check_questions`, the others are for people.
     """
-    record = AdapterBase(id=base.name, revision=base.revision, sha256=base.sha256)
-    content = {"base": asdict(record), **(facts or {})}
+    content = {"base": {"id": base.name, "revision": base.revision, "sha256": base.sha256}, **(facts or {})}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (adapter / BASE_RECORD).write_text(text, encoding="utf-8")
 
@@ -50,33 +36,26 @@ def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: b
         adapter: A folder as peft writes it, with or without our record.
         base: The model that the adapter is for.
         allow_mismatch: Only warn of other weights.
-
-    Raises:
-        WeightsError: If it was trained on other weights, or its record is damaged.
     """
     facts = _facts(adapter)
     if facts is None:
         _LOG.warning("The adapter %s has no record of its base; taking %s.", adapter, base.name)
         return
     try:
-        trained_on = AdapterBase(**facts["base"])
+        name, revision, sha256 = (facts["base"][key] for key in ("id", "revision", "sha256"))
     except (KeyError, TypeError) as error:
         raise _damaged(adapter, error) from error
-    if trained_on.sha256 == base.sha256:
+    if sha256 == base.sha256:
         return
-    commit = f" at {trained_on.revision}" if trained_on.revision else ""
-    mismatch = f"the adapter {adapter} was trained on {trained_on.id}{commit}, but {base.name} has other weights"
+    commit = f" at {revision}" if revision else ""
+    mismatch = f"the adapter {adapter} was trained on {name}{commit}, but {base.name} has other weights"
     if not allow_mismatch:
         raise WeightsError(f"{mismatch}; give that base with --detector, or add --allow-base-mismatch to use it anyway")
     _LOG.warning("--allow-base-mismatch: %s.", mismatch)
 
 
 def trained_image_size(folder: Path) -> int | None:
-    """Side of the square, in pixels, that the images of tuned weights were resized to; None if they weren't.
-
-    Raises:
-        WeightsError: If the record is damaged.
-    """
+    """Side of the square, in pixels, that the images of tuned weights were resized to; None if they weren't."""
     side = (_facts(folder) or {}).get("image_size")
     try:
         return None if side is None else int(side)
@@ -85,11 +64,7 @@ def trained_image_size(folder: Path) -> int | None:
 
 
 def check_questions(folder: Path) -> None:
-    """Warn in the log where weights were tuned on other questions than those of `run`, which name one class each.
-
-    Raises:
-        WeightsError: If the record is damaged.
-    """
+    """Warn in the log where weights were tuned on other questions than those of `run`, which name one class each."""
     facts = _facts(folder) or {}
     if facts.get("prompt_form", "class") != "class":
         taught, remedy = "to name all classes in one answer", "grounded-seg ask OD IMAGE"
@@ -101,7 +76,7 @@ def check_questions(folder: Path) -> None:
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:
-    """The content of the record; None where there is none."""
+    """The content of the record, None where there is none; a `WeightsError` if it is damaged."""
     path = folder / BASE_RECORD
     if not path.is_file():
         return None

@@ -1,7 +1,6 @@
 """Florence-2 written as transformers' own folders: from the first layout, or with a LoRA adapter merged."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,13 @@ from safetensors.torch import save_file
 from transformers import Florence2ForConditionalGeneration
 
 from grounded_seg.detect.first_layout.processor import write_processor
-from grounded_seg.detect.model.adapters import CONFIG_FILE, TENSORS_FILE, merge_adapter, read_adapter
+from grounded_seg.detect.model.adapters import CONFIG_FILE, merge_adapter, read_adapter
 from grounded_seg.detect.model.load import has_older_layout, load_network, read_generation
 from grounded_seg.detect.model.record import BASE_RECORD
 from grounded_seg.detect.model.vocabulary import TOKENIZER_FILE
-from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.errors import UsageError
+from grounded_seg.files import UNFINISHED, as_output_error, whole_folder
+from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.strict_loading import quiet_transformers
 
 _PROCESSOR_FILES = (
@@ -33,34 +34,23 @@ def convert(source: Path, destination: Path) -> None:
     left out. An adapter needs no base for this.
 
     Args:
-        source: A folder in the older layout.
+        source: A folder in the older layout; its weights keep their dtype.
         destination: A new or empty folder.
 
     Raises:
         UsageError: If the source is native already, or the destination is in use.
-        WeightsError: If the source is incomplete or damaged.
-        OutputError: If the destination can't be written.
     """
     if (source / CONFIG_FILE).is_file():
-        _convert_adapter(source, destination)
-    else:
-        _convert_model(source, destination)
-
-
-def _convert_adapter(source: Path, destination: Path) -> None:
-    adapter = read_adapter(source)
-    if not adapter.was_older:
-        raise UsageError(f"{source} is an adapter for the native layout already; use it as it is")
-    with new_folder(destination) as folder:
-        adapter.config.save_pretrained(str(folder))
-        save_file(adapter.tensors, folder / TENSORS_FILE, metadata={"format": "pt"})
-
-
-def _convert_model(source: Path, destination: Path) -> None:
-    """Write the weights in the dtype they are stored in; fill what else is missing with defaults."""
+        adapter = read_adapter(source)
+        if not adapter.was_older:
+            raise UsageError(f"{source} is an adapter for the native layout already; use it as it is")
+        with _new_folder(destination) as folder:
+            adapter.config.save_pretrained(str(folder))
+            save_file(adapter.tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
+        return
     if not has_older_layout(source):
         raise UsageError(f"{source} is in the native layout already; use it as it is")
-    with new_folder(destination) as folder:
+    with _new_folder(destination) as folder:
         network = load_network(source)
         write_processor(network, source, folder)
         _save_network(network, folder)
@@ -69,9 +59,9 @@ def _convert_model(source: Path, destination: Path) -> None:
 def merge_model(base: Path, adapter: Path, destination: Path) -> None:
     """Write a Florence-2 with a LoRA adapter added to its weights, in float32, as the sum loses bits in less.
 
-    Base and adapter may be of either layout. Errors are those of `convert`, and a `WeightsError` if they don't fit.
+    Base and adapter may be of either layout; the destination is a new or empty folder.
     """
-    with new_folder(destination) as folder:
+    with _new_folder(destination) as folder:
         network = merge_adapter(load_network(base, dtype=torch.float32), adapter)
         if (adapter / BASE_RECORD).is_file():
             shutil.copyfile(adapter / BASE_RECORD, folder / BASE_RECORD)
@@ -84,11 +74,7 @@ def save_with_processor(network: Florence2ForConditionalGeneration, base: Path, 
     Args:
         network: Loaded from `base`.
         base: A Florence-2 in either layout.
-        folder: Must exist.
-
-    Raises:
-        WeightsError: If the base's tokenizer or rules are damaged.
-        OSError: If it can't be written.
+        folder: Must exist; an `OSError` if it can't be written.
     """
     is_older = has_older_layout(base)
     if is_older:
@@ -103,23 +89,17 @@ def save_with_processor(network: Florence2ForConditionalGeneration, base: Path, 
 
 
 @contextmanager
-def new_folder(destination: Path) -> Iterator[Path]:
+def _new_folder(destination: Path) -> Iterator[Path]:
     """A folder to write into that gets its name once everything is in it; after an error nothing is left."""
-    try:
-        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+    with as_output_error(destination, "another folder"):
+        is_folder = destination.is_dir() and all(path.name == UNFINISHED for path in destination.iterdir())
+        if destination.exists() and not is_folder:
             raise UsageError(f"{destination} exists and is not an empty folder; name a new one")
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as temporary:
-            # A folder of its own, as the temporary one is only for its user to read.
-            folder = Path(temporary) / "whole"
-            folder.mkdir()
+        with whole_folder(destination) as folder:
             yield folder
             # safetensors writes files that only their owner can read.
             for weights in folder.glob("*.safetensors"):
                 shutil.copymode(next(folder.glob("*config.json")), weights)
-            folder.replace(destination)
-    except OSError as error:
-        raise OutputError(f"{destination} can't be written ({error.strerror or error}); name another folder") from error
 
 
 def _save_network(network: Florence2ForConditionalGeneration, folder: Path) -> None:

@@ -13,7 +13,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 class Vocabulary:
-    """Florence-2's byte-level BPE with its special tokens, as a `TokenDecoder` and more."""
+    """Florence-2's byte-level BPE with its special tokens; a `TokenDecoder`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         # Both are settings of the saved file that have nothing to do with the vocabulary.
@@ -28,8 +28,7 @@ class Vocabulary:
 
     def encode(self, question: str) -> list[int]:
         """The ids of a task's question, which follow the image's tokens: `<s>` words `</s>`."""
-        words = self._tokenizer.encode(question, add_special_tokens=False).ids
-        return [self.bos_id, *words, self.eos_id]
+        return [self.bos_id, *self._tokenizer.encode(question, add_special_tokens=False).ids, self.eos_id]
 
     def id_to_token(self, token_id: int, /) -> str | None:
         """The name of a token; None if there is no such token."""
@@ -44,11 +43,6 @@ class Vocabulary:
         if token_id is None:
             raise WeightsError(f"the tokenizer has no {token}, so it isn't Florence-2's; take the base model's own")
         return token_id
-
-
-def load_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary of a model's folder; a `WeightsError` if its tokenizer isn't Florence-2's."""
-    return Vocabulary(load_tokenizer(folder))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

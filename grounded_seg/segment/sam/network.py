@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import torch
 from segment_anything.modeling import Sam
 
-from grounded_seg.device.compile import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import resized_pixels, resized_size
 from grounded_seg.segment.sam.attention import use_fast_attention
@@ -29,7 +29,7 @@ class SamNetwork:
         sam.image_encoder.to(dtype=dtype)
         use_fast_attention(sam.image_encoder)
         if compiled:
-            compile_encoder(sam.image_encoder)
+            sam.image_encoder.compile()
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
         self._sam = sam
         self._decoder = BoxDecoder(sam, dtype)

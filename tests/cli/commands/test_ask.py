@@ -15,8 +15,7 @@ from tiny_florence import make_image, save_tiny_florence
 
 from grounded_seg.cli import main
 from grounded_seg.detect.answer.parse import parse_answer
-from grounded_seg.detect.answer.show import answer_as_json, draw_answer
-from grounded_seg.detect.ask import ask, question_about, region_text
+from grounded_seg.detect.ask import answer_as_json, ask, draw_answer, question_about, region_text
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.tasks import TASKS, TaskInput

@@ -18,7 +18,7 @@ from paths import DATA, PHOTOS, unpacked
 from grounded_seg.coco.check.repair import repair_document, repair_file
 from grounded_seg.coco.check.repair_shapes import Repairs
 from grounded_seg.coco.check.validate import validate_document, validate_file
-from grounded_seg.coco.faults import Severity
+from grounded_seg.coco.text import Severity
 from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask
 

@@ -22,7 +22,7 @@ from grounded_seg.errors import UsageError, WeightsError
 @pytest.mark.parametrize("put_on", [attach_adapter, merge_adapter])
 def test_logits_and_loss_are_the_first_implementations(put_on: Any) -> None:
     expected = load_file(ORIGINAL / "expected.safetensors")
-    network = put_on(load_network(ORIGINAL, dtype=torch.float32, attention="eager"), ORIGINAL / "lora-adapter")
+    network = put_on(load_network(ORIGINAL, dtype=torch.float32), ORIGINAL / "lora-adapter")
     _, found, loss = outputs(network, expected)
     torch.testing.assert_close(found, expected["logits_with_adapter"], rtol=0, atol=1e-4)
     torch.testing.assert_close(loss, expected["loss_with_adapter"][0], rtol=0, atol=1e-4)
@@ -32,7 +32,7 @@ def test_logits_and_loss_are_the_first_implementations(put_on: Any) -> None:
 def test_the_converted_adapter_is_plain_peft(tmp_path: Path) -> None:
     convert(ORIGINAL / "lora-adapter", tmp_path / "native")
     expected = load_file(ORIGINAL / "expected.safetensors")
-    network = load_network(ORIGINAL, dtype=torch.float32, attention="eager")
+    network = load_network(ORIGINAL, dtype=torch.float32)
     # As a user of peft loads it: what it can't place, it would only warn of.
     _, found, _ = outputs(PeftModel.from_pretrained(network, str(tmp_path / "native")), expected)
     torch.testing.assert_close(found, expected["logits_with_adapter"], rtol=0, atol=1e-4)

@@ -15,16 +15,17 @@ from safetensors.torch import load_file, save_file
 from tiny_florence import make_network, make_tokenizer
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.first_layout.checkpoint import OWN_TOKENS, add_own_tokens
-from grounded_seg.detect.first_layout.tensor_names import (
+from grounded_seg.detect.first_layout.checkpoint import (
     LOGITS_BIAS,
+    OWN_TOKENS,
     TIED_TENSORS,
+    add_own_tokens,
     is_older_path,
     native_module,
     native_tensor,
 )
 from grounded_seg.detect.model.load import load_florence, load_network
-from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer, load_vocabulary
+from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
 from grounded_seg.errors import WeightsError
 
 
@@ -43,7 +44,7 @@ def changed(folder: Path, target: Path, tensors: Mapping[str, torch.Tensor | Non
 
 def test_features_logits_and_loss_are_the_first_implementations() -> None:
     expected = load_file(ORIGINAL / "expected.safetensors")
-    features, logits, loss = outputs(load_network(ORIGINAL, dtype=torch.float32, attention="eager"), expected)
+    features, logits, loss = outputs(load_network(ORIGINAL, dtype=torch.float32), expected)
     torch.testing.assert_close(features, expected["image_features"], rtol=0, atol=1e-4)
     torch.testing.assert_close(logits, expected["logits"], rtol=0, atol=1e-4)
     torch.testing.assert_close(loss, expected["loss"][0], rtol=0, atol=1e-4)
@@ -52,7 +53,7 @@ def test_features_logits_and_loss_are_the_first_implementations() -> None:
 def test_the_loss_is_the_cross_entropy_of_unshifted_labels() -> None:
     # Some releases of transformers shifted the labels, or shifted them twice: then every training learns nonsense.
     expected = load_file(ORIGINAL / "expected.safetensors")
-    network = load_network(ORIGINAL, dtype=torch.float32, attention="eager").eval()
+    network = load_network(ORIGINAL, dtype=torch.float32).eval()
     labels = expected["labels"]
     with torch.inference_mode():
         answer = network(
@@ -89,7 +90,7 @@ def test_every_tensor_of_a_deeper_model_has_its_home() -> None:
 
 def test_a_whole_model_comes_out_of_an_older_folder(folder: Path) -> None:
     model = load_florence(folder)
-    assert model.vocabulary.location_ids == load_vocabulary(folder).location_ids
+    assert model.vocabulary.location_ids == Vocabulary(load_tokenizer(folder)).location_ids
     assert model.rules.forced_first_id == 0
     assert model.rules.start_id == 2
 
@@ -247,7 +248,7 @@ def test_barts_tokenizer_gets_florences_tokens(tmp_path: Path) -> None:
     whole["added_tokens"] = [token for token in whole["added_tokens"] if token["content"] not in own]
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
     with pytest.raises(WeightsError, match="<loc_0>"):
-        load_vocabulary(tmp_path)
+        Vocabulary(load_tokenizer(tmp_path))
     tokenizer = load_tokenizer(tmp_path)
     add_own_tokens(tokenizer)
     vocabulary = Vocabulary(tokenizer)

@@ -26,7 +26,7 @@ from transformers import CLIPImageProcessor
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.pixels import PixelSettings, load_pixel_settings, pixel_values
-from grounded_seg.detect.model.vocabulary import load_vocabulary
+from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
 from grounded_seg.detect.tasks import TASKS
 from grounded_seg.errors import UsageError, WeightsError
 
@@ -161,7 +161,7 @@ def test_a_question_longer_than_the_model_is_refused(model: FlorenceModel) -> No
 
 
 def test_questions_are_encoded_as_the_first_code_did() -> None:
-    vocabulary = load_vocabulary(unpacked("florence2-tokenizer/tokenizer.json").parent)
+    vocabulary = Vocabulary(load_tokenizer(unpacked("florence2-tokenizer/tokenizer.json").parent))
     for case in json.loads(unpacked("florence2-parses.json").read_text(encoding="utf-8"))["prompts"]:
         token, _, phrase = case["prompt"].partition(">")
         question = TASKS[token.removeprefix("<")].question(phrase)
