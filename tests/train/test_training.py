@@ -1,4 +1,4 @@
-"""Whole trainings of a tiny model: loss sequences, going on after an interruption, and what is left in the folder."""
+"""Whole trainings of a tiny model: loss sequences, resuming after an interruption, and what is left in the folder."""
 
 import json
 import shutil
@@ -85,7 +85,7 @@ def test_the_first_losses_are_the_stored_ones(steady: Path, dataset: Path, tmp_p
     assert losses(tmp_path / "run") == pytest.approx(stored, abs=2e-4)
 
 
-def test_a_run_that_goes_on_has_the_same_losses(trained: TrainSettings, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_same_losses(trained: TrainSettings, tmp_path: Path) -> None:
     """From the end of an epoch, from the middle of one, and where only the report was missing."""
     whole = losses(trained.output)
     assert len(whole) == 4

@@ -171,7 +171,7 @@ def _damaged(path: Path, error: Exception) -> UsageError:
 def save_trained(
     model: PeftModel | Florence2ForConditionalGeneration, prepared: PreparedTraining, figures: Mapping[str, float]
 ) -> None:
-    """Write the trained weights, whole or not at all, in place of older ones.
+    """Write the trained weights, whole or not at all, instead of older ones.
 
     An adapter is as peft has it, with our record of its base; of full tuning, the model is as transformers has it.
     `figures` are those of the last validation.
