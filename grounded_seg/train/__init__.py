@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from grounded_seg.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from grounded_seg.train.measure.split import evaluate
+    from grounded_seg.train.measure.answers import evaluate
     from grounded_seg.train.training import train
 
 __all__ = ["TrainSettings", "evaluate", "train"]
@@ -19,6 +19,6 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from grounded_seg.train import training
-    from grounded_seg.train.measure import split
+    from grounded_seg.train.measure import answers
 
-    return getattr(split if name == "evaluate" else training, name)
+    return getattr(answers if name == "evaluate" else training, name)

@@ -11,12 +11,12 @@ from grounded_seg.files import as_output_error
 from grounded_seg.images.draw import draw, save_overlay
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
-from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import training_plan
 from grounded_seg.train.data.records import BoxExample, Fault, Question, SplitData
 from grounded_seg.train.data.samples import AnswerWriter, without_long_rows
+from grounded_seg.train.fit.trainable import locate_base
 from grounded_seg.train.settings import TrainSettings
 
 _N_DRAWN = 3
@@ -45,7 +45,7 @@ class DryRun:
     answer_tokens: tuple[int, int, int]
     examples: tuple[Question, ...]
     pictures: tuple[Path, ...]
-    """The examples with their answers drawn as they are read back."""
+    """The examples, with their answers drawn as they are read back."""
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
 
@@ -88,7 +88,7 @@ def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _drawn(questions: Sequence[Question], folder: Path) -> tuple[Path, ...]:
-    """Draw answers with boxes as the parser reads them back from their text, which is what the model will see."""
+    """Draw boxes as they are read back from the answer's text, which is what the model will see."""
     paths = []
     for number, question in enumerate(questions, start=1):
         example = question.example

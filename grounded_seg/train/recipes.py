@@ -11,14 +11,7 @@ from typing import Any
 from grounded_seg.errors import UsageError
 from grounded_seg.setting_types import convert_values
 from grounded_seg.settings import ModelSettings
-from grounded_seg.train.settings import (
-    ADAPTER_ONLY,
-    Method,
-    OptimizerName,
-    Part,
-    Schedule,
-    TrainSettings,
-)
+from grounded_seg.train.settings import ADAPTER_ONLY, Method, OptimizerName, Part, Schedule, TrainSettings
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -61,8 +54,6 @@ MODEL_KEYS = ("preset", "detector", "segmenter", "device", "dtype", "offline")
 _SEPARATORS: Mapping[str, str] = MappingProxyType({"parts": ",", "log_to": ",", "split": "/", "negatives": ";"})
 """What stands between the items of a list that is given as one text."""
 
-_NOT_IN_FILES = frozenset({"models", "metrics"})
-
 
 def settings_from(
     recipe: str | None,
@@ -76,7 +67,7 @@ def settings_from(
         recipe: One of `RECIPES`; None to take the file's `recipe`, where it names one.
         file: YAML, TOML or JSON with one key for each setting, as `epochs` or `batch-size`.
         given: Fields of `TrainSettings` and `MODEL_KEYS` by name. Texts are read as a file's are.
-        environment: The same, from environment variables.
+        environment: The same.
 
     Raises:
         UsageError: If there is no such recipe, the file can't be read, or keys or values are wrong; all are named.
@@ -86,7 +77,9 @@ def settings_from(
     if name and (not isinstance(name, str) or name not in RECIPES):
         raise UsageError(f"there is no recipe {name!r}, choose one of {', '.join(RECIPES)}")
     merged = {**environment, **RECIPES.get(name, {}), **from_file, **given, "recipe": name}
-    types = _types()
+    models = {one.name: one.type for one in fields(ModelSettings) if one.name in MODEL_KEYS}
+    own = {one.name: one.type for one in fields(TrainSettings) if one.name not in ("models", "metrics")}
+    types: dict[str, Any] = own | models
     known = {key: _listed(key, value) for key, value in merged.items() if key in types}
     values, problems = convert_values(known, types, numbers_as_text=True)
     problems += [f"there is no setting {key.replace('_', '-')!r}" for key in merged if key not in types]
@@ -95,21 +88,14 @@ def settings_from(
         # What only the recipe says of an adapter is dropped; what was given by hand is refused.
         of_recipe = {key for key in ADAPTER_ONLY if key not in from_file and key not in given}
         values = {key: value for key, value in values.items() if key not in of_recipe}
-    models = ModelSettings(**{key: values.pop(key) for key in MODEL_KEYS if key in values})
+    of_models = ModelSettings(**{key: values.pop(key) for key in MODEL_KEYS if key in values})
     try:
-        settings = TrainSettings(models=models, **{"dataset": Path(), "output": Path(), **values})
+        settings = TrainSettings(models=of_models, **{"dataset": Path(), "output": Path(), **values})
     except UsageError as error:
         problems.append(str(error))
     if problems:
         raise UsageError("; ".join(problems) + ("" if file is None else f" ({file})"))
     return settings
-
-
-def _types() -> dict[str, Any]:
-    """Give the type of each setting that a file may hold."""
-    models = {one.name: one.type for one in fields(ModelSettings)}
-    own = {one.name: one.type for one in fields(TrainSettings) if one.name not in _NOT_IN_FILES}
-    return own | {key: models[key] for key in MODEL_KEYS}
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -118,11 +104,8 @@ def _read(file: Path) -> dict[str, Any]:
 
     try:
         text = file.read_text(encoding="utf-8")
-        suffix = file.suffix.lower()
-        if suffix == ".toml":
-            content: Any = tomllib.loads(text)
-        else:
-            content = json.loads(text) if suffix == ".json" else yaml.safe_load(text)
+        read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower(), yaml.safe_load)
+        content: Any = read(text)
     except OSError as error:
         raise UsageError(f"{file}: the settings can't be read ({error.strerror}); check the path") from error
     except (ValueError, yaml.YAMLError) as error:

@@ -23,21 +23,17 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
-    """Which weights are trained."""
+    """What is trained: a low-rank adapter (arXiv 2106.09685) beside frozen weights, or the weights themselves."""
 
     LORA = "lora"
-    """A low-rank adapter (arXiv 2106.09685) beside frozen weights."""
     FULL = "full"
-    """The model's own weights."""
 
 
 class Part(StrEnum):
     """A part of Florence-2 that can be trained or frozen."""
 
     LANGUAGE = "language"
-    """Encoder and decoder of the text."""
     VISION = "vision"
-    """The vision tower."""
     PROJECTOR = "projector"
     """The layer between the vision tower and the language model."""
     HEAD = "head"
@@ -45,12 +41,10 @@ class Part(StrEnum):
 
 
 class PromptForm(StrEnum):
-    """How boxes are asked for."""
+    """How boxes are asked for: one class per question, as `run` asks, or all in one answer to `<OD>`."""
 
     CLASS = "class"
-    """One class per question, as `run` asks."""
     OD = "od"
-    """All classes in one answer to `<OD>`."""
 
 
 class OptimizerName(StrEnum):
@@ -97,9 +91,8 @@ class TrainSettings:
     dataset: Path
     """Folder with `train`, `valid`, `test`, or with one annotation file and its images."""
     output: Path
-    """Folder of the run."""
     models: ModelSettings = field(default_factory=ModelSettings)
-    """The base and where it trains. The preset's adapter isn't used: training starts from the bare base."""
+    """The base and where it trains; it starts without the preset's adapter."""
     recipe: str = ""
     """Name of the recipe that the settings started from; only written down."""
 
@@ -124,7 +117,6 @@ class TrainSettings:
     method: Method = Method.LORA
     parts: frozenset[Part] = frozenset({Part.LANGUAGE})
     rank: PositiveInt = 16
-    """Rank of the adapter's matrices."""
     alpha: PositiveFloat = 32.0
     """The adapter is scaled by alpha / rank; with `rslora` by alpha / sqrt(rank)."""
     dropout: ShareBelowOne = 0.05
@@ -163,8 +155,7 @@ class TrainSettings:
     keep: PositiveInt = 3
     """Checkpoints kept, the last ones; the best adapter is kept beside them."""
     best_metric: str = ""
-    """Validation figure by which the best adapter is chosen: AP, loss, ...; empty for AP where there are boxes, else
-    loss."""
+    """Validation figure that chooses the best adapter: AP, loss, ...; empty for AP where there are boxes, else loss."""
     patience: PositiveInt | None = None
     """Epochs without a better figure after which the training stops; None for never."""
     eval_images: PositiveInt | None = None
@@ -173,12 +164,12 @@ class TrainSettings:
     report: bool = True
     """Compare base and tuned model on the test split at the end."""
     retention: Path | None = None
-    """COCO file, beside its images, of what the base knew before: the report measures how much of it is kept."""
+    """COCO file, beside its images, of what the base knew before: the report measures what is kept of it."""
     metrics: "tuple[Metric, ...]" = ()
     """More validation figures, in Python only."""
 
     def __post_init__(self) -> None:
-        """Convert what was given, and refuse all that is wrong or contradictory at once."""
+        """Convert what was given, and refuse all that is wrong at once."""
         problems = convert_fields(self)
         if isinstance(self.metrics, list | tuple) and all(map(callable, self.metrics)):
             object.__setattr__(self, "metrics", tuple(self.metrics))
@@ -187,7 +178,7 @@ class TrainSettings:
         refuse([*problems, *_contradictions(self)])
 
     def option_values(self) -> dict[str, Any]:
-        """Give all settings in plain JSON values, for `run.json` and for comparing two trainings."""
+        """All settings in plain JSON values, for `run.json` and for comparing two trainings."""
         own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("models", "metrics")}
         models = {one.name: getattr(self.models, one.name) for one in fields(self.models)}
         return {name: plain_value(value) for name, value in (own | models).items()}

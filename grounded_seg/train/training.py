@@ -13,14 +13,14 @@ import torch
 from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import UsageError
-from grounded_seg.train.base import load_base, locate_base, own_card
 from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
 from grounded_seg.train.data.samples import without_long_rows
 from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import Row, draw_losses
-from grounded_seg.train.fit.preparation import is_first_process, prepare
+from grounded_seg.train.fit.preparation import PreparedTraining, is_first_process
+from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.comparison import check_measurable
 from grounded_seg.train.measure.report import write_report
@@ -69,7 +69,6 @@ def train(
         UsageError: If settings don't go together, the output folder is in use or holds another training, or its
             checkpoint can't be resumed.
         InputError: If the data set can't be used; names file and line.
-        WeightsError, DeviceError, OutputError: As for a run.
     """
     started = time.monotonic()
     folder = TrainFolder(settings.output)
@@ -120,7 +119,7 @@ def _learn(
     base = locate_base(settings)
     florence = load_base(base, settings, device)
     data = without_long_rows(data, florence, settings)
-    prepared = prepare(settings, base, florence, data, device, dtype)
+    prepared = PreparedTraining(settings, base, florence, data, device, dtype)
     manifest = prepared.manifest()
     if resume:
         folder.check_same(manifest)

@@ -70,7 +70,7 @@ def test_evaluate_leaves_out_what_a_training_does_and_shows_the_base_whole_image
         seen.append((images.read(questions[0]).pixels.shape[0], len(questions)))
         return []
 
-    monkeypatch.setattr("grounded_seg.train.measure.split.answered", ask)
+    monkeypatch.setattr("grounded_seg.train.measure.answers.answered", ask)
     settings = tiny_settings(tmp_path, tmp_path / "run", base, image_size=20, method=Method.FULL)
     evaluate(settings)
     evaluate(settings, base)

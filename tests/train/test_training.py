@@ -1,4 +1,4 @@
-"""Whole trainings of a tiny model: loss sequences, going on after an interruption, and what is left in the folder."""
+"""Whole trainings of a tiny model: loss sequences, resuming after an interruption, and what is left in the folder."""
 
 import json
 import shutil
@@ -24,11 +24,10 @@ from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageSize
 from grounded_seg.settings import DetectSettings
 from grounded_seg.train import TrainSettings, evaluate, train
-from grounded_seg.train.base import locate_base
 from grounded_seg.train.data.questions import class_question, positive_questions
 from grounded_seg.train.data.records import BoxExample, LabelledBox, TextExample
 from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, Sample, without_long_rows
-from grounded_seg.train.fit.trainable import make_trainable
+from grounded_seg.train.fit.trainable import locate_base, make_trainable
 from grounded_seg.train.settings import Logger, Method, Part, PromptForm
 from grounded_seg.weights.locate import LocatedWeights
 
@@ -86,7 +85,7 @@ def test_the_first_losses_are_the_stored_ones(steady: Path, dataset: Path, tmp_p
     assert losses(tmp_path / "run") == pytest.approx(stored, abs=2e-4)
 
 
-def test_a_run_that_goes_on_has_the_same_losses(trained: TrainSettings, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_same_losses(trained: TrainSettings, tmp_path: Path) -> None:
     """From the end of an epoch, from the middle of one, and where only the report was missing."""
     whole = losses(trained.output)
     assert len(whole) == 4

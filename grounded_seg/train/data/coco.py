@@ -3,14 +3,14 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject, read_data_set
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.errors import InputError
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box, image_beside
-from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData
+from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
 
 _ENTRY = re.compile(r"\b(images|annotations|categories)\[(\d+)\]")
 _CONSTANT = re.compile(r"(?:NaN|-?Infinity)\b")
@@ -46,8 +46,7 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
         _example(path, line_by_id[image.id], image, objects[image.id], object_lines, data_set, sizes)
         for image in data_set.images
     ]
-    examples = tuple(one for one in found if isinstance(one, BoxExample))
-    return SplitData(examples, tuple(one for one in found if isinstance(one, Fault))), data_set
+    return split_from(found), data_set
 
 
 def _example(
@@ -99,36 +98,36 @@ def with_line(path: Path, where: str) -> str:
 
 
 def lines_of(path: Path, key: str) -> list[int]:
-    """Give the line, from 1, in which each entry of a list at the top of a JSON object starts; none without one."""
+    """The line, from 1, on which each entry of a list at the top of a JSON object starts; none without one."""
     text = path.read_text(encoding="utf-8-sig")
-    decoder = json.JSONDecoder()
-    offset = _after_space(text, 0)
-    try:
-        while text[offset] in "{,":
-            name, offset = decoder.raw_decode(text, _after_space(text, offset + 1))
-            # Over the colon.
-            offset = _after_space(text, _after_space(text, offset) + 1)
-            if name == key and text[offset] == "[":
-                return _entry_lines(text, offset, decoder)
-            _, offset = decoder.raw_decode(text, offset)
-            offset = _after_space(text, offset)
-    except (ValueError, IndexError):
-        return []
-    return []
-
-
-def _entry_lines(text: str, offset: int, decoder: json.JSONDecoder) -> list[int]:
     lines: list[int] = []
     line, counted_to = 1, 0
-    while text[offset] in "[,":
-        offset = _after_space(text, offset + 1)
-        if text[offset] == "]":
-            break
-        line, counted_to = line + text.count("\n", counted_to, offset), offset
-        lines.append(line)
+    try:
+        start = next(offset for name, offset in _members(text, 0) if name == key and text[offset] == "[")
+        for _, offset in _members(text, start):
+            line, counted_to = line + text.count("\n", counted_to, offset), offset
+            lines.append(line)
+    except (ValueError, IndexError, StopIteration):
+        return []
+    return lines
+
+
+def _members(text: str, offset: int) -> Iterator[tuple[str, int]]:
+    """Name (empty in a list) and offset of each value in the object or the list that begins at an offset."""
+    decoder = json.JSONDecoder()
+    offset = _after_space(text, offset)
+    is_object = text[offset] == "{"
+    while text[offset] in "{[,":
+        name, offset = "", _after_space(text, offset + 1)
+        if text[offset] in "}]":
+            return
+        if is_object:
+            name, offset = decoder.raw_decode(text, offset)
+            # Over the colon.
+            offset = _after_space(text, _after_space(text, offset) + 1)
+        yield name, offset
         _, offset = decoder.raw_decode(text, offset)
         offset = _after_space(text, offset)
-    return lines
 
 
 def _after_space(text: str, offset: int) -> int:

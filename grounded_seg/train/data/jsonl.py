@@ -16,7 +16,7 @@ from grounded_seg.detect.tasks import TASKS, Task, TaskOutput
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
 from grounded_seg.train.data.checks import ImageSizes, UnusableImageError, UnusableRowError, image_beside
-from grounded_seg.train.data.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample
+from grounded_seg.train.data.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample, split_from
 
 _LOCATION = re.compile(r"<loc_(\d+)>")
 _GROUP = re.compile(r"(?P<label>[^<]*)(?P<bins>(?:<loc_\d+>)+)")
@@ -27,8 +27,7 @@ _TASK_TOKEN = re.compile(r"\s*<(?P<name>[A-Z_]+)>(?P<text>.*)", re.DOTALL)
 
 def read_jsonl(path: Path, sizes: ImageSizes) -> SplitData:
     """Read the rows of a file; those that can't be used become faults with their line."""
-    examples: list[Example] = []
-    faults: list[Fault] = []
+    rows: list[Example | Fault] = []
     # Not `splitlines`: texts may hold other characters that it takes for the end of a line.
     lines = read_text(path).split("\n")
     # An image that is missed at this glance is decoded later, by itself.
@@ -38,23 +37,19 @@ def read_jsonl(path: Path, sizes: ImageSizes) -> SplitData:
             continue
         source = f"{path}:{number}"
         try:
-            examples.append(_example(line, path.parent, source, sizes))
+            rows.append(_example(line, path.parent, source, sizes))
         except UnusableRowError as error:
             image = error.image if isinstance(error, UnusableImageError) else None
-            faults.append(Fault(source, str(error), image))
-    if not examples and not faults:
+            rows.append(Fault(source, str(error), image))
+    if not rows:
         raise InputError(f"{path} is empty; export it again")
-    return SplitData(tuple(examples), tuple(faults))
+    return split_from(rows)
 
 
 def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
     """Read `label<loc>x4<loc>x4 label...`, strictly: what isn't exactly of this form isn't a truth to learn from.
 
     The boxes have their corners at the centres of the bins; an empty answer has none.
-
-    Raises:
-        UnusableRowError: If the answer has another form, a bin that doesn't exist, corners in the wrong order, or no
-            area.
     """
     rest, boxes = answer.strip(), []
     while rest:

@@ -22,8 +22,7 @@ _BEFORE_LABEL = re.compile(r"(^|<loc_\d+>)(?!<loc_\d+>|$)")
 def answer_from_boxes(boxes: Sequence[LabelledBox], size: ImageSize) -> str:
     """Write boxes as Florence-2 does: grouped by label, each box four location tokens; nothing for no boxes.
 
-    From left to right, those that start alike from top to bottom, and labels in the order of their first box: one set
-    of boxes has one answer, however its data set lists them.
+    From left to right, then top to bottom, labels in the order of their first box: one set of boxes has one answer.
 
     >>> car, wheel = LabelledBox("car", (50, 20, 100, 60)), LabelledBox("wheel", (0, 0, 10, 10))
     >>> answer_from_boxes([car, wheel], ImageSize(100, 100))
@@ -113,7 +112,7 @@ class QuestionPlan:
         return len(self._positive) + self.n_negatives
 
     def epoch(self, number: int) -> list[Question]:
-        """Give the questions of an epoch, counted from 0, in their order: always the same ones."""
+        """The questions of an epoch, counted from 0, in their order: always the same ones."""
         rng = np.random.default_rng((self._seed, number))
         by_image: dict[str, list[Question]] = defaultdict(list)
         for question in [*self._positive, *self._negatives(rng)]:
@@ -145,7 +144,7 @@ class QuestionPlan:
 
 
 def training_plan(data: TrainingData, settings: TrainSettings, group: int = 1) -> QuestionPlan:
-    """Plan the questions of a data set's training split; `InputError` if there are none."""
+    """The questions of a data set's training split; `InputError` if there are none."""
     plan = split_plan(data.train, data, settings, group)
     if not len(plan):
         raise InputError(f"{settings.dataset} has neither objects nor texts to train on; annotate some of its images")

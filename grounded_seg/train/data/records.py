@@ -22,13 +22,12 @@ class LabelledBox:
 
 @dataclass(frozen=True)
 class BoxExample:
-    """An image and all objects of the data set's classes on it."""
+    """An image and all objects of the data set's classes on it; none for a background image."""
 
     image: Path
     size: ImageSize
     """Of the upright image, in pixels."""
     boxes: tuple[LabelledBox, ...]
-    """None for a background image."""
     source: str
     """File and line, as `train/annotations.jsonl:7`."""
     unsure: frozenset[str] = frozenset()
@@ -42,11 +41,9 @@ class TextExample:
     image: Path
     size: ImageSize
     question: str
-    """The words that the model is asked with."""
     answer: str
     """May hold location tokens."""
     source: str
-    """File and line."""
 
 
 Example: TypeAlias = BoxExample | TextExample
@@ -59,7 +56,6 @@ class Fault:
     source: str
     """File and line."""
     what: str
-    """What is wrong, and what to do."""
     image: Path | None = None
     """Where the row would have listed boxes of an image: what else is known of these is incomplete."""
 
@@ -80,6 +76,12 @@ class SplitData:
 
     examples: tuple[Example, ...] = ()
     faults: tuple[Fault, ...] = ()
+
+
+def split_from(rows: Sequence[Example | Fault]) -> SplitData:
+    """Sort the rows of a split into examples and faults."""
+    examples = tuple(row for row in rows if not isinstance(row, Fault))
+    return SplitData(examples, tuple(row for row in rows if isinstance(row, Fault)))
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,7 @@ class Question:
 
     example: Example
     text: str
-    """The words that the model is asked with."""
     answer: str
-    """What it is to say, with location tokens; empty for what isn't there."""
+    """With location tokens; empty for what isn't there."""
     prompt: str = ""
     """The class that is asked for; empty where it isn't one class."""

@@ -1,13 +1,15 @@
-"""From questions to the tensors of a batch: images as the model wants them, token ids, labels; and what is too long."""
+"""From questions to the tensors of a batch: images, changed at random, token ids, labels; and what is too long."""
 
+import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional
 
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values, resized_to_square
@@ -16,15 +18,32 @@ from grounded_seg.errors import InputError
 from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
 from grounded_seg.settings import MAX_PIXELS
-from grounded_seg.train.data.augment import Augmentation
-from grounded_seg.train.data.questions import QuestionPlan, positive_questions, with_spaced_labels
+from grounded_seg.train.data.questions import QuestionPlan, class_question, positive_questions, with_spaced_labels
 from grounded_seg.train.data.records import BoxExample, Example, Fault, Question, SplitData, TrainingData
-from grounded_seg.train.settings import TrainSettings
+from grounded_seg.train.settings import PromptForm, TrainSettings
 
 IGNORED = -100
 """Label of padding, which the loss leaves out."""
 _CACHE_BYTES = 1 << 30
 """Of decoded images, all readers together."""
+_WORD = re.compile(r"[^\W\d_]+")
+_SIDE_WORDS = frozenset(
+    _WORD.findall("left right leftmost rightmost clockwise counterclockwise anticlockwise mirrored")
+)
+_COLOUR_WORDS = frozenset(
+    _WORD.findall(
+        "red orange yellow green blue purple violet pink brown black white gray grey beige cyan magenta turquoise gold "
+        "golden silver bronze copper teal navy maroon crimson scarlet amber ivory lilac lime olive tan blond blonde "
+        "ripe unripe dark bright pale coloured colored colourful colorful"
+    )
+)
+_WITHIN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where `leftShoe` and `RGBRed` fall into words."""
+_FLIP_SHARE = 0.5
+_COLOUR_REACH = 0.2
+"""How far brightness, contrast and saturation go up or down."""
+_HUE_REACH = 0.02
+"""As a share of the colour circle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +62,7 @@ class ImageStore:
 
     def __init__(self, image_size: int | None = None, max_pixels: int = MAX_PIXELS, n_readers: int = 1) -> None:
         """Begin with none; `n_readers` processes with a store each share the memory."""
-        self._image_size = image_size
-        self._max_pixels = max_pixels
+        self._image_size, self._max_pixels = image_size, max_pixels
         self._max_bytes = _CACHE_BYTES // n_readers
         self._kept: OrderedDict[str, Image] = OrderedDict()
         self._n_bytes = 0
@@ -88,17 +106,57 @@ class AnswerWriter:
         return [*self._lead, *self._vocabulary.encode(answer)[1:]]
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """Which changes are made to images with boxes; images with texts stay as they are."""
+
+    flips: bool
+    """Half of the images, and their boxes."""
+    colours: bool
+
+    def apply(self, image: Image, question: Question, rng: np.random.Generator) -> tuple[Image, Question]:
+        """Change an image, of any size, and the question's answer with it; every question takes as many draws."""
+        flip, changes, hue = rng.random() < _FLIP_SHARE, rng.uniform(-1, 1, 3), float(rng.uniform(-1, 1))
+        if not isinstance(question.example, BoxExample):
+            return image, question
+        pixels = torch.tensor(image.pixels).permute(2, 0, 1)
+        if self.flips and flip:
+            pixels, question = functional.horizontal_flip(pixels), _mirrored(question, question.example)
+        if self.colours:
+            brightness, contrast, saturation = (1 + _COLOUR_REACH * changes).tolist()
+            pixels = functional.adjust_brightness(pixels, brightness)
+            pixels = functional.adjust_contrast(pixels, contrast)
+            pixels = functional.adjust_saturation(pixels, saturation)
+            pixels = functional.adjust_hue(pixels, _HUE_REACH * hue)
+        return replace(image, pixels=pixels.permute(1, 2, 0).contiguous().numpy()), question
+
+
+def augmentation_for(classes: Iterable[str]) -> Augmentation:
+    """Choose the changes that no class depends on, going by its words: "left shoe", "ripe_tomato", "redCar"."""
+    words = {word.casefold() for name in classes for word in _WORD.findall(_WITHIN_WORDS.sub(" ", name))}
+    return Augmentation(flips=not words & _SIDE_WORDS, colours=not words & _COLOUR_WORDS)
+
+
+def _mirrored(question: Question, example: BoxExample) -> Question:
+    width = example.size.width
+    boxes = tuple(
+        replace(box, box_xyxy=(width - x1, y0, width - x0, y1))
+        for box in example.boxes
+        for x0, y0, x1, y1 in [box.box_xyxy]
+    )
+    mirrored = replace(example, boxes=boxes)
+    prompt = question.prompt
+    return class_question(mirrored, prompt) if prompt else positive_questions(mirrored, PromptForm.OD)[0]
+
+
 class QuestionDataset(Dataset[Sample]):
     """A plan's questions; what it gives depends on seed, epoch and index only, so that a training can be resumed."""
 
     def __init__(
         self, plan: QuestionPlan, writer: AnswerWriter, images: ImageStore, augmentation: Augmentation | None, seed: int
     ) -> None:
-        self._plan = plan
-        self._writer = writer
-        self._images = images
-        self._augmentation = augmentation
-        self._seed = seed
+        self._plan, self._writer, self._images = plan, writer, images
+        self._augmentation, self._seed = augmentation, seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -149,11 +207,7 @@ class Collator:
 
 
 def without_long_rows(data: TrainingData, florence: FlorenceModel, settings: TrainSettings) -> TrainingData:
-    """Leave out rows with a question or an answer that is longer than the model can take.
-
-    Raises:
-        InputError: If there are such rows and `strict` is on, or no other rows are left.
-    """
+    """Leave out rows with a question or an answer that is longer than the model can take; `InputError` if strict."""
     writer = AnswerWriter(florence)
     with torch.no_grad():
         empty = torch.zeros(1, 3, florence.pixels.height, florence.pixels.width)

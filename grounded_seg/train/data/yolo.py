@@ -14,7 +14,7 @@ from grounded_seg.errors import InputError
 from grounded_seg.images.find import find_images
 from grounded_seg.records import BoxXyxy, ImageSize
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box
-from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData
+from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
 
 _DECIMALS = 2
 """Of a pixel, that shares with six digits still tell."""
@@ -35,11 +35,8 @@ def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list
         entry = next((document[key] for key in keys if document.get(key)), None)
         if entry is not None:
             folders = [_folder(path, document, str(one)) for one in (entry if isinstance(entry, list) else [entry])]
-            parts = [_read_split(folder, names, sizes) for folder in folders]
-            splits[split] = SplitData(
-                tuple(row for part in parts for row in part.examples),
-                tuple(row for part in parts for row in part.faults),
-            )
+            rows = [row for folder in folders for row in _rows(folder, names, sizes)]
+            splits[split] = split_from(rows)
     if not splits:
         raise InputError(f"{path} names no train, val or test images; add them")
     return splits, list(names.values())
@@ -63,13 +60,12 @@ def _folder(path: Path, document: dict[str, Any], entry: str) -> Path:
     raise InputError(f"{path} names the folder {entry[:255]!r}, which isn't there; correct the path")
 
 
-def _read_split(folder: Path, names: dict[int, str], sizes: ImageSizes) -> SplitData:
+def _rows(folder: Path, names: dict[int, str], sizes: ImageSizes) -> list[BoxExample | Fault]:
     found = find_images([folder])
     sizes.read(found.root, found.file_names)
     images = [found.path(name) for name in found.file_names]
-    rows = [_example(image, _label_file(image), names, sizes) for image in images]
-    faults = (*_without_image(folder, set(map(_label_file, images))), *(row for row in rows if isinstance(row, Fault)))
-    return SplitData(tuple(row for row in rows if isinstance(row, BoxExample)), faults)
+    without_image = _without_image(folder, set(map(_label_file, images)))
+    return [*without_image, *(_example(image, _label_file(image), names, sizes) for image in images)]
 
 
 def _example(image: Path, labels: Path, names: dict[int, str], sizes: ImageSizes) -> BoxExample | Fault:
@@ -107,8 +103,7 @@ def _label_file(image: Path) -> Path:
     """Swap the last folder `images` of the path for `labels`, as YOLO does."""
     parts = list(image.parts)
     if "images" in parts[:-1]:
-        last = len(parts) - 2 - parts[-2::-1].index("images")
-        parts[last] = "labels"
+        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
     return Path(*parts).with_suffix(".txt")
 
 

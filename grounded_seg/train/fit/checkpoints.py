@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to be resumed as if it had never been interrupted.
+"""Weights on the disk: checkpoints that a training is resumed from, and the best ones for `run`, peft or transformers.
 
 `checkpoint-N` holds the trained weights as peft or transformers have them, the state of optimizer, schedule and loss
 scaling, the random number generators of each process, and `trainer_state.json`, which is written last: a checkpoint
@@ -9,6 +9,8 @@ import json
 import pickle
 import random
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.errors import UsageError
-from grounded_seg.files import write_text
-from grounded_seg.train.fit.save import weights_as_output_error
+from grounded_seg.detect.model.adapters import CONFIG_FILE
+from grounded_seg.detect.model.record import write_adapter_base
+from grounded_seg.detect.model.save import save_with_processor
+from grounded_seg.errors import OutputError, UsageError
+from grounded_seg.files import as_output_error, whole_folder, write_text
+from grounded_seg.train.fit.preparation import PreparedTraining
+from grounded_seg.train.settings import Method, PromptForm
 
 _PREFIX = "checkpoint-"
 _STATE_FILE, _OPTIMIZER_FILE, _MODEL_FILE = "trainer_state.json", "optimizer.pt", "model.safetensors"
+_RANDOM_FILE = "rng_state_{}.pt"
 _FORMAT = "grounded-seg 2"
 """What `trainer_state.json` says of itself; those of transformers' Trainer say nothing."""
 _DAMAGE = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, pickle.UnpicklingError, SafetensorError)
@@ -38,7 +45,6 @@ class Checkpoint:
 
     path: Path
     step: int
-    """Steps that were taken before it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +85,19 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(number), path) for number, path in numbers if number.isascii() and number.isdecimal())
 
 
+@contextmanager
+def weights_as_output_error() -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an `OutputError`, whichever library meets it first."""
+    try:
+        with as_output_error():
+            yield
+    except (SafetensorError, RuntimeError) as error:
+        # torch's own writer has no error class of its own.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise OutputError(f"weights can't be written ({error}); make room, or name another folder with -o") from error
+
+
 @weights_as_output_error()
 def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Accelerator, *, keep: int) -> None:
     """Write a checkpoint, and remove all but the last `keep`; every process takes part."""
@@ -93,7 +112,7 @@ def save_checkpoint(folder: Path, step: int, state: TrainState, accelerator: Acc
         parts = {name: getattr(state, name).state_dict() for name in ("optimizer", "schedule", "scaler")}
         torch.save(parts, path / _OPTIMIZER_FILE)
     accelerator.wait_for_everyone()
-    torch.save(_random_state(), path / _random_file(accelerator.process_index))
+    torch.save(_random_state(), path / _RANDOM_FILE.format(accelerator.process_index))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_text(path / _STATE_FILE, json.dumps({"format": _FORMAT, "global_step": step}) + "\n")
@@ -122,7 +141,7 @@ def load_checkpoint(checkpoint: Checkpoint, state: TrainState) -> None:
 def load_random_state(checkpoint: Checkpoint, process: int) -> None:
     """Set this process's random number generators to where they were; `UsageError` if their file is damaged."""
     try:
-        state = torch.load(checkpoint.path / _random_file(process), map_location="cpu", weights_only=True)
+        state = torch.load(checkpoint.path / _RANDOM_FILE.format(process), map_location="cpu", weights_only=True)
         random.setstate(state["python"])
         name, keys, *rest = state["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
@@ -143,10 +162,66 @@ def _random_state() -> dict[str, Any]:
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
-def _random_file(process: int) -> str:
-    return f"rng_state_{process}.pt"
-
-
 def _damaged(path: Path, error: Exception) -> UsageError:
     detail = " ".join(str(error).split())[:200]
     return UsageError(f"{path} is damaged ({detail}); delete it, and --resume takes the checkpoint before it")
+
+
+@weights_as_output_error()
+def save_trained(
+    model: PeftModel | Florence2ForConditionalGeneration, prepared: PreparedTraining, figures: Mapping[str, float]
+) -> None:
+    """Write the trained weights, whole or not at all, instead of older ones.
+
+    An adapter is as peft has it, with our record of its base; of full tuning, the model is as transformers has it.
+    `figures` are those of the last validation.
+    """
+    settings, base = prepared.settings, prepared.base
+    with whole_folder(prepared.folder.result(settings.method), replace=True) as folder:
+        if isinstance(model, PeftModel):
+            model.save_pretrained(folder)
+            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            # By its id instead of the folder that it happens to lie in.
+            config |= {"base_model_name_or_path": base.name, "revision": base.revision}
+            write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        else:
+            save_with_processor(model, base.path, folder)
+        facts = {
+            "prompt_form": str(settings.prompt_form),
+            "classes": list(prepared.data.classes),
+            "image_size": settings.image_size,
+            "metrics": dict(figures),
+        }
+        write_adapter_base(folder, base, facts)
+        write_text(folder / "README.md", _card(prepared, figures))
+
+
+def _card(prepared: PreparedTraining, figures: Mapping[str, float]) -> str:
+    settings, base, classes = prepared.settings, prepared.base, prepared.data.classes
+    is_lora = settings.method is Method.LORA
+    method = f"a LoRA adapter of rank {settings.rank}, alpha {settings.alpha:g}" if is_lora else "full tuning"
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    as_run = settings.prompt_form is PromptForm.CLASS and bool(classes)
+    asks = "one class each, as `grounded-seg run` asks" if as_run else "all classes at once, or as the data set asks"
+    command = "run PROMPT PATH" if as_run else "ask TASK IMAGE"
+    use = "--adapter" if is_lora else "--adapter none --detector"
+    return f"""---
+base_model: {base.name}
+library_name: {"peft" if is_lora else "transformers"}
+tags: [grounded-seg, florence-2, object-detection]
+---
+
+# {"Adapter" if is_lora else "Model"} for {base.name}
+
+Trained by grounded-seg with {method}, on {", ".join(sorted(settings.parts))}.
+
+- Base: {base.name}{f", revision {base.revision}" if base.revision else ""}, sha256 `{base.sha256}`
+- Classes: {", ".join(classes) or "none, answers are text"}
+- Questions: {asks}
+
+Use it with `grounded-seg {command} {use} FOLDER`.
+
+| figure of the validation | value |
+|---|---|
+{rows}
+"""

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any
@@ -20,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from grounded_seg.errors import UsageError
-from grounded_seg.train.data.samples import IGNORED
+from grounded_seg.train.data.samples import IGNORED, Sample
 from grounded_seg.train.fit.checkpoints import (
     Checkpoint,
     TrainState,
@@ -28,34 +27,52 @@ from grounded_seg.train.fit.checkpoints import (
     load_checkpoint,
     load_random_state,
     save_checkpoint,
+    save_trained,
 )
-from grounded_seg.train.fit.loss import Batch, BatchLoss
+from grounded_seg.train.fit.loss import Batch, BatchLoss, validate
 from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
 from grounded_seg.train.fit.preparation import PreparedTraining, n_processes
-from grounded_seg.train.fit.save import save_trained
 from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable, n_trainable
-from grounded_seg.train.fit.validation import validate
 from grounded_seg.train.settings import Method, Quantization
 
 Watcher = Callable[[Row], None]
 
 
-@dataclass(frozen=True, eq=False)
 class _Loop:
     """What stays the same from step to step."""
 
-    prepared: PreparedTraining
-    accelerator: Accelerator
-    state: TrainState
-    wrapped: nn.Module
-    """The model, wrapped where several processes train it together."""
-    loss: BatchLoss
-    loader: Any
-    """Gives this process's batches of an epoch."""
-    steps_per_epoch: int
-    n_steps: int
-    log: MetricsLog
-    watcher: Watcher
+    def __init__(
+        self,
+        prepared: PreparedTraining,
+        accelerator: Accelerator,
+        model: nn.Module,
+        log: MetricsLog,
+        watcher: Watcher,
+    ) -> None:
+        """Make the loader, the optimizer and its schedule, at the first step."""
+        settings, device = prepared.settings, prepared.device
+        self.prepared, self.accelerator, self.log, self.watcher = prepared, accelerator, log, watcher
+        if settings.quantization is Quantization.NONE:
+            model = model.to(device)
+        # Without a sampler: the questions in the plan's order, which is shuffled anew for each epoch.
+        loader: DataLoader[Sample] = DataLoader(
+            prepared.dataset,
+            batch_size=settings.batch_size,
+            collate_fn=prepared.collator,
+            num_workers=settings.workers,
+            pin_memory=device.type == "cuda",
+        )
+        self.loader: Any = accelerator.prepare_data_loader(loader)
+        """Of this process's batches of an epoch."""
+        self.steps_per_epoch = math.ceil(len(self.loader) / settings.accumulation)
+        self.n_steps = settings.max_steps or settings.epochs * self.steps_per_epoch
+        optimizer = make_optimizer(model, settings)
+        schedule = make_schedule(optimizer, settings, self.n_steps)
+        scaler = torch.amp.GradScaler(device.type, enabled=prepared.dtype is torch.float16)
+        self.state = TrainState(model, optimizer, schedule, scaler)
+        self.wrapped: nn.Module = accelerator.prepare_model(model)
+        """The model, wrapped for several processes."""
+        self.loss = BatchLoss(prepared)
 
 
 def run_loop(
@@ -79,7 +96,7 @@ def run_loop(
     if checkpoint is not None and _is_out_of_patience(prepared, log):
         return log, n_trainable(model)
     set_seed(settings.seed)
-    loop = _loop(prepared, accelerator, model, log, watcher)
+    loop = _Loop(prepared, accelerator, model, log, watcher)
     if checkpoint is not None:
         load_checkpoint(checkpoint, loop.state)
     accelerator.wait_for_everyone()
@@ -126,42 +143,6 @@ def _accelerator(prepared: PreparedTraining) -> Accelerator:
         log_with=loggers or None,
         project_dir=prepared.folder.checkpoints / "runs",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
-    )
-
-
-def _loop(
-    prepared: PreparedTraining, accelerator: Accelerator, model: nn.Module, log: MetricsLog, watcher: Watcher
-) -> _Loop:
-    """Make the loader, the optimizer and its schedule, at the first step."""
-    settings, device = prepared.settings, prepared.device
-    if settings.quantization is Quantization.NONE:
-        model = model.to(device)
-    loader = accelerator.prepare_data_loader(
-        # Without a sampler: the questions in the plan's order, which is shuffled anew for each epoch.
-        DataLoader(
-            prepared.dataset,
-            batch_size=settings.batch_size,
-            collate_fn=prepared.validation.collator,
-            num_workers=settings.workers,
-            pin_memory=device.type == "cuda",
-        )
-    )
-    steps_per_epoch = math.ceil(len(loader) / settings.accumulation)
-    n_steps = settings.max_steps or settings.epochs * steps_per_epoch
-    optimizer = make_optimizer(model, settings)
-    schedule = make_schedule(optimizer, settings, n_steps)
-    scaler = torch.amp.GradScaler(device.type, enabled=prepared.dtype is torch.float16)
-    return _Loop(
-        prepared,
-        accelerator,
-        TrainState(model, optimizer, schedule, scaler),
-        accelerator.prepare_model(model),
-        BatchLoss(prepared.florence, settings, device, prepared.dtype),
-        loader,
-        steps_per_epoch,
-        n_steps,
-        log,
-        watcher,
     )
 
 
@@ -216,7 +197,7 @@ def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
     """Validate, write the figures down and draw them, and keep the weights if they are the best so far."""
     prepared, log = loop.prepared, loop.log
     model, accelerator = loop.state.model, loop.accelerator
-    figures = validate(prepared.validation, prepared.florence, model, loop.loss, accelerator, with_answers=with_answers)
+    figures = validate(prepared, model, loop.loss, accelerator, with_answers=with_answers)
     measured = {f"valid_{name}": value for name, value in figures.items()}
     _write_down(loop, {"step": row["step"], **measured, "epoch": row["epoch"]})
     if not accelerator.is_main_process:

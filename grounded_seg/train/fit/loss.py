@@ -1,16 +1,22 @@
-"""From a batch to its loss: the decoder's logits, and the cross-entropy of the answers' tokens."""
+"""The loss of a batch, and the validation: the loss of fixed questions and the figures of generated answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from itertools import groupby
+from typing import Any, TypeAlias
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
-from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.train.data.samples import IGNORED
-from grounded_seg.train.settings import Part, TrainSettings
+from grounded_seg.train.fit.preparation import PreparedTraining
+from grounded_seg.train.measure.answers import answered
+from grounded_seg.train.measure.metrics import Answered, figures_of
+from grounded_seg.train.settings import Part
 
 Batch: TypeAlias = Mapping[str, torch.Tensor]
 """What `data.samples.Collator` gives."""
@@ -65,15 +71,13 @@ class AnswerLoss(nn.Module):
 class BatchLoss:
     """The loss of a batch, summed over its tokens, at the activations' dtype."""
 
-    def __init__(
-        self, florence: FlorenceModel, settings: TrainSettings, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, prepared: PreparedTraining) -> None:
+        settings, florence = prepared.settings, prepared.florence
         self._network = florence.network
         # Gradients have to go through the vision tower or its projector.
         self._trains_vision = bool({Part.VISION, Part.PROJECTOR} & settings.parts)
-        self._loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread).to(device)
-        self._device = device
-        self._dtype = dtype
+        self._device, self._dtype = prepared.device, prepared.dtype
+        self._loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread).to(self._device)
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Compute the loss with the model of `make_trainable`, or that wrapped for several processes."""
@@ -88,7 +92,7 @@ class BatchLoss:
             self._network.model.vision_tower.eval()
 
     def _logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Give the decoder's logits over the answers, (n, t, vocabulary); each image is encoded once."""
+        """The decoder's logits over the answers, (n, t, vocabulary); each image is encoded once."""
         network = self._network
         autocast = torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
         with autocast, torch.set_grad_enabled(self._trains_vision and torch.is_grad_enabled()):
@@ -107,3 +111,42 @@ class BatchLoss:
                 use_cache=False,
             ).logits
         return logits
+
+
+def validate(
+    prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, accelerator: Accelerator, *, with_answers: bool
+) -> dict[str, float]:
+    """Measure the loss, and generate and measure the answers where asked; each process takes its share.
+
+    `model`, not wrapped for several processes, computes the loss. The figures are the same on all processes.
+    """
+    model.eval()
+    with torch.no_grad():
+        figures = {"loss": _mean_loss(prepared, model, loss, accelerator)}
+        answers = _answers(prepared, accelerator) if with_answers else []
+    if with_answers and accelerator.is_main_process:
+        figures |= figures_of(answers, prepared.settings.metrics)
+    # Every process decides alike when to stop, also where a metric of the caller's isn't the same twice.
+    return dict(broadcast_object_list([figures])[0])
+
+
+def _mean_loss(prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, accelerator: Accelerator) -> float:
+    dataset = prepared.valid_dataset
+    indices = BatchSampler(SequentialSampler(dataset), prepared.settings.batch_size, drop_last=False)
+    own = list(enumerate(indices))[accelerator.process_index :: accelerator.num_processes]
+    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=[some for _, some in own], collate_fn=prepared.collator)
+    found = []
+    for (number, _), batch in zip(own, loader, strict=True):
+        n_tokens = int((batch["labels"] != IGNORED).sum())
+        found.append((number, float(loss(model, batch) / n_tokens) * n_tokens, n_tokens))
+    # Summed in the batches' order, however many processes there are.
+    ordered: list[tuple[int, float, int]] = sorted(gather_object(found))
+    return sum(total for _, total, _ in ordered) / max(1, sum(n for _, _, n in ordered))
+
+
+def _answers(prepared: PreparedTraining, accelerator: Accelerator) -> list[Answered]:
+    by_image = [list(group) for _, group in groupby(prepared.asked, key=lambda question: question.example.image)]
+    own = range(accelerator.process_index, len(by_image), accelerator.num_processes)
+    found = [(number, list(answered(prepared.florence, by_image[number], prepared.images))) for number in own]
+    ordered: Mapping[int, list[Answered]] = dict(gather_object(found))
+    return [one for number in range(len(by_image)) for one in ordered[number]]

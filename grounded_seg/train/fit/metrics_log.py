@@ -16,11 +16,10 @@ Row: TypeAlias = Mapping[str, float]
 """Figures of one moment, with its `step` and `epoch`."""
 
 _LOG = logging.getLogger(__name__)
-_SIZE_INCHES = (8.0, 5.0)
 
 
 class MetricsLog:
-    """`metrics.jsonl`, kept in memory as well: a line for each step's loss, and for each validation."""
+    """`metrics.jsonl`, in memory as well: a line for each step's loss, and for each validation."""
 
     def __init__(
         self,
@@ -63,13 +62,11 @@ class MetricsLog:
                 file.write(json.dumps(row) + "\n")
 
     def best(self, metric: str) -> Row | None:
-        """Give the validation with the best value of a figure; None before there is any.
+        """The validation with the best value of a figure, of equal ones with the lowest loss; None before there is any.
 
-        Of equal ones it is the one with the lowest loss, then the first: while nothing is found at all, AP is 0 and the
-        loss alone tells that something is being learnt.
+        While nothing is found at all, AP is 0 and the loss alone tells that something is being learnt.
         """
-        key = f"valid_{metric}"
-        rows = [row for row in self.rows if key in row]
+        rows = [row for row in self.rows if f"valid_{metric}" in row]
         return max(rows, key=lambda row: (self._goodness(metric, row), -row.get("valid_loss", math.inf)), default=None)
 
     def epochs_since_best(self, metric: str) -> float:
@@ -99,7 +96,7 @@ def draw_losses(rows: Sequence[Row], path: Path) -> None:
     except ImportError:
         _say_missing(path)
         return
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.subplots()
     for key, label, style in (("loss", "training", "-"), ("valid_loss", "validation", "o-")):
         points = [(row["step"], row[key]) for row in rows if key in row]

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,11 +11,9 @@ import torch
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.device.choose import n_threads, versions
 from grounded_seg.errors import UsageError
-from grounded_seg.train.data.augment import augmentation_for
-from grounded_seg.train.data.questions import QuestionPlan, all_prompts, all_questions, split_plan, training_plan
+from grounded_seg.train.data.questions import all_prompts, all_questions, split_plan, training_plan
 from grounded_seg.train.data.records import Question, TrainingData
-from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset
-from grounded_seg.train.fit.validation import Validation
+from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset, augmentation_for
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, lower_is_better
 from grounded_seg.train.settings import TrainSettings
@@ -26,39 +24,62 @@ _VALIDATION_DRAW = 1 << 20
 
 
 def n_processes() -> int:
-    """Count the processes of this training; `torchrun` starts one for each GPU."""
+    """Number of processes of this training; `torchrun` starts one for each GPU."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:
-    """Tell whether this process is the one of its training that writes files; `torchrun` numbers them."""
+    """Whether this process is the one of its training that writes files; `torchrun` numbers them."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-@dataclass(frozen=True, eq=False)
 class PreparedTraining:
-    """All that a training's loop needs."""
+    """All that a training's loop needs: what is asked, and what is measured."""
 
-    settings: TrainSettings
-    base: LocatedWeights
-    florence: FlorenceModel
-    """The base; the training changes it."""
-    data: TrainingData
-    device: torch.device
-    dtype: torch.dtype
-    """Of the activations."""
-    plan: QuestionPlan
-    dataset: QuestionDataset
-    """What is learnt from."""
-    validation: Validation
-    best_metric: str
-    """The figure that chooses the best."""
-    lower_is_better: frozenset[str]
+    def __init__(
+        self,
+        settings: TrainSettings,
+        base: LocatedWeights,
+        florence: FlorenceModel,
+        data: TrainingData,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Plan the questions of a training of `florence`, loaded from `base`, with activations of `dtype`.
 
-    @property
-    def folder(self) -> TrainFolder:
-        """The training's folder."""
-        return TrainFolder(self.settings.output)
+        Raises:
+            InputError: If there is nothing to ask.
+            UsageError: If there is no such figure as the one that the settings choose the best by.
+        """
+        self.settings, self.base, self.florence, self.data = settings, base, florence, data
+        self.device, self.dtype, self.folder = device, dtype, TrainFolder(settings.output)
+        # Questions about one image stand together, which spares its encoding, but a batch shows several images.
+        group = max(1, settings.batch_size // 4)
+        self.plan, valid_plan = training_plan(data, settings, group), split_plan(data.valid, data, settings, group)
+        prompts = all_prompts(data, settings)
+        shown = set(list(dict.fromkeys(example.image for example in data.valid.examples))[: settings.eval_images])
+        examples = [example for example in data.valid.examples if example.image in shown]
+        self.asked = all_questions(examples, prompts, settings.prompt_form)
+        """What the validation's answers are generated for."""
+        # The figures that silence to all questions has are those that every validation will have.
+        silence = [Answered(question, "") for question in self.asked]
+        names = {"loss", *figures_of(silence, settings.metrics)}
+        self.best_metric = settings.best_metric or ("AP" if "AP" in names else "loss")
+        """The figure that chooses the best."""
+        if self.best_metric not in names:
+            known = ", ".join(sorted(names))
+            raise UsageError(f"there is no figure {self.best_metric!r} to choose the best by, only {known}")
+        self.lower_is_better = LOWER_IS_BETTER | lower_is_better(settings.metrics, silence)
+        writer = AnswerWriter(florence)
+        # The images that are kept in memory are shared out among all that read some: this process and its workers.
+        n_readers = (settings.workers + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.images = ImageStore(settings.image_size, settings.max_pixels, n_readers)
+        augmentation = augmentation_for(prompts) if settings.augment else None
+        self.dataset = QuestionDataset(self.plan, writer, self.images, augmentation, settings.seed)
+        self.valid_dataset = QuestionDataset(valid_plan, writer, self.images, None, settings.seed)
+        """What the validation's loss is of, always the same questions."""
+        self.valid_dataset.set_epoch(_VALIDATION_DRAW)
+        self.collator = Collator(florence.pixels, florence.vocabulary.pad_id)
 
     def manifest(self) -> dict[str, Any]:
         """What `run.json` says from the start."""
@@ -80,51 +101,6 @@ class PreparedTraining:
             "processes": n_processes(),
             "versions": asdict(versions()),
         }
-
-
-def prepare(
-    settings: TrainSettings,
-    base: LocatedWeights,
-    florence: FlorenceModel,
-    data: TrainingData,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> PreparedTraining:
-    """Plan what a training asks and measures; `UsageError` if there is no such figure as chooses the best."""
-    # Questions about one image stand together, which spares its encoding, but a batch shows several images.
-    group = max(1, settings.batch_size // 4)
-    plan, valid_plan = training_plan(data, settings, group), split_plan(data.valid, data, settings, group)
-    prompts = all_prompts(data, settings)
-    shown = set(list(dict.fromkeys(example.image for example in data.valid.examples))[: settings.eval_images])
-    examples = [example for example in data.valid.examples if example.image in shown]
-    asked = all_questions(examples, prompts, settings.prompt_form)
-    # The figures that silence to all questions has are those that every validation will have.
-    silence = [Answered(question, "") for question in asked]
-    names = {"loss", *figures_of(silence, settings.metrics)}
-    best_metric = settings.best_metric or ("AP" if "AP" in names else "loss")
-    if best_metric not in names:
-        raise UsageError(f"there is no figure {best_metric!r} to choose the best by, only {', '.join(sorted(names))}")
-    writer = AnswerWriter(florence)
-    # The images that are kept in memory are shared out among all that read some: this process and its workers.
-    n_readers = (settings.workers + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    images = ImageStore(settings.image_size, settings.max_pixels, n_readers)
-    augmentation = augmentation_for(prompts) if settings.augment else None
-    valid_dataset = QuestionDataset(valid_plan, writer, images, None, settings.seed)
-    valid_dataset.set_epoch(_VALIDATION_DRAW)
-    collator = Collator(florence.pixels, florence.vocabulary.pad_id)
-    return PreparedTraining(
-        settings=settings,
-        base=base,
-        florence=florence,
-        data=data,
-        device=device,
-        dtype=dtype,
-        plan=plan,
-        dataset=QuestionDataset(plan, writer, images, augmentation, settings.seed),
-        validation=Validation(valid_dataset, collator, settings.batch_size, asked, images, settings.metrics),
-        best_metric=best_metric,
-        lower_is_better=LOWER_IS_BETTER | lower_is_better(settings.metrics, silence),
-    )
 
 
 def _sha256_of(questions: Sequence[Question]) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 from grounded_seg.coco.data_set import read_data_set
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.errors import InputError
-from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings
-from grounded_seg.evaluation.evaluate import evaluate as measure
+from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
 from grounded_seg.files import write_text
 from grounded_seg.geometry.masks import coco_from_run_length
-from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings
+from grounded_seg.settings import DetectSettings, RunSettings
 from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.records import BoxExample
 from grounded_seg.train.folder import TrainFolder
@@ -25,7 +24,7 @@ from grounded_seg.weights.sources import resolve
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One measurement of the base, and the same of the tuned model."""
+    """The same measurement of base and tuned model."""
 
     base: Evaluation
     tuned: Evaluation
@@ -40,14 +39,13 @@ def pair_on(file: Path, images: Path, settings: TrainSettings, progress: Progres
     else:
         tuned = replace(settings.models, detector=str(result), adapter="none")
     boxes_only = not is_on_disk(resolve(settings.models).segmenter)
-    return Pair(*(_measured(file, images, models, boxes_only, progress) for models in (base, tuned)))
-
-
-def _measured(file: Path, images: Path, models: ModelSettings, boxes_only: bool, progress: Progress) -> Evaluation:
-    source = RunSettings(models=models, boxes_only=boxes_only)
     threshold = DetectSettings().score_threshold
-    asked = EvaluationSettings(file, source, score_threshold=threshold, images=images, boxes_only=boxes_only)
-    return measure(asked, progress)
+    sides = []
+    for models in (base, tuned):
+        source = RunSettings(models=models, boxes_only=boxes_only, max_pixels=settings.max_pixels)
+        asked = EvaluationSettings(file, source, score_threshold=threshold, images=images, boxes_only=boxes_only)
+        sides.append(evaluate(asked, progress))
+    return Pair(*sides)
 
 
 def check_measurable(file: Path) -> None:
@@ -77,10 +75,9 @@ def write_test_file(examples: Sequence[BoxExample], prompts: Sequence[str], fold
         "annotations": [],
     }
     for number, one in enumerate(examples, start=1):
-        name = one.image.resolve().relative_to(root).as_posix()
-        size = {"width": one.size.width, "height": one.size.height}
-        document["images"].append({"id": number, "file_name": name, **size})
-        whole = (0.0, 0.0, float(one.size.width), float(one.size.height))
+        name, size = one.image.resolve().relative_to(root).as_posix(), one.size
+        document["images"].append({"id": number, "file_name": name, "width": size.width, "height": size.height})
+        whole = (0.0, 0.0, float(size.width), float(size.height))
         shapes = [(box.label, box.box_xyxy, box.mask, 0) for box in one.boxes]
         # Objects that aren't listed one by one may be anywhere: nothing that is found of them is wrong.
         shapes += [(name, whole, None, 1) for name in sorted(one.unsure) if name in ids]

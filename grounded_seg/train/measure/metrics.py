@@ -28,10 +28,9 @@ class Answered:
 
 
 class Metric(Protocol):
-    """A figure, or several, of a validation. Any function with this signature is one.
+    """A figure, or several, of a validation; any function with this signature is one.
 
-    The highest value is the best; a metric with a true attribute `lower_is_better` says the opposite of all its
-    figures.
+    The highest value is the best, unless the metric has a true attribute `lower_is_better`.
     """
 
     def __call__(self, answered: Sequence[Answered], /) -> Mapping[str, float]:
@@ -39,24 +38,18 @@ class Metric(Protocol):
 
 
 def box_precision(answered: Sequence[Answered]) -> Mapping[str, float]:
-    """Measure COCO's AP and AP50 over all questions about boxes, as fractions.
-
-    Every image is asked what the validation asks it; a class that an image isn't asked about adds nothing there.
-    """
+    """Measure COCO's AP and AP50 over all questions about boxes, as fractions."""
     about_boxes = [one for one in answered if isinstance(one.question.example, BoxExample)]
     if not about_boxes:
         return {}
-    data_set, predictions = _as_records(about_boxes)
-    summary = evaluate(data_set, predictions, "bbox")
+    summary = evaluate(*_as_records(about_boxes), "bbox")
     figures = {"AP": summary.AP, "AP50": summary.AP50}
     return {name: value for name, value in figures.items() if value is not None}
 
 
 def found_rate(answered: Sequence[Answered]) -> Mapping[str, float]:
-    """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`.
-
-    At `run`'s default confidence threshold: precision only ranks, and is as good where no score reaches it.
-    """
+    """Measure the share of questions about things that are there, and of absent ones, that get a box with `run`."""
+    # Precision only ranks, and is as good where no score reaches the threshold.
     threshold = DetectSettings().score_threshold
     fired: dict[str, list[bool]] = {"present_rate": [], "absent_rate": []}
     for one in answered:
@@ -78,25 +71,21 @@ def text_match(answered: Sequence[Answered]) -> Mapping[str, float]:
 
 LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
 """Among the built-in figures."""
-
 BUILT_IN: tuple[Metric, ...] = (box_precision, found_rate, text_match)
 
 
 def figures_of(answered: Sequence[Answered], metrics: Sequence[Metric] = ()) -> dict[str, float]:
     """Take all figures that these answers allow, the built-in ones and then the others."""
-    found: dict[str, float] = {}
-    for metric in (*BUILT_IN, *metrics):
-        found.update(metric(answered))
-    return found
+    return {name: value for metric in (*BUILT_IN, *metrics) for name, value in metric(answered).items()}
 
 
 def lower_is_better(metrics: Sequence[Metric], answered: Sequence[Answered]) -> set[str]:
-    """Name the figures of these metrics, on these answers, of which the lowest is the best."""
+    """The figures of these metrics, on these answers, of which the lowest is the best."""
     return {name for one in metrics if getattr(one, "lower_is_better", False) for name in one(answered)}
 
 
 def _as_records(answered: Sequence[Answered]) -> tuple[DataSet, list[Prediction]]:
-    """Questions about boxes as records to score: truth as asked, predictions by class."""
+    """Questions about boxes as records to score: predictions by class, truth as asked, none where nothing was asked."""
     images: dict[str, DataSetImage] = {}
     names: dict[str, int] = {}
     objects: list[DataSetObject] = []
@@ -111,11 +100,9 @@ def _as_records(answered: Sequence[Answered]) -> tuple[DataSet, list[Prediction]
             if prompt in ("", box.label):
                 shape = xywh_from_xyxy(box.box_xyxy)
                 category_id = names.setdefault(box.label, len(names) + 1)
-                area = shape[2] * shape[3]
-                objects.append(DataSetObject(image.id, category_id, shape, None, area, is_crowd=False))
+                objects.append(DataSetObject(image.id, category_id, shape, None, shape[2] * shape[3], is_crowd=False))
         for found in one.detections:
             category_id = names.setdefault(prompt or found.label, len(names) + 1)
-            shape = xywh_from_xyxy(found.box_xyxy)
-            predictions.append(Prediction(image.id, category_id, found.score, shape, None))
+            predictions.append(Prediction(image.id, category_id, found.score, xywh_from_xyxy(found.box_xyxy), None))
     classes = {number: name for name, number in names.items()}
     return DataSet(Path(), tuple(images.values()), classes, tuple(objects)), predictions

@@ -1,21 +1,26 @@
 """`report.md`: base against tuned on the test split, what is left of older knowledge, and answers side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.files import write_text
+from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.predictions import Prediction
+from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.files import as_output_error, write_text
+from grounded_seg.images.draw import draw, save_overlay
+from grounded_seg.images.read import read_image
+from grounded_seg.records import BoxXyxy, Detection, ImageResult, Instance
 from grounded_seg.scoring.compare import FigureChange, figure_table
-from grounded_seg.scoring.measure import Scores
+from grounded_seg.settings import DetectSettings
 from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.folder import TrainFolder
+from grounded_seg.train.measure.answers import ask
 from grounded_seg.train.measure.comparison import Pair, images_of, pair_on, write_test_file
 from grounded_seg.train.measure.metrics import Answered, figures_of
-from grounded_seg.train.measure.pictures import picture_rows, shown_of_answers, shown_of_pair
-from grounded_seg.train.measure.split import ask
 from grounded_seg.train.settings import PromptForm, TrainSettings
 
 _N_ROWS = 20
@@ -25,6 +30,15 @@ _KNOWN_AP = 0.1
 _Rows = Sequence[tuple[str, float | None, float | None]]
 """Name, the base's figure and the tuned model's."""
 _SIDES = ("image", "truth", "base", "tuned")
+_Shown = tuple[Path, str, Sequence[tuple[Instance, ...]]]
+"""Path and name of an image, and its boxes for each of these sides."""
+_FIGURES = (
+    ("box AP", "boxes", "AP"),
+    ("box AP50", "boxes", "AP50"),
+    ("mask AP", "masks", "AP"),
+    ("present prompts with a box", "presence", "IL_recall"),
+    ("absent prompts with a box", "presence", "IL_FPR"),
+)
 
 
 def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> dict[str, Any]:
@@ -37,16 +51,16 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         The figures of the test split by name, each with that of `base` and of `tuned`; those of classes by class.
     """
     folder = TrainFolder(settings.output)
+    base = settings.models.detector or f"the preset {settings.models.preset}'s"
     boxed = [one for one in data.test.examples if isinstance(one, BoxExample)]
     as_run = settings.prompt_form is PromptForm.CLASS
-    parts = [f"# {folder.root.name}\n", f"Base: {_base_name(settings)}. Test split: {len(data.test.examples)} rows."]
+    parts = [f"# {folder.root.name}\n", f"Base: {base}. Test split: {len(data.test.examples)} rows."]
     figures: dict[str, Any] = {}
     if as_run and boxed:
         file, images = write_test_file(boxed, all_prompts(data, settings), folder)
         pair = pair_on(file, images, settings, progress)
         parts += _boxes_part(pair, images, folder)
-        figures |= _both(_figure_rows(pair))
-        figures["per_class"] = _both(_class_rows(pair))
+        figures = _both(_figure_rows(pair)) | {"per_class": _both(_class_rows(pair))}
     others = [one for one in data.test.examples if not (as_run and isinstance(one, BoxExample))]
     if others:
         answers, compared = _answers_part(others, data, settings, folder)
@@ -62,9 +76,9 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
 
 
 def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
-    classes = tuple(pair.base.scores.data_set.classes.values())
     known = [name for name, base, _ in _class_rows(pair) if base is not None and base >= _KNOWN_AP]
     text = f"The base knew {', '.join(known)}." if known else "The base knew none of the classes."
+    classes = tuple(pair.base.scores.data_set.classes.values())
     return [
         "## Test split",
         _change_table(_figure_rows(pair)),
@@ -73,35 +87,27 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
         f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} upwards.",
         _class_table(pair),
         "### Images",
-        _table(_SIDES, picture_rows(islice(shown_of_pair(pair, images), _N_ROWS), classes, folder.root)),
+        _table(_SIDES, _picture_rows(_shown_of_pair(pair, images), classes, folder.root)),
     ]
 
 
-def _figure_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
-    base, tuned = pair.base.scores, pair.tuned.scores
-    return [
-        *(
-            (name, _stage_figure(base, stage, figure), _stage_figure(tuned, stage, figure))
-            for name, stage, figure in (
-                ("box AP", "boxes", "AP"),
-                ("box AP50", "boxes", "AP50"),
-                ("mask AP", "masks", "AP"),
-            )
-        ),
-        ("present prompts with a box", base.presence.IL_recall, tuned.presence.IL_recall),
-        ("absent prompts with a box", base.presence.IL_FPR, tuned.presence.IL_FPR),
+def _figure_rows(pair: Pair) -> _Rows:
+    rows = []
+    sides = [
+        {name: stage.summary for name, stage in scores.stages().items()} | {"presence": scores.presence}
+        for scores in (pair.base.scores, pair.tuned.scores)
     ]
+    for name, part, figure in _FIGURES:
+        base, tuned = (getattr(side[part], figure) if part in side else None for side in sides)
+        rows.append((name, base, tuned))
+    return rows
 
 
-def _stage_figure(scores: Scores, stage: str, figure: str) -> float | None:
-    found = scores.stages().get(stage)
-    value: float | None = None if found is None else getattr(found.summary, figure)
-    return value
-
-
-def _class_rows(pair: Pair) -> list[tuple[str, float | None, float | None]]:
-    sides = [{one.name: one.AP for one in side.scores.boxes.summary.per_class} for side in (pair.base, pair.tuned)]
-    return [(name, sides[0][name], sides[1].get(name)) for name in sides[0]]
+def _class_rows(pair: Pair) -> _Rows:
+    base, tuned = (
+        {one.name: one.AP for one in side.scores.boxes.summary.per_class} for side in (pair.base, pair.tuned)
+    )
+    return [(name, base[name], tuned.get(name)) for name in base]
 
 
 def _class_table(pair: Pair) -> str:
@@ -126,23 +132,16 @@ def _answers_part(
     base, tuned = (figures_of(side, settings.metrics) for side in (before, after))
     rows = [(name, base.get(name), tuned[name]) for name in tuned]
     parts = ["## Answers", _change_table(rows)]
-    shown = islice(shown_of_answers(before, after), _N_ROWS)
-    if pictures := picture_rows(shown, data.classes, folder.root):
+    if pictures := _picture_rows(_shown_of_answers(before, after), data.classes, folder.root):
         parts.append(_table(_SIDES, pictures))
-    sides = zip(before, after, strict=True)
-    texts = [_answer_row(old, new) for old, new in sides if isinstance(old.question.example, TextExample)]
+    texts = [
+        (one.example.image.name, one.text, one.answer, old.text, new.text)
+        for one, old, new in zip(questions, before, after, strict=True)
+        if isinstance(one.example, TextExample)
+    ]
     if texts:
         parts.append(_table(("image", "question", "truth", "base", "tuned"), texts[:_N_ROWS]))
     return parts, _both(rows)
-
-
-def _answer_row(base: Answered, tuned: Answered) -> tuple[str, ...]:
-    question = base.question
-    return question.example.image.name, question.text, question.answer, base.text, tuned.text
-
-
-def _base_name(settings: TrainSettings) -> str:
-    return settings.models.detector or f"the preset {settings.models.preset}'s"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -152,5 +151,60 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     """Keep a text in its cell: its own bars and line breaks would end it, and `<` would start HTML."""
-    flat = " ".join(text.split()).replace("|", "\\|")
-    return flat.replace("<", "&lt;")
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _shown_of_pair(pair: Pair, images: Path) -> Iterator[_Shown]:
+    """What two measurements on one COCO file found, image by image, at the confidence threshold of `run`."""
+    data_set = pair.base.scores.data_set
+    for image in data_set.images:
+        objects = (one for one in data_set.objects_by_image.get(image.id, ()) if not one.is_crowd)
+        truth = tuple(_instance(data_set.classes[one.category_id], xyxy_from_xywh(one.bbox_xywh)) for one in objects)
+        base, tuned = (_predicted(data_set, side.predictions, image.id) for side in (pair.base, pair.tuned))
+        yield images / image.file_name, image.file_name, ((), truth, base, tuned)
+
+
+def _predicted(data_set: DataSet, predictions: Sequence[Prediction], image_id: int) -> tuple[Instance, ...]:
+    threshold = DetectSettings().score_threshold
+    return tuple(
+        _instance(data_set.classes[one.category_id], xyxy_from_xywh(one.box_xywh), one.score)
+        for one in predictions
+        if one.image_id == image_id and one.score >= threshold
+    )
+
+
+def _instance(name: str, box_xyxy: BoxXyxy, score: float = 1.0) -> Instance:
+    return Instance(Detection(name, name, box_xyxy, score), mask=None, mask_score=None)
+
+
+def _shown_of_answers(base: Sequence[Answered], tuned: Sequence[Answered]) -> Iterator[_Shown]:
+    """Two models' answers to the same questions, those about boxes; each asks for all boxes of its image."""
+    threshold = DetectSettings().score_threshold
+    for answers in zip(base, tuned, strict=True):
+        example = answers[0].question.example
+        if isinstance(example, BoxExample):
+            before, after = (
+                tuple(Instance(one, mask=None, mask_score=None) for one in side.detections if one.score >= threshold)
+                for side in answers
+            )
+            truth = tuple(_instance(box.label, box.box_xyxy) for box in example.boxes)
+            yield example.image, example.image.name, ((), truth, before, after)
+
+
+def _picture_rows(shown: Iterator[_Shown], classes: Sequence[str], root: Path) -> list[tuple[str, ...]]:
+    """Draw the first images, plain and with each side's boxes, into a folder beside `report.md` in `root`.
+
+    `classes` are all of them, so that each has its colour in all pictures. A row of Markdown cells for each image.
+    """
+    rows = []
+    for number, (path, name, sides) in enumerate(islice(shown, _N_ROWS), start=1):
+        image = read_image(path)
+        cells = []
+        for side, instances in zip(_SIDES, sides, strict=True):
+            relative = f"report/{number:03}-{side}.jpg"
+            result = ImageResult(image.path, image.size, instances)
+            with as_output_error():
+                save_overlay(root / relative, draw(image, result, tuple(classes), with_scores=side != "truth"))
+            cells.append(f"![{side}]({relative})")
+        rows.append((f"{name} {cells[0]}", *cells[1:]))
+    return rows

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from grounded_seg.detect.answer.parse import parse_answer
 from grounded_seg.records import Image, ImageSize
-from grounded_seg.train.data.augment import Augmentation, augmentation_for
 from grounded_seg.train.data.questions import QuestionPlan, all_questions, answer_from_boxes, class_question
 from grounded_seg.train.data.records import BoxExample, LabelledBox, TextExample
+from grounded_seg.train.data.samples import Augmentation, augmentation_for
 from grounded_seg.train.settings import PromptForm
 
 SIZE = ImageSize(200, 100)

@@ -68,5 +68,5 @@ def test_workers_and_processes_of_a_machine_count_as_readers(tmp_path: Path, mon
     settings = tiny_settings(data, tmp_path / "run", base, workers=3, max_pixels=5000, image_size=20)
     read = read_data(data)
     where = LocatedWeights(base, "tiny", None, "")
-    preparation.prepare(settings, where, load_florence(base), read, torch.device("cpu"), torch.float32)
+    preparation.PreparedTraining(settings, where, load_florence(base), read, torch.device("cpu"), torch.float32)
     assert seen == [(20, 5000, 8)]

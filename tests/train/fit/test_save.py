@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 from grounded_seg.detect.model.record import check_questions, trained_image_size, write_adapter_base
 from grounded_seg.errors import OutputError, WeightsError
-from grounded_seg.train.fit.save import weights_as_output_error
+from grounded_seg.train.fit.checkpoints import weights_as_output_error
 from grounded_seg.weights.locate import LocatedWeights
 
 BASE = LocatedWeights(Path("base"), "owner/base", "abc", "0123")

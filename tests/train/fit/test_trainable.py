@@ -9,8 +9,15 @@ from safetensors.torch import load_file
 from tiny_florence import make_network
 
 from grounded_seg.detect.model.adapters import attach_adapter, merge_adapter
-from grounded_seg.train.base import own_card, quantization_config
-from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable, n_trainable, rex_share
+from grounded_seg.train.fit.trainable import (
+    make_optimizer,
+    make_schedule,
+    make_trainable,
+    n_trainable,
+    own_card,
+    quantization_config,
+    rex_share,
+)
 from grounded_seg.train.settings import Method, OptimizerName, Part, Quantization, Schedule, TrainSettings
 
 

@@ -11,7 +11,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from grounded_seg.detect.model import load as loading
 from grounded_seg.errors import UsageError, WeightsError
-from grounded_seg.train import base as bases
+from grounded_seg.train.fit import trainable as bases
 from grounded_seg.train.settings import Quantization
 from grounded_seg.weights.locate import LocatedWeights
 
