@@ -11,8 +11,9 @@ it where it is JSON. The script ends with 1 if anything differs, or if a case co
 What people read (tables, messages) is not compared, and neither is what tells the time or the place: see DROPPED.
 
 With --keep, FOLDER holds the inputs and the results of BEFORE, and a later call runs AFTER alone. They are made anew
-where BEFORE, this script or an installed package has changed. --only takes some cases, and those whose results they
-need; --training adds one that tunes the detector.
+where BEFORE, this script or an installed package has changed. AFTER's results stay there too, until the next call, and
+a log of each case with all that its commands said. --only takes some cases, and those whose results they need;
+--training adds one that tunes the detector.
 
 It needs Linux. Each checkout's commands are forked from one process that has imported torch and the other libraries,
 but nothing of the project: so a command starts as `python -m grounded_seg.cli` does, only sooner.
@@ -211,11 +212,9 @@ Image.fromarray(result.draw()).save("drawn.png")
 found = []
 paths = [f"{INPUTS}/photos/{{name}}" for name in ("a.jpg", "broken.jpg", "turned.jpg", "grey.png")]
 for result in segmenter.stream(paths, ["car", "ball"], batch_size=2):
-    instances = [
-        (one.detection.label, one.detection.score, one.box_xyxy, one.mask_score, str(one.mask))
-        for one in getattr(result, "instances", ())
-    ]
-    found.append((str(result.path), getattr(result, "reason", None), instances))
+    reason, instances = getattr(result, "reason", None), getattr(result, "instances", ())
+    boxes = [(one.detection.label, one.detection.score, one.box_xyxy) for one in instances]
+    found.append((str(result.path), reason, boxes, None if reason else result.to_coco()))
 Path("stream.json").write_text(json.dumps(found))
 """
 """What the README shows of Python."""
@@ -720,18 +719,15 @@ def compare_folders(left: Path, right: Path, leave_out: frozenset[str] = frozens
         leave_out: Names of files that aren't compared.
 
     Returns:
-        How many files were compared, and where the first difference is: "" for nowhere.
+        How many files were compared, and what is different: "" for nothing.
     """
     ours, theirs = files_of(left), files_of(right)
-    found = ""
     names = [name for name in dict.fromkeys((*ours, *theirs)) if Path(name).name not in leave_out]
-    for name in names:
-        if not (name in ours and name in theirs):
-            found = found or f"{name} is only {'after' if name in theirs else 'before'}"
-        elif not found:
-            difference = file_difference(ours[name], theirs[name])
-            found = f"{name}: {difference}" if difference else ""
-    return sum(name in ours and name in theirs for name in names), found
+    in_both = [name for name in names if name in ours and name in theirs]
+    found = {name: f"only {'before' if name in ours else 'after'}" for name in names if name not in in_both}
+    found |= {name: difference for name in in_both if (difference := file_difference(ours[name], theirs[name]))}
+    first = next((name for name in names if name in found), None)
+    return len(in_both), f"{len(found)} files, first {first}: {found[first]}" if first else ""
 
 
 def file_difference(left: Path, right: Path) -> str:
@@ -879,6 +875,7 @@ def compare_checkouts(checkouts: Sequence[Path], folder: Path, cases: Sequence[C
     shutil.rmtree(folder / "after", ignore_errors=True)
     before = Side(checkouts[0], folder / "before", must_go_well=True)
     after = Side(checkouts[1], folder / "after", must_go_well=False)
+    after.host = after.start()
     all_same = True
     print(f"{'case':24}{'files':>6}{'seconds':>9}  result")
     try:
