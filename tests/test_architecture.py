@@ -68,7 +68,7 @@ LAZY = {
     "scoring.plots": "matplotlib is optional",
     "segment.load": "transformers takes seconds, and Segment Anything needs none of it",
     "train.fit.metrics_log": "matplotlib is optional",
-    "train.fit.optimizer": "pytorch-optimizer is optional",
+    "train.fit.trainable": "pytorch-optimizer is optional",
     "train.recipes": "yaml is read only where a file of settings is given",
     "weights.strict_loading": "transformers takes seconds",
 }
