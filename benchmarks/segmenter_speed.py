@@ -32,10 +32,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.geometry.masks import mask_from_run_length, run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize
+from grounded_seg.segment.resize import regions_from_logits
 from grounded_seg.segment.sam.build import SamConfig, build_sam
 from grounded_seg.segment.sam.network import SamNetwork
 from grounded_seg.segment.segmenter import SamSegmenter
-from grounded_seg.segment.upsampling import regions_from_logits
 from grounded_seg.settings import Precision
 
 SIZES = {
@@ -43,7 +43,18 @@ SIZES = {
     "vit_l": (SamConfig.vit_l, 2.99),
     "vit_h": (SamConfig.vit_h, 5.96),
     "tiny": (
-        lambda: SamConfig(256, 16, 64, 4, 4, (1, 3), 7, 64, 2, 128, 4, 64),
+        lambda: SamConfig(
+            image_size=256,
+            encoder_embed_dim=64,
+            encoder_depth=4,
+            encoder_num_heads=4,
+            encoder_global_attn_indexes=(1, 3),
+            window_size=7,
+            prompt_embed_dim=64,
+            decoder_mlp_dim=128,
+            decoder_num_heads=4,
+            iou_head_hidden_dim=64,
+        ),
         None,
     ),
 }

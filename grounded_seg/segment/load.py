@@ -10,9 +10,9 @@ import torch
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
+from grounded_seg.segment.resize import Axis
 from grounded_seg.segment.sam.build import CONFIG_FILE, MODEL_TYPE, load_sam
 from grounded_seg.segment.sam.network import SamNetwork
-from grounded_seg.segment.upsampling import Axis
 
 
 class BoxNetwork(Protocol):
@@ -38,21 +38,15 @@ class BoxNetwork(Protocol):
     def decode(self, embedding: Any, boxes_xyxy: torch.Tensor, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (n, masks, side, side) and predicted IoUs (n, masks), float32; a mask is where logits are above 0.
 
-        Args:
-            embedding: What `encode` gave for the image.
-            boxes_xyxy: (n, 4) float32 in pixels of the frame, n at least 1.
-            multimask: Predict three masks a box instead of one.
+        Boxes are (n, 4) float32 in pixels of the frame, n at least 1; `multimask` predicts three masks each.
         """
 
 
 def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> BoxNetwork:
     """A network on its device: by segment-anything's modules, or by transformers for folders in its layout.
 
-    Args:
-        source: A weight file, which is segment-anything's, or a folder, whose `config.json` names its family.
-        device: Where it runs.
-        dtype: Of its image encoder.
-        compiled: Compile the image encoder with torch.compile.
+    `source` is a weight file, which is segment-anything's, or a folder, whose `config.json` names its family. `dtype`
+    is that of the image encoder, which `compiled` sends through torch.compile.
     """
     model_type = _model_type(source / CONFIG_FILE) if os.path.isdir(source) else MODEL_TYPE
     if model_type == MODEL_TYPE:

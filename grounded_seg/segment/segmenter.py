@@ -1,35 +1,25 @@
-"""Stage 2 as a whole: images and boxes in, run-length encoded masks out."""
+"""Stage 2 as a whole: images and boxes in, run-length encoded masks out, cleaned and without duplicates."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from grounded_seg.device.memory import in_chunks, out_of_memory_as_device_error
-from grounded_seg.geometry.masks import run_length_from_region
-from grounded_seg.records import Detection, Image, ImageResult, ImageSize, Instance
+from grounded_seg.geometry.masks import masks_kept_by_group, opencv, run_length_from_region
+from grounded_seg.records import BoxXyxy, Detection, Image, ImageResult, ImageSize, Instance
 from grounded_seg.segment.load import BoxNetwork, load_network
-from grounded_seg.segment.quality import cleaned, share_outside, without_duplicates
-from grounded_seg.segment.resize import resized_boxes
-from grounded_seg.segment.upsampling import Axis, Region, regions_from_logits
+from grounded_seg.segment.resize import Region, regions_from_logits, resized_boxes
 from grounded_seg.settings import SegmentSettings
 
 DECODER_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31, "mps": 1 << 30}
 """Memory of a chunk of boxes, by type of device; on a CPU, what caches and allocator handle well."""
 ENCODER_IMAGES = {"cpu": 1, "cuda": 4, "mps": 4}
 """Images in a call of the encoder, at most, by type of device: a CPU gains nothing by more than one."""
-
-
-@dataclass(frozen=True, eq=False)
-class _PromptedImage:
-    """One encoded image, and the way of its masks back to its pixels."""
-
-    image: Image
-    embedding: Any
-    axes: tuple[Axis, Axis]
 
 
 class SamSegmenter:
@@ -43,20 +33,12 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def segment(self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]) -> list[ImageResult]:
-        """The mask of each detection, at its image's own size.
+        """The mask of each detection, at its image's own size: one result per image, instances in the given order.
 
         Only images with boxes go through the encoder, `ENCODER_IMAGES` at a time; short calls are padded with a
         repeated image, so an image's masks don't depend on which others of its batch have boxes, or could be read. The
-        boxes of one image share its embedding and go through the decoder in chunks of bounded memory. No images in, no
-        images out.
-
-        Args:
-            images: The batch.
-            detections: For each image its boxes, in pixels of that image.
-
-        Returns:
-            One record per image, instances in the order of the detections; those with an empty mask are dropped and
-            counted. `mask_score` is the model's predicted IoU, clamped to [0, 1].
+        boxes of one image share its embedding and go through the decoder in chunks of bounded memory. Instances with
+        an empty mask are dropped and counted; `mask_score` is the model's predicted IoU, clamped to [0, 1].
 
         Raises:
             ValueError: If there aren't as many lists of detections as images, or a box isn't finite, has no area, or
@@ -75,9 +57,7 @@ class SamSegmenter:
         with out_of_memory_as_device_error(f"segmenting {len(asked)} images", remedy):
             embeddings = self._embeddings([images[index] for index in asked], len(images))
             for index, embedding in zip(asked, embeddings, strict=True):
-                prompted = _PromptedImage(images[index], embedding, self._network.axes(images[index].size))
-                boxes_xyxy = torch.from_numpy(boxes[index]).to(self._network.device)
-                segmented[index] = self._segment_image(prompted, boxes_xyxy, detections[index])
+                segmented[index] = self._segment_image(images[index], embedding, boxes[index], detections[index])
         return segmented
 
     def _embeddings(self, images: Sequence[Image], n_batch: int) -> Iterator[Any]:
@@ -88,21 +68,22 @@ class SamSegmenter:
             yield from self._network.encode([*some, *[some[0]] * (at_once - len(some))])[: len(some)]
 
     def _segment_image(
-        self, prompted: _PromptedImage, boxes_xyxy: torch.Tensor, detections: Sequence[Detection]
+        self, image: Image, embedding: Any, boxes: npt.NDArray[np.float32], detections: Sequence[Detection]
     ) -> ImageResult:
-        """The instances of one image with at least one box; boxes are in pixels of the frame."""
-        size = prompted.image.size
+        """The instances of one image with at least one box; boxes (n, 4) are in pixels of the frame."""
+        axes = self._network.axes(image.size)
+        boxes_xyxy = torch.from_numpy(boxes).to(self._network.device)
 
         def work(indices: Sequence[int]) -> list[Instance | None]:
             chunk = slice(indices[0], indices[-1] + 1)
             multimask = self._settings.multimask
-            logits, ious = self._network.decode(prompted.embedding, boxes_xyxy[chunk], multimask=multimask)
+            logits, ious = self._network.decode(embedding, boxes_xyxy[chunk], multimask=multimask)
             best = ious.argmax(dim=1)
             rows = torch.arange(len(best), device=best.device)
             scores = ious[rows, best].clamp(0, 1).tolist()
-            regions = regions_from_logits(logits[rows, best], *prompted.axes)
+            regions = regions_from_logits(logits[rows, best], *axes)
             return [
-                self._instance(detection, region, score, size)
+                self._instance(detection, region, score, image.size)
                 for detection, region, score in zip(detections[chunk], regions, scores, strict=True)
             ]
 
@@ -112,7 +93,7 @@ class SamSegmenter:
         limits = self._settings.mask_iou_threshold, self._settings.containment_threshold
         if min(limits) < 1:
             found = without_duplicates(found, *limits)
-        return ImageResult(prompted.image.path, size, found, n_empty_masks=n_empty_masks)
+        return ImageResult(image.path, image.size, found, n_empty_masks=n_empty_masks)
 
     def _instance(self, detection: Detection, region: Region | None, score: float, size: ImageSize) -> Instance | None:
         """A mask as an instance; None if it is too small."""
@@ -128,24 +109,60 @@ class SamSegmenter:
         )
 
 
+def cleaned(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest connected part of a mask (height, width), the first of equals, with its holes filled.
+
+    Pixels are connected by edges and corners, so that a thin slanted object stays one; a hole is background that edges
+    alone don't connect with the outside. An empty mask stays empty.
+    """
+    cv2 = opencv()
+    n_parts, parts, measures, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if n_parts == 1:
+        return mask
+    largest = 1 + int(measures[1:, cv2.CC_STAT_AREA].argmax())
+    # A frame of background connects all that isn't a hole; its corner is part of it.
+    background = np.pad(parts != largest, 1, constant_values=True)
+    _, gaps = cv2.connectedComponents(background.astype(np.uint8), connectivity=4)
+    filled: npt.NDArray[np.bool_] = gaps[1:-1, 1:-1] != gaps[0, 0]
+    return filled
+
+
+def share_outside(region: Region, box_xyxy: BoxXyxy) -> float:
+    """The share of a non-empty mask's pixels outside a box, in [0, 1]; a pixel that the box cuts is inside."""
+    x0, y0, x1, y1 = box_xyxy
+    left, top = max(0, int(np.floor(x0)) - region.left), max(0, int(np.floor(y0)) - region.top)
+    right, bottom = max(0, int(np.ceil(x1)) - region.left), max(0, int(np.ceil(y1)) - region.top)
+    return 1 - np.count_nonzero(region.mask[top:bottom, left:right]) / np.count_nonzero(region.mask)
+
+
+def without_duplicates(
+    instances: Sequence[Instance], iou_threshold: float, containment_threshold: float
+) -> tuple[Instance, ...]:
+    """The instances of an image whose mask doesn't repeat a higher-scored one of the same prompt, in their order.
+
+    Instances without a mask are dropped. For the thresholds see `masks_kept_by_group`.
+    """
+    masked = [(one, one.mask) for one in instances if one.mask is not None]
+    kept = masks_kept_by_group(
+        [mask for _, mask in masked],
+        [one.detection.score for one, _ in masked],
+        [one.detection.prompt for one, _ in masked],
+        iou_threshold,
+        containment_threshold,
+    )
+    return tuple(masked[index][0] for index in sorted(kept))
+
+
 def load_segmenter(
     source: Path,
     device: torch.device,
     dtype: torch.dtype,
     settings: SegmentSettings = SegmentSettings(),  # noqa: B008  (frozen, so one for all calls is safe)
 ) -> SamSegmenter:
-    """A segmenter on its device.
+    """A segmenter on its device; `dtype` is that of its image encoder.
 
-    Args:
-        source: An official `.pth`, the same tensors as `.safetensors`, a folder that `sam.build.save_sam` wrote, or a
-            folder of SAM, SAM-HQ or SAM 2 in transformers' layout.
-        device: See `device.choose.resolve_device`.
-        dtype: See `device.choose.resolve_dtype`.
-        settings: Which masks are kept, how they are cleaned, and whether the image encoder is compiled.
-
-    Raises:
-        WeightsError: If the weights are missing, damaged, or of another model.
-        DeviceMemoryError: If the device has no room for them.
+    `source` is an official `.pth`, the same tensors as `.safetensors`, a folder that `sam.build.save_sam` wrote, or one
+    of SAM, SAM-HQ or SAM 2 in transformers' layout.
     """
     with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
         network = load_network(source, device, dtype, compiled=settings.compile)

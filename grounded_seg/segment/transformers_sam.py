@@ -1,7 +1,6 @@
 """SAM, SAM-HQ and SAM 2.1 of transformers as a `BoxNetwork`.
 
-The image encoders of SAM and SAM-HQ attend as in `sam.attention`; SAM 2's has no relative positions and uses torch's
-fused attention by itself.
+The image encoders of SAM and SAM-HQ attend as in `sam.attention`; SAM 2's uses torch's fused attention by itself.
 """
 
 import os
@@ -18,9 +17,8 @@ from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProc
 from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
-from grounded_seg.segment.resize import resized_pixels, resized_size
-from grounded_seg.segment.sam.attention import grid_attention, relative_positions
-from grounded_seg.segment.upsampling import Axis, axis_straight, axis_through_square
+from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
+from grounded_seg.segment.sam.attention import attend
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
 from grounded_seg.weights.strict_loading import first_line, load_strictly, quiet_transformers, read_tensors
 
@@ -54,16 +52,11 @@ class TransformersNetwork:
     """A model of transformers; weights stay in float32, its image encoder computes in `dtype` by autocast."""
 
     def __init__(
-        self,
-        family: Family,
-        model: Any,
-        processor: Any,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        compiled: bool = False,
+        self, family: Family, model: Any, processor: Any, device: torch.device, dtype: torch.dtype, compiled: bool
     ) -> None:
         self._family = family
+        self._side = int(model.config.prompt_encoder_config.image_size)
+        self._grid_side = self._side // int(model.config.prompt_encoder_config.patch_size)
         self._model = model.to(device=device, dtype=torch.float32).eval()
         self._processor = processor
         self._dtype = dtype
@@ -77,7 +70,7 @@ class TransformersNetwork:
 
     @property
     def bytes_per_box(self) -> int:
-        """Memory that one more box takes in `decode` at its peak."""
+        """As of `BoxNetwork`."""
         n_channels: int = self._model.config.mask_decoder_config.hidden_size
         return _VALUES_AT_A_TIME * self._grid_side**2 * n_channels * torch.float32.itemsize
 
@@ -86,14 +79,9 @@ class TransformersNetwork:
         return resized_size(size, self._side) if self._family.pads else ImageSize(self._side, self._side)
 
     def axes(self, size: ImageSize) -> tuple[Axis, Axis]:
-        """The upsampling of x and y from the logits to the image."""
-        n_logits, frame = 4 * self._grid_side, self.frame(size)
-        if not self._family.pads:
-            return axis_straight(n_logits, size.width), axis_straight(n_logits, size.height)
-        return (
-            axis_through_square(n_logits, self._side, frame.width, size.width),
-            axis_through_square(n_logits, self._side, frame.height, size.height),
-        )
+        """As of `BoxNetwork`."""
+        n_logits = 4 * self._grid_side
+        return axes_through_square(n_logits, self._side, size) if self._family.pads else axes_straight(n_logits, size)
 
     def encode(self, images: Sequence[Image]) -> list[dict[str, Any]]:
         """The embeddings of images, each as arguments of the model's `forward`."""
@@ -108,7 +96,7 @@ class TransformersNetwork:
     def decode(
         self, embedding: dict[str, Any], boxes_xyxy: torch.Tensor, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and predicted IoUs of boxes, as of `BoxNetwork.decode`."""
+        """As of `BoxNetwork`."""
         found = self._model(**embedding, input_boxes=boxes_xyxy[None], multimask_output=multimask)
         return found.pred_masks[0].float(), found.iou_scores[0].float()
 
@@ -117,23 +105,13 @@ class TransformersNetwork:
         frame = self.frame(image.size)
         return resized_pixels(image.pixels, frame) if min(frame.width, frame.height) == 1 else image.pixels
 
-    @property
-    def _side(self) -> int:
-        side = self._model.config.prompt_encoder_config.image_size
-        return int(side)
-
-    @property
-    def _grid_side(self) -> int:
-        return self._side // int(self._model.config.prompt_encoder_config.patch_size)
-
 
 def load_transformers_network(
     folder: Path, model_type: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
 ) -> TransformersNetwork:
     """The network of a folder as transformers' `save_pretrained` writes it, loaded strictly and without running code.
 
-    Of the folder `config.json`, `model.safetensors` or the files of its index, and the processor's configuration are
-    read. `model_type` is a key of `FAMILIES`; the other arguments and errors are those of `load_network`.
+    `model_type` is a key of `FAMILIES`; the other arguments and errors are those of `load_network`.
     """
     family = FAMILIES[model_type]
     try:
@@ -144,7 +122,7 @@ def load_transformers_network(
         raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
     tensors = read_tensors(folder, NATIVE_WEIGHT_FILES)
     model = load_strictly(family.model, folder, family.name, config=config, tensors=tensors, dtype=torch.float32)
-    return TransformersNetwork(family, model, processor, device, dtype, compiled=compiled)
+    return TransformersNetwork(family, model, processor, device, dtype, compiled)
 
 
 def _load_processor(folder: Path, family: Family, side: int) -> Any:
@@ -162,10 +140,8 @@ def _of_image(embeddings: Any, index: int) -> dict[str, Any]:
     one = slice(index, index + 1)
     if isinstance(embeddings, tuple):
         last, intermediate = embeddings
-        return {
-            "image_embeddings": last[one].float(),
-            "intermediate_embeddings": [level[one].float() for level in intermediate],
-        }
+        levels = [level[one].float() for level in intermediate]
+        return {"image_embeddings": last[one].float(), "intermediate_embeddings": levels}
     if isinstance(embeddings, list):
         return {"image_embeddings": [level[one].float() for level in embeddings]}
     return {"image_embeddings": embeddings[one].float()}
@@ -173,10 +149,4 @@ def _of_image(embeddings: Any, index: int) -> dict[str, Any]:
 
 def _attend(attention: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
     """The `forward` of transformers' vision attention of SAM and SAM-HQ."""
-    batch, height, width, _channels = hidden_states.shape
-    qkv = attention.qkv(hidden_states)
-    heads = qkv.reshape(batch, height * width, 3, attention.num_attention_heads, -1).permute(2, 0, 3, 1, 4)
-    rows = relative_positions(attention.rel_pos_h, height)
-    columns = relative_positions(attention.rel_pos_w, width)
-    attended = grid_attention(heads, rows, columns, (height, width))
-    return attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1)), None
+    return attend(attention, attention.num_attention_heads, hidden_states), None

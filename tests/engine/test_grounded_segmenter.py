@@ -177,8 +177,7 @@ def test_models_load_from_folders_and_say_which_they_are(tmp_path: Path, paint: 
     # These need torch, which the other tests here do without.
     from tiny_florence import save_tiny_florence
 
-    from grounded_seg.segment.sam.build import build_sam, save_sam
-    from grounded_seg.segment.sam.config import SamConfig
+    from grounded_seg.segment.sam.build import SamConfig, build_sam, save_sam
 
     config = SamConfig(
         image_size=64, patch_size=16, encoder_embed_dim=16, encoder_depth=1, encoder_num_heads=2,

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as st_numpy
 from grounded_seg.errors import UsageError
 from grounded_seg.geometry.masks import run_length_from_mask
 from grounded_seg.records import Detection, Instance
-from grounded_seg.segment.quality import cleaned, share_outside, without_duplicates
-from grounded_seg.segment.upsampling import Region
+from grounded_seg.segment.resize import Region
+from grounded_seg.segment.segmenter import cleaned, share_outside, without_duplicates
 from grounded_seg.settings import SegmentSettings
 
 sides = st.integers(1, 12)

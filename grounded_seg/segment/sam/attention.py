@@ -14,11 +14,11 @@ are computed a block at a time, small enough for its caches, in half the time.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import Attention
 
 SCORES_AT_A_TIME = 1 << 20
 """Scores in a block of `blocked_attention`: 4 MB, which stay in the caches from product to product."""
@@ -27,7 +27,18 @@ SCORES_AT_A_TIME = 1 << 20
 def use_fast_attention(encoder: ImageEncoderViT) -> None:
     """Let the blocks of this encoder attend by `grid_attention`; weights and outputs stay the same."""
     for block in encoder.blocks:
-        block.attn.forward = partial(_attend, block.attn)
+        block.attn.forward = partial(attend, block.attn, block.attn.num_heads)
+
+
+def attend(attention: Any, n_heads: int, patches: torch.Tensor) -> torch.Tensor:
+    """The `forward` of Segment Anything's encoder attention, for patches (batch, height, width, channels)."""
+    batch, height, width, _ = patches.shape
+    qkv = attention.qkv(patches).reshape(batch, height * width, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
+    rows = relative_positions(attention.rel_pos_h, height)
+    columns = relative_positions(attention.rel_pos_w, width)
+    attended = grid_attention(qkv, rows, columns, (height, width))
+    projected: torch.Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
+    return projected
 
 
 def grid_attention(
@@ -51,16 +62,17 @@ def lengthened_attention(
         shape_hw: Height and width of the grid, in patches.
     """
     queries, keys, values = qkv.unbind(0)
-    height, width = shape_hw
     n_channels = queries.shape[-1]
     on_grid = torch.unflatten(queries, 2, shape_hw)
     row_terms = torch.einsum("bnhwc,hkc->bnhwk", on_grid, rows).flatten(2, 3)
     column_terms = torch.einsum("bnhwc,wkc->bnhwk", on_grid, columns).flatten(2, 3)
     longer_queries = torch.cat([queries * n_channels**-0.5, row_terms, column_terms], dim=-1)
-    positions = _one_hot_positions(height, width, like=keys)
+    # Ones at each patch's row and column, (height * width, height + width).
+    rows_of, columns_of = (torch.eye(side, dtype=keys.dtype, device=keys.device) for side in shape_hw)
+    positions = torch.cat([rows_of.repeat_interleave(shape_hw[1], dim=0), columns_of.repeat(shape_hw[0], 1)], dim=1)
     longer_keys = torch.cat([keys, positions.expand(*keys.shape[:2], -1, -1)], dim=-1)
     # The fused kernels want all three of one length. The zeros cost a product, an unfused kernel would cost the table.
-    longer_values = F.pad(values, (0, height + width))
+    longer_values = F.pad(values, (0, sum(shape_hw)))
     attended = F.scaled_dot_product_attention(longer_queries, longer_keys, longer_values, scale=1.0)
     return attended[..., :n_channels]
 
@@ -99,21 +111,3 @@ def relative_positions(table: torch.Tensor, length: int) -> torch.Tensor:
         raise ValueError(f"{len(table)} relative positions don't fit {length} patches, which have {2 * length - 1}")
     indices = torch.arange(length, device=table.device)
     return table[indices[:, None] - indices[None, :] + length - 1]
-
-
-def _one_hot_positions(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """Ones at each patch's row and column, (height * width, height + width)."""
-    rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, dim=0)
-    columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
-    return torch.cat([rows, columns], dim=1)
-
-
-def _attend(attention: Attention, patches: torch.Tensor) -> torch.Tensor:
-    """The `forward` of segment-anything's encoder attention, for patches (batch, height, width, channels)."""
-    batch, height, width, _ = patches.shape
-    qkv = attention.qkv(patches).reshape(batch, height * width, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    rows = relative_positions(attention.rel_pos_h, height)
-    columns = relative_positions(attention.rel_pos_w, width)
-    attended = grid_attention(qkv, rows, columns, (height, width))
-    projected: torch.Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
-    return projected

@@ -1,4 +1,4 @@
-"""segment-anything's models built, loaded and saved, from ViT-H down to a few megabytes.
+"""segment-anything's models at any size, from the published ViT-H down to a few megabytes: built, loaded and saved.
 
 The modules are segment-anything's own; weights are stored as an official `.pth`, as the same tensors in a
 `.safetensors`, or as a folder with `config.json` beside `model.safetensors`.
@@ -7,7 +7,7 @@ The modules are segment-anything's own; weights are stored as an official `.pth`
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import nn
 
 from grounded_seg.errors import WeightsError
-from grounded_seg.segment.sam.config import SamConfig
 from grounded_seg.weights.strict_loading import misfits, read_tensor_file
 
 CONFIG_FILE = "config.json"
@@ -25,15 +24,70 @@ WEIGHTS_FILE = "model.safetensors"
 MODEL_TYPE = "segment-anything"
 """Marks our `config.json` as one for segment-anything's modules, beside the layouts of other libraries."""
 
-PIXEL_MEAN_RGB = (123.675, 116.28, 103.53)
-PIXEL_STD_RGB = (58.395, 57.12, 57.375)
+
+@dataclass(frozen=True, kw_only=True)
+class SamConfig:
+    """The sizes of one `Sam`; where all published ones agree, theirs is the default.
+
+    Raises:
+        ValueError: If the sizes don't fit together.
+    """
+
+    image_size: int = 1024
+    """Side of the square that the encoder sees, in pixels."""
+    patch_size: int = 16
+    """Side of one patch, in pixels."""
+    encoder_embed_dim: int
+    encoder_depth: int
+    encoder_num_heads: int
+    encoder_global_attn_indexes: tuple[int, ...]
+    """Blocks that attend over the whole image, counted from 0; the others attend within windows."""
+    window_size: int = 14
+    """Side of an attention window, in patches; 0 makes every block global."""
+    prompt_embed_dim: int = 256
+    """Channels of the image embedding, the prompts and the decoder (`out_chans` of the encoder)."""
+    decoder_depth: int = 2
+    decoder_mlp_dim: int = 2048
+    decoder_num_heads: int = 8
+    iou_head_hidden_dim: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that the modules would only fail on later."""
+        # The decoder's attention halves its width before splitting it into heads.
+        divisions = (
+            ("image_size", self.image_size, "patch_size", self.patch_size),
+            ("encoder_embed_dim", self.encoder_embed_dim, "encoder_num_heads", self.encoder_num_heads),
+            ("prompt_embed_dim", self.prompt_embed_dim, "2 * decoder_num_heads", 2 * self.decoder_num_heads),
+            ("prompt_embed_dim", self.prompt_embed_dim, "the mask upscaling", 8),
+        )
+        for name, value, divisor_name, divisor in divisions:
+            if value <= 0 or divisor <= 0 or value % divisor:
+                raise ValueError(f"{name} is {value}, it must be a multiple of {divisor_name} ({divisor})")
+        if any(not 0 <= index < self.encoder_depth for index in self.encoder_global_attn_indexes):
+            raise ValueError(f"encoder_global_attn_indexes leave the {self.encoder_depth} blocks of the encoder")
+
+    @classmethod
+    def vit_b(cls) -> "SamConfig":
+        """The published ViT-B: 94 M parameters."""
+        blocks = (2, 5, 8, 11)
+        return cls(encoder_embed_dim=768, encoder_depth=12, encoder_num_heads=12, encoder_global_attn_indexes=blocks)
+
+    @classmethod
+    def vit_l(cls) -> "SamConfig":
+        """The published ViT-L: 312 M parameters."""
+        blocks = (5, 11, 17, 23)
+        return cls(encoder_embed_dim=1024, encoder_depth=24, encoder_num_heads=16, encoder_global_attn_indexes=blocks)
+
+    @classmethod
+    def vit_h(cls) -> "SamConfig":
+        """The published ViT-H: 641 M parameters."""
+        blocks = (7, 15, 23, 31)
+        return cls(encoder_embed_dim=1280, encoder_depth=32, encoder_num_heads=16, encoder_global_attn_indexes=blocks)
 
 
 def build_sam(config: SamConfig) -> Sam:
-    """segment-anything's modules at the sizes of `config`, with fresh weights, in evaluation mode.
-
-    `SamConfig.vit_b()`, `vit_l()` and `vit_h()` give those of segment-anything's own registry (`build_sam.py`).
-    """
+    """segment-anything's modules at the sizes of `config`, with fresh weights, in evaluation mode."""
+    grid_size = config.image_size // config.patch_size
     sam = Sam(
         image_encoder=ImageEncoderViT(
             img_size=config.image_size,
@@ -51,7 +105,7 @@ def build_sam(config: SamConfig) -> Sam:
         ),
         prompt_encoder=PromptEncoder(
             embed_dim=config.prompt_embed_dim,
-            image_embedding_size=(config.grid_size, config.grid_size),
+            image_embedding_size=(grid_size, grid_size),
             input_image_size=(config.image_size, config.image_size),
             mask_in_chans=16,
         ),
@@ -67,17 +121,15 @@ def build_sam(config: SamConfig) -> Sam:
             iou_head_depth=3,
             iou_head_hidden_dim=config.iou_head_hidden_dim,
         ),
-        pixel_mean=list(PIXEL_MEAN_RGB),
-        pixel_std=list(PIXEL_STD_RGB),
+        # Red, green, blue, of ImageNet.
+        pixel_mean=[123.675, 116.28, 103.53],
+        pixel_std=[58.395, 57.12, 57.375],
     )
     return sam.eval()
 
 
 def save_sam(sam: Sam, config: SamConfig, folder: Path) -> None:
-    """Write `config.json` and `model.safetensors` into `folder`, which is made if missing.
-
-    The tensors keep their dtype: call `sam.half()` before for a file of half the size.
-    """
+    """Write `config.json` and `model.safetensors` into `folder`, which is made if missing; tensors keep their dtype."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"model_type": MODEL_TYPE, **asdict(config)}
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -93,8 +145,7 @@ def load_sam(source: Path) -> Sam:
             and shapes; or a folder that `save_sam` wrote.
 
     Raises:
-        WeightsError: If the source is missing or damaged, holds anything but tensors, is of an unknown size, or its
-            tensors aren't exactly the model's.
+        WeightsError: If it is missing, damaged, of an unknown size, or its tensors aren't exactly the model's.
     """
     is_folder = os.path.isdir(source)
     path = source / WEIGHTS_FILE if is_folder else source
@@ -122,16 +173,13 @@ def _recognise(tensors: Mapping[str, torch.Tensor], source: Path) -> SamConfig:
             f"{source} is not a Segment Anything model: it has no image_encoder.patch_embed.proj.weight. "
             "Give a sam_vit_b, sam_vit_l or sam_vit_h file."
         )
-    published = {
-        config.encoder_embed_dim: config for config in (SamConfig.vit_b(), SamConfig.vit_l(), SamConfig.vit_h())
-    }
-    config = published.get(patches.shape[0])
-    if config is None:
+    published = {one.encoder_embed_dim: one for one in (SamConfig.vit_b(), SamConfig.vit_l(), SamConfig.vit_h())}
+    if patches.shape[0] not in published:
         raise WeightsError(
             f"{source} has an image encoder of width {patches.shape[0]}, which is none of ViT-B, L and H "
             f"({', '.join(map(str, published))}). A model of another size is given as a folder with {CONFIG_FILE}."
         )
-    return config
+    return published[patches.shape[0]]
 
 
 def _read_config(path: Path) -> SamConfig:

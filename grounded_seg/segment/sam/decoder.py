@@ -22,13 +22,9 @@ class BoxDecoder:
     """The mask decoder of one `Sam`: boxes on one image to logits and predicted IoUs."""
 
     def __init__(self, sam: Sam, dtype: torch.dtype = torch.float32) -> None:
-        """Take the weights of `sam`, which is changed in place: on its device, decoder and prompt encoder in float32.
-
-        `dtype` is that of the products with patches.
-        """
-        decoder = sam.mask_decoder
+        """Take the decoder of `sam`, which is changed in place; `dtype` is that of the products with patches."""
         self._prompts = sam.prompt_encoder
-        self._decoder = decoder
+        self._decoder = decoder = sam.mask_decoder
         self._dtype = dtype
         decoder.output_upscaling.to(dtype)
         for layer in decoder.transformer.layers:
@@ -44,23 +40,18 @@ class BoxDecoder:
     def bytes_per_box(self) -> int:
         """Memory that one more box takes at its peak: its patches several times, then the upscaled ones."""
         n_values_at_a_time = 13
-        n_patch_bytes: int = self._position.numel() * self._position.element_size()
-        return n_values_at_a_time * n_patch_bytes
+        return n_values_at_a_time * self._position.nbytes
 
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, mask_indices: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (n, masks, 4 * grid, 4 * grid) and predicted IoUs (n, masks) of boxes on one image, both float32.
 
-        Args:
-            embedding: The image's, (channels, grid, grid).
-            boxes_xyxy: (n, 4) float32, n at least 1, in pixels of the model's square.
-            mask_indices: Which of the model's masks to predict: 0 is the one for an unambiguous prompt, 1 to 3 are the
-                alternatives for an ambiguous one.
+        The embedding is (channels, grid, grid); boxes are (n, 4) float32, n at least 1, in pixels of the model's
+        square. `mask_indices` are those of the model's four masks to predict.
         """
         prompts, _ = self._prompts(points=None, boxes=boxes_xyxy, masks=None)
-        own = self._output_tokens.expand(len(prompts), -1, -1)
-        tokens = torch.cat([own, prompts], dim=1)
+        tokens = torch.cat([self._output_tokens.expand(len(prompts), -1, -1), prompts], dim=1)
         patches = embedding.to(self._dtype).flatten(1).T + self._no_mask
         tokens, patches = self._transform(tokens, patches)
         masks = torch.stack(
@@ -116,13 +107,8 @@ def tokens_from_patches(
 ) -> torch.Tensor:
     """Attention of tokens to patches, as the `forward` of segment-anything's decoder `Attention`.
 
-    The keys' bias adds the same to all scores of a query, which the softmax cancels.
-
-    Args:
-        attention: The module with the weights.
-        queries: (n, tokens, channels), float32.
-        keys: (n, patches, channels), or (patches, channels) where all n share them, of any dtype.
-        values: Likewise.
+    Queries are (n, tokens, channels), float32; keys and values (n, patches, channels), or (patches, channels) where all
+    n share them, of any dtype. The keys' bias adds the same to all scores of a query, which the softmax cancels.
     """
     n_heads = attention.num_heads
     per_head = torch.unflatten(attention.q_proj(queries), -1, (n_heads, -1))

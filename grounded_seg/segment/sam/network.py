@@ -8,13 +8,9 @@ from segment_anything.modeling import Sam
 
 from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.records import Image, ImageSize
-from grounded_seg.segment.resize import resized_pixels, resized_size
+from grounded_seg.segment.resize import Axis, axes_through_square, resized_pixels, resized_size
 from grounded_seg.segment.sam.attention import use_fast_attention
 from grounded_seg.segment.sam.decoder import BoxDecoder
-from grounded_seg.segment.upsampling import Axis, axis_through_square
-
-_CLEAR = (0,)
-_ALTERNATIVES = (1, 2, 3)
 
 
 class SamNetwork:
@@ -43,21 +39,17 @@ class SamNetwork:
 
     @property
     def bytes_per_box(self) -> int:
-        """Memory that one more box takes in `decode` at its peak."""
+        """As of `BoxNetwork`."""
         return self._decoder.bytes_per_box
 
     def frame(self, size: ImageSize) -> ImageSize:
         """The size whose longer side is the square's."""
-        return resized_size(size, self._side)
+        return resized_size(size, self._sam.image_encoder.img_size)
 
     def axes(self, size: ImageSize) -> tuple[Axis, Axis]:
-        """The upsampling of x and y from the logits through the padded square to the image."""
-        frame = self.frame(size)
+        """As of `BoxNetwork`."""
         n_logits = 4 * self._sam.prompt_encoder.image_embedding_size[0]
-        return (
-            axis_through_square(n_logits, self._side, frame.width, size.width),
-            axis_through_square(n_logits, self._side, frame.height, size.height),
-        )
+        return axes_through_square(n_logits, self._sam.image_encoder.img_size, size)
 
     def encode(self, images: Sequence[Image]) -> list[torch.Tensor]:
         """The embeddings of images, each (channels, grid, grid)."""
@@ -74,10 +66,6 @@ class SamNetwork:
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and predicted IoUs of boxes, as of `BoxNetwork.decode`."""
-        return self._decoder.decode(embedding, boxes_xyxy, _ALTERNATIVES if multimask else _CLEAR)
-
-    @property
-    def _side(self) -> int:
-        side: int = self._sam.image_encoder.img_size
-        return side
+        """As of `BoxNetwork`."""
+        # The first is for an unambiguous prompt, the others are the alternatives for an ambiguous one.
+        return self._decoder.decode(embedding, boxes_xyxy, (1, 2, 3) if multimask else (0,))

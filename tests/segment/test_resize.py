@@ -7,15 +7,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from grounded_seg.records import ImageSize
-from grounded_seg.segment import upsampling
-from grounded_seg.segment.resize import resized_size
-from grounded_seg.segment.upsampling import (
-    Axis,
+from grounded_seg.segment import resize
+from grounded_seg.segment.resize import (
     Region,
-    axis_straight,
-    axis_through_square,
+    axes_straight,
+    axes_through_square,
     bilinear_taps,
     regions_from_logits,
+    resized_size,
 )
 
 SIDE, SQUARE = 64, 256
@@ -26,14 +25,6 @@ def random_logits(n: int) -> torch.Tensor:
     """Smooth ones, so that masks have shapes and most of the area is clearly in or out."""
     torch.manual_seed(5)
     return F.interpolate(torch.randn(n, 1, 9, 9) - 0.5, (SIDE, SIDE), mode="bicubic")[:, 0]
-
-
-def axes_through_square(size: ImageSize) -> tuple[Axis, Axis]:
-    frame = resized_size(size, SQUARE)
-    return (
-        axis_through_square(SIDE, SQUARE, frame.width, size.width),
-        axis_through_square(SIDE, SQUARE, frame.height, size.height),
-    )
 
 
 def official(logits: torch.Tensor, size: ImageSize) -> npt.NDArray[np.bool_]:
@@ -55,11 +46,11 @@ def placed(region: Region | None, size: ImageSize) -> npt.NDArray[np.bool_]:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size.width}x{size.height}")
 def test_pixels_are_those_of_the_official_upsampling(size: ImageSize, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsampling, "STRIP_PIXELS", 1000)
+    monkeypatch.setattr(resize, "STRIP_PIXELS", 1000)
     logits = random_logits(4)
     expected = official(logits, size)
     assert 0.05 < expected.mean() < 0.95
-    regions = list(regions_from_logits(logits, *axes_through_square(size)))
+    regions = list(regions_from_logits(logits, *axes_through_square(SIDE, SQUARE, size)))
     assert [np.array_equal(placed(region, size), mask) for region, mask in zip(regions, expected, strict=True)] == (
         [True] * 4
     )
@@ -69,8 +60,8 @@ def test_pixels_are_those_of_the_official_upsampling(size: ImageSize, monkeypatc
 def test_straight_to_the_image_is_one_resize(size: ImageSize) -> None:
     logits = random_logits(3)
     full = F.interpolate(logits[:, None], (size.height, size.width), mode="bilinear", align_corners=False)
-    axes = axis_straight(SIDE, size.width), axis_straight(SIDE, size.height)
-    for region, mask in zip(regions_from_logits(logits, *axes), full[:, 0] > 0, strict=True):
+    regions = regions_from_logits(logits, *axes_straight(SIDE, size))
+    for region, mask in zip(regions, full[:, 0] > 0, strict=True):
         assert np.array_equal(placed(region, size), mask.numpy())
 
 
@@ -78,7 +69,7 @@ def test_a_small_mask_takes_a_small_region() -> None:
     size = ImageSize(4 * SIDE, 4 * SIDE)
     logits = torch.full((1, SIDE, SIDE), -1.0)
     logits[0, 10, 20] = 1
-    [region] = regions_from_logits(logits, *axes_through_square(size))
+    [region] = regions_from_logits(logits, *axes_through_square(SIDE, SQUARE, size))
     assert region is not None
     # The cell covers columns 80 to 84 and rows 40 to 44, the filter reaches two pixels further, the next resize one.
     assert np.array_equal(placed(region, size), official(logits, size)[0])
@@ -93,14 +84,14 @@ def test_masks_without_pixels_have_no_region() -> None:
     # Positive only in the padding below the image, and so little that no pixel gets over the threshold.
     logits[1, SIDE // 2 + 4 :] = 5
     logits[2, 3, 3] = 1e-6
-    assert list(regions_from_logits(logits, *axes_through_square(size))) == [None, None, None]
+    assert list(regions_from_logits(logits, *axes_through_square(SIDE, SQUARE, size))) == [None, None, None]
     assert not official(logits, size).any()
-    assert list(regions_from_logits(logits[:0], *axes_through_square(size))) == []
+    assert list(regions_from_logits(logits[:0], *axes_through_square(SIDE, SQUARE, size))) == []
 
 
 def test_a_mask_over_everything_is_one_region() -> None:
     size = ImageSize(31, 17)
-    [region] = regions_from_logits(torch.ones(1, SIDE, SIDE), *axes_through_square(size))
+    [region] = regions_from_logits(torch.ones(1, SIDE, SIDE), *axes_through_square(SIDE, SQUARE, size))
     assert region is not None
     assert (region.left, region.top, region.mask.shape, region.mask.all()) == (0, 0, (17, 31), True)
 
