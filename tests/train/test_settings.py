@@ -18,18 +18,18 @@ from grounded_seg.train.settings import (
     TrainSettings,
 )
 
-PLACES: dict[str, Any] = {"dataset": Path("data"), "output": Path("run")}
+PATHS: dict[str, Any] = {"dataset": Path("data"), "output": Path("run")}
 
 
 def test_the_card_recipe_is_what_it_says() -> None:
-    settings = settings_from("card", None, PLACES)
+    settings = settings_from("card", None, PATHS)
     assert (settings.rank, settings.alpha, settings.dropout) == (64, 128.0, 0.1)
     assert (settings.lr, settings.epochs, settings.split, settings.image_size) == (1e-4, 15, (80, 5, 15), 224)
     assert settings.method is Method.LORA
 
 
 def test_the_caption_recipe_is_what_it_says() -> None:
-    settings = settings_from("caption", None, PLACES)
+    settings = settings_from("caption", None, PATHS)
     assert settings.method is Method.FULL
     assert settings.parts == frozenset(Part)
     assert settings.optimizer is OptimizerName.CAME
@@ -43,21 +43,21 @@ def test_the_caption_recipe_is_what_it_says() -> None:
 
 
 def test_the_quick_recipe_is_what_it_says() -> None:
-    settings = settings_from("quick", None, PLACES)
+    settings = settings_from("quick", None, PATHS)
     assert (settings.rank, settings.alpha, settings.dropout) == (16, 32.0, 0.0)
     assert (settings.lr, settings.epochs, settings.batch_size) == (1e-3, 3, 16)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_a_whole_set_of_settings(name: str) -> None:
-    assert settings_from(name, None, PLACES).recipe == name
+    assert settings_from(name, None, PATHS).recipe == name
 
 
 def test_a_recipes_adapter_is_no_matter_to_full_tuning() -> None:
-    settings = settings_from("card", None, {**PLACES, "method": "full"})
+    settings = settings_from("card", None, {**PATHS, "method": "full"})
     assert (settings.method, settings.rank, settings.image_size) == (Method.FULL, TrainSettings.rank, 224)
     with pytest.raises(UsageError, match="rank belongs to adapters"):
-        settings_from("card", None, {**PLACES, "method": "full", "rank": 64})
+        settings_from("card", None, {**PATHS, "method": "full", "rank": 64})
 
 
 @pytest.mark.parametrize("ending", ["yaml", "toml", "json"])
@@ -69,7 +69,7 @@ def test_a_file_stands_over_the_recipe_and_under_what_is_given(tmp_path: Path, e
     else:
         text = json.dumps(values)
     file.write_text(text + "\n")
-    settings = settings_from(None, file, {**PLACES, "rank": 4, "device": "cpu"})
+    settings = settings_from(None, file, {**PATHS, "rank": 4, "device": "cpu"})
     assert (settings.alpha, settings.epochs, settings.rank) == (128.0, 3, 4)
     assert settings.prompt_form is PromptForm.OD
     assert settings.parts == {Part.LANGUAGE, Part.VISION}
@@ -79,7 +79,7 @@ def test_a_file_stands_over_the_recipe_and_under_what_is_given(tmp_path: Path, e
 def test_texts_are_read_as_their_settings(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("lr: 1e-4\nsplit: 70/10/20\nnegatives: cat; dog\nparts: vision\nmax-steps: null\ndtype: float32\n")
-    settings = settings_from(None, file, PLACES)
+    settings = settings_from(None, file, PATHS)
     assert settings.lr == 1e-4
     assert settings.split == (70, 10, 20)
     assert settings.negatives == ("cat", "dog")
@@ -92,7 +92,7 @@ def test_all_wrong_keys_and_values_are_named_at_once(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     file.write_text('{"epoch": 3, "rank": "many", "augment": 1, "schedule": "steps", "batch-size": 1.5, "metrics": []}')
     with pytest.raises(UsageError) as raised:
-        settings_from(None, file, PLACES)
+        settings_from(None, file, PATHS)
     message = str(raised.value)
     for part in ("'epoch'", "rank is 'many'", "augment is 1", "schedule is 'steps'", "batch-size is 1.5", "'metrics'"):
         assert part in message
@@ -101,7 +101,7 @@ def test_all_wrong_keys_and_values_are_named_at_once(tmp_path: Path) -> None:
 
 def test_all_values_out_of_range_are_named_at_once() -> None:
     with pytest.raises(UsageError) as raised:
-        TrainSettings(**PLACES, rank=0, lr=0, dropout=1, split=(50, 50, 0), negative_ratio=-1, epochs=0)
+        TrainSettings(**PATHS, rank=0, lr=0, dropout=1, split=(50, 50, 0), negative_ratio=-1, epochs=0)
     for name in ("rank is 0", "lr is 0", "dropout is 1", "split is 50/50/0", "negative-ratio is -1", "epochs is 0"):
         assert name in str(raised.value)
 
@@ -144,7 +144,7 @@ def test_all_values_of_another_type_are_named_at_once() -> None:
         "metrics": (3,),
     }
     with pytest.raises(UsageError) as raised:
-        TrainSettings(**PLACES | wrong, keep=0)
+        TrainSettings(**PATHS | wrong, keep=0)
     for name in wrong.keys() - {"models"}:
         assert f"{name} is" in str(raised.value)
     assert "keep is 0" in str(raised.value)
@@ -163,7 +163,7 @@ def test_all_values_of_another_type_are_named_at_once() -> None:
 )
 def test_what_does_not_go_together_is_refused(more: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError, match=what):
-        TrainSettings(**PLACES, **more)
+        TrainSettings(**PATHS, **more)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_what_does_not_go_together_is_refused(more: dict[str, Any], what: str) -
 def test_a_file_that_makes_no_sense_is_one_line(tmp_path: Path, name: str, text: str, what: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=what) as raised:
-        settings_from(None, tmp_path / name, PLACES)
+        settings_from(None, tmp_path / name, PATHS)
     assert "\n" not in str(raised.value)
 
 
 def test_settings_are_written_as_plain_values() -> None:
-    values = settings_from("card", None, PLACES).option_values()
+    values = settings_from("card", None, PATHS).option_values()
     assert json.loads(json.dumps(values)) == values
     assert values["parts"] == ["language"]
     assert values["preset"] == "base-ft"
