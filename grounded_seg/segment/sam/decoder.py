@@ -40,7 +40,7 @@ class BoxDecoder:
     def bytes_per_box(self) -> int:
         """Memory that one more box takes at its peak: its patches several times, then the upscaled ones."""
         n_values_at_a_time = 13
-        return n_values_at_a_time * self._position.nbytes
+        return n_values_at_a_time * int(self._position.nbytes)
 
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, mask_indices: Sequence[int]
