@@ -31,21 +31,10 @@ class Executor(Protocol[Made]):
     """Where images go through the models; for a `with` statement, whose steps come in this order."""
 
     def read_first(self) -> bool:
-        """Read the first batch, so that a single bad image is told before the models are loaded.
-
-        Returns:
-            Whether there is any image to look at.
-
-        Raises:
-            ImageError: If one can't be read that isn't to be skipped.
-        """
+        """Read the first batch, so that a single bad image is told before the models are loaded; False without one."""
 
     def load(self, load: Callable[[], Chain]) -> None:
-        """Load the models by a function that can be pickled.
-
-        Raises:
-            WeightsError, DeviceError: As for loading them.
-        """
+        """Load the models by a function that can be pickled."""
 
     def outcomes(self) -> Iterator[Outcome[Made]]:
         """Give the outcomes as they are done, in the order of the requests.

@@ -103,11 +103,7 @@ def _part(run: Path) -> _Part:
 
 
 def _common_prompts(parts: Sequence[_Part]) -> dict[str, str]:
-    """Bring the prompts of all runs together.
-
-    Raises:
-        UsageError: If the classes differ, or a prompt stands for several.
-    """
+    """Bring the prompts of all runs together, unless their classes differ or a prompt stands for several."""
     first, prompts = parts[0], dict(parts[0].prompts)
     for part in parts[1:]:
         if set(part.classes) != set(first.classes):
