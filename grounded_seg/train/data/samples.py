@@ -233,4 +233,4 @@ def without_long_rows(data: TrainingData, florence: FlorenceModel, settings: Tra
         new += faults.values()
     if new and (settings.strict or not found["train"].examples):
         raise InputError(str(new[0]))
-    return replace(data, **found)
+    return replace(data, train=found["train"], valid=found["valid"], test=found["test"])
