@@ -1,4 +1,4 @@
-"""Fixed batches: cut by position, padded to one size, and halved where the device's memory is too small."""
+"""Fixed batches: cut by position, and halved where the device's memory is too small."""
 
 import logging
 import time

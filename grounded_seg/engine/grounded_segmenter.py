@@ -11,7 +11,7 @@ from grounded_seg.images.read import read_image
 from grounded_seg.pipeline.chain import Chain, Detector, Segmenter
 from grounded_seg.pipeline.load import FoundModels, find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import Image, ImageSkipped
+from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped
 from grounded_seg.settings import DetectSettings, ModelSettings, Precision, SegmentSettings, TileSettings
 
 
@@ -104,6 +104,12 @@ class GroundedSegmenter:
         prompt_set = prompt_set_from(prompts)
         decoded = [image if isinstance(image, Image) else read_image(Path(image)) for image in images]
         return self._chain.results(decoded, [prompt_set] * len(decoded))
+
+    def segment_boxes(
+        self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]
+    ) -> Sequence[ImageResult]:
+        """Turn given boxes, in pixels of each image, into masks, without the detector."""
+        return self._chain.segment(images, detections)
 
     def stream(
         self, paths: Iterable[Path | str], prompts: Prompts, batch_size: int = 1

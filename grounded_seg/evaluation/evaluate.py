@@ -14,6 +14,7 @@ from grounded_seg.errors import InputError
 from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
 from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.manifest import refuse_evaluation
 from grounded_seg.scoring.measure import Scores, score
 from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
 from grounded_seg.settings import RunSettings
@@ -152,6 +153,7 @@ def run_of(path: Path) -> SourceRun | None:
     manifest = read_json(folder.manifest)
     if not isinstance(manifest, Mapping):
         return None
+    refuse_evaluation(manifest, path.parent)
     prompts = manifest.get("prompts")
     return SourceRun(
         {str(prompt): str(name) for prompt, name in prompts.items()} if isinstance(prompts, Mapping) else None,

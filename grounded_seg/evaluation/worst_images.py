@@ -14,7 +14,7 @@ from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.files import as_output_error
 from grounded_seg.geometry.masks import area_px
-from grounded_seg.images.draw import draw, save_overlay
+from grounded_seg.images.draw import draw, save_picture
 from grounded_seg.images.read import read_sized
 from grounded_seg.records import Detection, Image, ImageResult, Instance, RunLength
 from grounded_seg.scoring.columns import KIND_NAMES
@@ -61,8 +61,8 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
         names = [f"worst/{number:03}-truth.jpg", f"worst/{number:03}-predicted.jpg"]
         with as_output_error():
             truths, found = _truths(scores.data_set, image.id), _found(scores.data_set, seen)
-            save_overlay(folder / names[0], _drawn(pixels, scores.data_set, truths, with_scores=False))
-            save_overlay(folder / names[1], _drawn(pixels, scores.data_set, found, with_scores=True))
+            save_picture(folder / names[0], _drawn(pixels, scores.data_set, truths, with_scores=False))
+            save_picture(folder / names[1], _drawn(pixels, scores.data_set, found, with_scores=True))
         title = (
             f"{image.file_name}: F1 {counts.f1[index]:.2f}, {counts.n_right[index]} right, {counts.n_wrong[index]} "
             f"wrong, {counts.n_missed[index]} missed"

@@ -56,7 +56,7 @@ def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with
     return canvas
 
 
-def save_overlay(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+def save_picture(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write RGB (height, width, 3) or grey (height, width) pixels in the format of the path's ending.
 
     Its folder is made where that is missing, an older file replaced.

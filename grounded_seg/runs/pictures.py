@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from grounded_seg.files import as_output_error
 from grounded_seg.geometry.masks import mask_from_run_length
-from grounded_seg.images.draw import draw, save_overlay
+from grounded_seg.images.draw import draw, save_picture
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import BoxXyxy, Image
 from grounded_seg.runs.folder import RunFolder
@@ -25,13 +25,13 @@ def write_pictures(
         if Drawn.OVERLAY in save:
             # For a picture to look at: a JPEG takes a fiftieth of a PNG's time.
             ending = "jpg" if max(image.width, image.height) <= _JPEG_MAX_SIDE_PX else "png"
-            save_overlay(folder.overlay(file_name, ending), draw(image, result, result.prompts.prompts))
+            save_picture(folder.overlay(file_name, ending), draw(image, result, result.prompts.prompts))
         for number, instance in enumerate(result.instances, start=1):
             if Drawn.MASKS in save and instance.mask is not None:
                 # White where the object is, black elsewhere.
-                save_overlay(folder.mask(file_name, number), mask_from_run_length(instance.mask) * np.uint8(255))
+                save_picture(folder.mask(file_name, number), mask_from_run_length(instance.mask) * np.uint8(255))
             if Drawn.CROPS in save:
-                save_overlay(folder.crop(file_name, number), crop(image.pixels, instance.box_xyxy))
+                save_picture(folder.crop(file_name, number), crop(image.pixels, instance.box_xyxy))
 
 
 def crop(pixels: npt.NDArray[np.uint8], box_xyxy: BoxXyxy) -> npt.NDArray[np.uint8]:

@@ -54,8 +54,8 @@ class Job:
     """The images, in the order of the journal's lines."""
     request: Callable[[int], Request]
     """Gives the request of an image by its index."""
-    line: Callable[[Processed], JournalLine]
-    """Makes an image's line, and its files; it can be pickled."""
+    per_image: Callable[[Processed], JournalLine]
+    """Makes an image's line, and its files; see `engine.request.PerImage`."""
     skips: bool = True
     """An image that can't be read is skipped."""
 
@@ -146,7 +146,7 @@ def fill(
         manifest = replace(
             manifest, models=earlier.manifest["models"], images_at_once=earlier.manifest["images_at_once"]
         )
-    work = Work(job.line, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips)
+    work = Work(job.per_image, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips)
     with open_engine(_requests(job, earlier), work) as engine:
         # The first batch is read before the models are loaded: a single bad image is told at once.
         has_any = engine.read_first()
@@ -201,7 +201,7 @@ def _job_of(prompts: PromptSet, paths: Sequence[Given], found: FoundImages, sett
         manifest,
         found.file_names,
         lambda index: Request(index, found.file_names[index], found.path(found.file_names[index]), prompts),
-        partial(_line_with_pictures, folder=RunFolder(settings.output), save=settings.save),
+        partial(_line_and_pictures, folder=RunFolder(settings.output), save=settings.save),
         skips=settings.on_error is OnError.SKIP and not is_alone,
     )
 
@@ -244,7 +244,7 @@ def _record(
     return manifest
 
 
-def _line_with_pictures(processed: Processed, *, folder: RunFolder, save: frozenset[Drawn]) -> JournalLine:
+def _line_and_pictures(processed: Processed, *, folder: RunFolder, save: frozenset[Drawn]) -> JournalLine:
     """Write an image's pictures, and make its line."""
     if processed.image is not None and isinstance(processed.result, PromptedResult):
         write_pictures(folder, processed.request.name, processed.image, processed.result, save)

@@ -8,7 +8,7 @@ from pathlib import Path
 from grounded_seg.detect.answer.parse import parse_answer
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.files import as_output_error
-from grounded_seg.images.draw import draw, save_overlay
+from grounded_seg.images.draw import draw, save_picture
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
 from grounded_seg.train.data.checks import Progress
@@ -99,5 +99,5 @@ def _drawn(questions: Sequence[Question], folder: Path) -> tuple[Path, ...]:
         image = read_image(example.image)
         paths.append(folder / f"{number}.jpg")
         with as_output_error():
-            save_overlay(paths[-1], draw(image, ImageResult(image.path, image.size, instances), with_scores=False))
+            save_picture(paths[-1], draw(image, ImageResult(image.path, image.size, instances), with_scores=False))
     return tuple(paths)

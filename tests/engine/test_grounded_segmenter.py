@@ -75,6 +75,15 @@ def test_boxes_that_no_mask_can_come_of_are_dropped_and_counted(paint: Paint) ->
         assert result.n_unusable_boxes == 3
 
 
+def test_given_boxes_are_segmented_without_the_detector(segmenter: GroundedSegmenter) -> None:
+    image = Image(Path("a.png"), painted(40, 30))
+    box = Detection("car", "car", (5.0, 6.0, 15.0, 20.0), 1.0)
+    [result] = segmenter.segment_boxes([image], [[box]])
+    [instance] = result.instances
+    assert instance.mask is not None
+    assert mask_from_run_length(instance.mask).sum() == 8 * 12
+
+
 def test_tiles_find_an_object_once(paint: Paint) -> None:
     detector = ColourDetector()
     segmenter = GroundedSegmenter(detector, InnerSegmenter(), tiles=TileSettings(side=20, overlap=0.5))

@@ -108,6 +108,7 @@ def test_commands_that_need_a_run_refuse_an_evaluation(scenes: Path, detector: C
         ("run", "red", images, "-o", kept, "--resume"),
         ("merge-runs", kept, tmp_path / "run", "-o", tmp_path / "merged"),
         ("export", kept, "--to", "coco", "-o", tmp_path / "exported"),
+        ("eval", scenes, "--predictions", kept / "results.jsonl"),
     ):
         outcome = grounded_seg(*command)
         assert outcome.exit_code == 2, outcome.stderr

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grounded_seg.geometry.masks import run_length_from_mask
-from grounded_seg.images.draw import PALETTE, draw, save_overlay
+from grounded_seg.images.draw import PALETTE, draw, save_picture
 from grounded_seg.records import BoxXyxy, Detection, Image, ImageResult, Instance
 
 GREY = 128
@@ -182,25 +182,25 @@ def test_any_box_and_label_on_any_image(width: int, height: int, box_xyxy: BoxXy
 def test_saved_pictures_read_back(tmp_path: Path) -> None:
     pixels = drawn(grey_image(), instance((20, 50, 380, 250)))
     path = tmp_path / "new" / "füße.png"
-    save_overlay(path, pixels)
+    save_picture(path, pixels)
     assert np.array_equal(np.asarray(PIL.Image.open(path)), pixels)
     mask = np.zeros((5, 7), dtype=np.uint8)
     mask[2, 3] = 255
-    save_overlay(path, mask)
+    save_picture(path, mask)
     assert np.array_equal(np.asarray(PIL.Image.open(path)), mask)
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     pixels = drawn(grey_image(), instance((20, 50, 380, 250)))
     for name in ("a.png", "b.png"):
-        save_overlay(tmp_path / name, pixels)
+        save_picture(tmp_path / name, pixels)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_a_picture_that_the_disk_has_no_room_for_is_an_error(tmp_path: Path, name: str) -> None:
     path, pixels = tmp_path / name, drawn(grey_image(), instance((20, 50, 380, 250)))
-    save_overlay(path, pixels)
+    save_picture(path, pixels)
     n_bytes = path.stat().st_size
     path.unlink()
     # The system takes all but the last bytes, and says so instead of failing.
@@ -208,11 +208,11 @@ def test_a_picture_that_the_disk_has_no_room_for_is_an_error(tmp_path: Path, nam
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes - 10, before[1]))
     try:
         with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-            save_overlay(path, pixels)
+            save_picture(path, pixels)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_picture_of_no_known_format_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ending"):
-        save_overlay(tmp_path / "a.xyz", np.zeros((5, 7), dtype=np.uint8))
+        save_picture(tmp_path / "a.xyz", np.zeros((5, 7), dtype=np.uint8))

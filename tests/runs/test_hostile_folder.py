@@ -160,7 +160,7 @@ def test_a_full_disk_is_one_line_that_says_how_to_go_on(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr("grounded_seg.runs.pictures.save_overlay", full)
+        patched.setattr("grounded_seg.runs.pictures.save_picture", full)
         code, out, err = run(photos, tmp_path / "out")
     assert (code, out) == (1, "")
     [line] = err.splitlines()

@@ -406,10 +406,10 @@ def test_a_full_disk_can_be_gone_on_from(
             raise OSError(28, "No space left on device", str(path))
         save(path, pixels)  # type: ignore[arg-type]
 
-    from grounded_seg.runs.pictures import save_overlay as save
+    from grounded_seg.runs.pictures import save_picture as save
 
     with monkeypatch.context() as patched:
-        patched.setattr("grounded_seg.runs.pictures.save_overlay", full)
+        patched.setattr("grounded_seg.runs.pictures.save_picture", full)
         with pytest.raises(OutputError, match=r"07\.png\.jpg.*No space left"):
             run(photos, settings)
     assert n_lines(settings.output) == 8

@@ -281,7 +281,7 @@ def test_a_full_disk_is_one_line_and_the_journal_stays_readable(
         if path.name == "b.png.jpg":
             raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("grounded_seg.runs.pictures.save_overlay", full)
+    monkeypatch.setattr("grounded_seg.runs.pictures.save_picture", full)
     with pytest.raises(OutputError, match=r"b\.png\.jpg.*No space left"):
         run(RED, photos, settings)
     assert [line["file_name"] for line in read_lines(settings.output / "results.jsonl")] == ["a.png", "b.gif"]

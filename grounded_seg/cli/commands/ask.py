@@ -104,13 +104,13 @@ def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answe
     """Write NAME.json, and NAME.png if the answer has locations; files of these names are replaced."""
     from grounded_seg.detect.ask import draw_answer
     from grounded_seg.files import as_output_error, write_text
-    from grounded_seg.images.draw import save_overlay
+    from grounded_seg.images.draw import save_picture
 
     with as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
         if answer.boxes or answer.polygons or answer.quads:
-            save_overlay(folder / f"{name}.png", draw_answer(picture, answer))
+            save_picture(folder / f"{name}.png", draw_answer(picture, answer))
 
 
 def _print(answer: "Answer") -> None:

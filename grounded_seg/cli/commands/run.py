@@ -78,12 +78,12 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
 
     try:
         with interruption_explained(explain), display:
-            report = run_images(prompts, given, settings, display, progress=display.fetching)
+            counts = run_images(prompts, given, settings, display, progress=display.fetching)
     except OutputError as problem:
         if not display.has_started:
             raise
         raise OutputError(f"{problem}; {how_to_resume}") from problem
-    display.summarise(report, folder.written())
-    if report.n_skipped:
-        error(f"{report.n_skipped} of {report.n_images} images were skipped; the reasons are in {folder.journal}")
-    return report.exit_code
+    display.summarise(counts, folder.written())
+    if counts.n_skipped:
+        error(f"{counts.n_skipped} of {counts.n_images} images were skipped; the reasons are in {folder.journal}")
+    return counts.exit_code

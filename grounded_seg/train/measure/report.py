@@ -9,7 +9,7 @@ from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.files import as_output_error, write_text
-from grounded_seg.images.draw import draw, save_overlay
+from grounded_seg.images.draw import draw, save_picture
 from grounded_seg.images.read import read_image
 from grounded_seg.records import BoxXyxy, Detection, ImageResult, Instance
 from grounded_seg.scoring.compare import FigureChange, figure_table
@@ -204,7 +204,7 @@ def _picture_rows(shown: Iterator[_Shown], classes: Sequence[str], root: Path) -
             relative = f"report/{number:03}-{side}.jpg"
             result = ImageResult(image.path, image.size, instances)
             with as_output_error():
-                save_overlay(root / relative, draw(image, result, tuple(classes), with_scores=side != "truth"))
+                save_picture(root / relative, draw(image, result, tuple(classes), with_scores=side != "truth"))
             cells.append(f"![{side}]({relative})")
         rows.append((f"{name} {cells[0]}", *cells[1:]))
     return rows
