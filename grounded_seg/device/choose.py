@@ -36,9 +36,9 @@ def resolve_device(name: str) -> torch.device:
     wanted = "cuda:0" if name == "cuda" else name
     kind, _, index = wanted.partition(":")
     if wanted not in ("cpu", "mps") and not (kind == "cuda" and index.isdecimal()):
-        raise UsageError(f"Unknown device {name!r}: give auto, cpu, cuda, cuda:N or mps.")
+        raise UsageError(f"unknown device {name!r}; give auto, cpu, cuda, cuda:N or mps")
     if wanted not in available:
-        raise DeviceError(f"Device {name} isn't available; this machine has {', '.join(available)}. Use one, or auto.")
+        raise DeviceError(f"device {name} isn't available; this machine has {', '.join(available)}; use one, or auto")
     return torch.device(wanted)
 
 

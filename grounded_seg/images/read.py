@@ -165,7 +165,7 @@ def _check_readable(path: Path) -> None:
 
 def _out_of_reach(path: Path, error: OSError) -> ImageAccessError:
     advice = "see to the disk or the share, and try again"
-    return ImageAccessError(f"{_shown(path)} can't be read at present ({error.strerror}); {advice}")
+    return ImageAccessError(f"{_shown(path)} can't be read now ({error.strerror}); {advice}")
 
 
 def _too_large(path: Path, what: str, max_pixels: int) -> ImageError:

@@ -67,7 +67,7 @@ def earlier_run(manifest: Mapping[str, Any], now: Manifest, names: Sequence[str]
     for index, line in enumerate(journal.recovered_lines()):
         if index >= len(names) or line["file_name"] != names[index]:
             raise UsageError(
-                f"line {index + 1} of {journal.path} is about {line['file_name']!r}, out of turn; "
+                f"line {index + 1} of {journal.path} is about {line['file_name']!r}, not the image of that index; "
                 "start again with --overwrite, or name another folder with --output"
             )
         n_lines += 1
@@ -106,7 +106,7 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
     ]
     if differing:
         raise UsageError(
-            f"{folder} holds another run: {'; '.join(differing)}; ask as that run did, start again with --overwrite, "
+            f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
             "or name another folder with --output"
         )
 

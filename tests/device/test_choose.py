@@ -71,7 +71,7 @@ def test_a_device_by_name(machine: Machine, name: str, expected: str) -> None:
 )
 def test_a_missing_device_says_what_is_there(machine: Machine, name: str, n_cards: int, there: str) -> None:
     machine.with_cuda(n_cards)
-    with pytest.raises(DeviceError, match=f"Device {name} isn't available; this machine has {there}"):
+    with pytest.raises(DeviceError, match=f"device {name} isn't available; this machine has {there}"):
         resolve_device(name)
 
 

@@ -101,5 +101,5 @@ def checked_box(box_xyxy: BoxXyxy, size: ImageSize) -> BoxXyxy:
         raise UnusableRowError(f"{shown} has no area; correct it or take it out")
     reach = max(-x0 / size.width, -y0 / size.height, x1 / size.width - 1, y1 / size.height - 1)
     if reach > _SLACK:
-        raise UnusableRowError(f"{shown} reaches out of the image of {size.width} x {size.height} px; correct it")
+        raise UnusableRowError(f"{shown} lies partly outside the image of {size.width} x {size.height} px; correct it")
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(size.width)), min(y1, float(size.height))

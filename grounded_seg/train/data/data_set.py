@@ -40,7 +40,7 @@ def read_training_data(settings: TrainSettings, progress: Progress = lambda _don
         raise InputError(f"{faults[0]}{more}")
     if not any(one.examples for one in splits.values()):
         first = f"; the first: {faults[0]}" if faults else ""
-        raise InputError(f"{path} has no row that can be learnt from{first}")
+        raise InputError(f"{path} has no row that can be used{first}")
     splits = _completed(path, splits, settings.split, settings.seed)
     rows = [row for one in splits.values() for row in one.examples if isinstance(row, BoxExample)]
     used = {box.label for row in rows for box in row.boxes}

@@ -68,7 +68,7 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
         figures |= compared
     if settings.retention is not None:
         pair = pair_on(settings.retention, images_of(settings.retention), settings, progress)
-        known = f"What is left on {settings.retention.name}, a data set of what the base knew:"
+        known = f"AP of base and tuned model on {settings.retention.name}, whose objects the base knew before:"
         parts += ["## Retention", known, _class_table(pair)]
         figures["retention"] = _both(_class_rows(pair))
     write_text(folder.report, "\n\n".join(parts) + "\n")
@@ -82,9 +82,9 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
     return [
         "## Test split",
         _change_table(_figure_rows(pair)),
-        f"A box counts as found from a score of {pair.base.scores.score_threshold:g} upwards.",
+        f"Minimum score for a box to count as found: {pair.base.scores.score_threshold:g}.",
         "### Retention, class by class",
-        f"{text} A class counts as known from a box AP of {_KNOWN_AP:g} upwards.",
+        f"{text} Minimum box AP for a class to count as known: {_KNOWN_AP:g}.",
         _class_table(pair),
         "### Images",
         _table(_SIDES, _picture_rows(_shown_of_pair(pair, images), classes, folder.root)),

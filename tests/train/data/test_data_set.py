@@ -254,7 +254,7 @@ def _no_such_class(document: dict[str, Any]) -> None:
     [
         (_without_image, "images", 2, "isn't there"),
         (_other_size, "images", 2, "400 x 30 px there, but upright it is 40 x 30 px"),
-        (_outside, "annotations", 3, r"annotations\[3\]: the box 30, 0, 50, 10 .* reaches out"),
+        (_outside, "annotations", 3, r"annotations\[3\]: the box 30, 0, 50, 10 .* lies partly outside"),
         (_flat, "annotations", 3, r"annotations\[3\]: the box .* no area"),
         (_negative, "annotations", 3, r"annotations\[3\]: bbox .* has a negative side"),
         (_three_numbers, "annotations", 3, r"annotations\[3\]: bbox .* isn't x, y, width, height"),
@@ -374,7 +374,7 @@ def test_a_category_without_objects_is_no_class(tmp_path: Path) -> None:
         ("7 0.5 0.5 0.2 0.2", "no class 7"),
         ("0 0.5 0.5 nan 0.2", "isn't a class with a box"),
         ("red 0.5 0.5 0.2 0.2", "could not convert"),
-        ("0 0.9 0.5 0.5 0.2", "reaches out"),
+        ("0 0.9 0.5 0.5 0.2", "lies partly outside"),
     ],
 )
 def test_a_broken_yolo_line_is_named(tmp_path: Path, line: str, what: str) -> None:
