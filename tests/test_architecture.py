@@ -55,7 +55,6 @@ HOMES = {
 LAZY = {
     "__init__": "the public name is loaded on first use, so that importing the package stays fast",
     "detect.__init__": "the same, for the names that need torch",
-    "segment.__init__": "the same",
     "train.__init__": "the same",
     "cli.commands": "numpy, rich and torch would slow --help down",
     "cli.messages": "the same",
