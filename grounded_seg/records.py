@@ -53,7 +53,6 @@ class Detection:
     label: str
     """The model's own words for the object."""
     prompt: str
-    """The question that was asked."""
     box_xyxy: BoxXyxy
     score: float
     """In [0, 1]."""

@@ -35,9 +35,7 @@ _TEXT_WEIGHT = 600
 
 
 def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with_scores: bool = True) -> Canvas:
-    """Draw every instance, the best on top, and return a new image.
-
-    Lines and letters grow with the image, so that a thumbnail of it reads alike at any size.
+    """Draw every instance, the best on top, and return a new image; lines and letters grow with it.
 
     `prompts` are the run's, whose colours are then the same on every image; others follow as they appear.
     """

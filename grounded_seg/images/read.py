@@ -53,10 +53,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     - 16-bit grey is divided by 257, so that 65535 is 255, and float grey in [0, 1] multiplied by 255. Levels beyond
       these carry no white of their own: the smallest becomes black and the largest white.
 
-    Args:
-        path: A file in one of the formats of `IMAGE_ENDINGS`, whatever its name.
-        max_pixels: Width x height above which an image is refused, before its pixels are decoded. Pillow's own limit,
-            twice `PIL.Image.MAX_IMAGE_PIXELS`, holds too, outside of `only_own_limit`.
+    An image of more than `max_pixels` is refused before its pixels are decoded. Pillow's own limit, twice
+    `PIL.Image.MAX_IMAGE_PIXELS`, holds too, outside of `only_own_limit`.
 
     Raises:
         ImageError: If it is no image, damaged, too large, or there is no memory for it.

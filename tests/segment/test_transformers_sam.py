@@ -219,5 +219,5 @@ def test_another_model_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_folder_without_weights_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(WeightsError, match="has no weights: none of model.safetensors"):
+    with pytest.raises(WeightsError, match=r"has no weights: none of model\.safetensors"):
         load_segmenter(tmp_path, CPU, torch.float32)
