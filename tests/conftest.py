@@ -1,7 +1,8 @@
 """What several test modules share: pictures on disk, and models that need no weights."""
 
+import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +24,15 @@ hypothesis.settings.load_profile("patient")
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Undo what a command sets for its process: where this package's log goes, and from which level on."""
+    yield
+    log = logging.getLogger("grounded_seg")
+    log.propagate, log.handlers = True, []
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

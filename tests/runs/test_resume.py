@@ -642,6 +642,8 @@ def test_a_run_with_too_many_open_files_can_be_resumed(
         """After the first image, leaves the process no file but those that are open."""
 
         def finished_image(self, line: JournalLine) -> None:
+            if resource.getrlimit(resource.RLIMIT_NOFILE) != limits:
+                return
             next_file = os.dup(0)
             os.close(next_file)
             resource.setrlimit(resource.RLIMIT_NOFILE, (next_file, limits[1]))
