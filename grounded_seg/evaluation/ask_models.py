@@ -113,7 +113,7 @@ def _fill(job: Job, progress: Progress) -> None:
         raise UsageError(
             f"{folder.root} holds {_OLDER_NAME} of an older version, which can't be resumed; name another --output"
         )
-    with claimed(folder, job.settings, can_overwrite=False) as journal:
+    with claimed(folder, job.settings, evaluates=True) as journal:
         earlier = earlier_of(job, folder, journal)
         if earlier is not None and is_complete(earlier, job):
             return

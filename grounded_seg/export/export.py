@@ -93,12 +93,13 @@ def export_labels(settings: ExportSettings) -> ExportReport:
 
 
 def _annotations_of(source: Path) -> Path:
-    """The COCO file: as given, or that of a run; an evaluation's folder has none, and is refused."""
+    """The COCO file: as given, or that of a run; a folder that has none yet, or never has, is refused."""
     if not os.path.isdir(source):
         return source
     folder = RunFolder(source)
     if not os.path.exists(folder.annotations) and os.path.exists(folder.manifest):
         refuse_evaluation(read_manifest(folder.manifest), source)
+        raise InputError(f"{source} isn't finished; finish it with run --resume, then export it")
     return folder.annotations
 
 

@@ -163,15 +163,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def refuse_evaluation(manifest: Mapping[str, Any], folder: Path) -> None:
-    """Refuse the folder that an `eval` wrote where one of a `run` is needed.
-
-    Raises:
-        UsageError: If it is one.
-    """
+    """Refuse the folder that an `eval` wrote where one of a `run` is needed."""
     if manifest.get("evaluation") is not None:
         raise UsageError(
-            f"{folder} holds the predictions of an eval, not a run; name the folder of a run, or score these "
-            "predictions with eval --resume"
+            f"{folder} holds the predictions of an eval, not a run; name another folder, or score these predictions "
+            "with eval --resume"
+        )
+
+
+def refuse_run(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Refuse the folder that a `run` wrote where one of an `eval` is needed."""
+    if manifest.get("evaluation") is None:
+        raise UsageError(
+            f"{folder} holds a run, not the predictions of an eval; score it with --predictions, or name another folder"
         )
 
 

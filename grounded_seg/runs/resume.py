@@ -9,7 +9,7 @@ from typing import Any
 
 from grounded_seg.errors import ImageAccessError, UsageError
 from grounded_seg.runs.journal import Journal
-from grounded_seg.runs.manifest import Counts, Manifest, refuse_evaluation
+from grounded_seg.runs.manifest import Counts, Manifest
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +60,10 @@ def earlier_run(manifest: Mapping[str, Any], now: Manifest, names: Sequence[str]
         OutputError: If the journal can't be read or changed.
     """
     folder = now.settings.output
-    _check_kind(manifest, now, folder)
+    if manifest.get("merged") is not None:
+        raise UsageError(
+            f"{folder} was merged from several runs and can't be resumed; resume those runs, then merge them again"
+        )
     check_same(manifest, now, folder)
     _tell_if_moved(manifest, now)
     counts, n_lines, again = Counts(is_resumed=True), 0, set()
@@ -108,21 +111,6 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
         raise UsageError(
             f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
             "or name another folder with --output"
-        )
-
-
-def _check_kind(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
-    """Refuse what is no run of this command."""
-    if earlier.get("merged") is not None:
-        raise UsageError(
-            f"{folder} was merged from several runs and can't be resumed; resume those runs, then merge them again"
-        )
-    if now.evaluation is None:
-        refuse_evaluation(earlier, folder)
-    elif earlier.get("evaluation") is None:
-        raise UsageError(
-            f"{folder} holds a run, not the predictions of an eval; score it with --predictions, or name another "
-            "folder with --output"
         )
 
 

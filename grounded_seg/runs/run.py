@@ -7,7 +7,7 @@ image read to the last line in the journal.
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from grounded_seg.coco.write import journal_line, write_annotations
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error
 from grounded_seg.images.find import FoundImages, Given, find_images
 from grounded_seg.images.read import only_own_limit
@@ -26,7 +26,7 @@ from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
-from grounded_seg.runs.manifest import Counts, ImageNames, Manifest, read_manifest
+from grounded_seg.runs.manifest import Counts, ImageNames, Manifest, read_manifest, refuse_evaluation, refuse_run
 from grounded_seg.runs.pictures import write_pictures
 from grounded_seg.runs.resume import Earlier, check_same, earlier_run
 from grounded_seg.settings import Drawn, OnError, RunSettings
@@ -111,9 +111,12 @@ def run_images(
 
 
 @contextmanager
-def claimed(folder: RunFolder, settings: RunSettings, *, can_overwrite: bool = True) -> Iterator[Journal]:
-    """Check that the folder may be written, and lock its journal for the block."""
-    folder.check_free(overwrite=settings.overwrite, resume=settings.resume, can_overwrite=can_overwrite)
+def claimed(folder: RunFolder, settings: RunSettings, *, evaluates: bool = False) -> Iterator[Journal]:
+    """Check that the folder may be written, by a `run` or by an `eval`, and lock its journal for the block."""
+    with suppress(InputError):
+        # What it holds is told first; a manifest that is missing or damaged is another matter.
+        (refuse_run if evaluates else refuse_evaluation)(read_manifest(folder.manifest), folder.root)
+    folder.check_free(overwrite=settings.overwrite, resume=settings.resume, can_overwrite=not evaluates)
     with Journal(folder.journal) as journal, only_own_limit():
         yield journal
 

@@ -213,7 +213,7 @@ def test_a_missing_tensor_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_another_model_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(WeightsError, match=r"type 'bert', not a segmenter, .* segment-anything, sam, sam_hq, sam2"):
+    with pytest.raises(WeightsError, match=r"type 'bert', not a segmenter; .* segment-anything, sam, sam_hq, sam2"):
         load_segmenter(tmp_path, CPU, torch.float32)
 
 
