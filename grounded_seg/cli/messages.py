@@ -138,7 +138,7 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _line(kind: str, message: str) -> None:
-    click.echo(f"{kind}: {' '.join(message.splitlines())}", err=True)
+    click.echo(f"{kind}: {' '.join(message.expandtabs(0).splitlines())}", err=True)
 
 
 class _Echo(logging.Handler):

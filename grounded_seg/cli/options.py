@@ -47,6 +47,9 @@ def option_of(settings: type, name: str, text: str, *flags: str, **more: Any) ->
         values = {"is_flag": True, "default": default, "show_default": bool(default)}
     elif isinstance(default, StrEnum):
         values["default"] = str(default)
+    elif field.default is MISSING:
+        # Given as None, it would be a default, and the option never missing.
+        del values["default"]
     return click.option(name, *(flags or [f"--{name.replace('_', '-')}"]), help=text, **values | more)
 
 

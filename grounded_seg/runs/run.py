@@ -4,6 +4,7 @@
 image read to the last line in the journal.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ from grounded_seg.settings import Drawn, OnError, RunSettings
 
 if TYPE_CHECKING:
     from grounded_seg.weights.fetch import Progress
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -101,6 +105,7 @@ def run_images(
         job = _job_of(prompts, paths, found, settings)
         earlier = earlier_of(job, folder, journal)
         if earlier is not None and is_complete(earlier, job) and folder.annotations.exists():
+            _LOG.info("the run in %s is finished already; nothing is left to do", folder.root)
             earlier.counts.add_seconds({"total": time.perf_counter() - started})
             return earlier.counts
         manifest, counts = fill(job, folder, journal, earlier, watcher, progress=progress)

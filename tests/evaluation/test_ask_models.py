@@ -235,3 +235,15 @@ def test_too_little_memory_halves_the_batches_of_both_stages(
     assert halved["made_with"].pop("batch_size") == 4
     whole["made_with"].pop("batch_size")
     assert without_speed(halved) == without_speed(whole)
+
+
+def test_what_a_folder_holds_is_told_first(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:
+    images = scenes.parent / "images"
+    report_of(scenes, "-o", tmp_path / "kept")
+    grounded_seg("run", "red", images, "-o", tmp_path / "run")
+    for options in ([], ["--overwrite"]):
+        outcome = grounded_seg("run", "red", images, "-o", tmp_path / "kept", *options)
+        assert (outcome.exit_code, "holds the predictions of an eval" in outcome.stderr) == (2, True)
+    outcome = grounded_seg("eval", scenes, "--images", images, "-o", tmp_path / "run")
+    assert (outcome.exit_code, "holds a run, not the predictions" in outcome.stderr) == (2, True)
+    assert (tmp_path / "kept" / "results.jsonl").exists()

@@ -455,3 +455,16 @@ def test_masks_survive_every_byte(source: Path) -> None:
     output, _ = exported(source, LabelFormat.COCO)
     first = read_json(output / "annotations.json")["annotations"][0]
     assert np.array_equal(mask_from_run_length(run_length(first)), RING)
+
+
+def test_a_format_has_to_be_named(tmp_path: Path) -> None:
+    outcome = CliRunner().invoke(main, ["export", str(tmp_path), "-o", str(tmp_path / "out")])
+    assert outcome.exit_code == 2
+    assert "Missing option '--to'. Choose from: coco, yolo" in " ".join(outcome.stderr.split())
+
+
+def test_an_unfinished_run_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"exit_code": null}')
+    outcome = CliRunner().invoke(main, ["export", str(tmp_path), "--to", "yolo", "-o", str(tmp_path / "out")])
+    assert outcome.exit_code == 3
+    assert "isn't finished; finish it with run --resume, then export it" in outcome.stderr
