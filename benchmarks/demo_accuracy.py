@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from grounded_seg import GroundedSegmenter
 from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import Kind, xywh_from_xyxy
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.geometry.masks import run_length_from_mask, tight_box_xyxy
-from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.records import Image, Instance
 from grounded_seg.scenes import Question, QuestionKind, Scene, Split, ask, render_scene
 from grounded_seg.scoring.average_precision import EvaluationSummary, SizeRanges, evaluate

@@ -18,10 +18,10 @@ from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.tasks import TASKS
 from grounded_seg.geometry.boxes import array_from_boxes, kept_after_suppression
-from grounded_seg.pipeline.load import find_models, load_models
+from grounded_seg.pipeline.load import find_models, load_found_detector
 from grounded_seg.records import Detection, Image, Instance
 from grounded_seg.scenes import Split, render_scene
-from grounded_seg.settings import ModelSettings, SegmentSettings
+from grounded_seg.settings import ModelSettings
 
 _TASK = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
 
@@ -55,7 +55,7 @@ def main() -> None:
     options.add_argument("--scenes", type=int, default=500)
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
-    detector, _ = load_models(find_models(ModelSettings(preset="demo"), boxes_only=True), EVERYTHING, SegmentSettings())
+    detector = load_found_detector(find_models(ModelSettings(preset="demo"), boxes_only=True), EVERYTHING)
     figures = {}
     for rule, pairs in pairs_by_rule(detector.model, chosen.scenes).items():
         summary = score(pairs, "bbox")

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from grounded_seg import GroundedSegmenter
 from grounded_seg.coco.data_set import data_set_from
 from grounded_seg.coco.predictions import predictions_from
 from grounded_seg.coco.schema import Kind
 from grounded_seg.coco.write import annotation_from_instance
 from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_region
-from grounded_seg.pipeline.chain import GroundedSegmenter
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.scenes import Scene, Split, render_scene
 from grounded_seg.scoring.average_precision import evaluate
