@@ -49,16 +49,7 @@ def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
 
 
 def read_request(request: Request, *, max_pixels: int = MAX_PIXELS, skips: bool = True) -> ReadImage:
-    """Read a request's image.
-
-    Args:
-        request: Which, and of what size it has to be.
-        max_pixels: Width x height above which it isn't read.
-        skips: Give the reason where it can't be read, instead of raising it.
-
-    Raises:
-        ImageError: If it can't be read, and isn't to be skipped.
-    """
+    """Read a request's image; where it can't be read, give the reason if it `skips`, else raise it."""
     started = time.perf_counter()
     read = read_or_skip if skips else read_sized
     image = read(request.path, max_pixels, request.size)

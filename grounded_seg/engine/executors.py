@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain as chained
@@ -25,6 +25,8 @@ _Read = TypeVar("_Read")
 
 N_THREADS = min(8, os.cpu_count() or 1)
 """That read, and again as many that write. More wouldn't decode any faster, and hold more images."""
+_WAITED_SHARE = 0.02
+"""Of a batch's time, to wait for what is done with its images."""
 
 
 class Executor(Protocol[Made]):
@@ -37,12 +39,7 @@ class Executor(Protocol[Made]):
         """Load the models by a function that can be pickled."""
 
     def outcomes(self) -> Iterator[Outcome[Made]]:
-        """Give the outcomes as they are done, in the order of the requests.
-
-        Raises:
-            ImageError: If an image can't be read that isn't to be skipped; what was done before it has come by then.
-            DeviceMemoryError: If there is no memory even for one image.
-        """
+        """Give the outcomes as they are done, in the order of the requests; those before a failure come first."""
 
     def __enter__(self) -> Self:
         """Start to read ahead."""
@@ -103,11 +100,13 @@ class ThisProcess(Generic[Made]):
         """Give the outcomes in the order of the requests; see `Executor`."""
         under_way: deque[Future[Outcome[Made]]] = deque()
         # Handed over, so that a batch's images don't stay in memory to the end.
-        all_batches, self._batches = self._batches, iter(())
+        all_batches, self._batches, is_first = self._batches, iter(()), True
         while True:
             try:
                 batch = next(all_batches, None)
+                started = time.perf_counter()
                 processed = [] if batch is None else self._processor.process(batch)
+                seconds = time.perf_counter() - started
             except BaseException:
                 # What is done already is told first, so that it doesn't have to be done again.
                 yield from _taken(under_way, n_left=0)
@@ -118,6 +117,10 @@ class ThisProcess(Generic[Made]):
             wanted = (one for one in processed if not one.request.is_known)
             under_way.extend(self._writers.submit(_finished, one, self._work, n_at_once) for one in wanted)
             del batch, processed
+            # So short a time isn't missed, and lets most images be done before the next batch instead of after it. The
+            # first batch is waited for: its writers load what they need.
+            wait(under_way, timeout=None if is_first else seconds * _WAITED_SHARE)
+            is_first = False
             yield from _taken(under_way, n_left=self._work.batch_size + N_THREADS)
         yield from _taken(under_way, n_left=0)
 

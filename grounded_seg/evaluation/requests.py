@@ -82,8 +82,10 @@ def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent:
             take less time and flatter AP, as fewer wrong predictions are possible.
 
     Raises:
-        UsageError: If a prompt's class isn't one of the data set's.
+        UsageError: If a prompt's class isn't one of the data set's, or `n_absent` is negative.
     """
+    if n_absent is not None and n_absent < 0:
+        raise UsageError(f"absent is {n_absent}, it must be at least 0")
     asked = prompts or prompts_from(data_set.classes.values())
     names = frozenset(data_set.classes.values())
     unknown = [name for name in asked.classes if name not in names]

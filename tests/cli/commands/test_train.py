@@ -76,7 +76,7 @@ def test_a_dry_run_trains_nothing(base: Path, tmp_path: Path) -> None:
     assert "train: 3 images (" in looked.stdout
     assert "answer tokens: " in looked.stdout
     # What would be left out is what a dry run is for: a result.
-    assert "reaches out of the image" in looked.stdout
+    assert "lies partly outside the image" in looked.stdout
     assert looked.stderr == ""
     assert {path.name for path in run.iterdir()} == {"examples"}
     assert list((run / "examples").glob("*.jpg"))
