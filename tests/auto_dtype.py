@@ -79,7 +79,7 @@ class AutoDtype:
 def pytest_configure(config: pytest.Config) -> None:
     """Put the plugin in place of the choice, for the whole session."""
     name = os.environ.get(ENVIRONMENT)
-    forced = None if name is None else choose.dtype_named(Precision.named(name))
+    forced = None if name is None else choose.dtype_named(Precision(name))
     if forced is not None:
         try:
             choose._check_runs(forced, torch.device("cpu"))
