@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-dtypes check interop format clean
+.PHONY: help demo test test-dtypes test-release check interop format clean
 
 help:
 	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
 	@echo "make test    run the tests"
 	@echo "make test-dtypes  run those that leave the dtype to the processor, with each one; after make test"
+	@echo "make test-release  run the long tests: a wheel, two processes, the longest commands of the docs"
 	@echo "make check   lint, formatting and types"
 	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop"
 	@echo "make format  format the code and mend what the linter can"
@@ -32,7 +33,10 @@ demo: $(INSTALLED)
 	$(BIN)/grounded-seg run "red car" examples/scene-1.jpg --preset demo -o grounded-seg-out/demo --overwrite
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not release"
+
+test-release: $(INSTALLED)
+	$(BIN)/python -m pytest -m release
 
 # What `--dtype auto` may stand for on a processor. The tests that come to that choice are noted by `make test`.
 test-dtypes: $(INSTALLED)

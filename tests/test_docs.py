@@ -161,7 +161,13 @@ def _stand_in(command: str, parameter: str, path: Path, runs: Iterator[str]) -> 
     return "run-0/annotations.json" if path.suffix == ".json" else next(runs)
 
 
-@pytest.mark.parametrize("name", RUN_BLOCKS)
+LONG_BLOCKS = ("docs/demo.md-1", "docs/eval.md-3")
+"""Those that take most of a minute."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.release] if one in LONG_BLOCKS else []) for one in RUN_BLOCKS]
+)
 def test_a_block_runs(name: str, stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of its own, with the examples."""
     monkeypatch.chdir(tmp_path)

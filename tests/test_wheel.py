@@ -33,7 +33,7 @@ def found_by(package: Path, folder: Path) -> tuple[str, list[Any]]:
     return where, json.loads((folder / "out" / "annotations.json").read_text(encoding="utf-8"))["annotations"]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_demo_runs_from_a_wheel(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, isn't installed")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")

@@ -71,7 +71,7 @@ def rows(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_two_processes_share_steps_and_validation_and_are_resumed(tmp_path: Path) -> None:
     base, data = save_tiny_florence(tmp_path / "base"), write_coco(tmp_path / "data").parent
     run_both(data, tmp_path / "run", base, "anew")
