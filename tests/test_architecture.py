@@ -28,7 +28,7 @@ LAYERS = (
     {"images", "weights", "device", "scenes"},
     {"geometry"},
     {"settings", "files"},
-    {"setting_types"},
+    {"setting_types", "text"},
     {"records", "errors"},
 )
 

@@ -12,10 +12,11 @@ from typing import Any, TypeAlias
 
 from grounded_seg.coco.data_set import DataSet, DataSetImage
 from grounded_seg.coco.image_names import images_by_name
-from grounded_seg.coco.text import read_json, read_text
+from grounded_seg.coco.text import read_json
 from grounded_seg.coco.values import Notes, id_text, number, shape_of
 from grounded_seg.errors import InputError
 from grounded_seg.records import RunLength
+from grounded_seg.text.decoding import read_text
 
 _Found: TypeAlias = tuple[str, DataSetImage | None, int | None, str | None, Mapping[str, Any]]
 """Place, image and id of the class (None where the data set lacks it), prompt, entry of a prediction."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import InputError
+from grounded_seg.text.decoding import read_content, read_text
 
 _WARNINGS = {"polygon-outside", "bbox-off", "crowd-with-polygons", "duplicate-annotation", "same-base-name", "reader"}
 """The rules that are no errors."""
@@ -61,22 +62,9 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: {error}; replace it by a number") from error
 
 
-def read_text(path: Path) -> str:
-    """UTF-8 text of a file, without its byte order mark."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
 def parse_file(path: Path) -> tuple[Any, list[Fault]]:
     """Document of a file as far as it can be read, None where it can't, and what is wrong with its text."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    content = read_content(path)
     faults = []
     if content.startswith(codecs.BOM_UTF8):
         faults.append(Fault("byte-order-mark", "line 1, column 1", "a byte order mark stands before the JSON"))
@@ -89,12 +77,6 @@ def parse_file(path: Path) -> tuple[Any, list[Fault]]:
         # Every byte is a letter in it, and the syntax of JSON is the same.
         text = content.decode("latin-1")
     return _parse(text, faults), faults
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"no file is at {path}; check the path")
-    return InputError(f"{path} can't be read ({error.strerror}); check that it is a file and its permissions")
 
 
 def _refuse_constant(name: str) -> Any:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from grounded_seg.coco.text import read_text
 from grounded_seg.detect.answer.tokens import N_BINS, boxes_from_bins
 from grounded_seg.detect.tasks import TASKS, Task, TaskOutput
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
+from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.checks import ImageSizes, UnusableImageError, UnusableRowError, image_beside
 from grounded_seg.train.data.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample, split_from
 

@@ -1,0 +1,1 @@
+"""Text from outside, decoded in one way for every reader."""

@@ -1,0 +1,82 @@
+"""Decode the text of files that come from outside: lists, labels, YAML, JSON, settings.
+
+UTF-8 with or without its byte order mark is read, and UTF-16 with its mark. Every reader decodes here, so that a file
+means the same to each command.
+"""
+
+import codecs
+from pathlib import Path
+
+from grounded_seg.errors import InputError
+
+_UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+_LOOKED_AT_BYTES = 4096
+
+
+def read_text(path: Path) -> str:
+    """Text of a file, without its byte order mark.
+
+    Raises:
+        InputError: If the file can't be read, or is neither UTF-8 nor UTF-16 with a byte order mark.
+    """
+    return decode_text(read_content(path), path)
+
+
+def read_content(path: Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        InputError: If there is none, or it can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"no file is at {path}; check the path") from error
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be read ({error.strerror}); check that it is a file and its permissions"
+        ) from error
+
+
+def decode_text(content: bytes, path: Path) -> str:
+    """Text of a file's whole content, without its byte order mark; messages name the path.
+
+    Raises:
+        InputError: If it is neither UTF-8 nor UTF-16 with a byte order mark.
+    """
+    mark, encoding = mark_and_encoding(content, path)
+    try:
+        return content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == "utf-8" else "UTF-16"
+        raise InputError(f"{path}: byte {len(mark) + error.start} is not {name}; save the file as UTF-8") from error
+
+
+def mark_and_encoding(start: bytes, path: Path) -> tuple[bytes, str]:
+    """Byte order mark that a file begins with, empty for none, and the name of its encoding.
+
+    Args:
+        start: The first bytes of the file, some thousands if it has as many.
+        path: Where it is, for messages.
+
+    Raises:
+        InputError: If it is UTF-16 without a mark, or UTF-32.
+    """
+    if start.startswith(codecs.BOM_UTF8):
+        return codecs.BOM_UTF8, "utf-8"
+    if start.startswith(_UTF32_MARKS):
+        raise InputError(f"{path} is UTF-32, which is not read; save the file as UTF-8")
+    for mark, encoding in _UTF16_MARKS.items():
+        if start.startswith(mark):
+            return mark, encoding
+    if _looks_like_utf16(start[:_LOOKED_AT_BYTES]):
+        raise InputError(f"{path} looks like UTF-16 without a byte order mark; save the file as UTF-8")
+    return b"", "utf-8"
+
+
+def _looks_like_utf16(start: bytes) -> bool:
+    """Whether nearly every second byte is zero, as in UTF-16 of ASCII letters, and hardly any of the others."""
+    pairs = len(start) // 2
+    zeros = [start[first : pairs * 2 : 2].count(0) for first in (0, 1)]
+    return pairs >= 2 and max(zeros) > 0.7 * pairs and min(zeros) < 0.1 * pairs
