@@ -65,7 +65,7 @@ def _read(path: Path, sizes: ImageSizes) -> _Read:
         if "train" in chosen and (yolo is None or chosen["train"].name in (JSONL_NAME, COCO_NAME)):
             return _read_files(chosen, sizes)
     if yolo is not None:
-        return *read_yolo(yolo, sizes), []
+        return read_yolo(yolo, sizes)
     raise InputError(
         f"{path} holds no data set; put {JSONL_NAME}, {COCO_NAME} or data.yaml there, or in its folders train, valid "
         "and test"
