@@ -63,8 +63,8 @@ class PathList:
         for number, line in enumerate(lines, start=1):
             if "\0" in line:
                 raise InputError(
-                    f"list {shown(self.file)}: line {number} holds a zero byte, which no path has; end either each path "
-                    "with one, or none"
+                    f"list {shown(self.file)}: line {number} holds a zero byte, which no path has; end each path with "
+                    "one, or none"
                 )
             if path := line.removesuffix("\r"):
                 yield path
@@ -104,7 +104,10 @@ class PathPattern:
         """Files and folders that match, in no particular order, some perhaps twice.
 
         `*` and `?` match as in a shell, so no hidden names; `**` is any number of folders, links to folders not among
-        them. A folder that can't be listed stands for itself.
+        them.
+
+        Raises:
+            InputError: If a folder on the way can't be listed.
         """
         parts = Path(self.text).parts
         # Twice the same folders would be searched for two of them in a row.
@@ -179,34 +182,37 @@ def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        waiting = [folder]
-        while waiting:
-            here = waiting.pop()
-            yield from _matches(here, rest)
-            for entry in _entries(here):
-                if isinstance(entry, str):
-                    yield entry
-                elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    waiting.append(_joined(here, entry.name))
+        for below in _with_folders_below(folder):
+            yield from _matches(below, rest)
     elif _MAGIC.search(part):
         for entry in _entries(folder):
-            if isinstance(entry, str):
-                yield entry
-            elif _is_like(entry.name, part) and (not rest or os.path.isdir(_joined(folder, entry.name))):
-                yield from _matches(_joined(folder, entry.name), rest)
+            place = _joined(folder, entry.name)
+            if _is_like(entry.name, part) and (not rest or os.path.isdir(place)):
+                yield from _matches(place, rest)
     elif os.path.lexists(place := _joined(folder, part)):
         yield from _matches(place, rest)
 
 
-def _entries(folder: str) -> Iterator["os.DirEntry[str] | str"]:
-    """Yield what is in a folder; the path of the folder itself if that can't be listed."""
+def _with_folders_below(folder: str) -> Iterator[str]:
+    """Yield a folder and all within it, without hidden ones; links to folders aren't followed."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        yield folder
+        for entry in _entries(folder):
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                waiting.append(_joined(folder, entry.name))
+
+
+def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """Yield what is in a folder; nothing of what is none."""
     try:
         with os.scandir(folder or os.curdir) as entries:
             yield from entries
     except NotADirectoryError:
         return
-    except OSError:
-        yield folder
+    except OSError as error:
+        raise InputError(f"folder {shown(folder)} can't be listed ({error.strerror}); check its permissions") from error
 
 
 def _is_like(name: str, part: str) -> bool:

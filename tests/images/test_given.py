@@ -121,7 +121,7 @@ def test_the_standard_input_may_be_the_list(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_list_of_addresses_is_refused_with_the_whole_address(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("https://example.org//a.jpg\n")
-    with pytest.raises(InputError, match="'https://example.org//a.jpg' is a https address"):
+    with pytest.raises(InputError, match=r"'https://example.org//a.jpg' is a https address"):
         find_images([PathList(tmp_path / "list")])
 
 
@@ -175,9 +175,9 @@ def test_a_file_of_that_very_name_is_no_pattern(photos: Path) -> None:
 
 
 def test_a_pattern_without_a_match_or_without_an_image_is_an_error(photos: Path) -> None:
-    with pytest.raises(InputError, match="no file or folder matches 'photos/\\*.tif'"):
+    with pytest.raises(InputError, match=r"no file or folder matches 'photos/\*\.tif'"):
         find_images([given_from("photos/*.tif")])
-    with pytest.raises(InputError, match="no images in 'photos/\\*.txt'; looked for files ending in"):
+    with pytest.raises(InputError, match=r"no images in 'photos/\*\.txt'; looked for files ending in"):
         find_images([given_from("photos/*.txt")])
 
 
