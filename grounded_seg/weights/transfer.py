@@ -346,7 +346,7 @@ def _retry_after_s(error: urllib.error.HTTPError) -> float:
 
 def _hub_words(error: urllib.error.HTTPError) -> str:
     """What a refusal means on the hub."""
-    kind = (error.headers or {}).get("X-Error-Code", "")
+    kind = error.headers.get("X-Error-Code", "") if error.headers else ""
     if error.code in (http.client.UNAUTHORIZED, http.client.FORBIDDEN) or kind == "GatedRepo":
         return ": it needs an account with access; accept its terms on its page, and set HF_TOKEN"
     return ""
