@@ -31,6 +31,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache" / "interop"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
+CASES = ROOT.parent / "shared" / "cases" / "coco"
+QUIRKY = ("01_ids_from_0", "10_cat_id_0", "12_roboflow_root")
+"""Files like those of Roboflow, with ids from 0 and a parent category."""
 N_SCENES = 8
 
 TOOLS = {
@@ -117,6 +120,12 @@ def environment(tool: str) -> Path:
 def sources() -> Iterator[tuple[str, Path, Path]]:
     """Give the data sets: a name, the COCO file, and the folder of the images."""
     yield "scenes", write_scenes(CACHE / "scenes"), CACHE / "scenes"
+    for name in QUIRKY:
+        if (CASES / f"{name}.json").exists():
+            folder = CACHE / "cases" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            PIL.Image.new("RGB", (100, 100), "gray").save(folder / "a.jpg")
+            yield name[:2], CASES / f"{name}.json", folder
     if PHOTOS.exists():
         yield "photos", PHOTOS / "instances.json", PHOTOS / "images"
 

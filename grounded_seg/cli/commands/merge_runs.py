@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import PATH, debug_option
 
 
@@ -24,7 +24,7 @@ def merge_runs(runs: tuple[Path, ...], output: Path, debug: bool) -> int:
     # This imports numpy, which would slow --help down.
     from grounded_seg.runs.merge import merge_runs as merge
 
-    counts = merge(runs, output)
+    counts = merge(runs, output, note)
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
     click.echo(f"{counts.n_instances} instances in {counts.n_done} images{skipped}: {output}")
     return 0
