@@ -16,7 +16,7 @@ from grounded_seg.evaluation import evaluate as evaluation
 from grounded_seg.evaluation.ask_models import Progress, ProgressWatcher
 from grounded_seg.export import export as labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
-from grounded_seg.images.find import given_from
+from grounded_seg.images.given import given_from
 from grounded_seg.runs import merge, run
 from grounded_seg.runs.manifest import Counts
 

@@ -10,7 +10,8 @@ from grounded_seg.detect.prompts import Prompts, PromptSet, prompt_set_from
 from grounded_seg.engine.batches import BatchProcessor, ReadImage, batches, read_request
 from grounded_seg.engine.keywords import StageKeywords, refuse_unknown, run_settings_from
 from grounded_seg.engine.request import Request
-from grounded_seg.images.find import find_images, given_from
+from grounded_seg.images.find import find_images
+from grounded_seg.images.given import given_from
 from grounded_seg.images.in_memory import ImageLike, image_from, image_or_skip, is_one_image, is_path
 from grounded_seg.pipeline.chain import Chain, Detector, Segmenter
 from grounded_seg.pipeline.load import FoundModels, find_models, load_chain

@@ -13,7 +13,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.settings import ModelSettings
-from grounded_seg.weights.fetch import Progress, cache_folder, fetch
+from grounded_seg.weights.fetch import cache_folder, fetch
 from grounded_seg.weights.files import (
     ADAPTER_FILE,
     ANY_WEIGHTS,
@@ -24,6 +24,7 @@ from grounded_seg.weights.files import (
 )
 from grounded_seg.weights.presets import preset_table
 from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source, resolve
+from grounded_seg.weights.transfer import Progress
 
 _LOG = logging.getLogger(__name__)
 
