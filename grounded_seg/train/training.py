@@ -27,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 class TrainReport:
     """What came out of a training."""
 
+    settings: TrainSettings
+    """As they were used; for `evaluate`."""
     folder: TrainFolder
     result: Path
     """The adapter's folder, or with full tuning the model's."""
@@ -80,6 +82,7 @@ def train(
         done = {"status": "done", "best": dict(learnt.best), "steps": n_steps, "seconds": seconds, "test": test}
         folder.write_manifest(learnt.manifest | done)
     return TrainReport(
+        settings=settings,
         folder=folder,
         result=folder.result(settings.method),
         figures={name.removeprefix("valid_"): one for name, one in learnt.best.items() if name.startswith("valid_")},

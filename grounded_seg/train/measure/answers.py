@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Literal
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from grounded_seg.train.data.records import BoxExample, Question
 from grounded_seg.train.data.samples import ImageStore, without_long_rows
 from grounded_seg.train.fit.trainable import locate_base
 from grounded_seg.train.measure.metrics import Answered, figures_of
-from grounded_seg.train.recipes import TrainKeywords, settings_or_keywords
 from grounded_seg.train.settings import Method, TrainSettings
 
 _QUESTIONS_AT_ONCE = 16
@@ -34,11 +33,7 @@ _SILENT = ("<s>", "</s>", "<pad>")
 
 
 def evaluate(
-    settings: TrainSettings | None = None,
-    result: Path | None = None,
-    *,
-    split: Literal["train", "valid", "test"] = "test",
-    **keywords: Unpack[TrainKeywords],
+    settings: TrainSettings, result: Path | None = None, *, split: Literal["train", "valid", "test"] = "test"
 ) -> dict[str, float]:
     """Ask a model all questions of a split and take the figures that a validation has.
 
@@ -46,16 +41,14 @@ def evaluate(
     images resized as in its training, the base sees them whole.
 
     Args:
-        settings: Those of the training; None to give them as keywords.
+        settings: Those of the training.
         result: The adapter that was trained, or with full tuning the model; None for the bare base.
         split: What is asked about.
-        keywords: Single settings, as for `train`.
 
     Returns:
         `AP`, `AP50`, `present_rate`, `absent_rate` where there are boxes; `exact_match`, `edit_distance` where there
         are texts; and those of `settings.metrics`.
     """
-    settings = settings_or_keywords(settings, keywords)
     data = read_training_data(settings)
     if not data.splits[split].examples:
         raise InputError(f"{settings.dataset} has no rows in its split {split}; name another one")
