@@ -1,14 +1,16 @@
 """Read an image from disk as one upright RGB array. The home of Pillow's decoding."""
 
 import errno
+import io
 import os
 import stat
 import struct
+import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +63,28 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
         ImageAccessError: If the system can't read the file at present.
     """
     _check_readable(path)
+    return _decoded(path, lambda: PIL.Image.open(path, formats=_FORMATS), max_pixels)
+
+
+def image_from_bytes(content: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode the bytes of an image file as `read_image` does; `path` is what it is called."""
+    if not content:
+        raise ImageError(f"{_shown(path)} is empty (0 bytes); give the content of an image file")
+    return _decoded(path, lambda: PIL.Image.open(io.BytesIO(content), formats=_FORMATS), max_pixels)
+
+
+def image_from_pillow(opened: PIL.Image.Image, path: Path) -> Image:
+    """Take the current frame of a Pillow image as `read_image` would; it stays open. `path` is what it is called."""
+    # It has passed Pillow's own limit.
+    return _decoded(path, lambda: nullcontext(opened), sys.maxsize)
+
+
+def _decoded(path: Path, open_image: Callable[[], AbstractContextManager[PIL.Image.Image]], max_pixels: int) -> Image:
+    """Decode what Pillow opens, with its errors as ours."""
     kind = "content"
     with _PILLOW_HUSHED:
         try:
-            with PIL.Image.open(path, formats=_FORMATS) as opened:
+            with open_image() as opened:
                 kind = opened.format or kind
                 width, height = opened.size
                 if width * height > max_pixels:
@@ -185,10 +205,14 @@ def _upright_rgb(opened: PIL.Image.Image) -> npt.NDArray[np.uint8]:
         grey = _grey_from_levels(np.asarray(upright))
         return np.repeat(grey[:, :, None], 3, axis=2)
     if upright.has_transparency_data:
-        coloured = upright.convert("RGBA")
-        page = PIL.Image.new("RGBA", coloured.size, "white")
-        upright = PIL.Image.alpha_composite(page, coloured)
+        return composed_on_white(upright.convert("RGBA"))
     return np.array(upright.convert("RGB"))
+
+
+def composed_on_white(coloured: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """Put an RGBA image onto a white page, (height, width, 3)."""
+    page = PIL.Image.new("RGBA", coloured.size, "white")
+    return np.array(PIL.Image.alpha_composite(page, coloured).convert("RGB"))
 
 
 def _orientation(opened: PIL.Image.Image) -> int:

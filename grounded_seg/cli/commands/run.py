@@ -58,7 +58,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     from grounded_seg.cli.run_display import RunDisplay
     from grounded_seg.detect.prompts import read_prompts
     from grounded_seg.geometry.masks import opencv
-    from grounded_seg.images.find import given_from
+    from grounded_seg.images.given import given_from
     from grounded_seg.runs.folder import RunFolder
     from grounded_seg.runs.run import run_images
 
