@@ -24,6 +24,10 @@ _OF_TEXT = {"byte-order-mark", "not-utf8", "not-json", "trailing-data", "duplica
 """Faults that are gone with the copy's own text."""
 
 
+class _HalfNameError(ValueError):
+    """A name holds half a character, and may differ from another one in nothing else."""
+
+
 def repair_file(path: Path, destination: Path, images: Path | None = None) -> list[str]:
     """Write a repaired copy, whole or not at all, one record a line, and list the repairs.
 
@@ -40,7 +44,7 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
         raise InputError(f"{path} holds captions, no boxes and no masks, and can't be repaired; name another file")
     try:
         repaired = repair_document(document, repairs, images)
-    except ValueError as error:
+    except _HalfNameError as error:
         raise InputError(f"{path}: {error}; it can't be repaired") from error
     if not repaired["images"]:
         raise InputError(f"{path} lists no image whose name and size are known, and can't be repaired; export it again")
@@ -103,8 +107,7 @@ def _without_nan(value: Any, place: str, repairs: Repairs) -> Any:
             return whole_characters(value)
         except ValueError as error:
             if place.rpartition(".")[2] in ("name", "file_name"):
-                # Two names may differ in nothing else.
-                raise ValueError(f"{place.removeprefix('$.')}: {error}") from error
+                raise _HalfNameError(f"{place.removeprefix('$.')}: {error}") from error
             repairs.add(place, "half a character became a question mark")
             return value.encode("utf-8", "replace").decode()
     return value
