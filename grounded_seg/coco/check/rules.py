@@ -67,7 +67,8 @@ RULES: Mapping[str, Rule] = {
     # Ids and references.
     "id-missing": _error(PYCOCOTOOLS),
     "id-not-an-integer": _error(DATUMARO),
-    "id-below-one": _warning(PYCOCOTOOLS, "counts what matches an annotation of id 0 as not found"),
+    "id-below-one": _warning("", "some programs keep 0 for the background"),
+    "annotation-zero": _warning(PYCOCOTOOLS, "counts it as not found, whatever matches it"),
     "category-zero": _error(YOLO_TRAINER, "leaves the images out, as their class becomes -1"),
     "id-too-large": _warning("", "some programs hold ids in 64 bits"),
     "duplicate-id": _error(TORCHVISION, "gives the last one of that id for all"),

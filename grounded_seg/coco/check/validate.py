@@ -42,9 +42,9 @@ def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
     if images is not None:
         faults += [fault for item in records["images"] for fault in _file_faults(*item, images, pictures)]
     for name in SECTIONS:
-        faults += _id_faults(name, records[name])
+        faults += _id_faults(records[name], _rule_of_zero(name, records["annotations"]))
     faults += _image_faults(records["images"])
-    faults += _category_faults(records["categories"], records["annotations"])
+    faults += _category_faults(records["categories"])
     if hold_captions(document.get("annotations")):
         return [*faults, Fault("captions", "annotations", "the file holds captions, no boxes and no masks")]
     faults += _annotation_faults(records, pictures)
@@ -87,7 +87,15 @@ def _records(section: Any, name: str) -> list[_Placed]:
     return [(f"{name}[{place}]", record) for place, record in enumerate(items) if isinstance(record, Mapping)]
 
 
-def _id_faults(section: str, records: list[_Placed]) -> Iterator[Fault]:
+def _rule_of_zero(section: str, annotations: list[_Placed]) -> str:
+    """The rule that an entry of the id 0 breaks."""
+    if section == "annotations":
+        return "annotation-zero"
+    is_used = section == "categories" and any(one.get("category_id") == 0 for _, one in annotations)
+    return "category-zero" if is_used else "id-below-one"
+
+
+def _id_faults(records: list[_Placed], rule_of_zero: str) -> Iterator[Fault]:
     seen: dict[Any, str] = {}
     for place, record in records:
         number = record.get("id")
@@ -96,8 +104,8 @@ def _id_faults(section: str, records: list[_Placed]) -> Iterator[Fault]:
         elif type(number) is not int:
             yield Fault("id-not-an-integer", f"{place}.id", f"{number!r} is no whole number")
         elif number < 1:
-            of_reader = "; some readers take it for nothing" if section == "annotations" else ""
-            yield Fault("id-below-one", f"{place}.id", f"it is {number}, ids are counted from 1{of_reader}")
+            rule = "id-below-one" if number else rule_of_zero
+            yield Fault(rule, f"{place}.id", f"it is {number}, ids are counted from 1")
         elif not is_plain_id(number):
             yield Fault("id-too-large", f"{place}.id", f"{number!r:.40} is more than 64 bits hold")
         if isinstance(number, str | int | float):
@@ -160,9 +168,8 @@ def _file_faults(
     yield Fault(rule, place, sides + told)
 
 
-def _category_faults(records: list[_Placed], annotations: list[_Placed]) -> Iterator[Fault]:
+def _category_faults(records: list[_Placed]) -> Iterator[Fault]:
     names: dict[str, str] = {}
-    used = {number for _, one in annotations if _is_reference(number := one.get("category_id"))}
     for place, record in records:
         name = record.get("name")
         if not isinstance(name, str) or not name.strip():
@@ -170,8 +177,6 @@ def _category_faults(records: list[_Placed], annotations: list[_Placed]) -> Iter
             yield Fault("category-name-missing", place, told)
         elif names.setdefault(name, place) != place:
             yield Fault("duplicate-category-name", f"{place}.name", f"{names[name]} is {name!a} too")
-        if type(record.get("id")) is int and record["id"] == 0 and 0 in used:
-            yield Fault("category-zero", f"{place}.id", "a class with objects has the id 0")
 
 
 def _annotation_faults(records: Mapping[str, list[_Placed]], pictures: Mapping[str, ImageSize]) -> Iterator[Fault]:

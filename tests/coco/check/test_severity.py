@@ -20,7 +20,7 @@ from grounded_seg.errors import InputError
 needs_cases = pytest.mark.skipif(not CASES.exists(), reason=f"the inputs are not at {CASES}")
 
 FOUND: dict[str, set[str]] = {
-    "01_ids_from_0": {"id-below-one"},
+    "01_ids_from_0": {"annotation-zero"},
     "02_no_info": set(),
     "03_no_iscrowd": {"iscrowd-missing"},
     "05_two_point_polygon": {"polygon-malformed"},
@@ -28,8 +28,8 @@ FOUND: dict[str, set[str]] = {
     "07_rle_too_long": {"rle-damaged"},
     "08_rle_empty": {"mask-empty"},
     "09_text_ids": {"id-not-an-integer"},
-    "10_cat_id_0": {"category-zero", "id-below-one"},
-    "12_roboflow_root": {"id-below-one"},
+    "10_cat_id_0": {"category-zero"},
+    "12_roboflow_root": {"id-below-one", "annotation-zero"},
     "14_seg_empty": set(),
     "15_captions": {"captions"},
     "16_zeros": {"bbox-empty", "iscrowd-odd"},
@@ -104,9 +104,11 @@ def test_a_case_that_can_be_repaired_passes_then(tmp_path: Path, name: str) -> N
 @needs_cases
 def test_ids_from_0_stay_in_place_and_are_told_with_the_reader() -> None:
     outcome = grounded_seg("validate", case("01_ids_from_0"))
-    [line] = [line for line in outcome.stdout.splitlines() if "id-below-one" in line]
-    assert line.startswith("warning id-below-one: annotations[0].id: it is 0")
-    assert "pycocotools 2.0.11 counts what matches an annotation of id 0 as not found" in line
+    [line] = [line for line in outcome.stdout.splitlines() if "annotation-zero" in line]
+    assert line == (
+        "warning annotation-zero: annotations[0].id: it is 0, ids are counted from 1; pycocotools 2.0.11 counts it as "
+        "not found, whatever matches it"
+    )
 
 
 @needs_cases
