@@ -2,17 +2,31 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from grounded_seg.engine.keywords import refuse_unknown
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.setting_types import convert_values
-from grounded_seg.settings import ModelSettings
+from grounded_seg.settings import ModelSettings, Precision
 from grounded_seg.text.decoding import decode_text
-from grounded_seg.train.settings import ADAPTER_ONLY, Method, OptimizerName, Part, Schedule, TrainSettings
+from grounded_seg.train.settings import (
+    ADAPTER_ONLY,
+    Logger,
+    Method,
+    OptimizerName,
+    Part,
+    PromptForm,
+    Quantization,
+    Schedule,
+    TrainSettings,
+)
+
+if TYPE_CHECKING:
+    from grounded_seg.train.measure.metrics import Metric
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -56,6 +70,88 @@ _SEPARATORS: Mapping[str, str] = MappingProxyType({"parts": ",", "log_to": ",", 
 """What stands between the items of a list that is given as one text."""
 _TEXTS = ("dataset", "output", "retention", "negatives", "preset", "detector", "segmenter")
 """Settings that are texts: YAML must not take them for anything else."""
+
+
+class TrainKeywords(TypedDict, total=False):
+    """Settings of a training as keywords: the fields of `TrainSettings`, those of its models, a recipe and a file.
+
+    Choices and paths may be given as text, lists as any sequence.
+    """
+
+    dataset: Path | str
+    output: Path | str
+    recipe: str | None
+    config: Path | str | None
+    models: ModelSettings
+    preset: str
+    detector: str | None
+    segmenter: str | None
+    device: str
+    dtype: Precision | str
+    offline: bool
+    split: Sequence[int] | str
+    seed: int
+    prompt_form: PromptForm | str
+    negative_ratio: float
+    negatives: Sequence[str] | str
+    image_size: int | None
+    max_pixels: int
+    augment: bool
+    strict: bool
+    method: Method | str
+    parts: Collection[Part | str] | str
+    rank: int
+    alpha: float
+    dropout: float
+    rslora: bool
+    dora: bool
+    quantization: Quantization | str
+    gradient_checkpointing: bool
+    epochs: int
+    max_steps: int | None
+    batch_size: int
+    accumulation: int
+    lr: float
+    optimizer: OptimizerName | str
+    schedule: Schedule | str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    location_spread: float
+    workers: int
+    eval_steps: int
+    save_steps: int
+    keep: int
+    best_metric: str
+    patience: int | None
+    eval_images: int | None
+    log_to: Collection[Logger | str] | str
+    report: bool
+    retention: Path | str | None
+    metrics: "Sequence[Metric]"
+
+
+def settings_or_keywords(settings: TrainSettings | None, keywords: Mapping[str, Any]) -> TrainSettings:
+    """Take settings as they are, or build them from keywords, each over those of the recipe and file that they name.
+
+    Raises:
+        UsageError: As for `settings_from`; for a keyword that is no setting with the nearest, and all there are; if
+            both settings and keywords are given.
+    """
+    if settings is not None:
+        if keywords:
+            raise UsageError(f"{', '.join(keywords)} given beside settings; put all into the settings, or give none")
+        return settings
+    refuse_unknown(keywords, TrainKeywords.__annotations__)
+    given = dict(keywords)
+    recipe, file, metrics = (given.pop(name, None) for name in ("recipe", "config", "metrics"))
+    models = given.pop("models", None)
+    if models is not None:
+        given = {name: getattr(models, name) for name in MODEL_KEYS} | given
+    settings = settings_from(recipe, None if file is None else Path(file), given)
+    if models is not None:
+        settings = replace(settings, models=replace(models, **{k: getattr(settings.models, k) for k in MODEL_KEYS}))
+    return settings if metrics is None else replace(settings, metrics=tuple(metrics))
 
 
 def settings_from(
