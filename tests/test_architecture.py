@@ -26,10 +26,11 @@ LAYERS = (
     {"scoring"},
     {"coco"},
     {"images", "weights", "device", "scenes"},
+    {"records"},
     {"geometry"},
     {"settings", "files"},
     {"setting_types", "text"},
-    {"records", "errors"},
+    {"errors"},
 )
 
 HOMES = {
@@ -61,7 +62,7 @@ LAZY = {
     "cli.messages": "the same",
     "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
-    "geometry.masks": "the wheel of OpenCV needs a library of the system that bare machines lack",
+    "geometry.outlines": "the wheel of OpenCV needs a library of the system that bare machines lack",
     "images.colours": "few images have a colour profile that needs its library",
     "images.formats": "few runs read HEIC or AVIF, whose libraries are slow to load",
     "pipeline.load": "torch takes seconds: a wrong option is told before",

@@ -69,6 +69,11 @@ def upright_rgb(opened: PIL.Image.Image, path: Path) -> npt.NDArray[np.uint8]:
         alpha, is_grey = coloured.getchannel("A"), upright.mode in ("1", "L", "LA")
         coloured = _in_srgb(upright.convert("L") if is_grey else coloured, profile, path)
         coloured.putalpha(alpha)
+    return composed_on_white(coloured)
+
+
+def composed_on_white(coloured: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """Put an RGBA image onto a white page, (height, width, 3)."""
     page = PIL.Image.new("RGBA", coloured.size, "white")
     return np.array(PIL.Image.alpha_composite(page, coloured).convert("RGB"))
 
@@ -79,11 +84,13 @@ def orientation(opened: PIL.Image.Image) -> int:
     HEIC and AVIF files say themselves how they are turned, and what their EXIF block says counts no more: of HEIC it is
     undone already, of AVIF Pillow gives it as an EXIF orientation.
     """
-    if opened.format == "AVIF":
-        # Where nothing is to be turned, Pillow would look here.
-        opened.info.pop("xmp", None)
     try:
-        value = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        exif = opened.getexif()
+        if opened.format == "AVIF":
+            # Where nothing is to be turned, Pillow would also look into the XMP block.
+            exif = PIL.Image.Exif()
+            exif.load(opened.info.get("exif") or b"")
+        value = exif.get(ExifTags.Base.Orientation, 1)
     except DAMAGE:
         return 1
     return value if isinstance(value, int) else 1

@@ -1,8 +1,12 @@
 """Read an image from disk as one upright RGB array, or say why that can't be."""
 
 import errno
+import io
 import os
 import stat
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import PIL.Image
@@ -37,10 +41,28 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
         ImageAccessError: If the system can't read the file at present.
     """
     _check_readable(path)
+    return _decoded(path, lambda: open_image(path), max_pixels)
+
+
+def image_from_bytes(content: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode the bytes of an image file as `read_image` does; `path` is what it is called."""
+    if not content:
+        raise ImageError(f"{shown(path)} is empty (0 bytes); give the content of an image file")
+    return _decoded(path, lambda: open_image(io.BytesIO(content)), max_pixels)
+
+
+def image_from_pillow(opened: PIL.Image.Image, path: Path) -> Image:
+    """Take the current frame of a Pillow image as `read_image` would; it stays open. `path` is what it is called."""
+    # It has passed Pillow's own limit.
+    return _decoded(path, lambda: nullcontext(opened), sys.maxsize)
+
+
+def _decoded(path: Path, opening: Callable[[], AbstractContextManager[PIL.Image.Image]], max_pixels: int) -> Image:
+    """Decode what Pillow opens, with its errors as ours."""
     kind = "content"
     with PILLOW_ADAPTED:
         try:
-            with open_image(path) as opened:
+            with opening() as opened:
                 kind = opened.format or kind
                 width, height = opened.size
                 if width * height > max_pixels:

@@ -10,9 +10,9 @@ from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
     from grounded_seg.device.choose import Versions
-    from grounded_seg.weights.fetch import Progress
     from grounded_seg.weights.locate import LocatedWeights
     from grounded_seg.weights.sources import ModelSources
+    from grounded_seg.weights.transfer import Progress
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from grounded_seg.runs.resume import Earlier, check_same, earlier_run
 from grounded_seg.settings import Drawn, OnError, RunSettings
 
 if TYPE_CHECKING:
-    from grounded_seg.weights.fetch import Progress
+    from grounded_seg.weights.transfer import Progress
 
 
 _LOG = logging.getLogger(__name__)

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import InputError, UsageError
 from grounded_seg.setting_types import convert_values
 from grounded_seg.settings import ModelSettings
+from grounded_seg.text.decoding import decode_text
 from grounded_seg.train.settings import ADAPTER_ONLY, Method, OptimizerName, Part, Schedule, TrainSettings
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -103,12 +104,16 @@ def _read(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = file.read_text(encoding="utf-8")
+        text = decode_text(file.read_bytes(), file)
         read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower(), yaml.safe_load)
         content: Any = read(text)
     except OSError as error:
         raise UsageError(f"{file}: the settings can't be read ({error.strerror}); check the path") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    except RecursionError as error:
+        raise UsageError(f"{file} is nested too deeply; correct it") from error
+    except (ValueError, OverflowError, yaml.YAMLError) as error:
         raise UsageError(f"{file}: {' '.join(str(error).split())}; correct it") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} isn't a list of `setting: value` lines; correct it")

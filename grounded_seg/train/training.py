@@ -8,21 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.memory import out_of_memory_as_device_error
-from grounded_seg.errors import UsageError
 from grounded_seg.train.data.checks import Progress
-from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
-from grounded_seg.train.data.samples import without_long_rows
 from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import Row, draw_losses
-from grounded_seg.train.fit.preparation import PreparedTraining, is_first_process
-from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
+from grounded_seg.train.fit.preparation import is_first_process, prepare
 from grounded_seg.train.folder import TrainFolder
-from grounded_seg.train.measure.comparison import check_measurable
 from grounded_seg.train.measure.report import write_report
 from grounded_seg.train.settings import TrainSettings
 from grounded_seg.weights.strict_loading import quiet_transformers
@@ -108,23 +100,10 @@ def _learn(
     settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, reading: Progress
 ) -> _Learnt:
     """Check all that can be checked before the first step, and train."""
-    device = _own_device(settings)
-    dtype = resolve_dtype(settings.models.dtype, device)
-    is_first = is_first_process()
-    if not resume and is_first:
-        folder.check_free()
-    if settings.report and settings.retention is not None:
-        check_measurable(settings.retention)
-    data = read_training_data(settings, reading)
-    base = locate_base(settings)
-    florence = load_base(base, settings, device)
-    data = without_long_rows(data, florence, settings)
-    prepared = PreparedTraining(settings, base, florence, data, device, dtype)
-    manifest = prepared.manifest()
-    if resume:
-        folder.check_same(manifest)
+    prepared = prepare(settings, resume=resume, reading=reading)
+    data, manifest, is_first = prepared.data, prepared.manifest(), is_first_process()
     if is_first:
-        for line in data.notes:
+        for line in prepared.notes:
             _LOG.info("%s", line)
         for line in fault_lines(data.faults):
             _LOG.warning("%s", line)
@@ -137,12 +116,3 @@ def _learn(
     with quiet_transformers(), out_of_memory_as_device_error("training", advice):
         log, n_trained = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher)
     return _Learnt(data, manifest, log.rows, log.best(prepared.best_metric) or {}, n_trained)
-
-
-def _own_device(settings: TrainSettings) -> torch.device:
-    device = resolve_device(settings.models.device)
-    if device.type != "cuda":
-        return device
-    if device.index:
-        raise UsageError(f"training takes the first CUDA device; make it that one: CUDA_VISIBLE_DEVICES={device.index}")
-    return own_card(device)

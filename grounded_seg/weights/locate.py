@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from grounded_seg.errors import WeightsError
-from grounded_seg.weights.fetch import Progress, cache_folder, fetch
+from grounded_seg.weights.fetch import cache_folder, fetch
 from grounded_seg.weights.files import (
     ADAPTER_FILE,
     ANY_WEIGHTS,
@@ -23,6 +23,7 @@ from grounded_seg.weights.files import (
 )
 from grounded_seg.weights.presets import preset_table
 from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
+from grounded_seg.weights.transfer import Progress
 
 _LOG = logging.getLogger(__name__)
 

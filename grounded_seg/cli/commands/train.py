@@ -122,7 +122,7 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
         if dry_run:
             from grounded_seg.train.dry_run import dry_run as look
 
-            _show_dry_run(look(settings, reading))
+            _show_dry_run(look(settings, reading, resume=resume))
             return 0
         from grounded_seg.train.training import train as start
 
@@ -185,6 +185,7 @@ def _show_dry_run(found: "DryRun") -> None:
         images = f"{split.n_images} images ({split.n_background} without objects)"
         click.echo(f"{name}: {images}, {split.n_texts} texts, boxes: {boxes}")
     click.echo(f"{found.n_questions} questions per epoch, {found.n_negatives} of them about absent objects")
+    click.echo(f"{found.n_steps} steps, {found.steps_per_epoch} per epoch")
     for what, (shortest, median, longest) in (("question", found.question_tokens), ("answer", found.answer_tokens)):
         click.echo(f"{what} tokens: {shortest} to {longest}, median {median}")
     for question in found.examples:

@@ -42,12 +42,16 @@ class ImageSizes:
         self._found: dict[Path, ImageSize | ImageError] = {}
 
     def read(self, folder: Path, file_names: Iterable[str]) -> None:
-        """Decode the images that are there in several threads; what is wrong with one is said when it is asked for."""
-        paths: dict[Path, None] = {}
+        """Decode the images of these names that are there, beside their annotations, as `read_paths` does."""
+        paths = []
         for name in file_names:
             with suppress(UnusableRowError):
-                paths[image_beside(folder, name)] = None
-        new = [path for path in paths if path not in self._found]
+                paths.append(image_beside(folder, name))
+        self.read_paths(paths)
+
+    def read_paths(self, paths: Iterable[Path]) -> None:
+        """Decode images in several threads; what is wrong with one is said when it is asked for."""
+        new = [path for path in dict.fromkeys(paths) if path not in self._found]
         n_before = len(self._found)
         threads = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject, read_data_set
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.errors import InputError
+from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box, image_beside
 from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
 
@@ -90,7 +91,7 @@ def with_line(path: Path, where: str) -> str:
     """
     line = None
     if _CONSTANT.match(where):
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         line = next((text.count("\n", 0, one.start()) + 1 for one in _TEXT_OR_CONSTANT.finditer(text) if one[1]), None)
     elif found := _ENTRY.search(where):
         line = next(iter(lines_of(path, found[1])[int(found[2]) :]), None)
@@ -99,7 +100,7 @@ def with_line(path: Path, where: str) -> str:
 
 def lines_of(path: Path, key: str) -> list[int]:
     """The line, from 1, on which each entry of a list at the top of a JSON object starts; none without one."""
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     lines: list[int] = []
     line, counted_to = 1, 0
     try:

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -64,10 +63,8 @@ class _Loop:
         )
         self.loader: Any = accelerator.prepare_data_loader(loader)
         """Of this process's batches of an epoch."""
-        self.steps_per_epoch = math.ceil(len(self.loader) / settings.accumulation)
-        self.n_steps = settings.max_steps or settings.epochs * self.steps_per_epoch
         optimizer = make_optimizer(model, settings)
-        schedule = make_schedule(optimizer, settings, self.n_steps)
+        schedule = make_schedule(optimizer, settings, prepared.n_steps)
         scaler = torch.amp.GradScaler(device.type, enabled=prepared.dtype is torch.float16)
         self.state = TrainState(model, optimizer, schedule, scaler)
         self.wrapped: nn.Module = accelerator.prepare_model(model)
@@ -80,11 +77,10 @@ def run_loop(
 ) -> tuple[MetricsLog, int]:
     """Train to the end, from the last checkpoint on where asked; give the log and the number of trainable parameters.
 
-    `on_start` is called when all is checked, right before the first step and the first file.
+    `on_start` is called after the first step, right before the first file: a start that fails leaves nothing.
 
     Raises:
-        UsageError: If a logger or an optimizer isn't installed, the warm-up is too long, a checkpoint can't be
-            resumed, or the loss is no number any more.
+        UsageError: If a checkpoint can't be resumed, or the loss is no number any more.
     """
     settings, folder = prepared.settings, prepared.folder
     accelerator = _accelerator(prepared)
@@ -100,19 +96,20 @@ def run_loop(
     if checkpoint is not None:
         load_checkpoint(checkpoint, loop.state)
     accelerator.wait_for_everyone()
-    on_start()
-    log.start()
-    accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "grounded-seg"))
-    is_over = False
-    while step < loop.n_steps and not is_over:
-        epoch, n_done = divmod(step, loop.steps_per_epoch)
+    has_begun = is_over = False
+    while step < prepared.n_steps and not is_over:
+        epoch, n_done = divmod(step, prepared.steps_per_epoch)
         for passes in _steps(loop, epoch, n_done, checkpoint):
             checkpoint = None
             step, n_done = step + 1, n_done + 1
-            n_passes = min(n_done * settings.accumulation, len(loop.loader))
-            row = {"step": step, **_take_step(loop, passes), "epoch": epoch + n_passes / len(loop.loader)}
+            n_passes = min(n_done * settings.accumulation, prepared.passes_per_epoch)
+            figures = _take_step(loop, passes, step)
+            if not has_begun:
+                _begin(loop, on_start)
+                has_begun = True
+            row = {"step": step, **figures, "epoch": epoch + n_passes / prepared.passes_per_epoch}
             _write_down(loop, row)
-            if step == loop.n_steps or n_done == loop.steps_per_epoch:
+            if step == prepared.n_steps or n_done == prepared.steps_per_epoch:
                 break
             if settings.eval_steps and step % settings.eval_steps == 0:
                 _measure(loop, row, with_answers=False)
@@ -126,13 +123,17 @@ def run_loop(
     return log, n_trainable(model)
 
 
+def _begin(loop: _Loop, on_start: Callable[[], None]) -> None:
+    """Write the first files, and start the loggers."""
+    on_start()
+    loop.log.start()
+    loop.accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "grounded-seg"))
+
+
 def _accelerator(prepared: PreparedTraining) -> Accelerator:
     """Join the other processes of this training, and the loggers; device and dtype are ours to handle."""
     settings = prepared.settings
     loggers = sorted(map(str, settings.log_to))
-    for logger in loggers:
-        if find_spec(logger) is None:
-            raise UsageError(f"log-to names {logger}, which isn't installed; pip install {logger}")
     # Looking for unused parameters breaks gradient checkpointing of the weights themselves.
     find_unused = settings.method is Method.LORA or not settings.gradient_checkpointing
     return Accelerator(
@@ -162,7 +163,7 @@ def _steps(loop: _Loop, epoch: int, n_done: int, checkpoint: Checkpoint | None) 
         yield passes
 
 
-def _take_step(loop: _Loop, passes: Sequence[Batch]) -> dict[str, float]:
+def _take_step(loop: _Loop, passes: Sequence[Batch], step: int) -> dict[str, float]:
     """Change the weights once; give the mean loss, the gradients' norm before clipping and the learning rate."""
     accelerator, state = loop.accelerator, loop.state
     loop.loss.train_mode(loop.wrapped)
@@ -183,6 +184,8 @@ def _take_step(loop: _Loop, passes: Sequence[Batch]) -> dict[str, float]:
         "grad_norm": norm.item(),
         "learning_rate": state.schedule.get_last_lr()[0],
     }
+    if not math.isfinite(figures["loss"]):
+        raise UsageError(f"the loss is {figures['loss']} at step {step}; lower --lr, or train with --dtype float32")
     scale = state.scaler.get_scale()
     state.scaler.step(state.optimizer)
     state.scaler.update()
@@ -210,8 +213,6 @@ def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
 
 def _write_down(loop: _Loop, row: Row) -> None:
     """Add a row to `metrics.jsonl` and tell the loggers and the watcher."""
-    if not math.isfinite(row.get("loss", 0.0)):
-        raise UsageError(f"the loss is {row['loss']} at step {row['step']}; lower --lr, or train with --dtype float32")
     loop.log.add(row)
     figures = {f"train/{name}": value for name, value in row.items() if name != "step"}
     loop.accelerator.log(figures, step=int(row["step"]))
