@@ -28,7 +28,9 @@ _LONGEST_SIDES_PX = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PromptedResult(ArrayResult):
-    """What was found on one image, and what had been asked; see `ArrayResult` for its length, choices and arrays.
+    """What was found on one image, and what had been asked.
+
+    `ArrayResult` has its length, choices and arrays.
 
     The modules of the forms are imported as they are asked for: a record needs neither Pillow nor OpenCV.
     """
