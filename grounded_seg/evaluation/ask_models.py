@@ -1,6 +1,5 @@
 """Ask the models about a data set: through the engine into a run folder, whose journal gives the predictions."""
 
-import os
 import tempfile
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import annotation_from_instance, journal_line
@@ -163,8 +163,9 @@ def _asked(folder: RunFolder, questions: Questions, job: Job) -> Asked:
         speed = _speed([line["seconds"] for line in lines])
         made_with = _made_with(read_manifest(folder.manifest))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{folder.root} holds no predictions of an eval that can be read ({error!r}); name another --output"
+            f"{folder.root} holds no predictions of an eval that can be read ({why}); name another --output"
         ) from error
     has_given = questions.data_set.has_masks and not job.settings.boxes_only
     return Asked(predictions, given if has_given else None, speed, made_with)
@@ -228,7 +229,7 @@ def _speed(seconds_of_images: Sequence[Mapping[str, float]]) -> dict[str, float]
 
 def _check_all_there(data_set: DataSet, folder: Path) -> None:
     """Look for every listed image, before any is asked about."""
-    missing = [image.file_name for image in data_set.images if not os.path.isfile(folder / image.file_name)]
+    missing = [image.file_name for image in data_set.images if file_of(folder, image.file_name) is None]
     if missing:
         raise InputError(
             f"{data_set.path}: {len(missing)} of {len(data_set.images)} listed images are not in {folder}, such as "

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import PIL.Image
 
 from grounded_seg.errors import ImageError, UsageError
+from grounded_seg.images.colours import composed_on_white
 from grounded_seg.images.given import refuse_address
-from grounded_seg.images.read import composed_on_white, image_from_bytes, image_from_pillow, read_image
+from grounded_seg.images.read import image_from_bytes, image_from_pillow, read_image
 from grounded_seg.records import Image, ImageSkipped
 
 _CHANNELS = (1, 3, 4)

@@ -68,6 +68,8 @@ MODEL_KEYS = ("preset", "detector", "segmenter", "device", "dtype", "offline")
 
 _SEPARATORS: Mapping[str, str] = MappingProxyType({"parts": ",", "log_to": ",", "split": "/", "negatives": ";"})
 """What stands between the items of a list that is given as one text."""
+_TEXTS = ("dataset", "output", "retention", "negatives", "preset", "detector", "segmenter")
+"""Settings that are texts: YAML must not take them for anything else."""
 
 
 class TrainKeywords(TypedDict, total=False):
@@ -196,30 +198,53 @@ def settings_from(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    # This would slow --help down.
-    import yaml
-
     try:
         text = decode_text(file.read_bytes(), file)
-        read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower(), yaml.safe_load)
-        content: Any = read(text)
+        read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower())
+        content: Any = _yaml(text, file) if read is None else read(text)
     except OSError as error:
         raise UsageError(f"{file}: the settings can't be read ({error.strerror}); check the path") from error
     except InputError as error:
         raise UsageError(str(error)) from error
     except RecursionError as error:
         raise UsageError(f"{file} is nested too deeply; correct it") from error
-    except (ValueError, OverflowError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise UsageError(f"{file}: {' '.join(str(error).split())}; correct it") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} isn't a list of `setting: value` lines; correct it")
     return {str(key).replace("-", "_"): value for key, value in content.items()}
 
 
+def _yaml(text: str, file: Path) -> Any:
+    """Read YAML in which names and prompts stay texts: `no` and `1_000` are no values there."""
+    # These would slow --help down.
+    import yaml
+
+    from grounded_seg.text.yaml_nodes import is_yaml_null, yaml_entries, yaml_root, yaml_text
+
+    root = yaml_root(text, file)
+    if not isinstance(root, yaml.MappingNode):
+        return None
+    texts: dict[str, Any] = {}
+    for _, key, node in yaml_entries(root, file):
+        if key.replace("-", "_") not in _TEXTS or (is_yaml_null(node)):
+            continue
+        if isinstance(node, yaml.SequenceNode):
+            texts[key] = [yaml_text(one, file) for one in node.value]
+        elif isinstance(node, yaml.ScalarNode):
+            texts[key] = yaml_text(node, file)
+    try:
+        return {**yaml.safe_load(text), **texts}
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())}; correct it") from error
+
+
 def _listed(key: str, value: Any) -> Any:
-    """Split the text of a list; a list in YAML may hold numbers where texts are meant."""
+    """Split the text of a list; a list in JSON or TOML may hold numbers where texts are meant."""
     if key not in _SEPARATORS:
         return value
     if isinstance(value, str):
         value = [one.strip() for one in value.split(_SEPARATORS[key]) if one.strip()]
-    return [str(one).strip() for one in value] if key == "negatives" and isinstance(value, list | tuple) else value
+    if key != "negatives" or not isinstance(value, list | tuple):
+        return value
+    return [str(one).strip() if type(one) in (str, int, float) else one for one in value]

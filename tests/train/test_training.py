@@ -259,7 +259,11 @@ def test_texts_are_trained_and_measured(base: Path, tmp_path: Path) -> None:
     report = train(tiny_settings(tmp_path, tmp_path / "run", base, max_steps=2, report=True))
     assert report.figures.keys() == {"loss", "exact_match", "edit_distance"}
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "| edit_distance |" in text
+    assert "| edit distance (lower is better) |" in text
+    assert "Test split: 1 image, 1 text." in text
+    card = (report.result / "README.md").read_text()
+    assert "| exact matches (higher is better) |" in card
+    assert "| loss (lower is better) |" in card
     assert "a red box" in text
 
 

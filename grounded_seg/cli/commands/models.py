@@ -68,7 +68,8 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
 def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_mismatch: bool, debug: bool) -> None:
     """Merge a LoRA adapter into the weights of a Florence-2, and write a native folder in float32.
 
-    BASE and ADAPTER are folders or Hugging Face ids, in the native or the older layout. DST is a new folder.
+    BASE and ADAPTER are folders or Hugging Face ids, in the native or the older layout, or the folder of a training.
+    DST is a new folder.
 
     The merged model answers like the base with the adapter. The head shares a matrix with the word
     embeddings: an adapter of the head gives the merged model a separate head, an adapter of the embeddings is refused.

@@ -117,7 +117,9 @@ class PreparedTraining:
             "data": {
                 "sha256": _sha256_of(self.plan.epoch(0)),
                 "classes": list(self.data.classes),
-                "images": {name: len(split.examples) for name, split in self.data.splits.items()},
+                "images": {
+                    name: len({one.image for one in split.examples}) for name, split in self.data.splits.items()
+                },
                 "questions": len(self.plan),
                 "negatives": self.plan.n_negatives,
                 "left_out": [str(fault) for fault in self.data.faults],

@@ -20,11 +20,13 @@ from grounded_seg.train.data.records import BoxExample, Example, TextExample, Tr
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.answers import ask
 from grounded_seg.train.measure.comparison import Pair, images_of, pair_on, write_test_file
-from grounded_seg.train.measure.metrics import Answered, figures_of
+from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, in_words, lower_is_better
 from grounded_seg.train.settings import PromptForm, TrainSettings
 
 _N_ROWS = 20
 """Images, or texts, that are shown side by side."""
+_MAX_CELL = 200
+"""Characters of a text in a table."""
 _KNOWN_AP = 0.1
 """A class that the base finds at least so well is one that it knew."""
 _Rows = Sequence[tuple[str, float | None, float | None]]
@@ -32,12 +34,13 @@ _Rows = Sequence[tuple[str, float | None, float | None]]
 _SIDES = ("image", "truth", "base", "tuned")
 _Shown = tuple[Path, str, Sequence[tuple[Instance, ...]]]
 """Path and name of an image, and its boxes for each of these sides."""
+_LOWER_IS_BETTER = "absent prompts with a box"
 _FIGURES = (
     ("box AP", "boxes", "AP"),
     ("box AP50", "boxes", "AP50"),
     ("mask AP", "masks", "AP"),
     ("present prompts with a box", "presence", "IL_recall"),
-    ("absent prompts with a box", "presence", "IL_FPR"),
+    (_LOWER_IS_BETTER, "presence", "IL_FPR"),
 )
 
 
@@ -54,7 +57,7 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     base = settings.models.detector or f"the preset {settings.models.preset}'s"
     boxed = [one for one in data.test.examples if isinstance(one, BoxExample)]
     as_run = settings.prompt_form is PromptForm.CLASS
-    parts = [f"# {folder.root.name}\n", f"Base: {base}. Test split: {len(data.test.examples)} rows."]
+    parts = [f"# {folder.root.name}\n", f"Base: {base}. Test split: {_extent(data.test.examples)}."]
     figures: dict[str, Any] = {}
     if as_run and boxed:
         file, images = write_test_file(boxed, all_prompts(data, settings), folder)
@@ -75,13 +78,21 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     return figures
 
 
+def _extent(examples: Sequence[Example]) -> str:
+    counts = {
+        "image": len({one.image for one in examples}),
+        "text": sum(isinstance(one, TextExample) for one in examples),
+    }
+    return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
+
+
 def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
     known = [name for name, base, _ in _class_rows(pair) if base is not None and base >= _KNOWN_AP]
     text = f"The base knew {', '.join(known)}." if known else "The base knew none of the classes."
     classes = tuple(pair.base.scores.data_set.classes.values())
     return [
         "## Test split",
-        _change_table(_figure_rows(pair)),
+        _change_table([(in_words(name, {_LOWER_IS_BETTER}), base, tuned) for name, base, tuned in _figure_rows(pair)]),
         f"Minimum score for a box to count as found: {pair.base.scores.score_threshold:g}.",
         "### Retention, class by class",
         f"{text} Minimum box AP for a class to count as known: {_KNOWN_AP:g}.",
@@ -115,7 +126,7 @@ def _class_table(pair: Pair) -> str:
 
 
 def _change_table(rows: _Rows, what: str = "figure", base: str = "base", tuned: str = "tuned") -> str:
-    changes = [FigureChange("", _cell(name), before, after, None) for name, before, after in rows]
+    changes = [FigureChange("", _cell(_cut(name)), before, after, None) for name, before, after in rows]
     return "\n".join(figure_table(changes, what, base, tuned))
 
 
@@ -131,11 +142,13 @@ def _answers_part(
     before, after = (ask(settings, result, questions) for result in (None, folder.result(settings.method)))
     base, tuned = (figures_of(side, settings.metrics) for side in (before, after))
     rows = [(name, base.get(name), tuned[name]) for name in tuned]
-    parts = ["## Answers", _change_table(rows)]
+    lower = LOWER_IS_BETTER | lower_is_better(settings.metrics, after)
+    named = [(in_words(name, lower), before, after) for name, before, after in rows]
+    parts = ["## Answers", _change_table(named)]
     if pictures := _picture_rows(_shown_of_answers(before, after), data.classes, folder.root):
         parts.append(_table(_SIDES, pictures))
     texts = [
-        (one.example.image.name, one.text, one.answer, old.text, new.text)
+        tuple(map(_cut, (one.example.image.name, one.text, one.answer, old.text, new.text)))
         for one, old, new in zip(questions, before, after, strict=True)
         if isinstance(one.example, TextExample)
     ]
@@ -147,6 +160,12 @@ def _answers_part(
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cut(text: str) -> str:
+    """Shorten what a table can't show: a model that only repeats itself fills pages."""
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL].rstrip()}..."
 
 
 def _cell(text: str) -> str:
@@ -206,5 +225,5 @@ def _picture_rows(shown: Iterator[_Shown], classes: Sequence[str], root: Path) -
             with as_output_error():
                 save_picture(root / relative, draw(image, result, tuple(classes), with_scores=side != "truth"))
             cells.append(f"![{side}]({relative})")
-        rows.append((f"{name} {cells[0]}", *cells[1:]))
+        rows.append((f"{_cut(name)} {cells[0]}", *cells[1:]))
     return rows
