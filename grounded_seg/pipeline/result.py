@@ -53,7 +53,7 @@ class PromptedResult(ArrayResult):
         Raises:
             UsageError: If the package supervision isn't installed; it isn't among what this one installs.
         """
-        from grounded_seg.pipeline.supervision import detections_from_result
+        from grounded_seg.pipeline.forms import detections_from_result
 
         return detections_from_result(self)
 
@@ -63,7 +63,7 @@ class PromptedResult(ArrayResult):
         Raises:
             UsageError: If the package pandas isn't installed; it isn't among what this one installs.
         """
-        from grounded_seg.pipeline.tables import frame_from_result
+        from grounded_seg.pipeline.forms import frame_from_result
 
         return frame_from_result(self)
 
@@ -133,12 +133,12 @@ class PromptedResult(ArrayResult):
 
     def __repr__(self) -> str:
         """Say on the first line what was asked about, on the second what was found."""
-        from grounded_seg.pipeline.tables import summary_of
+        from grounded_seg.pipeline.forms import summary_of
 
         return summary_of(self)
 
     def _repr_html_(self) -> str:
         """Show picture and table in a notebook."""
-        from grounded_seg.pipeline.tables import html_from_result
+        from grounded_seg.pipeline.forms import html_from_result
 
         return html_from_result(self)
