@@ -164,7 +164,9 @@ def datumaro(folder):  # type: ignore[no-untyped-def]
         names = [label.name for label in data.categories()[AnnotationType.label]]
         labels = []
         for item in data:
-            name = Path(item.media.path).relative_to(layout / "images" / "default").as_posix() if item.media else item.id
+            name = (
+                Path(item.media.path).relative_to(layout / "images" / "default").as_posix() if item.media else item.id
+            )
             # A box beside its mask has the mask's group.
             boxes = {one.group: one for one in item.annotations if one.type == AnnotationType.bbox and one.group}
             groups = [one for one in item.annotations if boxes.get(one.group, one) is one]
@@ -215,7 +217,9 @@ def fiftyone(folder):  # type: ignore[no-untyped-def]
             for path, metadata, found in importer:
                 sides = (metadata.width, metadata.height)
                 for one in found.detections if found else ():
-                    x, y, width, height = (float(a) * b for a, b in zip(one.bounding_box, (*sides, *sides), strict=True))
+                    x, y, width, height = (
+                        float(a) * b for a, b in zip(one.bounding_box, (*sides, *sides), strict=True)
+                    )
                     name = Path(path).resolve().relative_to(images).as_posix()
                     labels.append((name, one.label, (x, y, x + width, y + height), None))
     return labels

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+from paths import TESTS
 from planted_faults import FAULTS, good
 from read_back import CACHE, HERE, environment
-from paths import TESTS
 
 READERS = (
     *("pycocotools", "torchvision", "ultralytics", "supervision", "datumaro", "label-studio-sdk", "x-anylabeling"),

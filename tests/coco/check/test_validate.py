@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import pytest
 from eval_cases import fill_the_disk, grounded_seg
@@ -21,7 +20,6 @@ from grounded_seg.coco.check.repair_shapes import Repairs
 from grounded_seg.coco.check.validate import validate_document, validate_file
 from grounded_seg.coco.text import Severity
 from grounded_seg.errors import InputError, OutputError, UsageError
-from grounded_seg.geometry.masks import coco_from_run_length, run_length_from_mask
 
 BROKEN = DATA / "broken_coco"
 
