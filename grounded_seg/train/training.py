@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.device.memory import out_of_memory_as_device_error
-from grounded_seg.train.data.checks import Progress
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
 from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import Row, draw_losses
@@ -44,8 +44,7 @@ def train(
     *,
     resume: bool = False,
     watcher: Watcher = lambda _row: None,
-    progress: Progress = lambda _done, _all: None,
-    reading: Progress = lambda _done, _all: None,
+    progress: WorkProgress = lambda _what, _done, _all: None,
 ) -> TrainReport:
     """Train a detector on a data set, and compare it with its base.
 
@@ -54,8 +53,8 @@ def train(
         resume: Begin at the last checkpoint in `settings.output`: the losses are those of a training that was never
             interrupted.
         watcher: Told each row of figures as it is written to `metrics.jsonl`.
-        progress: Told how many images of the test split each of the two compared models is done with.
-        reading: Told how many images of the data set have been checked, before the training.
+        progress: Told what is counted ("images checked", "steps", "validation batches", "validation images", "test
+            images", ...), how many are done, and of how many.
 
     Raises:
         UsageError: If settings don't go together, the output folder is in use or holds another training, or its
@@ -64,7 +63,7 @@ def train(
     """
     started = time.monotonic()
     folder = TrainFolder(settings.output)
-    learnt = _learn(settings, folder, resume=resume, watcher=watcher, reading=reading)
+    learnt = _learn(settings, folder, resume=resume, watcher=watcher, progress=progress)
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()
     n_steps = int(learnt.rows[-1]["step"]) if learnt.rows else 0
@@ -97,10 +96,10 @@ class _Learnt:
 
 
 def _learn(
-    settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, reading: Progress
+    settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, progress: WorkProgress
 ) -> _Learnt:
     """Check all that can be checked before the first step, and train."""
-    prepared = prepare(settings, resume=resume, reading=reading)
+    prepared = prepare(settings, resume=resume, progress=progress)
     data, manifest, is_first = prepared.data, prepared.manifest(), is_first_process()
     if is_first:
         for line in prepared.notes:
@@ -114,5 +113,5 @@ def _learn(
 
     advice = "Lower --batch-size, or add --gradient-checkpointing."
     with quiet_transformers(), out_of_memory_as_device_error("training", advice):
-        log, n_trained = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher)
+        log, n_trained = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher, progress=progress)
     return _Learnt(data, manifest, log.rows, log.best(prepared.best_metric) or {}, n_trained)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from grounded_seg.errors import UsageError
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.samples import IGNORED, Sample
 from grounded_seg.train.fit.checkpoints import (
     Checkpoint,
@@ -47,10 +48,12 @@ class _Loop:
         model: nn.Module,
         log: MetricsLog,
         watcher: Watcher,
+        progress: WorkProgress,
     ) -> None:
         """Make the loader, the optimizer and its schedule, at the first step."""
         settings, device = prepared.settings, prepared.device
-        self.prepared, self.accelerator, self.log, self.watcher = prepared, accelerator, log, watcher
+        self.prepared, self.accelerator, self.log = prepared, accelerator, log
+        self.watcher, self.progress = watcher, progress
         if settings.quantization is Quantization.NONE:
             model = model.to(device)
         # Without a sampler: the questions in the plan's order, which is shuffled anew for each epoch.
@@ -73,7 +76,12 @@ class _Loop:
 
 
 def run_loop(
-    prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher
+    prepared: PreparedTraining,
+    *,
+    resume: bool,
+    on_start: Callable[[], None],
+    watcher: Watcher,
+    progress: WorkProgress,
 ) -> tuple[MetricsLog, int]:
     """Train to the end, from the last checkpoint on where asked; give the log and the number of trainable parameters.
 
@@ -92,7 +100,7 @@ def run_loop(
     if checkpoint is not None and _is_out_of_patience(prepared, log):
         return log, n_trainable(model)
     set_seed(settings.seed)
-    loop = _Loop(prepared, accelerator, model, log, watcher)
+    loop = _Loop(prepared, accelerator, model, log, watcher, progress)
     if checkpoint is not None:
         load_checkpoint(checkpoint, loop.state)
     accelerator.wait_for_everyone()
@@ -109,6 +117,7 @@ def run_loop(
                 has_begun = True
             row = {"step": step, **figures, "epoch": epoch + n_passes / prepared.passes_per_epoch}
             _write_down(loop, row)
+            progress("steps", step, prepared.n_steps)
             if step == prepared.n_steps or n_done == prepared.steps_per_epoch:
                 break
             if settings.eval_steps and step % settings.eval_steps == 0:
@@ -200,7 +209,7 @@ def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
     """Validate, write the figures down and draw them, and keep the weights if they are the best so far."""
     prepared, log = loop.prepared, loop.log
     model, accelerator = loop.state.model, loop.accelerator
-    figures = validate(prepared, model, loop.loss, accelerator, with_answers=with_answers)
+    figures = validate(prepared, model, loop.loss, accelerator, loop.progress, with_answers=with_answers)
     measured = {f"valid_{name}": value for name, value in figures.items()}
     _write_down(loop, {"step": row["step"], **measured, "epoch": row["epoch"]})
     if not accelerator.is_main_process:
