@@ -31,8 +31,7 @@ _PIPE_WIDTH = 200
 def set_up_messages(*, debug: bool) -> None:
     """Show this package's warnings, and its notes on a terminal, one line each; without `debug` silence libraries."""
     log = logging.getLogger("grounded_seg")
-    quiet = logging.INFO if sys.stderr.isatty() else logging.WARNING
-    log.setLevel(logging.DEBUG if debug else quiet)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.handlers = [_Echo()]
     log.propagate = False
     if debug:
@@ -121,9 +120,26 @@ def _line(kind: str, message: str) -> None:
 
 
 class _Echo(logging.Handler):
-    """The log handler that prints a record as one line on stderr, below its traceback if there is one."""
+    """The log handler that prints a record as one line on stderr, below its traceback if there is one.
+
+    Notes need a terminal, but for those with `once`: everyone sees the first of each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._is_for_now(record):
+            return
         if record.exc_info:
             click.echo(logging.Formatter().formatException(record.exc_info), err=True)
         _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
+
+    def _is_for_now(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "once"):
+            is_debug = logging.getLogger("grounded_seg").isEnabledFor(logging.DEBUG)
+            return record.levelno != logging.INFO or is_debug or sys.stderr.isatty()
+        is_first = record.msg not in self._told
+        self._told.add(record.msg)
+        return is_first

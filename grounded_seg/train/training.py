@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.train.data.checks import WorkProgress
@@ -16,6 +16,7 @@ from grounded_seg.train.fit.metrics_log import Row, draw_losses
 from grounded_seg.train.fit.preparation import is_first_process, prepare
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.report import write_report
+from grounded_seg.train.recipes import TrainKeywords, settings_or_keywords
 from grounded_seg.train.settings import TrainSettings
 from grounded_seg.weights.strict_loading import quiet_transformers
 
@@ -26,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 class TrainReport:
     """What came out of a training."""
 
+    settings: TrainSettings
+    """As they were used; for `evaluate`."""
     folder: TrainFolder
     result: Path
     """The adapter's folder, or with full tuning the model's."""
@@ -40,21 +43,24 @@ class TrainReport:
 
 
 def train(
-    settings: TrainSettings,
+    settings: TrainSettings | None = None,
     *,
     resume: bool = False,
     watcher: Watcher = lambda _row: None,
     progress: WorkProgress = lambda _what, _done, _all: None,
+    **keywords: Unpack[TrainKeywords],
 ) -> TrainReport:
     """Train a detector on a data set, and compare it with its base.
 
     Args:
-        settings: What, on what, and how.
+        settings: What, on what, and how; None to give it as keywords.
         resume: Begin at the last checkpoint in `settings.output`: the losses are those of a training that was never
             interrupted.
         watcher: Told each row of figures as it is written to `metrics.jsonl`.
         progress: Told what is counted ("images checked", "steps", "validation batches", "validation images", "test
             images", ...), how many are done, and of how many.
+        keywords: Single settings, named as the options of the command: `train(dataset="data", output="tuned",
+            preset="base-ft", epochs=3)`; `recipe` and `config` too.
 
     Raises:
         UsageError: If settings don't go together, the output folder is in use or holds another training, or its
@@ -62,6 +68,7 @@ def train(
         InputError: If the data set can't be used; names file and line.
     """
     started = time.monotonic()
+    settings = settings_or_keywords(settings, keywords)
     folder = TrainFolder(settings.output)
     learnt = _learn(settings, folder, resume=resume, watcher=watcher, progress=progress)
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
@@ -74,6 +81,7 @@ def train(
         done = {"status": "done", "best": dict(learnt.best), "steps": n_steps, "seconds": seconds, "test": test}
         folder.write_manifest(learnt.manifest | done)
     return TrainReport(
+        settings=settings,
         folder=folder,
         result=folder.result(settings.method),
         figures={name.removeprefix("valid_"): one for name, one in learnt.best.items() if name.startswith("valid_")},

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import PATH, debug_option, option_of, quiet_option
 from grounded_seg.export.settings import ExportSettings, Pictures
 
@@ -69,6 +69,8 @@ def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> in
     settings = ExportSettings(**options, pictures=Pictures(pictures or Pictures.NONE))
     with WorkDisplay(quiet=quiet) as display:
         report = export_labels(settings, display.of("images"))
+    for line in report.notes:
+        note(line)
     splits = [f"{n} {split}" for split, n in report.images_by_split.items() if split]
     images = f"{report.n_images} images ({', '.join(splits)})" if splits else f"{report.n_images} images"
     left_out = f", {report.n_left_out} left out" if report.n_left_out else ""
