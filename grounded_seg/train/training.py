@@ -40,6 +40,7 @@ class TrainReport:
     faults: tuple[Fault, ...]
     """Rows of the data set that were left out."""
     seconds: float
+    """Of the whole training, also where it was interrupted and resumed."""
 
 
 def train(
@@ -70,7 +71,9 @@ def train(
     started = time.monotonic()
     settings = settings_or_keywords(settings, keywords)
     folder = TrainFolder(settings.output)
-    learnt = _learn(settings, folder, resume=resume, watcher=watcher, progress=progress)
+    if resume:
+        started -= folder.seconds_so_far()
+    learnt = _learn(settings, folder, started, resume=resume, watcher=watcher, progress=progress)
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()
     n_steps = int(learnt.rows[-1]["step"]) if learnt.rows else 0
@@ -104,9 +107,15 @@ class _Learnt:
 
 
 def _learn(
-    settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, progress: WorkProgress
+    settings: TrainSettings,
+    folder: TrainFolder,
+    started: float,
+    *,
+    resume: bool,
+    watcher: Watcher,
+    progress: WorkProgress,
 ) -> _Learnt:
-    """Check all that can be checked before the first step, and train."""
+    """Check all that can be checked before the first step, and train; `started` is of `time.monotonic`."""
     prepared = prepare(settings, resume=resume, progress=progress)
     data, manifest, is_first = prepared.data, prepared.manifest(), is_first_process()
     if is_first:
@@ -115,11 +124,11 @@ def _learn(
         for line in fault_lines(data.faults):
             _LOG.warning("%s", line)
 
-    def on_start() -> None:
+    def on_files() -> None:
         if is_first:
-            folder.write_manifest(manifest | {"status": "running"})
+            folder.write_manifest(manifest | {"status": "running", "seconds": time.monotonic() - started})
 
     advice = "Lower --batch-size, or add --gradient-checkpointing."
     with quiet_transformers(), out_of_memory_as_device_error("training", advice):
-        log, n_trained = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher, progress=progress)
+        log, n_trained = run_loop(prepared, resume=resume, on_files=on_files, watcher=watcher, progress=progress)
     return _Learnt(data, manifest, log.rows, log.best(prepared.best_metric) or {}, n_trained)

@@ -79,13 +79,14 @@ def run_loop(
     prepared: PreparedTraining,
     *,
     resume: bool,
-    on_start: Callable[[], None],
+    on_files: Callable[[], None],
     watcher: Watcher,
     progress: WorkProgress,
 ) -> tuple[MetricsLog, int]:
     """Train to the end, from the last checkpoint on where asked; give the log and the number of trainable parameters.
 
-    `on_start` is called after the first step, right before the first file: a start that fails leaves nothing.
+    `on_files` is called after the first step, right before the first file: a start that fails leaves nothing. And after
+    each checkpoint.
 
     Raises:
         UsageError: If a checkpoint can't be resumed, or the loss is no number any more.
@@ -113,7 +114,7 @@ def run_loop(
             n_passes = min(n_done * settings.accumulation, prepared.passes_per_epoch)
             figures = _take_step(loop, passes, step)
             if not has_begun:
-                _begin(loop, on_start)
+                _begin(loop, on_files)
                 has_begun = True
             row = {"step": step, **figures, "epoch": epoch + n_passes / prepared.passes_per_epoch}
             _write_down(loop, row)
@@ -124,17 +125,19 @@ def run_loop(
                 _measure(loop, row, with_answers=False)
             if settings.save_steps and step % settings.save_steps == 0:
                 save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+                on_files()
         _measure(loop, row, with_answers=True)
         is_over = _is_out_of_patience(prepared, log)
         save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+        on_files()
     for tracker in accelerator.trackers:
         tracker.finish()
     return log, n_trainable(model)
 
 
-def _begin(loop: _Loop, on_start: Callable[[], None]) -> None:
+def _begin(loop: _Loop, on_files: Callable[[], None]) -> None:
     """Write the first files, and start the loggers."""
-    on_start()
+    on_files()
     loop.log.start()
     loop.accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "grounded-seg"))
 
