@@ -27,6 +27,8 @@ class FoundModels:
     threads: int
     """CPU threads that one operation may use."""
     versions: "Versions"
+    logits_dtype: str = "float32"
+    """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
 
 
 def find_models(
