@@ -82,11 +82,12 @@ class RunDisplay:
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
-        # Not beside the bar.
-        self._progress.stop()
-        for tell in self._at_start:
-            tell()
-        self._progress.start()
+        if self._at_start:
+            # Not beside the bar.
+            self._progress.stop()
+            for tell in self._at_start:
+                tell()
+            self._progress.start()
         self._counts = replace(counts)
         self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
         self._show_counts()
