@@ -46,6 +46,7 @@ _WORDS_FOR_ARGUMENTS: Mapping[str, str] = MappingProxyType(
         "folder dir data i s",
         "image": "image images img image-path input source src path file i s",
         "ground_truth": "gt ground-truth annotations ann input source data coco i",
+        "file": "input source data coco annotations gt i",
         "data": "data dataset data-set input source i",
     }
 )
@@ -72,9 +73,7 @@ def explain_missing(error: click.MissingParameter, context: click.Context) -> st
     given = context.params.get("prompt")
     needs_path = error.param is not None and error.param.name == "paths"
     if needs_path and isinstance(given, str) and (os.path.exists(given) or _looks_like_image(given)):
-        return (
-            f"{given!r} is taken for PROMPT, and PATH is missing; PROMPT comes first: {_command('red car', [given])}."
-        )
+        return f"PROMPT is {given!r}, and PATH is missing; PROMPT comes first: {_command('red car', [given])}."
     return error.format_message()
 
 

@@ -13,7 +13,7 @@ from grounded_seg.text.decoding import decode_text
 from grounded_seg.text.yaml_nodes import yaml_line, yaml_root, yaml_text
 
 # Not the dot of an abbreviation: such have few letters.
-_LIST_SIGNS = re.compile(r",(?:\s+|$)|(?<=\w{3})\.(?:\s+|$)|\n+")
+_LIST_SIGNS = re.compile(r",(?:\s+|$)|(?:(?<=\w{3})|\s)\.(?:\s+|$)|\n+")
 _MOST_WORDS = 4
 """Of each thing that a prompt seems to list."""
 

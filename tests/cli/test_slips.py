@@ -63,8 +63,6 @@ def error_of(result: Result, code: int) -> str:
         ("train", "--learning-rate", "--lr"),
         ("train", "--epoch", "--epochs"),
         ("export", "--format", "--to"),
-        # What click finds by itself stays.
-        ("run", "--score-treshold", "--score-threshold"),
     ],
 )
 def test_an_option_of_another_tool_suggests_ours(command: str, option: str, meant: str) -> None:
@@ -93,11 +91,16 @@ def test_words_of_other_tools_are_told_apart() -> None:
     for table in (_WORDS_FOR, _WORDS_FOR_ARGUMENTS):
         for words in table.values():
             assert len(words.split()) == len(set(words.split()))
-    # None of them is an option of ours, which would never be asked about.
-    words = {word for texts in _WORDS_FOR.values() for word in texts.split()}
-    for command in main.commands.values():
-        ours = {name.lstrip("-") for one in command.params for name in one.opts}
-        assert not (ours & words) - {"epochs", "images", "image", "prompts", "model", "device", "save", "data"} & words
+    # Each stands for an option or an argument that there is.
+    params = [one for command in main.commands.values() for one in command.params]
+    assert _WORDS_FOR.keys() <= {name for one in params for name in one.opts}
+    assert _WORDS_FOR_ARGUMENTS.keys() <= {one.name for one in params}
+
+
+def test_what_click_finds_by_itself_stays() -> None:
+    line = error_of(grounded("run", "--score-treshold", "0.3", "red car", "a.png"), 2)
+    assert "--score-threshold" in line
+    assert "No such option '--toaster'. See" in error_of(grounded("run", "--toaster", "red car", "a.png"), 2)
 
 
 @pytest.mark.parametrize(

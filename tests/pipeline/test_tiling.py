@@ -238,7 +238,7 @@ def test_very_many_tiles_are_told_with_their_number(caplog: pytest.LogCaptureFix
     image = Image(Path("a.png"), painted(640, 480))
     assert len(crops_of(image, TileSettings(100))) < 200
     assert caplog.text == ""
-    assert len(crops_of(image, TileSettings(5))) == 19_080
+    assert len(crops_of(image, TileSettings(5))) == 19_200
     [record] = caplog.records
-    assert "a.png is searched in 19080 tiles of 5 px" in record.message
+    assert "a.png is searched in 19200 tiles of 5 px" in record.message
     assert "raise --tile" in record.message
