@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from grounded_seg.cli.messages import plain_table, stdout_console, stdout_error
+from grounded_seg.cli.progress import StatusLines
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.journal import text_of
 from grounded_seg.runs.manifest import Counts
@@ -33,13 +34,19 @@ class RunDisplay:
     """The display of one run: prints JSON lines at once, or a table at the end."""
 
     def __init__(
-        self, *, json_lines: bool, boxes_only: bool = False, at_start: Sequence[Callable[[], None]] = ()
+        self,
+        *,
+        json_lines: bool,
+        boxes_only: bool = False,
+        quiet: bool = False,
+        at_start: Sequence[Callable[[], None]] = (),
     ) -> None:
-        """Choose journal lines or a table for stdout; nothing is shown yet.
+        """Choose what is shown; nothing is yet.
 
         Args:
             json_lines: Print the journal's lines instead of a table.
             boxes_only: Leave out the columns of masks.
+            quiet: Show no progress.
             at_start: What else to print when the images begin, such as notes.
         """
         self._json_lines = json_lines
@@ -60,10 +67,11 @@ class RunDisplay:
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
+            disable=quiet or not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
         )
+        self._lines = StatusLines(on=not quiet and not sys.stderr.isatty())
         self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
-        self._counts = Counts()
+        self._counts, self._n_images = Counts(), 0
         self.has_started = False
         """Whether the models are loaded and images are being processed."""
 
@@ -78,6 +86,7 @@ class RunDisplay:
         """Show the progress of a download."""
         total_mb = None if n_total is None else n_total // 10**6
         self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
+        self._lines.show("MB fetched", n_bytes // 10**6, total_mb)
 
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
@@ -88,7 +97,7 @@ class RunDisplay:
             for tell in self._at_start:
                 tell()
             self._progress.start()
-        self._counts = replace(counts)
+        self._counts, self._n_images = replace(counts), n_images
         self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
         self._show_counts()
 
@@ -140,6 +149,7 @@ class RunDisplay:
     def _show_counts(self) -> None:
         done, n_found, n_skipped = self._counts.n_images, self._counts.n_instances, self._counts.n_skipped
         self._progress.update(self._task, completed=done, found=n_found, skipped=n_skipped)
+        self._lines.show("images", done, self._n_images, f"{n_found} found, {n_skipped} skipped")
 
 
 def _row(name: str, instance: JournalInstance) -> tuple[str, ...]:

@@ -57,12 +57,12 @@ def image_from_pillow(opened: PIL.Image.Image, path: Path) -> Image:
     return _decoded(path, lambda: nullcontext(opened), sys.maxsize)
 
 
-def _decoded(path: Path, opening: Callable[[], AbstractContextManager[PIL.Image.Image]], max_pixels: int) -> Image:
+def _decoded(path: Path, opener: Callable[[], AbstractContextManager[PIL.Image.Image]], max_pixels: int) -> Image:
     """Decode what Pillow opens, with its errors as ours."""
     kind = "content"
     with PILLOW_ADAPTED:
         try:
-            with opening() as opened:
+            with opener() as opened:
                 kind = opened.format or kind
                 width, height = opened.size
                 if width * height > max_pixels:

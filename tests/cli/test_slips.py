@@ -179,6 +179,7 @@ def test_a_prompt_is_asked_as_written_with_one_hint_at_most(
         [line] = result.stderr.splitlines()
         assert line.startswith("hint: ")
         assert hint in line
+        assert grounded("run", prompt, "img.png", "--quiet", "--overwrite").stderr == ""
 
 
 def test_a_pattern_and_the_standard_input_name_images(detector: ColourDetector, paint: Paint) -> None:

@@ -39,7 +39,7 @@ def test_the_report_asks_for_the_negatives_too(
     settings = tiny_settings(dataset, tmp_path, base, negatives=("cat", "red"))
     data = read_data(dataset)
     with pytest.raises(InputError, match=r"^red, green, cat$"):
-        write_report(settings, data, lambda _done, _all: None)
+        write_report(settings, data, lambda _what, _done, _all: None)
 
 
 def test_a_cut_off_test_file_leaves_the_older_one(

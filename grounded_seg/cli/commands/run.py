@@ -12,6 +12,7 @@ from grounded_seg.cli.options import (
     debug_option,
     model_options,
     option_of,
+    quiet_option,
     settings_from,
     stage_options,
 )
@@ -41,8 +42,9 @@ from grounded_seg.settings import Drawn, RunSettings
     help="Pictures to write for each image; repeat the option for several kinds.",
 )
 @click.option("--json", "json_lines", is_flag=True, help="Print one JSON line per image instead of the table.")
+@quiet_option
 @debug_option
-def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **options: Any) -> int:
+def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debug: bool, **options: Any) -> int:
     """Find what PROMPT names in images: boxes, masks, COCO.
 
     PROMPT is what to look for: "red car". Separate several prompts with semicolons: "red car; traffic light". @FILE
@@ -71,12 +73,15 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     settings = settings_from(RunSettings, options)
     given = [given_from(path) for path in paths]
     check_order(prompt, paths)
-    told = {note: demo_note(settings.models, boxes_only=settings.boxes_only), hint: hint_about(prompt, paths)}
+    told = {
+        note: demo_note(settings.models, boxes_only=settings.boxes_only),
+        hint: None if quiet else hint_about(prompt, paths),
+    }
     folder = RunFolder(settings.output)
     option = "--resume instead of --overwrite" if settings.overwrite else "--resume"
     how_to_resume = f"finished images are kept; to resume, run the same command with {option}"
     at_start = [partial(tell, text) for tell, text in told.items() if text is not None]
-    display = RunDisplay(json_lines=json_lines, boxes_only=settings.boxes_only, at_start=at_start)
+    display = RunDisplay(json_lines=json_lines, boxes_only=settings.boxes_only, quiet=quiet, at_start=at_start)
 
     def explain() -> str:
         return f"{how_to_resume if display.has_started else 'no image was finished'} ({settings.output})"
