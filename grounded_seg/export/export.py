@@ -42,7 +42,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass
 class ExportReport:
-    """Counts of an export."""
+    """Counts of an export: images, labels, and what the format couldn't hold."""
 
     images_by_split: Counter[str] = field(default_factory=Counter)
     n_labels: int = 0

@@ -22,6 +22,8 @@ class Preset:
     segmenter: str
     """Name in the table of segmenters."""
     adapter: str | None = None
+    parameters: int | None = None
+    """Of the detector: it has 2 or 4 bytes for each."""
     revision: str | None = None
     """Branch or commit of the detector on the hub."""
     ships_with_project: bool = False
@@ -36,6 +38,7 @@ class SegmenterFile:
     """vit_b, vit_l or vit_h."""
     url: str
     sha256: str
+    n_bytes: int | None = None
 
     @property
     def file_name(self) -> str:

@@ -1,11 +1,13 @@
 """Tests of weights keep their own cache, and don't wait between tries."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from stand_in_hub import StandInHub, serving
 
-from grounded_seg.weights import transfer
+from grounded_seg.weights import retries
 
 
 @pytest.fixture(autouse=True)
@@ -25,5 +27,14 @@ def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between tries, which take no time here."""
     slept: list[float] = []
-    monkeypatch.setattr(transfer, "PATIENCE", transfer.Patience(sleep=slept.append))
+    monkeypatch.setattr(retries, "PATIENCE", retries.Patience(sleep=slept.append))
     return slept
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    """A hub on this machine, and Meta's files beside it."""
+    with serving() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.hub_url)
+        monkeypatch.setenv("GROUNDED_SEG_MIRROR", stand_in.files_url)
+        yield stand_in
