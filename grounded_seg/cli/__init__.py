@@ -29,7 +29,7 @@ _COMMANDS = (
     (export, "Write labels in another tool's format."),
     (validate, "Check a COCO file, and repair it."),
     (merge_runs, "Merge runs over different images into one."),
-    (models, "List the presets; convert and merge models and adapters."),
+    (models, "List, fetch, verify and convert weights; merge adapters."),
 )
 for _command, _short_help in _COMMANDS:
     # click would cut off the first sentence of a command's help to fit the list.

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ _QUIET = {
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_LINE_EVERY_S = 60.0
+"""Of long work, where there is no terminal."""
 _PIPE_WIDTH = 200
 """Characters a line where there is no terminal: wide enough that no cell is broken."""
 
@@ -130,6 +133,43 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
             progress.start()
         else:
             progress.stop()
+
+    try:
+        yield show
+    finally:
+        progress.stop()
+
+
+@contextmanager
+def fetched(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Give the function that shows how many bytes have arrived of how many, with speed and time left.
+
+    Without a terminal it prints a line a minute.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    progress = Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+    task = progress.add_task(what, total=None)
+    started_s = told_s = time.monotonic()
+    n_first = 0
+
+    def show(n_done: int, n_all: int | None) -> None:
+        nonlocal told_s, n_first
+        # Bytes that an earlier command fetched are no speed.
+        n_first = n_first or n_done
+        progress.update(task, completed=n_done, total=n_all)
+        progress.start()
+        now_s = time.monotonic()
+        if not sys.stderr.isatty() and now_s - told_s >= _LINE_EVERY_S:
+            told_s = now_s
+            of_all = f" of {n_all / 1e6:.0f}" if n_all else ""
+            speed = (n_done - n_first) / (now_s - started_s)
+            left = f", {(n_all - n_done) / speed / 60:.0f} min left" if n_all and speed else ""
+            note(f"{what}: {n_done / 1e6:.0f}{of_all} MB, {speed / 1e6:.1f} MB/s{left}")
 
     try:
         yield show

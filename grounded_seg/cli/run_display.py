@@ -25,7 +25,7 @@ _MAX_SKIPPED = 20
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+        return Text("" if task.speed is None else f"{task.speed:.1f} {task.fields['unit']}/s")
 
 
 class RunDisplay:
@@ -51,7 +51,7 @@ class RunDisplay:
             redirect_stderr=False,
             disable=not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
         )
-        self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
+        self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0, unit="images")
         self._counts = Counts()
         self.has_started = False
         """Whether the models are loaded and images are being processed."""
@@ -66,13 +66,15 @@ class RunDisplay:
     def fetching(self, n_bytes: int, n_total: int | None) -> None:
         """Show the progress of a download."""
         total_mb = None if n_total is None else n_total // 10**6
-        self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
+        self._progress.update(
+            self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb, unit="MB"
+        )
 
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
         self._counts = replace(counts)
-        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
+        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images, unit="images")
         self._show_counts()
 
     def finished_image(self, line: JournalLine) -> None:
