@@ -18,7 +18,7 @@ PACKAGE = ROOT / "grounded_seg"
 LAYERS = (
     {"cli"},
     {"train"},
-    {"evaluation", "export"},
+    {"evaluation", "export", "diagnosis"},
     {"runs"},
     {"engine"},
     {"pipeline"},

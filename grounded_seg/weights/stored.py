@@ -70,6 +70,11 @@ def folder_of(source: Source) -> Path | None:
     return path if os.path.exists(path) else None
 
 
+def hub_cache_folder() -> Path:
+    """The hub's cache, which other tools use too."""
+    return Path(huggingface_hub.constants.HF_HUB_CACHE)
+
+
 def n_bytes_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
@@ -186,10 +191,7 @@ def remove(name: str) -> tuple[int, list[str]]:
         elif isinstance(source, PublishedSource):
             n_freed += sum(_delete(path) for path in _files_of(cache_folder() / source.file.file_name))
         else:
-            root = Path(huggingface_hub.constants.HF_HUB_CACHE) / repo_folder_name(
-                repo_id=source.repo_id, repo_type="model"
-            )
-            n_freed += _delete(root)
+            n_freed += _delete(hub_cache_folder() / repo_folder_name(repo_id=source.repo_id, repo_type="model"))
             for repo_id, revision in read_pins(lock_path()):
                 if repo_id == source.repo_id:
                     write_pin(repo_id, revision, None)
