@@ -60,6 +60,7 @@ LAZY = {
     "cli.messages": "the same",
     "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
+    "diagnosis.findings": "a library that can't be imported is what is looked for",
     "geometry.masks": "the wheel of OpenCV needs a library of the system that bare machines lack",
     "pipeline.load": "torch takes seconds: a wrong option is told before",
     "pipeline.result": "a record imports the forms that it can be had in only when one is asked for",

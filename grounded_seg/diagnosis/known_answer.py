@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from grounded_seg.diagnosis.findings import Finding, State, error_finding
+from grounded_seg.diagnosis.findings import Finding, State
 from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
-from grounded_seg.errors import DeviceError, GroundedSegError, WeightsError
+from grounded_seg.errors import DeviceError, WeightsError
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.geometry.masks import coco_from_run_length, mask_iou, run_length_from_coco
 from grounded_seg.pipeline.result import PromptedResult
@@ -25,22 +25,29 @@ def ask_demo(device: str, dtype: str) -> Finding:
     Args:
         device: As `ModelSettings.device`.
         dtype: As `ModelSettings.dtype`.
+
+    Raises:
+        WeightsError: If the demo isn't there, or damaged.
+        DeviceError: If the device can't run it.
     """
+    stored, image = _stored_answer(), shipped_file("demo", IMAGE_FILE)
+    started_s = time.monotonic()
+    segmenter = GroundedSegmenter.from_preset("demo", device=device, dtype=dtype, offline=True)
+    loaded_s = time.monotonic()
+    found = segmenter(image, stored["prompt"])
+    return compare(found, stored, {"load": loaded_s - started_s, "image": time.monotonic() - loaded_s})
+
+
+def _stored_answer() -> dict[str, Any]:
+    """The answer stored beside the demo's weights; a `WeightsError` if it is damaged."""
+    path = shipped_file("demo", ANSWER_FILE)
     try:
-        stored = json.loads(shipped_file("demo", ANSWER_FILE).read_text(encoding="utf-8"))
-        image = shipped_file("demo", IMAGE_FILE)
-        started_s = time.monotonic()
-        segmenter = GroundedSegmenter.from_preset("demo", device=device, dtype=dtype, offline=True)
-        loaded_s = time.monotonic()
-        found = segmenter(image, stored["prompt"])
-        seconds = {"load": loaded_s - started_s, "image": time.monotonic() - loaded_s}
-    # What is wrong here is the result of the command, not its end.
-    except GroundedSegError as error:
-        return error_finding(SUBJECT, error)
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["prompt"], str) or not isinstance(content["instances"], list):
+            raise TypeError("no answer in it")
     except (OSError, ValueError, LookupError, TypeError) as error:
-        problem = WeightsError(f"{ANSWER_FILE} can't be read ({error}); install grounded-seg again")
-        return error_finding(SUBJECT, problem)
-    return compare(found, stored, seconds)
+        raise WeightsError(f"{path} can't be read ({error}); install grounded-seg again") from error
+    return content
 
 
 def compare(found: PromptedResult, stored: Mapping[str, Any], seconds: Mapping[str, float]) -> Finding:

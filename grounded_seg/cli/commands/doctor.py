@@ -29,10 +29,9 @@ def doctor(device: str, dtype: str, online: bool, as_json: bool, debug: bool) ->
     # These import torch and rich, which would slow --help down.
     from rich.text import Text
 
-    from grounded_seg.diagnosis.findings import Finding, exit_code_of, surroundings
-    from grounded_seg.diagnosis.known_answer import ask_demo
+    from grounded_seg.diagnosis.findings import Finding, all_findings, exit_code_of
 
-    console, findings = stdout_console(), []
+    console, findings = stdout_console(), list[Finding]()
 
     def show(found: Finding) -> None:
         findings.append(found)
@@ -43,9 +42,8 @@ def doctor(device: str, dtype: str, online: bool, as_json: bool, debug: bool) ->
         if found.remedy:
             console.print(Text(f"        -> {found.remedy}"), soft_wrap=True)
 
-    for found in surroundings(device, str(dtype), online=online):
+    for found in all_findings(device, str(dtype), online=online):
         show(found)
-    show(ask_demo(device, str(dtype)))
     code = exit_code_of(findings)
     if as_json:
         records = [
