@@ -43,6 +43,8 @@ def test_the_demo_runs_from_a_wheel(tmp_path: Path) -> None:
     where, found = found_by(tmp_path / "site", tmp_path / "elsewhere")
     assert where.startswith(str(tmp_path / "site"))
     assert not (tmp_path / "site" / "tests").exists()
+    # Without it, no type checker looks at the package's types.
+    assert (tmp_path / "site" / "grounded_seg" / "py.typed").exists()
     here, expected = found_by(ROOT, tmp_path / "checkout")
     assert here.startswith(str(ROOT))
     assert found

@@ -1,19 +1,47 @@
 """What `models fetch` and `models verify` show: progress on stderr, and a table on stdout."""
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from grounded_seg.cli.messages import error, fetched, note, plain_table, stdout_console
+from grounded_seg.cli.messages import error, note, plain_table, stdout_console
+from grounded_seg.cli.progress import StatusLines
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.locate import locate
 from grounded_seg.weights.sources import LocalSource
 from grounded_seg.weights.stored import n_bytes_of, sources_of, verify
 from grounded_seg.weights.take_along import Taken, fetch_into
+
+
+@contextmanager
+def fetched(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Give the function that shows how many bytes have arrived of how many, with speed and time left.
+
+    It is a bar on a terminal, and a line a minute elsewhere.
+    """
+    on_terminal = sys.stderr.isatty()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    progress = Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, disable=not on_terminal
+    )
+    task, lines = progress.add_task(what, total=None), StatusLines(on=not on_terminal)
+
+    def show(n_done: int, n_all: int | None) -> None:
+        progress.update(task, completed=n_done, total=n_all)
+        progress.start()
+        lines.show(f"MB of {what}", n_done // 10**6, None if n_all is None else n_all // 10**6)
+
+    try:
+        yield show
+    finally:
+        progress.stop()
 
 
 def fetch_to_cache(name: str, *, update: bool) -> None:

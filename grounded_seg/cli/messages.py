@@ -1,9 +1,8 @@
-"""Messages on stderr, one line each, and the consoles: tables on stdout, a progress bar on stderr."""
+"""Messages on stderr, one line each, and the console for tables on stdout."""
 
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +24,6 @@ _QUIET = {
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
-_LINE_EVERY_S = 60.0
-"""Of long work, where there is no terminal."""
 _PIPE_WIDTH = 200
 """Characters a line where there is no terminal: wide enough that no cell is broken."""
 
@@ -34,8 +31,7 @@ _PIPE_WIDTH = 200
 def set_up_messages(*, debug: bool) -> None:
     """Show this package's warnings, and its notes on a terminal, one line each; without `debug` silence libraries."""
     log = logging.getLogger("grounded_seg")
-    quiet = logging.INFO if sys.stderr.isatty() else logging.WARNING
-    log.setLevel(logging.DEBUG if debug else quiet)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.handlers = [_Echo()]
     log.propagate = False
     if debug:
@@ -61,6 +57,11 @@ def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
 
     if resolve(models, boxes_only=boxes_only).is_demo:
         note("the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft")
+
+
+def status(message: str) -> None:
+    """Print how far long work has come."""
+    _line("status", message)
 
 
 def error(message: str) -> None:
@@ -114,77 +115,31 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> "Table":
     return table
 
 
-@contextmanager
-def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give the function that shows how many are done of how many, in a progress bar on stderr if that is a terminal.
-
-    The bar is there from its first call until all are done; before and afterwards other lines can be printed.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    task = progress.add_task(what, total=None)
-
-    def show(n_done: int, n_all: int) -> None:
-        progress.update(task, completed=n_done, total=n_all)
-        if n_done < n_all:
-            progress.start()
-        else:
-            progress.stop()
-
-    try:
-        yield show
-    finally:
-        progress.stop()
-
-
-@contextmanager
-def fetched(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Give the function that shows how many bytes have arrived of how many, with speed and time left.
-
-    Without a terminal it prints a line a minute.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    progress = Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    )
-    task = progress.add_task(what, total=None)
-    started_s = told_s = time.monotonic()
-    n_first = 0
-
-    def show(n_done: int, n_all: int | None) -> None:
-        nonlocal told_s, n_first
-        # Bytes that an earlier command fetched are no speed.
-        n_first = n_first or n_done
-        progress.update(task, completed=n_done, total=n_all)
-        progress.start()
-        now_s = time.monotonic()
-        if not sys.stderr.isatty() and now_s - told_s >= _LINE_EVERY_S:
-            told_s = now_s
-            of_all = f" of {n_all / 1e6:.0f}" if n_all else ""
-            speed = (n_done - n_first) / (now_s - started_s)
-            left = f", {(n_all - n_done) / speed / 60:.0f} min left" if n_all and speed else ""
-            note(f"{what}: {n_done / 1e6:.0f}{of_all} MB, {speed / 1e6:.1f} MB/s{left}")
-
-    try:
-        yield show
-    finally:
-        progress.stop()
-
-
 def _line(kind: str, message: str) -> None:
     click.echo(f"{kind}: {' '.join(message.expandtabs(0).splitlines())}", err=True)
 
 
 class _Echo(logging.Handler):
-    """The log handler that prints a record as one line on stderr, below its traceback if there is one."""
+    """The log handler that prints a record as one line on stderr, below its traceback if there is one.
+
+    Notes need a terminal, but for those with `once`: everyone sees the first of each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._is_for_now(record):
+            return
         if record.exc_info:
             click.echo(logging.Formatter().formatException(record.exc_info), err=True)
         _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
+
+    def _is_for_now(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "once"):
+            is_debug = logging.getLogger("grounded_seg").isEnabledFor(logging.DEBUG)
+            return record.levelno != logging.INFO or is_debug or sys.stderr.isatty()
+        is_first = record.msg not in self._told
+        self._told.add(record.msg)
+        return is_first

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from grounded_seg.cli.messages import plain_table, stdout_console, stdout_error
+from grounded_seg.cli.progress import StatusLines
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.journal import text_of
 from grounded_seg.runs.manifest import Counts
@@ -31,8 +32,8 @@ class _RateColumn(ProgressColumn):
 class RunDisplay:
     """The display of one run: prints JSON lines at once, or a table at the end."""
 
-    def __init__(self, *, json_lines: bool) -> None:
-        """Choose journal lines or a table for stdout; nothing is shown yet."""
+    def __init__(self, *, json_lines: bool, quiet: bool = False) -> None:
+        """Choose journal lines or a table for stdout, and whether progress is shown; nothing is yet."""
         self._json_lines = json_lines
         self._rows: list[tuple[str, ...]] = []
         self._n_rows_left_out = 0
@@ -49,10 +50,11 @@ class RunDisplay:
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
+            disable=quiet or not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
         )
+        self._lines = StatusLines(on=not quiet and not sys.stderr.isatty())
         self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0, unit="images")
-        self._counts = Counts()
+        self._counts, self._n_images = Counts(), 0
         self.has_started = False
         """Whether the models are loaded and images are being processed."""
 
@@ -69,11 +71,12 @@ class RunDisplay:
         self._progress.update(
             self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb, unit="MB"
         )
+        self._lines.show("MB fetched", n_bytes // 10**6, total_mb)
 
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
-        self._counts = replace(counts)
+        self._counts, self._n_images = replace(counts), n_images
         self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images, unit="images")
         self._show_counts()
 
@@ -125,6 +128,7 @@ class RunDisplay:
     def _show_counts(self) -> None:
         done, n_found, n_skipped = self._counts.n_images, self._counts.n_instances, self._counts.n_skipped
         self._progress.update(self._task, completed=done, found=n_found, skipped=n_skipped)
+        self._lines.show("images", done, self._n_images, f"{n_found} found, {n_skipped} skipped")
 
 
 def _row(name: str, instance: JournalInstance) -> tuple[str, ...]:

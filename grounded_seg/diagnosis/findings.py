@@ -22,7 +22,8 @@ TESTED: Mapping[str, tuple[str, str]] = MappingProxyType(
         "huggingface_hub": ("0.30", "2.4"),
         "opencv-python": ("5.0", "5.0"),
         "numpy": ("1.26", "2.5"),
-        "pillow": ("10.1", "13.0"),
+        "pillow": ("11.3", "13.0"),
+        "pillow-heif": ("1.0", "1.8"),
         "pycocotools": ("2.0.8", "2.0.12"),
         "segment-anything": ("1.0", "1.0"),
     }

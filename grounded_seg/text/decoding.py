@@ -5,6 +5,7 @@ means the same to each command.
 """
 
 import codecs
+import re
 from pathlib import Path
 
 from grounded_seg.errors import InputError
@@ -12,6 +13,8 @@ from grounded_seg.errors import InputError
 _UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _LOOKED_AT_BYTES = 4096
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_SHOWN = 60
 
 
 def read_text(path: Path) -> str:
@@ -73,6 +76,23 @@ def mark_and_encoding(start: bytes, path: Path) -> tuple[bytes, str]:
     if _looks_like_utf16(start[:_LOOKED_AT_BYTES]):
         raise InputError(f"{path} looks like UTF-16 without a byte order mark; save the file as UTF-8")
     return b"", "utf-8"
+
+
+def whole_characters(text: str) -> str:
+    """Text whose surrogate pairs are the characters that they stand for.
+
+    Escapes of JSON and YAML can spell half a character, which no file can hold.
+
+    Raises:
+        ValueError: If half of a pair stands alone; the message shows the text in ASCII.
+    """
+    if not _SURROGATE.search(text):
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError as error:
+        shown = ascii(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+        raise ValueError(f"{shown} holds half a character; write the character itself") from error
 
 
 def _looks_like_utf16(start: bytes) -> bool:

@@ -9,6 +9,7 @@ import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore[attr-defined]
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.settings import ModelSettings
 from grounded_seg.weights import hub
 from grounded_seg.weights.fetch import address_of, cache_folder, fetch
 from grounded_seg.weights.files import ADAPTER_FILE, ANY_WEIGHTS, PICKLE_FILE, sha256_of_weights, weight_files
@@ -16,7 +17,7 @@ from grounded_seg.weights.pins import Pin, pin_of, write_pin
 from grounded_seg.weights.presets import preset_table
 from grounded_seg.weights.retries import Patience
 from grounded_seg.weights.snapshot import HubCache, fetch_snapshot
-from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source
+from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source, resolve
 from grounded_seg.weights.transfer import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -72,6 +73,36 @@ def locate(
     if source.path.is_file() and sha256 not in {file.sha256 for file in preset_table().segmenters.values()}:
         _LOG.info("%s is none of the published Segment Anything files; its sha256 is %s.", source.path, sha256)
     return LocatedWeights(path=source.path, name=source.name, revision=None, sha256=sha256)
+
+
+@dataclass(frozen=True)
+class PresetParts:
+    """The weights of a preset, by name, and whether they are on this disk."""
+
+    name: str
+    detector: str | None
+    """None, as of the segmenter, where the preset's own part is missing from the installation."""
+    adapter: str | None
+    """None where it has none."""
+    segmenter: str | None
+    is_on_disk: bool
+    """Nothing would be fetched."""
+
+
+def presets() -> tuple[PresetParts, ...]:
+    """List the presets for `GroundedSegmenter.from_preset`, their parts, and whether they are on this disk."""
+    return tuple(_parts_of(name) for name in preset_table().presets)
+
+
+def _parts_of(preset: str) -> PresetParts:
+    try:
+        sources = resolve(ModelSettings(preset=preset))
+    except WeightsError:
+        return PresetParts(preset, None, None, None, is_on_disk=False)
+    parts = (sources.detector, sources.adapter, sources.segmenter)
+    detector, adapter, segmenter = (None if part is None else part.name for part in parts)
+    are_here = all(is_on_disk(part) for part in parts if part is not None)
+    return PresetParts(preset, detector, adapter, segmenter, is_on_disk=are_here)
 
 
 def is_on_disk(source: Source) -> bool:

@@ -15,8 +15,8 @@ _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(\w[\w./-]*))?")
 _HUB_FORMS = "a hub id (owner/name or owner/name@commit)"
 _DEFAULT_REVISION = "main"
 _NO_ADAPTER = "none"
-_PARTS_OF_A_TRAINING = {"--adapter": "adapter", "--detector": "model"}
-"""Subfolders of a training's folder, which may be named instead of them."""
+_PARTS_OF_A_TRAINING = {"--adapter": "adapter", "ADAPTER": "adapter", "--detector": "model", "BASE": "model"}
+"""Subfolders of a training's folder, which may be named instead of them, by option or argument."""
 _WEIGHT_FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 """A name with such an ending is a file, though it could be a hub id."""
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_florence import save_tiny_florence
 from train_cases import od_row, read_data, tiny_settings, write_coco, write_jsonl
 
-from grounded_seg.errors import InputError, OutputError, UsageError
+from grounded_seg.errors import DeviceMemoryError, InputError, OutputError, UsageError
 from grounded_seg.train import evaluate, train
+from grounded_seg.train.fit.loss import BatchLoss
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.comparison import write_test_file
 from grounded_seg.train.measure.report import write_report
@@ -37,7 +39,7 @@ def test_the_report_asks_for_the_negatives_too(
     settings = tiny_settings(dataset, tmp_path, base, negatives=("cat", "red"))
     data = read_data(dataset)
     with pytest.raises(InputError, match=r"^red, green, cat$"):
-        write_report(settings, data, lambda _done, _all: None)
+        write_report(settings, data, lambda _what, _done, _all: None)
 
 
 def test_a_cut_off_test_file_leaves_the_older_one(
@@ -77,10 +79,33 @@ def test_evaluate_leaves_out_what_a_training_does_and_shows_the_base_whole_image
     assert seen == [(30, 2), (20, 2)]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "told"),
+    [
+        (torch.OutOfMemoryError("full"), DeviceMemoryError, "Lower --batch-size"),
+        (torch.tensor(float("nan")), UsageError, "the loss is nan at step 1"),
+    ],
+)
+def test_a_first_step_that_failed_leaves_no_folder(
+    base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any, error: Any, told: str
+) -> None:
+    whole = BatchLoss.__call__
+
+    def fail(self: Any, model: Any, batch: Any) -> torch.Tensor:
+        if isinstance(wrong, Exception):
+            raise wrong
+        return whole(self, model, batch) * wrong
+
+    monkeypatch.setattr(BatchLoss, "__call__", fail)
+    with pytest.raises(error, match=told):
+        train(tiny_settings(dataset, tmp_path / "run", base))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_start_that_failed_is_no_training_in_the_folder(base: Path, dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(UsageError, match="warmup-steps is 50"):
         train(tiny_settings(dataset, run, base, warmup_steps=50))
-    assert [path for path in run.rglob("*") if path.is_file()] == []
+    assert not run.exists()
     train(tiny_settings(dataset, run, base, max_steps=1))
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2

@@ -7,11 +7,10 @@ import click
 
 from grounded_seg.cli.messages import interruption_explained, note, plain_table, set_up_messages, stdout_console
 from grounded_seg.cli.options import PATH, debug_option, offline_option, option_of
-from grounded_seg.errors import WeightsError
 from grounded_seg.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from grounded_seg.weights.locate import LocatedWeights
+    from grounded_seg.weights.locate import LocatedWeights, PresetParts
 
 
 @click.group()
@@ -26,12 +25,13 @@ def list_models() -> None:
     Missing parts are downloaded when a preset is first used, or by `models fetch`. Exit code: 0 listed.
     """
     set_up_messages(debug=False)
-    # This would slow --help down.
-    from grounded_seg.weights.presets import preset_table
+    # This imports the hub's client, which would slow --help down.
+    from grounded_seg.weights.locate import presets
 
     table = plain_table("preset", "detector", "adapter", "segmenter", "on this disk", "size")
-    for name in preset_table().presets:
-        table.add_row(name, *_parts_of(name))
+    for one in presets():
+        parts = (one.detector or "missing", one.adapter or ("none" if one.detector else "missing"))
+        table.add_row(one.name, *parts, one.segmenter or "missing", _whether_here(one), _size(one))
     stdout_console().print(table)
 
 
@@ -137,7 +137,8 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
 def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_mismatch: bool, debug: bool) -> None:
     """Merge a LoRA adapter into the weights of a Florence-2, and write a native folder in float32.
 
-    BASE and ADAPTER are folders or Hugging Face ids, in the native or the older layout. DST is a new folder.
+    BASE and ADAPTER are folders or Hugging Face ids, in the native or the older layout, or the folder of a training.
+    DST is a new folder.
 
     The merged model answers like the base with the adapter. The head shares a matrix with the word
     embeddings: an adapter of the head gives the merged model a separate head, an adapter of the embeddings is refused.
@@ -162,20 +163,16 @@ def _located(given: str, argument: str, *, offline: bool) -> "LocatedWeights":
     return locate(named_source(given, argument), is_adapter=argument == "ADAPTER", offline=offline)
 
 
-def _parts_of(preset: str) -> list[str]:
-    """Names of a preset's detector, adapter and segmenter, whether all are on this disk, and their size."""
-    # These import the hub's client, which would slow --help down.
-    from grounded_seg.weights.locate import is_on_disk
-    from grounded_seg.weights.sources import resolve
+def _whether_here(preset: "PresetParts") -> str:
+    return "no" if preset.detector is None else "yes" if preset.is_on_disk else "not yet"
+
+
+def _size(preset: "PresetParts") -> str:
+    """How much of a preset is on this disk, or has to be fetched."""
     from grounded_seg.weights.stored import preset_size
 
-    try:
-        sources = resolve(ModelSettings(preset=preset))
-    except WeightsError:
-        return ["missing", "missing", "missing", "no", "-"]
-    parts = (sources.detector, sources.adapter, sources.segmenter)
-    are_here = all(is_on_disk(part) for part in parts if part is not None)
-    size = preset_size(preset)
+    if preset.detector is None:
+        return "-"
+    size = preset_size(preset.name)
     least, most = (n_bytes / 1e9 for n_bytes in size.n_missing)
-    shown = f"{size.n_here / 1e6:.0f} MB" if are_here else f"{least:.1f} to {most:.1f} GB to fetch"
-    return [*("none" if part is None else part.name for part in parts), "yes" if are_here else "not yet", shown]
+    return f"{size.n_here / 1e6:.0f} MB" if preset.is_on_disk else f"{least:.1f} to {most:.1f} GB to fetch"

@@ -11,6 +11,7 @@ from grounded_seg.cli.options import (
     debug_option,
     model_options,
     option_of,
+    quiet_option,
     settings_from,
     stage_options,
 )
@@ -40,8 +41,9 @@ from grounded_seg.settings import Drawn, RunSettings
     help="Pictures to write for each image; repeat the option for several kinds.",
 )
 @click.option("--json", "json_lines", is_flag=True, help="Print one JSON line per image instead of the table.")
+@quiet_option
 @debug_option
-def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **options: Any) -> int:
+def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debug: bool, **options: Any) -> int:
     """Find what PROMPT names in images: boxes, masks, COCO.
 
     PROMPT is what to look for: "red car". Separate several prompts with semicolons: "red car; traffic light". @FILE
@@ -58,7 +60,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     from grounded_seg.cli.run_display import RunDisplay
     from grounded_seg.detect.prompts import read_prompts
     from grounded_seg.geometry.masks import opencv
-    from grounded_seg.images.find import given_from
+    from grounded_seg.images.given import given_from
     from grounded_seg.runs.folder import RunFolder
     from grounded_seg.runs.run import run_images
 
@@ -71,7 +73,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, debug: bool, **op
     folder = RunFolder(settings.output)
     option = "--resume instead of --overwrite" if settings.overwrite else "--resume"
     how_to_resume = f"finished images are kept; to resume, run the same command with {option}"
-    display = RunDisplay(json_lines=json_lines)
+    display = RunDisplay(json_lines=json_lines, quiet=quiet)
 
     def explain() -> str:
         return f"{how_to_resume if display.has_started else 'no image was finished'} ({settings.output})"
