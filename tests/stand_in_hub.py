@@ -45,7 +45,7 @@ class Fault:
     method: str = "GET"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """A request, and the bytes of content that were sent for it."""
 
@@ -54,7 +54,7 @@ class Seen:
     """hub or files."""
     path: str
     headers: Mapping[str, str]
-    n_sent: int
+    n_sent: int = 0
 
 
 @dataclass
@@ -130,8 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        self.n_sent = 0
         path = unquote(urlsplit(self.path).path)
+        # Noted down before anything is sent: a test may look as soon as it has all.
+        self.seen = Seen(self.command, self.host, path, {name.lower(): value for name, value in self.headers.items()})
+        self.stand_in.seen.append(self.seen)
         fault = self.stand_in.fault_of(self.command, path)
         try:
             if fault is not None and fault.code is not None:
@@ -144,9 +146,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._resolve(path, fault)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-        finally:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            self.stand_in.seen.append(Seen(self.command, self.host, path, headers, self.n_sent))
 
     def _say(self, code: int, content: bytes, headers: Mapping[str, str], fault: Fault | None = None) -> None:
         self.send_response(code)
@@ -161,9 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         end = len(content) if fault is None or fault.cut_at is None else int(len(content) * fault.cut_at)
         size = end if fault is None or fault.chunk is None else fault.chunk
         for start in range(0, end, size or 1):
+            self.seen.n_sent = min(start + size, end)
             self.wfile.write(content[start : min(start + size, end)])
             self.wfile.flush()
-            self.n_sent = min(start + size, end)
             if fault is not None and fault.pause_s:
                 time.sleep(fault.pause_s)
         if end < len(content):

@@ -63,7 +63,7 @@ LAZY = {
     "cli.messages": "the same",
     "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
-    "diagnosis.findings": "a library that can't be imported is what is looked for",
+    "diagnosis.installation": "a library that can't be imported is what is looked for",
     "geometry.outlines": "the wheel of OpenCV needs a library of the system that bare machines lack",
     "images.colours": "few images have a colour profile that needs its library",
     "images.formats": "few runs read HEIC or AVIF, whose libraries are slow to load",

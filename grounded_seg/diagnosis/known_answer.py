@@ -5,12 +5,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from grounded_seg.diagnosis.findings import Finding, State
+from grounded_seg.diagnosis.finding import Finding, State
 from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.errors import DeviceError, WeightsError
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.geometry.masks import coco_from_run_length, mask_iou, run_length_from_coco
-from grounded_seg.pipeline.result import PromptedResult
+from grounded_seg.records import ImageResult
 from grounded_seg.weights.sources import shipped_file
 
 SUBJECT = "known answer"
@@ -50,7 +50,7 @@ def _stored_answer() -> dict[str, Any]:
     return content
 
 
-def compare(found: PromptedResult, stored: Mapping[str, Any], seconds: Mapping[str, float]) -> Finding:
+def compare(found: ImageResult, stored: Mapping[str, Any], seconds: Mapping[str, float]) -> Finding:
     """The finding of a result against the stored answer, which `answer_of` made."""
     expected = stored["instances"]
     facts: dict[str, Any] = {"seconds": {name: round(value, 2) for name, value in seconds.items()}}
@@ -78,7 +78,7 @@ def compare(found: PromptedResult, stored: Mapping[str, Any], seconds: Mapping[s
     return Finding(SUBJECT, State.OK, f"the demo finds what it should; {took}", facts=facts)
 
 
-def answer_of(result: PromptedResult, prompt: str) -> dict[str, Any]:
+def answer_of(result: ImageResult, prompt: str) -> dict[str, Any]:
     """What is stored of a result."""
     instances = [
         {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.hardware import cards, cuda_build, memory_bytes, nvidia_driver
-from grounded_seg.diagnosis.findings import Finding, State, checked
+from grounded_seg.diagnosis.finding import Finding, State, checked
 from grounded_seg.errors import WeightsError
 from grounded_seg.geometry.outlines import opencv
 from grounded_seg.settings import Precision

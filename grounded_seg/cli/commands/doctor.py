@@ -29,7 +29,8 @@ def doctor(device: str, dtype: str, online: bool, as_json: bool, debug: bool) ->
     # These import torch and rich, which would slow --help down.
     from rich.text import Text
 
-    from grounded_seg.diagnosis.findings import Finding, all_findings, exit_code_of
+    from grounded_seg.diagnosis.finding import Finding, exit_code_of
+    from grounded_seg.diagnosis.installation import all_findings
 
     console, findings = stdout_console(), list[Finding]()
 

@@ -16,14 +16,13 @@ from paths import DEMO, ROOT
 from stand_in_hub import StandInHub
 
 from grounded_seg.cli import main
-from grounded_seg.detect.prompts import prompt_set_from
 from grounded_seg.device import hardware
-from grounded_seg.diagnosis import findings, known_answer, machine
-from grounded_seg.diagnosis.findings import TESTED, Finding, State, exit_code_of, numbers
+from grounded_seg.diagnosis import installation, known_answer, machine
+from grounded_seg.diagnosis.finding import Finding, State, checked, exit_code_of
+from grounded_seg.diagnosis.installation import TESTED, numbers
 from grounded_seg.errors import DeviceError
 from grounded_seg.geometry.masks import run_length_from_coco
-from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import Detection, Instance
+from grounded_seg.records import Detection, ImageResult, Instance
 from grounded_seg.weights import sources
 
 pytestmark = pytest.mark.usefixtures("caches", "pauses")
@@ -141,8 +140,8 @@ def test_versions_against_the_tested(
     monkeypatch: pytest.MonkeyPatch, name: str, here: str | None, state: State, says: str
 ) -> None:
     good = {one: lowest for one, (lowest, _) in TESTED.items()}
-    monkeypatch.setattr(findings, "installed", lambda one: here if one == name else good.get(one))
-    found = findings._versions()
+    monkeypatch.setattr(installation, "installed", lambda one: here if one == name else good.get(one))
+    found = installation._versions()
     assert (found.state, says in found.what) == (state, True), found.what
     assert (found.remedy is None) == (state is State.OK)
 
@@ -155,7 +154,7 @@ def test_the_lowest_versions_are_those_of_the_package() -> None:
 
 def test_the_newest_versions_are_no_older_than_those_here() -> None:
     for name, (_, newest) in TESTED.items():
-        here = findings.installed(name)
+        here = installation.installed(name)
         assert here is not None
         assert numbers(here)[: len(numbers(newest))] <= numbers(newest), name
 
@@ -196,12 +195,9 @@ def test_the_driver_is_read_from_the_system(tmp_path: Path, monkeypatch: pytest.
     assert hardware.nvidia_driver() == "570.86.15"
 
 
-def result_with(*instances: Instance) -> PromptedResult:
-    content = stored()["instances"][0]
-    mask = run_length_from_coco(content["mask"])
-    return PromptedResult(
-        path=Path("scene-1.jpg"), size=mask.size, instances=instances, prompts=prompt_set_from("red car")
-    )
+def result_with(*instances: Instance) -> ImageResult:
+    size = run_length_from_coco(stored()["instances"][0]["mask"]).size
+    return ImageResult(path=Path("scene-1.jpg"), size=size, instances=instances)
 
 
 def right_instance() -> Instance:
@@ -231,7 +227,7 @@ def test_the_answer_is_compared_with_what_is_stored() -> None:
 def test_a_damaged_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (tmp_path / "known_answer.json").write_text(text)
     monkeypatch.setattr(known_answer, "shipped_file", lambda _, name: tmp_path / name)
-    found = findings.checked("known answer", lambda: known_answer.ask_demo("cpu", "float32"))
+    found = checked("known answer", lambda: known_answer.ask_demo("cpu", "float32"))
     assert (found.state, found.exit_code, found.remedy) == (State.ERROR, 4, "install grounded-seg again")
 
 
