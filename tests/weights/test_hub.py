@@ -270,9 +270,10 @@ def test_a_disk_that_fills_up_on_the_way_is_told_at_once(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(WeightsError, match="No space left on device; 5") as caught:
+    with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        locate(source)
+        with pytest.raises(WeightsError, match="No space left on device; 5") as caught:
+            locate(source)
     assert "\n" not in str(caught.value)
     assert pauses == []
     assert not (caches / "own" / "sam.pth").exists()
