@@ -27,7 +27,7 @@ _MAX_SKIPPED = 20
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+        return Text("" if task.speed is None else f"{task.speed:.1f} {task.fields['unit']}/s")
 
 
 class RunDisplay:
@@ -70,7 +70,7 @@ class RunDisplay:
             disable=quiet or not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
         )
         self._lines = StatusLines(on=not quiet and not sys.stderr.isatty())
-        self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
+        self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0, unit="images")
         self._counts, self._n_images = Counts(), 0
         self.has_started = False
         """Whether the models are loaded and images are being processed."""
@@ -85,7 +85,9 @@ class RunDisplay:
     def fetching(self, n_bytes: int, n_total: int | None) -> None:
         """Show the progress of a download."""
         total_mb = None if n_total is None else n_total // 10**6
-        self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
+        self._progress.update(
+            self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb, unit="MB"
+        )
         self._lines.show("MB fetched", n_bytes // 10**6, total_mb)
 
     def started(self, n_images: int, counts: Counts) -> None:
@@ -98,7 +100,7 @@ class RunDisplay:
                 tell()
             self._progress.start()
         self._counts, self._n_images = replace(counts), n_images
-        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
+        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images, unit="images")
         self._show_counts()
 
     def finished_image(self, line: JournalLine) -> None:

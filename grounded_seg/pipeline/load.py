@@ -62,8 +62,10 @@ def find_models(
     dtype = resolve_dtype(models.dtype, device)
     sources, offline = sources or resolve(models), models.offline
     return FoundModels(
-        detector=locate(sources.detector, offline=offline),
-        adapter=locate(sources.adapter, is_adapter=True, offline=offline) if sources.adapter else None,
+        detector=locate(sources.detector, offline=offline, progress=progress),
+        adapter=locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
+        if sources.adapter
+        else None,
         segmenter=None if boxes_only else locate(sources.segmenter, offline=offline, progress=progress),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
