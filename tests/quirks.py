@@ -412,7 +412,7 @@ def _merged(folder: Path, annotations: list[Annotation]) -> set[str]:
     """Notes of `merge-runs` on a run of these annotations and one of none."""
     runs = [_run(folder / f"run-{number}", of, f"{number}.png") for number, of in enumerate((annotations, []))]
     notes: list[str] = []
-    merge_runs(runs, folder / "merged", notes.append)
+    merge_runs(runs, folder / "merged", note=notes.append)
     return set(notes)
 
 
@@ -427,7 +427,7 @@ def _run(folder: Path, annotations: list[Annotation], file_name: str) -> Path:
     line = {"file_name": file_name, "status": "done", "width": WIDTH, "height": HEIGHT}
     line |= {"instances": instances, "reason": None, "error": None}
     (folder / "results.jsonl").write_text(json.dumps(line) + "\n")
-    manifest = {"prompts": {"ball": "ball"}, "images": {"root": str(folder)}, "exit_code": 0}
+    manifest = {"prompts": {"ball": "ball"}, "images": {"root": str(folder), "count": 1}, "exit_code": 0}
     (folder / "run.json").write_text(json.dumps(manifest))
     return folder
 

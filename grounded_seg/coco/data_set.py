@@ -63,7 +63,7 @@ class DataSetObject:
     """Its place among the annotations of the file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """Images, classes and objects that predictions are measured against."""
 
@@ -78,6 +78,11 @@ class DataSet:
     category_ids: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Unusual forms that were read, a line each."""
+
+    def __repr__(self) -> str:
+        """Name the file and how much is in it."""
+        counts = ", ".join(f"{len(getattr(self, what))} {what}" for what in ("images", "classes", "objects"))
+        return f"DataSet({str(self.path)!r}: {counts})"
 
     @property
     def has_masks(self) -> bool:

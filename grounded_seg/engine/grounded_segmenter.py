@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, cast
+from typing import TypeVar, Unpack, cast
 
 from grounded_seg.detect.prompts import Prompts, PromptSet, prompt_set_from
 from grounded_seg.engine.batches import BatchProcessor, ReadImage, batches, read_request
@@ -17,7 +17,7 @@ from grounded_seg.pipeline.chain import Chain, Detector, Segmenter
 from grounded_seg.pipeline.load import FoundModels, find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped
-from grounded_seg.settings import DetectSettings, Precision, RunSettings, SegmentSettings, TileSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, Precision, RunSettings, SegmentSettings, TileSettings
 
 _PRESET_PARAMETERS = (
     "adapter",
@@ -100,24 +100,15 @@ class GroundedSegmenter:
             WeightsError: If weights are missing or wrong.
             DeviceError: If the device isn't there or can't run this.
         """
-        models: dict[str, Any] = {
-            "preset": name,
-            "detector": detector,
-            "adapter": adapter,
-            "segmenter": segmenter,
-            "device": device,
-            "dtype": dtype,
-            "offline": offline,
-            "allow_base_mismatch": allow_base_mismatch,
-        }
-        base = RunSettings(detect=detect, segment=segment, tiles=tiles, boxes_only=boxes_only)
         refuse_unknown(settings, (*StageKeywords.__annotations__, *_PRESET_PARAMETERS))
-        asked = run_settings_from({**models, **settings}, base)
+        # The settings convert a text themselves.
+        where = (device, cast(Precision, dtype), offline, allow_base_mismatch)
+        models = ModelSettings(name, detector, adapter, segmenter, *where)
+        asked = run_settings_from(settings, RunSettings(models=models, detect=detect, segment=segment, tiles=tiles))
         found = find_models(asked.models, boxes_only=boxes_only)
         loaded = cls.__new__(cls)
-        loaded._chain = load_chain(
-            found, asked.detect, asked.segment, asked.tiles, allow_base_mismatch=asked.models.allow_base_mismatch
-        )
+        stages = (asked.detect, asked.segment, asked.tiles)
+        loaded._chain = load_chain(found, *stages, allow_base_mismatch=allow_base_mismatch)
         loaded.loaded = found
         return loaded
 

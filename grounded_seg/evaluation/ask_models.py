@@ -90,7 +90,7 @@ def ask_models(
         return _asked(RunFolder(root), questions, job)
 
 
-class _Watcher:
+class ProgressWatcher:
     """Counts the images of a run for a progress display."""
 
     def __init__(self, progress: Progress) -> None:
@@ -98,10 +98,12 @@ class _Watcher:
         self._n_done = self._n_images = 0
 
     def started(self, n_images: int, counts: Counts) -> None:
+        """Begin with what is in the journal already."""
         self._n_done, self._n_images = counts.n_images, n_images
         self._progress(self._n_done, n_images)
 
     def finished_image(self, line: JournalLine) -> None:  # noqa: ARG002  (only that there is one matters)
+        """Count one more."""
         self._n_done += 1
         self._progress(self._n_done, self._n_images)
 
@@ -117,7 +119,7 @@ def _fill(job: Job, progress: Progress) -> None:
         earlier = earlier_of(job, folder, journal)
         if earlier is not None and is_complete(earlier, job):
             return
-        manifest, counts = fill(job, folder, journal, earlier, _Watcher(progress))
+        manifest, counts = fill(job, folder, journal, earlier, ProgressWatcher(progress))
         finish(manifest, counts, folder, started)
 
 

@@ -18,6 +18,7 @@ from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import refuse_evaluation
+from grounded_seg.scoring.json_report import report_of
 from grounded_seg.scoring.measure import Scores, score
 from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
 from grounded_seg.settings import RunSettings
@@ -59,9 +60,9 @@ class EvaluationSettings:
         refuse(problems)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What came out."""
+    """What an evaluation came to: scores, predictions, speed, and notes on the files."""
 
     scores: Scores
     predictions: tuple[Prediction, ...]
@@ -71,6 +72,19 @@ class Evaluation:
     """Where the predictions come from, in JSON: weights and settings, or the file's name."""
     notes: tuple[str, ...]
     """What there is to say about how the files were read, a line each."""
+
+    def report(self) -> dict[str, Any]:
+        """Give all figures in JSON, as `eval --json` writes them."""
+        return report_of(self.scores, self.speed, self.notes, self.made_with)
+
+    def __repr__(self) -> str:
+        """Name the size of the data set, and the AP of each stage."""
+        figures = ", ".join(
+            f"AP of {name.replace('_', ' ')} {'none' if ap is None else f'{ap:.3f}'}"
+            for name, stage in self.scores.stages().items()
+            for ap in [stage.summary.AP]
+        )
+        return f"Evaluation({len(self.scores.data_set.images)} images, {len(self.predictions)} predictions: {figures})"
 
 
 def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:

@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 
 from grounded_seg.errors import InputError
+from grounded_seg.images.formats import IMAGE_ENDINGS
 from grounded_seg.images.given import Given, PathList, PathPattern, refuse_address, shown
-from grounded_seg.images.read import IMAGE_ENDINGS
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import PIL.Image
 
 from grounded_seg.errors import ImageError, UsageError
-from grounded_seg.images.read import composed_on_white, image_from_bytes, image_from_pillow, read_image
+from grounded_seg.images.colours import composed_on_white
+from grounded_seg.images.given import refuse_address
+from grounded_seg.images.read import image_from_bytes, image_from_pillow, read_image
 from grounded_seg.records import Image, ImageSkipped
 
 _CHANNELS = (1, 3, 4)
@@ -70,11 +72,13 @@ def image_from(given: ImageLike, name: str = "image") -> Image:
 
     Raises:
         UsageError: If it is none of the forms, or an array of another dtype or shape.
+        InputError: If it is an address, such as https://HOST/NAME.
         ImageError: If it can't be decoded.
     """
     if isinstance(given, Image):
         return given
     if is_path(given):
+        refuse_address(os.fspath(given))
         return read_image(Path(given))
     if isinstance(given, bytes | bytearray | memoryview):
         return image_from_bytes(bytes(given), Path(name))

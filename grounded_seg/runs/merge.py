@@ -33,6 +33,7 @@ class _Part:
     """The folder that its images' names are relative to."""
     prompts: Mapping[str, str]
     """The class of each prompt."""
+    n_images: int
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,7 +68,12 @@ def _plain_instances(line: JournalLine, place: str, notes: Notes) -> Iterator[An
             yield read.plain(one)
 
 
-def merge_runs(runs: Sequence[Path], output: Path, note: Callable[[str], None] = lambda _line: None) -> Counts:
+def merge_runs(
+    runs: Sequence[Path],
+    output: Path,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    note: Callable[[str], None] = lambda _line: None,
+) -> Counts:
     """Join the journals of finished runs into a new run folder with one COCO file; pictures stay where they are.
 
     Names become relative to the common parent of the runs' images, and stand in the order of one run over all of them.
@@ -76,6 +82,7 @@ def merge_runs(runs: Sequence[Path], output: Path, note: Callable[[str], None] =
     Args:
         runs: Folders of runs, two or more, with the same classes and no image in common.
         output: A folder that holds no run yet.
+        progress: Is told how many images are done, and how many there are.
         note: Is told in the end what was read in spite of its form, a line each.
 
     Raises:
@@ -96,7 +103,8 @@ def merge_runs(runs: Sequence[Path], output: Path, note: Callable[[str], None] =
     with Journal(folder.journal) as journal:
         journal.make()
         try:
-            _merge(parts, prefixes, journal, counts, notes)
+            sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
+            _merge(sources, sum(part.n_images for part in parts), journal, counts, progress)
             with as_output_error(folder.annotations):
                 write_annotations(read_lines(folder.journal), parts[0].classes, folder.annotations, prompts)
             manifest = {
@@ -124,7 +132,9 @@ def _part(run: Path) -> _Part:
     try:
         if manifest["exit_code"] is None:
             raise UsageError(f"{run} isn't finished; bring it to its end with run --resume")
-        part = _Part(folder, manifest, Path(manifest["images"]["root"]), dict(manifest["prompts"]))
+        part = _Part(
+            folder, manifest, Path(manifest["images"]["root"]), dict(manifest["prompts"]), manifest["images"]["count"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{folder.manifest} isn't that of a run ({why}); name folders that run wrote") from error
@@ -151,13 +161,19 @@ def _common_prompts(parts: Sequence[_Part], notes: Notes) -> dict[str, str]:
     return prompts
 
 
-def _merge(parts: Sequence[_Part], prefixes: Sequence[str], journal: Journal, counts: Counts, notes: Notes) -> None:
+def _merge(
+    sources: Sequence[Iterator[JournalLine]],
+    n_images: int,
+    journal: Journal,
+    counts: Counts,
+    progress: Callable[[int, int], None],
+) -> None:
     """Merge the journals, each of which is in the order of its names."""
     last = None
-    sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
     for line in heapq.merge(*sources, key=itemgetter("file_name")):
         if line["file_name"] == last:
             raise InputError(f"image {last!r} is in two of the runs; merge runs of different images")
         last = line["file_name"]
         journal.append(line)
         counts.add_line(line)
+        progress(counts.n_images, n_images)

@@ -20,7 +20,8 @@ def yaml_root(text: str, path: Path) -> yaml.Node | None:
     """
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # The last two of them: an escape beyond the last character.
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         line = None if mark is None else mark.line + 1
         if isinstance(error, yaml.reader.ReaderError):

@@ -46,10 +46,10 @@ def composed(value: Any) -> Any:
 
 
 def figures(files: Any, path: Path) -> dict[str, Any]:
-    """All of a report but notes and names."""
+    """All of a report but notes, and what holds the file's ids."""
     evaluation = evaluated(files, path)
     report = report_of(evaluation.scores, evaluation.speed, (), {})
-    return {name: composed(value) for name, value in report.items() if name not in ("data_set", "ground_truth")}
+    return {name: composed(value) for name, value in report.items() if name not in ("data_set", "matches")}
 
 
 def same(first: Any, second: Any) -> bool:

@@ -11,8 +11,9 @@ import pytest
 
 from grounded_seg.errors import ImageError, InputError
 from grounded_seg.images.find import common_root, find_images
+from grounded_seg.images.formats import IMAGE_ENDINGS
 from grounded_seg.images.given import PathList
-from grounded_seg.images.read import IMAGE_ENDINGS, read_image
+from grounded_seg.images.read import read_image
 
 
 def touch(*paths: Path) -> None:

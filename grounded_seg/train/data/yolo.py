@@ -123,7 +123,7 @@ def _row(line: str, size: ImageSize, data: DataYaml) -> tuple[tuple[float, ...],
     used = shares[:_N_BOX] if data.is_pose else shares
     if (largest := max(used)) > _LARGEST_SHARE:
         told = f"{largest:g} is no share of a side, from 0 to 1"
-        raise UnusableRowError(f"{shown}: {told}; divide pixels by the width or the height of the image")
+        raise UnusableRowError(f"{shown}: {told}; correct it, or divide pixels by the sides of the image")
     return (class_number, *shares), LabelledBox(data.names[int(class_number)], checked_box(_xyxy(used, size), size))
 
 

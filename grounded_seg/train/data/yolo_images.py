@@ -7,7 +7,7 @@ from pathlib import Path
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError
 from grounded_seg.images.find import find_images
-from grounded_seg.images.read import IMAGE_ENDINGS
+from grounded_seg.images.formats import IMAGE_ENDINGS
 from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.data_yaml import DataYaml, Place
 from grounded_seg.train.data.records import Fault

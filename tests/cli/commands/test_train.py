@@ -50,6 +50,9 @@ def test_the_whole_loop(base: Path, tmp_path: Path) -> None:
     assert str(run / "adapter") in lines
     report = (run / "report.md").read_text()
     assert "| red |" in report
+    assert "Test split: 1 image." in report
+    assert "| box AP (higher is better) |" in report
+    assert "| absent prompts with a box (lower is better) |" in report
     assert "![tuned](report/001-tuned.jpg)" in report
     assert (run / "report" / "001-tuned.jpg").is_file()
     found = tmp_path / "found"
