@@ -21,8 +21,8 @@ import PIL.Image
 from coco_cases import polygon
 from paths import ROOT
 
+from grounded_seg.coco.check.rules import Severity
 from grounded_seg.coco.check.validate import validate_file
-from grounded_seg.coco.text import Severity
 from grounded_seg.errors import InputError
 from grounded_seg.evaluation.evaluate import EvaluationSettings, evaluate
 from grounded_seg.export.export import export_labels
