@@ -49,6 +49,9 @@ def figures(files: Any, path: Path) -> dict[str, Any]:
     """All of a report but notes, and what holds the file's ids."""
     evaluation = evaluated(files, path)
     report = report_of(evaluation.scores, evaluation.speed, (), {})
+    for stage in ("boxes", "masks"):
+        for one in report.get(stage, {}).get("per_class", ()):
+            del one["category_id"]
     return {name: composed(value) for name, value in report.items() if name not in ("data_set", "matches")}
 
 
