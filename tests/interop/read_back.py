@@ -245,7 +245,7 @@ def line(outcome: Outcome) -> str:
     attributes = f", {outcome.n_attributes} attributes" if outcome.n_attributes else ""
     problems = f"  FAILED {len(outcome.problems)}: {outcome.problems[0]}" if outcome.problems else "  ok"
     return (
-        f"{outcome.tool:17}{outcome.format:12}{outcome.form:8}{outcome.data:7}"
+        f"{outcome.tool:17}{outcome.format:12}{outcome.form:8}{outcome.data:9}"
         f"{outcome.n_written:4} written {outcome.n_read:4} read, box off {outcome.box_off_px:.2f} px, "
         f"IoU at least {outcome.iou_least:.4f}{joined}{parted}{attributes}{problems}"
     )
