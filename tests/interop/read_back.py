@@ -234,7 +234,8 @@ def carry_out(check: Check, python: Path, data: str, source: Path, images: Path)
         outcome.problems.append(f"the reader failed: {reading.stderr.strip().splitlines()[-1]}")
         return outcome
     compare(check, source, json.loads((folder / "read.json").read_text()), outcome)
-    compare_joined(losses, outcome)
+    if check.parts_may_be_joined:
+        compare_joined(losses, outcome)
     return outcome
 
 
