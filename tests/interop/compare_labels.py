@@ -38,6 +38,8 @@ class Check:
     iou_least: float | None = None
     """What a mask has to have in common with the one written; None where the format holds none."""
     has_scores: bool = False
+    drops_crowds: bool = False
+    """The tool leaves out what stands for many objects, as trainers do."""
     has_attributes: bool = False
     """The tool passes on what was written as attributes."""
     edge_off_px: int | None = None
@@ -76,7 +78,8 @@ class Outcome:
 
 def compare(check: Check, source: Path, read: dict[str, list[dict[str, Any]]], outcome: Outcome) -> None:
     """Set every label that was written beside the one read that is most like it."""
-    keeps_crowds = check.format in (LabelFormat.COCO, LabelFormat.CVAT, LabelFormat.FIFTYONE)
+    holds_crowds = check.format in (LabelFormat.COCO, LabelFormat.CVAT, LabelFormat.FIFTYONE)
+    keeps_crowds = holds_crowds and not check.drops_crowds
     with CocoReader(source) as written:
         for image_id in written.images:
             image = written.labelled_image(image_id)
