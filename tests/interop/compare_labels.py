@@ -38,6 +38,9 @@ class Check:
     iou_least: float | None = None
     """What a mask has to have in common with the one written; None where the format holds none."""
     has_scores: bool = False
+    loses_thin_parts: bool = False
+    """The tool makes outlines of masks and drops those of a pixel or two, so real objects' boxes may shrink; only
+    rendered ones are compared."""
     drops_crowds: bool = False
     """The tool leaves out what stands for many objects, as trainers do."""
     has_attributes: bool = False

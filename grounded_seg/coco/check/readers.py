@@ -32,6 +32,7 @@ _READERS = (
     (PYCOCOTOOLS, "no_mask", "annotations without a mask can be measured as boxes only"),
     (ULTRALYTICS, "no_mask", "annotations without a mask become outlines of their box"),
     (ULTRALYTICS, "high_class", "objects have a category_id beyond the number of classes; use `export --to yolo`"),
+    (ULTRALYTICS, "run_lengths", "run-length masks lose parts of a pixel or two; use `export --seg polygon`"),
     (ULTRALYTICS, "several", "masks of several polygons become one outline"),
     (FIFTYONE, "no_mask", "annotations without a mask become boxes only"),
     (FIFTYONE, "own_words", "annotations stop its import by an attribute such as label; use `export --to fiftyone`"),
