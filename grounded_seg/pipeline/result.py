@@ -28,7 +28,9 @@ _LONGEST_SIDES_PX = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PromptedResult(ArrayResult):
-    """What was found on one image, and what had been asked; see `ArrayResult` for its length, choices and arrays.
+    """What was found on one image, and what had been asked.
+
+    `ArrayResult` has its length, choices and arrays.
 
     The modules of the forms are imported as they are asked for: a record needs neither Pillow nor OpenCV.
     """
@@ -51,7 +53,7 @@ class PromptedResult(ArrayResult):
         Raises:
             UsageError: If the package supervision isn't installed; it isn't among what this one installs.
         """
-        from grounded_seg.pipeline.supervision import detections_from_result
+        from grounded_seg.pipeline.forms import detections_from_result
 
         return detections_from_result(self)
 
@@ -61,7 +63,7 @@ class PromptedResult(ArrayResult):
         Raises:
             UsageError: If the package pandas isn't installed; it isn't among what this one installs.
         """
-        from grounded_seg.pipeline.tables import frame_from_result
+        from grounded_seg.pipeline.forms import frame_from_result
 
         return frame_from_result(self)
 
@@ -131,12 +133,12 @@ class PromptedResult(ArrayResult):
 
     def __repr__(self) -> str:
         """Say on the first line what was asked about, on the second what was found."""
-        from grounded_seg.pipeline.tables import summary_of
+        from grounded_seg.pipeline.forms import summary_of
 
         return summary_of(self)
 
     def _repr_html_(self) -> str:
         """Show picture and table in a notebook."""
-        from grounded_seg.pipeline.tables import html_from_result
+        from grounded_seg.pipeline.forms import html_from_result
 
         return html_from_result(self)

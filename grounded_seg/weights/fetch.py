@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import sha256_of_file
-from grounded_seg.weights.transfer import Patience, Progress, RemoteFile, download
+from grounded_seg.weights.retries import Patience
+from grounded_seg.weights.transfer import Progress, RemoteFile, download
 
 
 def cache_folder() -> Path:
@@ -43,7 +44,7 @@ def fetch(
         destination: The file; its folder is made if missing.
         n_bytes: Its size, where that is known; room on the disk is checked then.
         offline: Fetch nothing.
-        progress: Called about once per MiB.
+        progress: Called whenever bytes arrive.
         patience: How long the server is waited for.
     """
     if destination.exists():

@@ -1,27 +1,24 @@
 """One file over HTTP: resumed where it broke, tried again, checked, and never there by half."""
 
-import errno
 import hashlib
 import http.client
 import json
 import logging
 import os
 import shutil
-import ssl
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.files import UNFINISHED, one_process_at_a_time
+from grounded_seg.weights import retries
+from grounded_seg.weights.retries import GivenUpError, Patience, first_line, opener, persist
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes fetched so far, and the bytes in all where the server gives them."""
@@ -31,28 +28,7 @@ _LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _SPARE_BYTES = 16 << 20
 """Room on the disk that stays free beside the file."""
-_TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
-"""HTTP codes after which it is tried again."""
-_LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-_LONGEST_PAUSE_S = 300.0
-_MOST_TRIES = 1000
-"""Of one file, even if each brings a few bytes."""
 _SHA256_DIGITS = 64
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for."""
-
-    pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
-    """Before each further try; they start again whenever bytes have arrived."""
-    timeout_s: float = 30.0
-    """Longest wait for the next bytes."""
-    sleep: Callable[[float], None] = time.sleep
-
-
-PATIENCE = Patience()
-"""Where no other is given."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +94,7 @@ def download(
     Raises:
         WeightsError: If the file can't be fetched, or isn't what it should be.
     """
-    patience = patience or PATIENCE
+    patience = patience or retries.PATIENCE
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         told = partial(_LOG.info, "another process is fetching %s; waiting for it", file.name)
@@ -128,7 +104,7 @@ def download(
                 _Transfer(file, destination, progress, patience).run()
     except (OSError, ValueError) as error:
         # A folder that can't be made, or an address that is none.
-        raise _failed(file, str(error)) from error
+        raise _failed(file, first_line(error)) from error
 
 
 @dataclass
@@ -147,9 +123,7 @@ class _Waiting:
 
 
 def _failed(file: RemoteFile, reason: str) -> WeightsError:
-    return WeightsError(
-        f"{file.name} could not be fetched ({reason.splitlines()[0] if reason else '?'}). {file.remedy}"
-    )
+    return WeightsError(f"{file.name} could not be fetched ({reason}). {file.remedy}")
 
 
 class _Transfer:
@@ -160,7 +134,7 @@ class _Transfer:
         self._progress = progress or (lambda _done, _total: None)
         self._part = destination.with_name(f".{destination.name}{UNFINISHED}")
         self._note = destination.with_name(f".{destination.name}{UNFINISHED}.json")
-        self._opener = urllib.request.build_opener(_Redirects())
+        self._opener = opener()
         self._validator: str | None = None
         self._n_done = 0
         self._hasher = hasher_of(file.digest, file.n_bytes)
@@ -193,36 +167,16 @@ class _Transfer:
         self._forget()
 
     def _fetch(self) -> None:
-        """Try until all bytes are here, with growing pauses while nothing arrives."""
-        pauses, n_tries = iter(self._patience.pauses_s), 0
-        while self._file.n_bytes is None or self._n_done < self._file.n_bytes or not self._part.exists():
-            n_before, asked_pause_s, n_tries = self._n_done, 0.0, n_tries + 1
-            try:
-                self._attempt()
-                return
-            except urllib.error.HTTPError as error:
-                reason, code, asked_pause_s = str(error), error.code, _retry_after_s(error)
-                # It is a response as well, and holds the connection.
-                error.close()
-                if code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and self._n_done:
-                    self._restart(None)
-                elif code not in _TEMPORARY:
-                    raise self._given_up(f"{reason}{_hub_words(error)}") from error
-            except _UnexpectedError as error:
-                self._restart(None)
-                raise self._given_up(str(error)) from error
-            except (OSError, http.client.HTTPException) as error:
-                reason = str(error) or type(error).__name__
-                if _is_final(error):
-                    raise self._given_up(reason) from error
-            if self._n_done > n_before:
-                pauses = iter(self._patience.pauses_s)
-            pause_s = next(pauses, None)
-            if pause_s is None or asked_pause_s > _LONGEST_PAUSE_S or n_tries == _MOST_TRIES:
-                raise self._given_up(reason)
-            pause_s = max(pause_s, asked_pause_s)
-            _LOG.info("%s: %s; trying again in %.0f s", self._file.name, reason, pause_s)
-            self._patience.sleep(pause_s)
+        """Try until all bytes are here."""
+        if self._n_done == self._file.n_bytes and self._part.exists():
+            return
+        try:
+            persist(self._file.name, self._attempt, n_done=lambda: self._n_done, patience=self._patience)
+        except _UnexpectedError as error:
+            self._restart(None)
+            raise _failed(self._file, str(error)) from error
+        except GivenUpError as error:
+            raise _failed(self._file, f"{error}{self._kept()}") from error
 
     def _attempt(self) -> None:
         """Ask for what is missing, and append what comes."""
@@ -231,12 +185,13 @@ class _Transfer:
             headers |= {"Range": f"bytes={self._n_done}-", "If-Range": self._validator}
         # The address comes from our own tables or a hub id, and nothing is trusted before the hash is right.
         request = urllib.request.Request(self._file.url, headers=headers)  # noqa: S310
-        with self._opener.open(request, timeout=self._patience.timeout_s) as response:
+        with self._open(request) as response:
             if not self._continues(response):
                 self._restart(_validator_of(response))
             n_all = self._n_all(response)
             with self._part.open("ab") as part:
-                while chunk := response.read(_CHUNK_BYTES):
+                # What is there at once: a standstill mustn't lose what came before it.
+                while chunk := response.read1(_CHUNK_BYTES):
                     part.write(chunk)
                     self._hasher.update(chunk)
                     self._n_done += len(chunk)
@@ -247,6 +202,15 @@ class _Transfer:
                 os.fsync(part.fileno())
         if n_all is not None and self._n_done < n_all:
             raise ConnectionError(f"the connection ended after {self._n_done} of {n_all} bytes")
+
+    def _open(self, request: urllib.request.Request) -> Any:
+        try:
+            return self._opener.open(request, timeout=self._patience.timeout_s)
+        except urllib.error.HTTPError as error:
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and self._n_done:
+                self._restart(None)
+                raise ConnectionError("the server has less of it than is here; starting again") from error
+            raise
 
     def _continues(self, response: Any) -> bool:
         """Whether an answer starts where the part ends."""
@@ -300,53 +264,15 @@ class _Transfer:
     def _is_right(self) -> bool:
         return bool(self._hasher.hexdigest() == self._file.digest)
 
-    def _given_up(self, reason: str) -> WeightsError:
-        kept = ""
-        if self._validator and self._n_done:
-            of = f" of {self._file.n_bytes / 1e6:.1f}" if self._file.n_bytes else ""
-            kept = f"; {self._n_done / 1e6:.1f}{of} MB are kept, and the same command resumes there"
-        return _failed(self._file, f"{reason}{kept}")
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and keeps `Authorization` for the host that it was meant for."""
-
-    def redirect_request(self, *args: Any) -> urllib.request.Request | None:
-        """Make the request for where a redirect leads to."""
-        before, target = args[0], args[-1]
-        request = super().redirect_request(*args)
-        if request is not None and _origin(target) != _origin(before.full_url):
-            request.remove_header("Authorization")
-        return request
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether it would fail again: on this disk, or because the server isn't the one it says."""
-    is_local = getattr(error, "filename", None) is not None or getattr(error, "errno", None) in _LOCAL_FAULTS
-    return is_local or isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError)
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    def _kept(self) -> str:
+        """What a message says of the part that stays."""
+        if not self._validator or not self._n_done:
+            return ""
+        of_all = f" of {self._file.n_bytes / 1e6:.1f}" if self._file.n_bytes else ""
+        return f"; {self._n_done / 1e6:.1f}{of_all} MB are kept, and the same command resumes there"
 
 
 def _validator_of(response: Any) -> str | None:
     """The `ETag` of an answer, if it stands for exactly these bytes."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else None
-
-
-def _retry_after_s(error: urllib.error.HTTPError) -> float:
-    """Seconds that a server asks to wait; 0 where it doesn't, or names a date."""
-    with suppress(ValueError, TypeError):
-        return max(0.0, float(error.headers.get("Retry-After", "0")))
-    return 0.0
-
-
-def _hub_words(error: urllib.error.HTTPError) -> str:
-    """What a refusal means on the hub."""
-    kind = error.headers.get("X-Error-Code", "") if error.headers else ""
-    if error.code in (http.client.UNAUTHORIZED, http.client.FORBIDDEN) or kind == "GatedRepo":
-        return ": it needs an account with access; accept its terms on its page, and set HF_TOKEN"
-    return ""

@@ -2,28 +2,12 @@
 
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
-
-from grounded_seg.weights import transfer
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of this test's own: `own` in it is this package's cache, `hub` the hub's."""
-    folder = tmp_path_factory.mktemp("caches")
-    monkeypatch.setenv("GROUNDED_SEG_CACHE", str(folder / "own"))
-    for name in ("GROUNDED_SEG_MIRROR", "HF_TOKEN", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "hub"))
-    # A proxy of the environment isn't asked about this machine.
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    return folder
+from stand_in_hub import caches as caches
+from stand_in_hub import hub as hub
+from stand_in_hub import pauses as pauses
 
 
 @pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between tries, which take no time here."""
-    slept: list[float] = []
-    monkeypatch.setattr(transfer, "PATIENCE", transfer.Patience(sleep=slept.append))
-    return slept
+def _alone(caches: Path, pauses: list[float]) -> None:
+    """Use both in every test of this folder."""

@@ -1,12 +1,15 @@
-"""A result as a table: pandas' data frame, a notebook's HTML, and two lines of text. The home of pandas."""
+"""A result for other libraries, for a notebook, and as two lines of text. The home of pandas and supervision."""
 
 import base64
 import html
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from grounded_seg.errors import UsageError
-from grounded_seg.geometry.masks import area_px
+from grounded_seg.geometry.boxes import array_from_boxes
+from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.images.draw import draw, encoded_picture
 from grounded_seg.images.read import read_or_skip
 from grounded_seg.pipeline.arrays import ArrayResult
@@ -14,6 +17,7 @@ from grounded_seg.records import ImageSkipped
 
 if TYPE_CHECKING:
     import pandas
+    import supervision
 
 _ROWS_SHOWN = 100
 _PICTURE_SIDE_PX = 1024
@@ -50,6 +54,38 @@ def frame_from_result(result: ArrayResult) -> "pandas.DataFrame":
         "leaves_box": [one.leaves_box for one in found],
     }
     return pandas.DataFrame(columns)
+
+
+def detections_from_result(result: ArrayResult) -> "supervision.Detections":
+    """Give what was found on an image as one `supervision.Detections`, whatever is in it.
+
+    `xyxy` is the tight box of the mask, as in the COCO file, or the detector's box where there is no mask. `data` holds
+    `class_name`, `label`, `prompt` and `detector_xyxy`.
+
+    Raises:
+        UsageError: If supervision isn't installed.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise UsageError(
+            f"to_supervision() needs the package supervision ({error}); install it with `pip install supervision`"
+        ) from error
+    found = result.instances
+    boxes = [instance.box_xyxy if instance.mask is None else tight_box_xyxy(instance.mask) for instance in found]
+    return supervision.Detections(
+        xyxy=array_from_boxes(boxes).astype(np.float32),
+        # Without instances there is no mask either, as in its own empty one.
+        mask=result.masks if found else None,
+        confidence=result.scores,
+        class_id=result.class_ids,
+        data={
+            "class_name": result.class_names,
+            "label": result.labels,
+            "prompt": result.prompts,
+            "detector_xyxy": result.boxes_xyxy,
+        },
+    )
 
 
 def summary_of(result: ArrayResult) -> str:
