@@ -1,4 +1,4 @@
-"""Messages on stderr, one line each, and the consoles: tables on stdout, a progress bar on stderr."""
+"""Messages on stderr, one line each, and the console for tables on stdout."""
 
 import logging
 import os
@@ -50,13 +50,30 @@ def note(message: str) -> None:
     _line("note", message)
 
 
-def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
-    """Print what the demo weights can't do, where they are used."""
+def hint(message: str) -> None:
+    """Print what was probably meant, where something was done as it was written; once a command at most."""
+    _line("hint", message)
+
+
+def demo_note(models: ModelSettings, *, boxes_only: bool) -> str | None:
+    """What the demo weights can't do, for where they are used."""
     # This would slow --help down.
     from grounded_seg.weights.sources import resolve
 
-    if resolve(models, boxes_only=boxes_only).is_demo:
-        note("the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft")
+    if not resolve(models, boxes_only=boxes_only).is_demo:
+        return None
+    return "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
+
+
+def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
+    """Print what the demo weights can't do, where they are used."""
+    if (text := demo_note(models, boxes_only=boxes_only)) is not None:
+        note(text)
+
+
+def status(message: str) -> None:
+    """Print how far long work has come."""
+    _line("status", message)
 
 
 def error(message: str) -> None:
@@ -108,32 +125,6 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> "Table":
     for name in right:
         table.add_column(name, justify="right")
     return table
-
-
-@contextmanager
-def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give the function that shows how many are done of how many, in a progress bar on stderr if that is a terminal.
-
-    The bar is there from its first call until all are done; before and afterwards other lines can be printed.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    task = progress.add_task(what, total=None)
-
-    def show(n_done: int, n_all: int) -> None:
-        progress.update(task, completed=n_done, total=n_all)
-        if n_done < n_all:
-            progress.start()
-        else:
-            progress.stop()
-
-    try:
-        yield show
-    finally:
-        progress.stop()
 
 
 def _line(kind: str, message: str) -> None:

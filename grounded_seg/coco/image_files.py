@@ -1,9 +1,8 @@
 """The files of a data set's images: where each is, and whether it is of the size that the data set says."""
 
 import os
-import unicodedata
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from grounded_seg.coco.image_names import OTHER_FORM, composed
@@ -38,13 +37,28 @@ def file_of(folder: Path, file_name: str, notes: Notes | None = None) -> Path | 
 
 
 def _part_of(folder: Path, part: str) -> Path | None:
-    """A file or folder of that name, or of another form of it."""
-    for form in (part, composed(part), unicodedata.normalize("NFD", part)):
-        if os.path.exists(folder / form):
-            return folder / form
-    with suppress(OSError):
-        return next((one for one in folder.iterdir() if composed(one.name) == composed(part)), None)
-    return None
+    """A file or folder of that name, or the only one of another form of it."""
+    if os.path.exists(folder / part):
+        return folder / part
+    try:
+        name = _names_by_form(str(folder), folder.stat().st_mtime_ns).get(composed(part))
+    except OSError:
+        return None
+    return None if name is None else folder / name
+
+
+@lru_cache(maxsize=64)
+def _names_by_form(folder: str, changed_ns: int) -> Mapping[str, str | None]:  # noqa: ARG001  (part of the key)
+    """The names in a folder, as it was at a time, by their composed form; None for those that share one.
+
+    A folder may hold 100,000 names, and each of them may be looked for.
+    """
+    found: dict[str, str | None] = {}
+    with os.scandir(folder) as entries:
+        # Only letters beyond ASCII have two forms.
+        for name in (entry.name for entry in entries if not entry.name.isascii()):
+            found[composed(name)] = None if composed(name) in found else name
+    return found
 
 
 def check_sizes(source: Path, images: Iterable[tuple[str, str, ImageSize | None]], folder: Path, notes: Notes) -> None:

@@ -58,8 +58,10 @@ class ExportReport:
         return self.images_by_split.total()
 
 
-def export_labels(settings: ExportSettings) -> ExportReport:
-    """Write a data set in another format.
+def export_labels(
+    settings: ExportSettings, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> ExportReport:
+    """Write a data set in another format; `progress` is told how many images are done, and how many there are.
 
     Every image is written, those without labels too. The same input and seed give the same files.
     """
@@ -97,6 +99,7 @@ def export_labels(settings: ExportSettings) -> ExportReport:
             if root is not None and settings.pictures is not Pictures.NONE:
                 place = folder / writer.picture_name(labelled.file_name, split)
                 _place_picture(root, labelled.file_name, place, settings.pictures)
+            progress(report.n_images, len(source.images))
         writer.close()
         report.notes = (*source.notes, *notes.lines())
     return report

@@ -84,11 +84,13 @@ def orientation(opened: PIL.Image.Image) -> int:
     HEIC and AVIF files say themselves how they are turned, and what their EXIF block says counts no more: of HEIC it is
     undone already, of AVIF Pillow gives it as an EXIF orientation.
     """
-    if opened.format == "AVIF":
-        # Where nothing is to be turned, Pillow would look here.
-        opened.info.pop("xmp", None)
     try:
-        value = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        exif = opened.getexif()
+        if opened.format == "AVIF":
+            # Where nothing is to be turned, Pillow would also look into the XMP block.
+            exif = PIL.Image.Exif()
+            exif.load(opened.info.get("exif") or b"")
+        value = exif.get(ExifTags.Base.Orientation, 1)
     except DAMAGE:
         return 1
     return value if isinstance(value, int) else 1

@@ -10,11 +10,12 @@ from grounded_seg.files import as_output_error
 from grounded_seg.images.draw import draw, save_picture
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
-from grounded_seg.train.data.checks import Progress
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.records import BoxExample, Fault, Question, SplitData
 from grounded_seg.train.data.samples import AnswerWriter
 from grounded_seg.train.fit.preparation import prepare
 from grounded_seg.train.settings import TrainSettings
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _N_DRAWN = 3
 
@@ -50,9 +51,12 @@ class DryRun:
     notes: tuple[str, ...]
 
 
-def dry_run(settings: TrainSettings, reading: Progress = lambda _done, _all: None, *, resume: bool = False) -> DryRun:
+@quiet_libraries()
+def dry_run(
+    settings: TrainSettings, progress: WorkProgress = lambda _what, _done, _all: None, *, resume: bool = False
+) -> DryRun:
     """Check all that `train` checks before its first step, and draw three examples to `output/examples`."""
-    prepared = prepare(settings, resume=resume, reading=reading)
+    prepared = prepare(settings, resume=resume, progress=progress)
     data, writer, plan = prepared.data, AnswerWriter(prepared.florence), prepared.plan
     questions = plan.epoch(0)
     with_answer = [one for one in questions if one.answer]

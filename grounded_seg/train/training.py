@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from grounded_seg.device.memory import out_of_memory_as_device_error
-from grounded_seg.train.data.checks import Progress
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
 from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import Row, draw_losses
@@ -18,7 +18,7 @@ from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.report import write_report
 from grounded_seg.train.recipes import TrainKeywords, settings_or_keywords
 from grounded_seg.train.settings import TrainSettings
-from grounded_seg.weights.strict_loading import quiet_transformers
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,15 +40,16 @@ class TrainReport:
     faults: tuple[Fault, ...]
     """Rows of the data set that were left out."""
     seconds: float
+    """Of the whole training, also where it was interrupted and resumed."""
 
 
+@quiet_libraries()
 def train(
     settings: TrainSettings | None = None,
     *,
     resume: bool = False,
     watcher: Watcher = lambda _row: None,
-    progress: Progress = lambda _done, _all: None,
-    reading: Progress = lambda _done, _all: None,
+    progress: WorkProgress = lambda _what, _done, _all: None,
     **keywords: Unpack[TrainKeywords],
 ) -> TrainReport:
     """Train a detector on a data set, and compare it with its base.
@@ -58,8 +59,8 @@ def train(
         resume: Begin at the last checkpoint in `settings.output`: the losses are those of a training that was never
             interrupted.
         watcher: Told each row of figures as it is written to `metrics.jsonl`.
-        progress: Told how many images of the test split each of the two compared models is done with.
-        reading: Told how many images of the data set have been checked, before the training.
+        progress: Told what is counted ("images checked", "steps", "validation batches", "validation images", "test
+            images", ...), how many are done, and of how many.
         keywords: Single settings, named as the options of the command: `train(dataset="data", output="tuned",
             preset="base-ft", epochs=3)`; `recipe` and `config` too.
 
@@ -71,7 +72,9 @@ def train(
     started = time.monotonic()
     settings = settings_or_keywords(settings, keywords)
     folder = TrainFolder(settings.output)
-    learnt = _learn(settings, folder, resume=resume, watcher=watcher, reading=reading)
+    if resume:
+        started -= folder.seconds_so_far()
+    learnt = _learn(settings, folder, started, resume=resume, watcher=watcher, progress=progress)
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()
     n_steps = int(learnt.rows[-1]["step"]) if learnt.rows else 0
@@ -105,10 +108,16 @@ class _Learnt:
 
 
 def _learn(
-    settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, reading: Progress
+    settings: TrainSettings,
+    folder: TrainFolder,
+    started: float,
+    *,
+    resume: bool,
+    watcher: Watcher,
+    progress: WorkProgress,
 ) -> _Learnt:
-    """Check all that can be checked before the first step, and train."""
-    prepared = prepare(settings, resume=resume, reading=reading)
+    """Check all that can be checked before the first step, and train; `started` is of `time.monotonic`."""
+    prepared = prepare(settings, resume=resume, progress=progress)
     data, manifest, is_first = prepared.data, prepared.manifest(), is_first_process()
     if is_first:
         for line in prepared.notes:
@@ -116,11 +125,11 @@ def _learn(
         for line in fault_lines(data.faults):
             _LOG.warning("%s", line)
 
-    def on_start() -> None:
+    def on_files() -> None:
         if is_first:
-            folder.write_manifest(manifest | {"status": "running"})
+            folder.write_manifest(manifest | {"status": "running", "seconds": time.monotonic() - started})
 
     advice = "Lower --batch-size, or add --gradient-checkpointing."
-    with quiet_transformers(), out_of_memory_as_device_error("training", advice):
-        log, n_trained = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher)
+    with out_of_memory_as_device_error("training", advice):
+        log, n_trained = run_loop(prepared, resume=resume, on_files=on_files, watcher=watcher, progress=progress)
     return _Learnt(data, manifest, log.rows, log.best(prepared.best_metric) or {}, n_trained)

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 import yaml
 from click.testing import CliRunner
+from labels_read import unpacked
 
 from grounded_seg.cli import main
 from grounded_seg.errors import InputError, OutputError, UsageError
@@ -174,25 +175,6 @@ def test_labelme_polygons_of_one_object_are_a_group(source: Path) -> None:
     assert [shape["group_id"] for shape in shapes] == [1, 1]
     assert losses.counts["masks in several polygons with a common group_id"] == 1
     assert (losses.n_masks, losses.iou_least) == (2, 1.0)
-
-
-def unpacked(brush: bytes) -> npt.NDArray[np.uint8]:
-    """Unpack Label Studio's form bit by bit, runs and single bytes alike."""
-    bits = "".join(f"{byte:08b}" for byte in brush)
-    place = 0
-
-    def take(n: int) -> int:
-        nonlocal place
-        place += n
-        return int(bits[place - n : place], 2)
-
-    n_bytes, width = take(32), take(5) + 1
-    widths = [take(4) + 1 for _ in range(4)]
-    values: list[int] = []
-    while len(values) < n_bytes:
-        is_run, length = take(1), take(widths[take(2)]) + 1
-        values += [take(width)] * length if is_run else [take(width) for _ in range(length)]
-    return np.array(values, np.uint8)
 
 
 @pytest.mark.parametrize("mask", [RING, PARTS, CROWD, ~CROWD, np.eye(300, dtype=np.bool_)], ids=len)

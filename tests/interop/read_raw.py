@@ -56,11 +56,11 @@ def pycocotools(folder):  # type: ignore[no-untyped-def]
         ap = evaluation.eval["precision"]
         ap = float(ap[ap > -1].mean()) if (ap > -1).any() else -1.0
         if ap < 0.999:
-            raise Misread(f"COCOeval gives {kind} AP {ap:.2f} to the file's own objects")
+            raise MisreadError(f"COCOeval gives {kind} AP {ap:.2f} to the file's own objects")
     return labels
 
 
-class Misread(Exception):
+class MisreadError(Exception):
     """The tool goes on, with another figure than the file's."""
 
 
@@ -111,7 +111,7 @@ def ultralytics(folder):  # type: ignore[no-untyped-def]
             converter.convert_coco(str(source), str(target), use_segments=segments, cls91to80=False)
             outside = [path for path in Path(work).rglob("*.txt") if target not in path.parents]
             if outside:
-                raise Misread("convert_coco writes labels outside of its folder")
+                raise MisreadError("convert_coco writes labels outside of its folder")
             if segments:
                 continue
             n_rows = 0
@@ -124,7 +124,7 @@ def ultralytics(folder):  # type: ignore[no-untyped-def]
                     (str(picture), str(rows), "", False, max(len(names), 1), 0, 0, False)
                 )
                 if found is None:
-                    raise Misread(f"its trainer leaves the image out: {message.rpartition(': ')[2]}")
+                    raise MisreadError(f"its trainer leaves the image out: {message.rpartition(': ')[2]}")
                 height, width = shape
                 for number, cx, cy, w, h in found.tolist() if hasattr(found, "tolist") else found:
                     n_rows += 1
@@ -303,9 +303,9 @@ def read_one(reader, folder, answer):  # type: ignore[no-untyped-def]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             labels = reader(Path(folder))
         answer.send({"labels": [(*one[:2], [float(edge) for edge in one[2]], one[3]) for one in labels]})
-    except Misread as error:
+    except MisreadError as error:
         answer.send({"misread": str(error)})
-    except (Exception, SystemExit) as error:  # whatever a tool stops at is what is asked for
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever a tool stops at is what is asked for)
         while error.__cause__ is not None:
             error = error.__cause__
         told = (str(error).strip() or "no reason").splitlines()[0][:100]

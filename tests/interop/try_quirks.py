@@ -4,7 +4,8 @@
 
 Each file is read as it is, by the reader that tools and trainers have for COCO, in the environments of `read_back.py`.
 A reader that raises `stops`; one that gives other labels than the file's own `differs`: the file's own are the
-annotations as they are written, those whose box is four numbers and whose references lead somewhere.
+annotations as they are written, those whose box is four numbers and whose references lead somewhere. Ends with exit
+code 1 if a reader that an error of `grounded_seg.coco.check.rules` names neither stops nor differs.
 """
 
 import argparse
@@ -20,12 +21,32 @@ from paths import TESTS
 from planted_faults import FAULTS, good
 from read_back import CACHE, HERE, environment
 
+from grounded_seg.coco.check import rules
+
 READERS = (
     *("pycocotools", "torchvision", "ultralytics", "supervision", "datumaro", "label-studio-sdk", "x-anylabeling"),
     "fiftyone",
 )
 
 
+TOOL_BY_READER = {
+    rules.PYCOCOTOOLS: "pycocotools",
+    rules.TORCHVISION: "torchvision",
+    rules.ULTRALYTICS: "ultralytics",
+    rules.YOLO_TRAINER: "ultralytics",
+    rules.SUPERVISION: "supervision",
+    rules.DATUMARO: "datumaro",
+}
+"""The tools that errors name."""
+OF_FILES = {
+    "byte_order_mark": "byte-order-mark",
+    "comma_after_last": "not-json",
+    "latin1": "not-utf8",
+    "nan": "not-a-number",
+    "two_documents": "trailing-data",
+    "utf16": "not-utf8",
+}
+"""The rules that whole files break."""
 MISSING = "nowhere.jpg"
 
 
@@ -71,7 +92,25 @@ def main() -> int:
                 print(f"    {tool}: {told}")
     if chosen.output:
         chosen.output.write_text(json.dumps(table, indent=1) + "\n")
-    return 0
+    problems = wrong_claims(table)
+    print(*problems, sep="\n")
+    return int(bool(problems))
+
+
+def wrong_claims(table: dict[str, dict[str, str]]) -> list[str]:
+    """List the errors whose reader was tried and read every file with that fault as it is written."""
+    problems = []
+    for name, rule in rules.RULES.items():
+        tool = TOOL_BY_READER.get(rule.reader, "")
+        tried = [row[tool] for fault, row in table.items() if rule_of(fault) == name and tool in row]
+        if rule.severity is rules.Severity.ERROR and tried and all(told == "same" for told in tried):
+            problems.append(f"{name}: {rule.reader} reads it as it is written")
+    return problems
+
+
+def rule_of(fault: str) -> str:
+    """Give the rule that a planted fault, or a file, breaks."""
+    return OF_FILES.get(fault, fault.partition(" ")[0])
 
 
 def write(folder: Path, document: Any) -> Path:

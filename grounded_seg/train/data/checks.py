@@ -15,6 +15,8 @@ from grounded_seg.settings import MAX_PIXELS
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many are done, and of how many."""
+WorkProgress: TypeAlias = Callable[[str, int, int], None]
+"""Told what is counted, how many are done, and of how many."""
 
 _MOST_THREADS = 8
 _SLACK = 0.01

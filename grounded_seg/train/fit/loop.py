@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from grounded_seg.errors import UsageError
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.samples import IGNORED, Sample
 from grounded_seg.train.fit.checkpoints import (
     Checkpoint,
@@ -47,10 +48,12 @@ class _Loop:
         model: nn.Module,
         log: MetricsLog,
         watcher: Watcher,
+        progress: WorkProgress,
     ) -> None:
         """Make the loader, the optimizer and its schedule, at the first step."""
         settings, device = prepared.settings, prepared.device
-        self.prepared, self.accelerator, self.log, self.watcher = prepared, accelerator, log, watcher
+        self.prepared, self.accelerator, self.log = prepared, accelerator, log
+        self.watcher, self.progress = watcher, progress
         if settings.quantization is Quantization.NONE:
             model = model.to(device)
         # Without a sampler: the questions in the plan's order, which is shuffled anew for each epoch.
@@ -73,11 +76,17 @@ class _Loop:
 
 
 def run_loop(
-    prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher
+    prepared: PreparedTraining,
+    *,
+    resume: bool,
+    on_files: Callable[[], None],
+    watcher: Watcher,
+    progress: WorkProgress,
 ) -> tuple[MetricsLog, int]:
     """Train to the end, from the last checkpoint on where asked; give the log and the number of trainable parameters.
 
-    `on_start` is called after the first step, right before the first file: a start that fails leaves nothing.
+    `on_files` is called after the first step, right before the first file: a start that fails leaves nothing. And after
+    each checkpoint.
 
     Raises:
         UsageError: If a checkpoint can't be resumed, or the loss is no number any more.
@@ -92,7 +101,7 @@ def run_loop(
     if checkpoint is not None and _is_out_of_patience(prepared, log):
         return log, n_trainable(model)
     set_seed(settings.seed)
-    loop = _Loop(prepared, accelerator, model, log, watcher)
+    loop = _Loop(prepared, accelerator, model, log, watcher, progress)
     if checkpoint is not None:
         load_checkpoint(checkpoint, loop.state)
     accelerator.wait_for_everyone()
@@ -105,27 +114,30 @@ def run_loop(
             n_passes = min(n_done * settings.accumulation, prepared.passes_per_epoch)
             figures = _take_step(loop, passes, step)
             if not has_begun:
-                _begin(loop, on_start)
+                _begin(loop, on_files)
                 has_begun = True
             row = {"step": step, **figures, "epoch": epoch + n_passes / prepared.passes_per_epoch}
             _write_down(loop, row)
+            progress("steps", step, prepared.n_steps)
             if step == prepared.n_steps or n_done == prepared.steps_per_epoch:
                 break
             if settings.eval_steps and step % settings.eval_steps == 0:
                 _measure(loop, row, with_answers=False)
             if settings.save_steps and step % settings.save_steps == 0:
                 save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+                on_files()
         _measure(loop, row, with_answers=True)
         is_over = _is_out_of_patience(prepared, log)
         save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+        on_files()
     for tracker in accelerator.trackers:
         tracker.finish()
     return log, n_trainable(model)
 
 
-def _begin(loop: _Loop, on_start: Callable[[], None]) -> None:
+def _begin(loop: _Loop, on_files: Callable[[], None]) -> None:
     """Write the first files, and start the loggers."""
-    on_start()
+    on_files()
     loop.log.start()
     loop.accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "grounded-seg"))
 
@@ -200,7 +212,7 @@ def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
     """Validate, write the figures down and draw them, and keep the weights if they are the best so far."""
     prepared, log = loop.prepared, loop.log
     model, accelerator = loop.state.model, loop.accelerator
-    figures = validate(prepared, model, loop.loss, accelerator, with_answers=with_answers)
+    figures = validate(prepared, model, loop.loss, accelerator, loop.progress, with_answers=with_answers)
     measured = {f"valid_{name}": value for name, value in figures.items()}
     _write_down(loop, {"step": row["step"], **measured, "epoch": row["epoch"]})
     if not accelerator.is_main_process:

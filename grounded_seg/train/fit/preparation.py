@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
 from grounded_seg.errors import UsageError
-from grounded_seg.train.data.checks import Progress
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import all_prompts, all_questions, split_plan, training_plan
 from grounded_seg.train.data.records import Question, TrainingData
@@ -134,7 +135,7 @@ class PreparedTraining:
 
 
 def prepare(
-    settings: TrainSettings, *, resume: bool = False, reading: Progress = lambda _done, _all: None
+    settings: TrainSettings, *, resume: bool = False, progress: WorkProgress = lambda _what, _done, _all: None
 ) -> PreparedTraining:
     """Read data set and base, and check all that can be checked before the first step; nothing is written.
 
@@ -151,7 +152,7 @@ def prepare(
     _check_installed(settings)
     if settings.report and settings.retention is not None:
         check_measurable(settings.retention)
-    data = read_training_data(settings, reading)
+    data = read_training_data(settings, partial(progress, "images checked"))
     base = locate_base(settings)
     florence = load_base(base, settings, device)
     data = without_long_rows(data, florence, settings)

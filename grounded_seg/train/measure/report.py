@@ -1,6 +1,7 @@
 """`report.md`: base against tuned on the test split, what is left of older knowledge, and answers side by side."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from grounded_seg.images.read import read_image
 from grounded_seg.records import BoxXyxy, Detection, ImageResult, Instance
 from grounded_seg.scoring.compare import FigureChange, figure_table
 from grounded_seg.settings import DetectSettings
-from grounded_seg.train.data.checks import Progress
+from grounded_seg.train.data.checks import Progress, WorkProgress
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.folder import TrainFolder
@@ -44,7 +45,7 @@ _FIGURES = (
 )
 
 
-def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> dict[str, Any]:
+def write_report(settings: TrainSettings, data: TrainingData, progress: WorkProgress) -> dict[str, Any]:
     """Measure base and tuned on the test split and write `report.md`, with its pictures and `test.json`.
 
     Questions of one class each are asked through the pipeline, as `eval` does it, masks too where the data set has some
@@ -61,16 +62,18 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     figures: dict[str, Any] = {}
     if as_run and boxed:
         file, images = write_test_file(boxed, all_prompts(data, settings), folder)
-        pair = pair_on(file, images, settings, progress)
+        pair = pair_on(file, images, settings, partial(progress, "test images"))
         parts += _boxes_part(pair, images, folder)
         figures = _both(_figure_rows(pair)) | {"per_class": _both(_class_rows(pair))}
     others = [one for one in data.test.examples if not (as_run and isinstance(one, BoxExample))]
     if others:
-        answers, compared = _answers_part(others, data, settings, folder)
+        answers, compared = _answers_part(others, data, settings, partial(progress, "test questions"))
         parts += answers
         figures |= compared
     if settings.retention is not None:
-        pair = pair_on(settings.retention, images_of(settings.retention), settings, progress)
+        pair = pair_on(
+            settings.retention, images_of(settings.retention), settings, partial(progress, "retention images")
+        )
         known = f"AP of base and tuned model on {settings.retention.name}, whose objects the base knew before:"
         parts += ["## Retention", known, _class_table(pair)]
         figures["retention"] = _both(_class_rows(pair))
@@ -135,11 +138,13 @@ def _both(rows: _Rows) -> dict[str, Any]:
 
 
 def _answers_part(
-    examples: Sequence[Example], data: TrainingData, settings: TrainSettings, folder: TrainFolder
+    examples: Sequence[Example], data: TrainingData, settings: TrainSettings, progress: Progress
 ) -> tuple[list[str], dict[str, Any]]:
     """Compare answers to questions that `run` doesn't ask: as pictures where they are boxes, else as texts."""
     questions = all_questions(examples, all_prompts(data, settings), settings.prompt_form)
-    before, after = (ask(settings, result, questions) for result in (None, folder.result(settings.method)))
+    folder = TrainFolder(settings.output)
+    sides = (None, folder.result(settings.method))
+    before, after = (ask(settings, result, questions, progress=progress) for result in sides)
     base, tuned = (figures_of(side, settings.metrics) for side in (before, after))
     rows = [(name, base.get(name), tuned[name]) for name in tuned]
     lower = LOWER_IS_BETTER | lower_is_better(settings.metrics, after)

@@ -25,11 +25,14 @@ def test_long_texts_are_cut_and_figures_are_named(tmp_path: Path, monkeypatch: p
     settings = tiny_settings(path.parent, tmp_path, Path("base"), metrics=(words_said,))
     data = read_data(path.parent, (34, 33, 33))
 
-    def ask(_settings: object, result: Path | None, questions: Any) -> list[Answered]:
+    def ask(_settings: object, result: Path | None, questions: Any, *, progress: Any) -> list[Answered]:
+        progress(len(questions), len(questions))
         return [Answered(one, "one two " * 100 if result else one.answer) for one in questions]
 
+    seen: list[tuple[str, int, int]] = []
     monkeypatch.setattr("grounded_seg.train.measure.report.ask", ask)
-    figures = write_report(settings, data, lambda _done, _all: None)
+    figures = write_report(settings, data, lambda *told: seen.append(told))
+    assert seen == [("test questions", 2, 2)] * 2
     text = (tmp_path / "report.md").read_text()
     lines = text.splitlines()
     assert "Test split: 1 image, 2 texts." in text
