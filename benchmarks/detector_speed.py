@@ -176,7 +176,7 @@ def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
         "usual_limit_s": sum(TFLOP[size]) / tflops(device, torch.float32),
     }
     # As `load_detector` does: the weights take their final format, and the answer is cut at the length asked for.
-    model.network.to(dtype=dtype)
+    model.to(device, dtype)
     detector_module.MAX_NEW_TOKENS = N_TOKENS
     if chosen.compile:
         model.network.model.vision_tower.compile()

@@ -11,8 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import huggingface_hub.constants
+import pytest
+
+from grounded_seg.weights import retries
 
 LARGE_ENDINGS = (".safetensors", ".bin", ".pth")
 PAGE = 4
@@ -39,7 +45,7 @@ class Fault:
     method: str = "GET"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """A request, and the bytes of content that were sent for it."""
 
@@ -48,7 +54,7 @@ class Seen:
     """hub or files."""
     path: str
     headers: Mapping[str, str]
-    n_sent: int
+    n_sent: int = 0
 
 
 @dataclass
@@ -124,8 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        self.n_sent = 0
         path = unquote(urlsplit(self.path).path)
+        # Noted down before anything is sent: a test may look as soon as it has all.
+        self.seen = Seen(self.command, self.host, path, {name.lower(): value for name, value in self.headers.items()})
+        self.stand_in.seen.append(self.seen)
         fault = self.stand_in.fault_of(self.command, path)
         try:
             if fault is not None and fault.code is not None:
@@ -138,9 +146,6 @@ class _Handler(BaseHTTPRequestHandler):
                 self._resolve(path, fault)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-        finally:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            self.stand_in.seen.append(Seen(self.command, self.host, path, headers, self.n_sent))
 
     def _say(self, code: int, content: bytes, headers: Mapping[str, str], fault: Fault | None = None) -> None:
         self.send_response(code)
@@ -155,9 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         end = len(content) if fault is None or fault.cut_at is None else int(len(content) * fault.cut_at)
         size = end if fault is None or fault.chunk is None else fault.chunk
         for start in range(0, end, size or 1):
+            self.seen.n_sent = min(start + size, end)
             self.wfile.write(content[start : min(start + size, end)])
             self.wfile.flush()
-            self.n_sent = min(start + size, end)
             if fault is not None and fault.pause_s:
                 time.sleep(fault.pause_s)
         if end < len(content):
@@ -259,3 +264,33 @@ def serving() -> Iterator[StandInHub]:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+@pytest.fixture
+def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of this test's own: `own` in it is this package's cache, `hub` the hub's."""
+    folder = tmp_path_factory.mktemp("caches")
+    monkeypatch.setenv("GROUNDED_SEG_CACHE", str(folder / "own"))
+    for name in ("GROUNDED_SEG_MIRROR", "HF_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "hub"))
+    # A proxy of the environment isn't asked about this machine.
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    return folder
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between tries, which take no time here."""
+    slept: list[float] = []
+    monkeypatch.setattr(retries, "PATIENCE", retries.Patience(sleep=slept.append))
+    return slept
+
+
+@pytest.fixture
+def hub(caches: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    """A hub on this machine, and Meta's files beside it."""
+    with serving() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.hub_url)
+        monkeypatch.setenv("GROUNDED_SEG_MIRROR", stand_in.files_url)
+        yield stand_in

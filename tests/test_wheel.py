@@ -49,3 +49,7 @@ def test_the_demo_runs_from_a_wheel(tmp_path: Path) -> None:
     assert here.startswith(str(ROOT))
     assert found
     assert found == expected
+    # The known answer's image comes with the wheel.
+    doctor = ("doctor", "--device", "cpu", "--dtype", "float32")
+    told = run(sys.executable, "-m", "grounded_seg.cli", *doctor, folder=tmp_path / "elsewhere", path=tmp_path / "site")
+    assert "known answer: the demo finds what it should" in told

@@ -111,7 +111,12 @@ def is_on_disk(source: Source) -> bool:
         return (cache_folder() / source.file.file_name).is_file()
     if isinstance(source, LocalSource):
         return source.path.exists()
-    return _cached(_pinned(source), ANY_WEIGHTS) is not None
+    return cached_folder(source) is not None
+
+
+def cached_folder(source: HubSource) -> Path | None:
+    """The folder of a repository in the hub's cache, at its fixed commit; None where its weights aren't all there."""
+    return _cached(_pinned(source), ANY_WEIGHTS)
 
 
 def _hub_snapshot(

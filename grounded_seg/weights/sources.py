@@ -176,6 +176,15 @@ def _shipped(preset: Preset, part: str) -> LocalSource:
     )
 
 
+def shipped_file(preset: str, name: str) -> Path:
+    """A file beside a preset that comes with the project, or among the checkout's examples."""
+    folders = [*_shipped_folders(preset_by_name(preset)), Path(__file__).resolve().parents[2] / "examples"]
+    for folder in folders:
+        if os.path.isfile(folder / name):
+            return folder / name
+    raise WeightsError(f"{name} is missing from {folders[0]}; install grounded-seg again")
+
+
 def _shipped_folders(preset: Preset) -> list[Path]:
     """Where a preset's folder may be: in an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]

@@ -1,8 +1,10 @@
 """The hub: what is fetched of a repository, from which commit, and what becomes of every fault on the way."""
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -257,6 +259,26 @@ def test_a_full_disk_is_told_before_anything_comes(hub: StandInHub, monkeypatch:
         locate(SOURCE)
     assert "\n" not in str(caught.value)
     assert hub.n_sent("/blobs/") == 0
+
+
+def test_a_disk_that_fills_up_on_the_way_is_told_at_once(
+    hub: StandInHub, caches: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.published["sam.pth"] = MODEL
+    source = PublishedSource(SegmenterFile("vit_b", "https://x/sam.pth", hashlib.sha256(MODEL).hexdigest()))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(WeightsError, match="No space left on device; 5") as caught:
+            locate(source)
+    assert "\n" not in str(caught.value)
+    assert pauses == []
+    assert not (caches / "own" / "sam.pth").exists()
+    assert locate(source).path.read_bytes() == MODEL
+    assert hub.n_sent() == len(MODEL)
 
 
 def test_the_token_goes_to_the_hub_alone(hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:

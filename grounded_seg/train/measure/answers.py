@@ -79,7 +79,7 @@ def ask(
     # The base wasn't trained on resized images, and no run would resize them for it.
     images = ImageStore(settings.image_size if result else None, settings.max_pixels)
     with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
-        florence.network.to(device=device, dtype=resolve_dtype(settings.models.dtype, device))
+        florence.to(device, resolve_dtype(settings.models.dtype, device))
         answers = []
         for answer in answered(florence, questions, images):
             answers.append(answer)
