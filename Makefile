@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-dtypes test-release check interop format clean
+.PHONY: help demo test test-dtypes test-release check interop quirks format clean
 
 help:
 	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-release  run the long tests: a wheel, two processes, the longest commands of the docs"
 	@echo "make check   lint, formatting and types"
 	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop"
+	@echo "make quirks  give the COCO readers of tools and trainers every fault that validate names"
 	@echo "make format  format the code and mend what the linter can"
 	@echo "make clean   remove .venv, results and caches"
 
@@ -50,6 +51,9 @@ check: $(INSTALLED)
 
 interop: $(INSTALLED)
 	$(BIN)/python tests/interop/read_back.py
+
+quirks: $(INSTALLED)
+	PYTHONPATH=tests:tests/interop $(BIN)/python tests/interop/try_quirks.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

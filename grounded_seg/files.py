@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -101,6 +101,35 @@ class Lock:
         with suppress(OSError):
             self._path.unlink()
         self._lock.release()
+
+
+@contextmanager
+def one_process_at_a_time(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of this file for the block, after every other process has given it up.
+
+    `wait` is called again and again while another process holds it. A file system that knows no locks is used without.
+    """
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            wait()
+            continue
+        except (OSError, NotImplementedError) as error:
+            if not path.exists():
+                raise
+            _LOG.warning("%s can't be locked (%s); make sure that no other process writes there", path, error)
+        if path.exists():
+            break
+        # Another process has just released it: what was locked is the file that it took away.
+        lock.release()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 @contextmanager

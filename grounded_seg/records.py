@@ -6,21 +6,13 @@ They are frozen and know nothing of models or files. Records that hold an array 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-BoxXyxy: TypeAlias = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in pixels of the upright image, continuous edges, half-open. See `grounded_seg`."""
-
-
-@dataclass(frozen=True)
-class ImageSize:
-    """Width and height of the upright image, in pixels."""
-
-    width: int
-    height: int
+from grounded_seg.geometry.run_length import BoxXyxy as BoxXyxy
+from grounded_seg.geometry.run_length import ImageSize as ImageSize
+from grounded_seg.geometry.run_length import RunLength as RunLength
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +51,6 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class RunLength:
-    """A mask in COCO's compressed run-length encoding: column-major runs, starting with background."""
-
-    size: ImageSize
-    counts: bytes
-
-
-@dataclass(frozen=True)
 class Instance:
     """A detection with its mask."""
 
@@ -82,6 +66,21 @@ class Instance:
     def box_xyxy(self) -> BoxXyxy:
         """The detector's box."""
         return self.detection.box_xyxy
+
+    @property
+    def score(self) -> float:
+        """The detector's score, in [0, 1]."""
+        return self.detection.score
+
+    @property
+    def label(self) -> str:
+        """The detector's own words for the object."""
+        return self.detection.label
+
+    @property
+    def prompt(self) -> str:
+        """What was asked for."""
+        return self.detection.prompt
 
 
 @dataclass(frozen=True)

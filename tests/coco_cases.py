@@ -18,6 +18,7 @@ def truth(
 ) -> dict[str, Any]:
     """Images of 100 x 100 px with ids from 1; objects are (image, class from 1, box xywh), the box as mask too."""
     return {
+        "info": {"description": "made by hand"},
         "images": [
             {"id": number, "file_name": f"{number}.png", "width": 100, "height": 100}
             for number in range(1, n_images + 1)

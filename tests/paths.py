@@ -13,6 +13,7 @@ DATA = TESTS / "data"
 DEMO = ROOT / "checkpoints" / "demo"
 ORIGINAL = DATA / "florence2-original"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
+CASES = ROOT.parent / "shared" / "cases"
 
 
 def unpacked(name: str) -> Path:

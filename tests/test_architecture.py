@@ -17,8 +17,9 @@ PACKAGE = ROOT / "grounded_seg"
 # From the top down: each folder or module imports only from lines below its own.
 LAYERS = (
     {"cli"},
+    {"api"},
     {"train"},
-    {"evaluation", "export"},
+    {"evaluation", "export", "diagnosis"},
     {"runs"},
     {"engine"},
     {"pipeline"},
@@ -26,10 +27,11 @@ LAYERS = (
     {"scoring"},
     {"coco"},
     {"images", "weights", "device", "scenes"},
+    {"records"},
     {"geometry"},
     {"settings", "files"},
     {"setting_types", "text"},
-    {"records", "errors"},
+    {"errors"},
 )
 
 HOMES = {
@@ -46,24 +48,30 @@ HOMES = {
     "accelerate": {"train"},
     "rapidfuzz": {"train"},
     "ijson": {"coco"},
+    "pillow_heif": {"images"},
     "supervision": {"pipeline"},
+    "pandas": {"pipeline"},
     "msgspec": {"setting_types"},
     "click": {"cli"},
     "rich": {"cli"},
 }
 
 LAZY = {
-    "__init__": "the public name is loaded on first use, so that importing the package stays fast",
     "detect.__init__": "the same, for the names that need torch",
     "train.__init__": "the same",
     "cli.commands": "numpy, rich and torch would slow --help down",
     "cli.messages": "the same",
+    "cli.options": "the same",
+    "cli.slips": "the same",
     "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
-    "geometry.masks": "the wheel of OpenCV needs a library of the system that bare machines lack",
+    "diagnosis.installation": "a library that can't be imported is what is looked for",
+    "geometry.outlines": "the wheel of OpenCV needs a library of the system that bare machines lack",
+    "images.colours": "few images have a colour profile that needs its library",
+    "images.formats": "few runs read HEIC or AVIF, whose libraries are slow to load",
     "pipeline.load": "torch takes seconds: a wrong option is told before",
     "pipeline.result": "a record imports the forms that it can be had in only when one is asked for",
-    "pipeline.supervision": "supervision is optional",
+    "pipeline.forms": "supervision and pandas are optional",
     "scoring.plots": "matplotlib is optional",
     "segment.load": "transformers takes seconds, and Segment Anything needs none of it",
     "train.fit.metrics_log": "matplotlib is optional",
@@ -84,6 +92,8 @@ LIGHT_MODULES = (
     "grounded_seg.pipeline.chain",
     "grounded_seg.runs.run",
     "grounded_seg.evaluation.evaluate",
+    "grounded_seg.api.commands",
+    "grounded_seg.engine.grounded_segmenter",
     "grounded_seg.cli",
 )
 

@@ -34,6 +34,8 @@ LEFT_OUT = (
     (rf"python (?!{RENDER})\S+\.py.*", "measures or trains for minutes to hours; test_scripts.py starts each"),
     (r"grounded-seg (run|ask|train) (?!.*--preset demo).*", "takes weights of full size"),
     (r"grounded-seg eval (?!.*(--preset demo|--predictions)).*", "takes weights of full size"),
+    (r"grounded-seg models (fetch|remove) .*", "downloads weights of full size, or deletes them"),
+    (r"grounded-seg models verify .+", "takes what models fetch has downloaded"),
     (r"grounded-seg models (convert|merge) .*", "takes weights in an older layout, or of full size"),
 )
 """What isn't run, as whole lines, and why; the first that fits."""

@@ -43,7 +43,13 @@ def test_the_demo_runs_from_a_wheel(tmp_path: Path) -> None:
     where, found = found_by(tmp_path / "site", tmp_path / "elsewhere")
     assert where.startswith(str(tmp_path / "site"))
     assert not (tmp_path / "site" / "tests").exists()
+    # Without it, no type checker looks at the package's types.
+    assert (tmp_path / "site" / "grounded_seg" / "py.typed").exists()
     here, expected = found_by(ROOT, tmp_path / "checkout")
     assert here.startswith(str(ROOT))
     assert found
     assert found == expected
+    # The known answer's image comes with the wheel.
+    doctor = ("doctor", "--device", "cpu", "--dtype", "float32")
+    told = run(sys.executable, "-m", "grounded_seg.cli", *doctor, folder=tmp_path / "elsewhere", path=tmp_path / "site")
+    assert "known answer: the demo finds what it should" in told

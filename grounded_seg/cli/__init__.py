@@ -4,6 +4,7 @@ import click
 
 from grounded_seg import __version__
 from grounded_seg.cli.commands.ask import ask
+from grounded_seg.cli.commands.doctor import doctor
 from grounded_seg.cli.commands.eval import compare, evaluate
 from grounded_seg.cli.commands.export import export
 from grounded_seg.cli.commands.merge_runs import merge_runs
@@ -29,7 +30,8 @@ _COMMANDS = (
     (export, "Write labels in another tool's format."),
     (validate, "Check a COCO file, and repair it."),
     (merge_runs, "Merge runs over different images into one."),
-    (models, "List the presets; convert and merge models and adapters."),
+    (doctor, "Check that everything works on this machine."),
+    (models, "List, fetch, verify and convert weights; merge adapters."),
 )
 for _command, _short_help in _COMMANDS:
     # click would cut off the first sentence of a command's help to fit the list.

@@ -1,4 +1,4 @@
-"""Messages on stderr, one line each, and the consoles: tables on stdout, a progress bar on stderr."""
+"""Messages on stderr, one line each, and the console for tables on stdout."""
 
 import logging
 import os
@@ -31,8 +31,7 @@ _PIPE_WIDTH = 200
 def set_up_messages(*, debug: bool) -> None:
     """Show this package's warnings, and its notes on a terminal, one line each; without `debug` silence libraries."""
     log = logging.getLogger("grounded_seg")
-    quiet = logging.INFO if sys.stderr.isatty() else logging.WARNING
-    log.setLevel(logging.DEBUG if debug else quiet)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.handlers = [_Echo()]
     log.propagate = False
     if debug:
@@ -51,13 +50,30 @@ def note(message: str) -> None:
     _line("note", message)
 
 
-def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
-    """Print what the demo weights can't do, where they are used."""
+def hint(message: str) -> None:
+    """Print what was probably meant, where something was done as it was written; once a command at most."""
+    _line("hint", message)
+
+
+def demo_note(models: ModelSettings, *, boxes_only: bool) -> str | None:
+    """What the demo weights can't do, for where they are used."""
     # This would slow --help down.
     from grounded_seg.weights.sources import resolve
 
-    if resolve(models, boxes_only=boxes_only).is_demo:
-        note("the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft")
+    if not resolve(models, boxes_only=boxes_only).is_demo:
+        return None
+    return "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
+
+
+def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
+    """Print what the demo weights can't do, where they are used."""
+    if (text := demo_note(models, boxes_only=boxes_only)) is not None:
+        note(text)
+
+
+def status(message: str) -> None:
+    """Print how far long work has come."""
+    _line("status", message)
 
 
 def error(message: str) -> None:
@@ -111,40 +127,31 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> "Table":
     return table
 
 
-@contextmanager
-def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give the function that shows how many are done of how many, in a progress bar on stderr if that is a terminal.
-
-    The bar is there from its first call until all are done; before and afterwards other lines can be printed.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    task = progress.add_task(what, total=None)
-
-    def show(n_done: int, n_all: int) -> None:
-        progress.update(task, completed=n_done, total=n_all)
-        if n_done < n_all:
-            progress.start()
-        else:
-            progress.stop()
-
-    try:
-        yield show
-    finally:
-        progress.stop()
-
-
 def _line(kind: str, message: str) -> None:
     click.echo(f"{kind}: {' '.join(message.expandtabs(0).splitlines())}", err=True)
 
 
 class _Echo(logging.Handler):
-    """The log handler that prints a record as one line on stderr, below its traceback if there is one."""
+    """The log handler that prints a record as one line on stderr, below its traceback if there is one.
+
+    Notes need a terminal, but for those with `once`: everyone sees the first of each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._is_for_now(record):
+            return
         if record.exc_info:
             click.echo(logging.Formatter().formatException(record.exc_info), err=True)
         _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
+
+    def _is_for_now(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "once"):
+            is_debug = logging.getLogger("grounded_seg").isEnabledFor(logging.DEBUG)
+            return record.levelno != logging.INFO or is_debug or sys.stderr.isatty()
+        is_first = record.msg not in self._told
+        self._told.add(record.msg)
+        return is_first

@@ -1,7 +1,7 @@
 """Display of a run: JSON lines or a table on stdout, and a progress bar on stderr if that is a terminal."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from grounded_seg.cli.messages import plain_table, stdout_console, stdout_error
+from grounded_seg.cli.progress import StatusLines
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.journal import text_of
 from grounded_seg.runs.manifest import Counts
 
 _TEXT_COLUMNS = ("image", "prompt", "label")
 _NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")
+_N_MASK_COLUMNS = 2
 _MAX_ROWS = 50
 """Rows in the table, so that a long run doesn't fill memory and screen; the files have all."""
 _MAX_SKIPPED = 20
@@ -25,15 +27,31 @@ _MAX_SKIPPED = 20
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+        return Text("" if task.speed is None else f"{task.speed:.1f} {task.fields['unit']}/s")
 
 
 class RunDisplay:
     """The display of one run: prints JSON lines at once, or a table at the end."""
 
-    def __init__(self, *, json_lines: bool) -> None:
-        """Choose journal lines or a table for stdout; nothing is shown yet."""
+    def __init__(
+        self,
+        *,
+        json_lines: bool,
+        boxes_only: bool = False,
+        quiet: bool = False,
+        at_start: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """Choose what is shown; nothing is yet.
+
+        Args:
+            json_lines: Print the journal's lines instead of a table.
+            boxes_only: Leave out the columns of masks.
+            quiet: Show no progress.
+            at_start: What else to print when the images begin, such as notes.
+        """
         self._json_lines = json_lines
+        self._number_columns = _NUMBER_COLUMNS[: -_N_MASK_COLUMNS if boxes_only else None]
+        self._at_start = at_start
         self._rows: list[tuple[str, ...]] = []
         self._n_rows_left_out = 0
         self._skipped: list[str] = []
@@ -49,10 +67,11 @@ class RunDisplay:
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
+            disable=quiet or not sys.stderr.isatty() or (json_lines and sys.stdout.isatty()),
         )
-        self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0)
-        self._counts = Counts()
+        self._lines = StatusLines(on=not quiet and not sys.stderr.isatty())
+        self._task = self._progress.add_task("loading models", total=None, found=0, skipped=0, unit="images")
+        self._counts, self._n_images = Counts(), 0
         self.has_started = False
         """Whether the models are loaded and images are being processed."""
 
@@ -66,13 +85,22 @@ class RunDisplay:
     def fetching(self, n_bytes: int, n_total: int | None) -> None:
         """Show the progress of a download."""
         total_mb = None if n_total is None else n_total // 10**6
-        self._progress.update(self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb)
+        self._progress.update(
+            self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb, unit="MB"
+        )
+        self._lines.show("MB fetched", n_bytes // 10**6, total_mb)
 
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
-        self._counts = replace(counts)
-        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
+        if self._at_start:
+            # Not beside the bar.
+            self._progress.stop()
+            for tell in self._at_start:
+                tell()
+            self._progress.start()
+        self._counts, self._n_images = replace(counts), n_images
+        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images, unit="images")
         self._show_counts()
 
     def finished_image(self, line: JournalLine) -> None:
@@ -102,13 +130,13 @@ class RunDisplay:
         if self._json_lines:
             return
         console = stdout_console()
-        table = plain_table(*_TEXT_COLUMNS, right=_NUMBER_COLUMNS)
+        table = plain_table(*_TEXT_COLUMNS, right=self._number_columns)
         for column in table.columns:
             column.no_wrap = column.justify == "right"
             column.overflow = "ellipsis" if column.no_wrap else "fold"
         for row in self._rows:
             # As plain text, since a file name may contain rich's markup.
-            table.add_row(*map(Text, row))
+            table.add_row(*map(Text, row[: len(table.columns)]))
         # A finished run that is resumed has no rows, nor has one whose images were all skipped.
         if self._rows:
             console.print(table)
@@ -123,6 +151,7 @@ class RunDisplay:
     def _show_counts(self) -> None:
         done, n_found, n_skipped = self._counts.n_images, self._counts.n_instances, self._counts.n_skipped
         self._progress.update(self._task, completed=done, found=n_found, skipped=n_skipped)
+        self._lines.show("images", done, self._n_images, f"{n_found} found, {n_skipped} skipped")
 
 
 def _row(name: str, instance: JournalInstance) -> tuple[str, ...]:

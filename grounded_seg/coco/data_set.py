@@ -5,20 +5,35 @@ belongs to the file. The rest is read: text for numbers, ids of any kind, missin
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from grounded_seg.coco.entries import (
+    NO_INFO,
+    SHARES,
+    Classes,
+    EntryError,
+    note_annotation_ids,
+    other_kind_of,
+    read_classes_of,
+    read_file_name,
+    read_id,
+    read_ids,
+)
+from grounded_seg.coco.objects import object_of
 from grounded_seg.coco.text import read_json
-from grounded_seg.coco.values import Notes, id_text, image_size, is_crowd, number, shape_of
+from grounded_seg.coco.values import Notes, id_text, image_size
 from grounded_seg.errors import InputError
-from grounded_seg.geometry.masks import area_px
 from grounded_seg.records import ImageSize, RunLength
 
 _T = TypeVar("_T")
 ObjectFault = Callable[[int, int, InputError], None]
 """Called with an object's index among the annotations, our id of its image, and what is wrong."""
+ImagesCheck = Callable[[Sequence["DataSetImage"]], None]
+"""Called with all images, in the order of the file, before the first object is read: for who has them at hand."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,11 @@ class DataSetObject:
     area: float
     """In square pixels, as the annotator says, or the mask's or box's own."""
     is_crowd: bool
+    index: int = 0
+    """Its place among the annotations of the file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """Images, classes and objects that predictions are measured against."""
 
@@ -61,6 +78,11 @@ class DataSet:
     category_ids: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Unusual forms that were read, a line each."""
+
+    def __repr__(self) -> str:
+        """Name the file and how much is in it."""
+        counts = ", ".join(f"{len(getattr(self, what))} {what}" for what in ("images", "classes", "objects"))
+        return f"DataSet({str(self.path)!r}: {counts})"
 
     @property
     def has_masks(self) -> bool:
@@ -83,23 +105,31 @@ class DataSet:
         return replace(self, classes=classes, objects=left, category_ids=ids)
 
 
-def read_data_set(path: Path, on_fault: ObjectFault | None = None) -> DataSet:
+def read_data_set(
+    path: Path, on_fault: ObjectFault | None = None, check_images: ImagesCheck = lambda _images: None
+) -> DataSet:
     """Data set of a COCO file.
 
     With `on_fault`, objects on known images that can't be understood are left out and told to it; else they are
     refused with an `InputError`, as all else that is unusable.
     """
-    return data_set_from(read_json(path), path, on_fault)
+    return data_set_from(read_json(path), path, on_fault, check_images)
 
 
-def data_set_from(document: Any, path: Path, on_fault: ObjectFault | None = None) -> DataSet:
+def data_set_from(
+    document: Any, path: Path, on_fault: ObjectFault | None = None, check_images: ImagesCheck = lambda _images: None
+) -> DataSet:
     """Data set of a COCO document in memory; `path` is where messages say it is."""
-    return _Reader(path, on_fault).data_set(document)
+    try:
+        return _Reader(path, on_fault, check_images).data_set(document)
+    except EntryError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 class _Reader:
-    def __init__(self, path: Path, on_fault: ObjectFault | None) -> None:
-        self._path, self._on_fault, self._notes = path, on_fault, Notes()
+    def __init__(self, path: Path, on_fault: ObjectFault | None, check_images: ImagesCheck) -> None:
+        self._path, self._on_fault, self._check_images = path, on_fault, check_images
+        self._notes = Notes()
 
     def data_set(self, document: Any) -> DataSet:
         if not isinstance(document, Mapping) or "images" not in document:
@@ -107,21 +137,30 @@ class _Reader:
             raise InputError(
                 f'{self._path} holds {what}; ground truth is an object with "images", "annotations" and "categories"'
             )
-        image_ids, images = self._images(self._listed(document, "images"))
-        category_ids, classes = self._classes(self._listed(document, "categories"))
-        by_text = dict(zip(image_ids, images, strict=True))
-        objects = tuple(self._objects(self._listed(document, "annotations"), by_text, category_ids))
+        images = self._listed(document, "images")
+        annotations = self._listed(document, "annotations")
+        if annotations and (kind := other_kind_of(annotations[0])):
+            raise InputError(f"{self._path} holds {kind}, no boxes; name a file of objects with their boxes")
+        image_ids, by_text = self._images(images)
+        classes = self._classes(self._listed(document, "categories"), annotations)
+        if "info" not in document:
+            self._notes.add(NO_INFO)
+        note_annotation_ids(annotations, self._notes)
+        self._check_images(list(by_text.values()))
+        objects = tuple(self._objects(annotations, by_text, classes.ids))
         # An image's size is its masks' where the file doesn't say.
         sizes = {one.image_id: one.mask.size for one in objects if one.mask is not None}
-        sized = [image if image.size else replace(image, size=sizes.get(image.id)) for image in images]
+        sized = [image if image.size else replace(image, size=sizes.get(image.id)) for image in by_text.values()]
         self._note_what_is_missing(objects)
+        if objects and all(max(one.bbox_xywh) <= 1 for one in objects):
+            self._notes.add(SHARES)
         return DataSet(
             path=self._path,
             images=tuple(sorted(sized, key=lambda image: image.id)),
-            classes=dict(sorted(classes.items())),
+            classes=dict(sorted(classes.names.items())),
             objects=objects,
             image_ids=image_ids,
-            category_ids=category_ids,
+            category_ids=classes.ids,
             notes=self._notes.lines(),
         )
 
@@ -138,58 +177,37 @@ class _Reader:
             )
 
     def _listed(self, document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-        entries = document.get(key)
+        if key not in document:
+            raise InputError(f'{self._path} has no "{key}"; a COCO data set needs it, export it again')
+        entries = document[key]
         if not isinstance(entries, list):
             raise InputError(f'{self._path}: "{key}" is no list; a COCO data set needs one, export it again')
         for index, entry in enumerate(entries):
             if not isinstance(entry, Mapping):
-                raise self._error(f"{key}[{index}]", "it is no object", "export it again")
+                raise EntryError(f"{key}[{index}]", "it is no object", "export it again")
         if not entries and key != "annotations":
             raise InputError(f'{self._path}: "{key}" is empty, there is nothing to measure; name another file')
         return entries
 
-    def _images(self, entries: list[Mapping[str, Any]]) -> tuple[dict[str, int], list[DataSetImage]]:
-        ids = self._ids(entries, "images")
-        images = []
-        for index, (entry, image_id) in enumerate(zip(entries, ids.values(), strict=True)):
-            name = entry.get("file_name")
-            if not isinstance(name, str) or not name:
-                raise self._error(f"images[{index}]", "it has no file_name", "add it")
+    def _images(self, entries: list[Mapping[str, Any]]) -> tuple[dict[str, int], dict[str, DataSetImage]]:
+        """Our ids by the text of the file's, and the images likewise."""
+        ids = read_ids(entries, "images", self._notes)
+        images = {}
+        for index, (entry, (text, image_id)) in enumerate(zip(entries, ids.items(), strict=True)):
+            place = f"images[{index}]"
+            name = read_file_name(entry, place, self._notes)
             try:
-                images.append(DataSetImage(image_id, name.replace("\\", "/"), image_size(entry)))
+                images[text] = DataSetImage(image_id, name, image_size(entry, place, self._notes))
             except ValueError as error:
-                raise self._error(f"images[{index}]", str(error), "correct it") from error
+                raise EntryError(place, str(error), "correct it") from error
         return ids, images
 
-    def _ids(self, entries: list[Mapping[str, Any]], key: str) -> dict[str, int]:
-        """Read distinct ids; if any isn't a whole number, all are numbered from 1 in the file's order."""
-        texts: dict[str, int] = {}
-        for index, entry in enumerate(entries):
-            try:
-                text = id_text(entry.get("id"))
-                if text in texts:
-                    raise ValueError(f"the id {text} is there twice")
-            except ValueError as error:
-                raise self._error(f"{key}[{index}]", str(error), "give each entry an id of its own") from error
-            texts[text] = index + 1
-            if isinstance(entry.get("id"), str):
-                self._notes.add(f"ids of {key} are text", f"{key}[{index}]")
-        if all(text.isascii() and text.isdigit() for text in texts):
-            return {text: int(text) for text in texts}
-        return texts
-
-    def _classes(self, entries: list[Mapping[str, Any]]) -> tuple[dict[str, int], dict[int, str]]:
-        ids = self._ids(entries, "categories")
-        id_by_name: dict[str, int] = {}
-        for index, (text, entry) in enumerate(zip(list(ids), entries, strict=True)):
-            name = entry.get("name")
-            if not isinstance(name, str) or not name.strip():
-                raise self._error(f"categories[{index}]", "it has no name", "add it, it is what is asked for")
-            first = id_by_name.setdefault(name.strip(), ids[text])
-            if first != ids[text]:
-                self._notes.add("classes of the same name were taken as one", f"categories[{index}]")
-                ids[text] = first
-        return ids, {class_id: name for name, class_id in id_by_name.items()}
+    def _classes(self, entries: list[Mapping[str, Any]], annotations: list[Mapping[str, Any]]) -> Classes:
+        used = set()
+        for annotation in annotations:
+            with suppress(ValueError):
+                used.add(id_text(annotation.get("category_id")))
+        return read_classes_of(entries, used, self._notes)
 
     def _objects(
         self, entries: list[Mapping[str, Any]], images: Mapping[str, DataSetImage], category_ids: Mapping[str, int]
@@ -199,35 +217,34 @@ class _Reader:
             image = self._referred(raw, "image_id", images, place, "images")
             try:
                 category_id = self._referred(raw, "category_id", category_ids, place, "categories")
-                yield self._object(raw, place, image, category_id)
-            except InputError as error:
+                found = self._object(raw, index, image, category_id)
+            except EntryError as error:
                 if self._on_fault is None:
                     raise
-                self._on_fault(index, image.id, error)
+                self._on_fault(index, image.id, InputError(f"{self._path}: {error}"))
+                continue
+            if found is not None:
+                yield found
 
-    def _object(self, raw: Mapping[str, Any], place: str, image: DataSetImage, category_id: int) -> DataSetObject:
+    def _object(
+        self, raw: Mapping[str, Any], index: int, image: DataSetImage, category_id: int
+    ) -> DataSetObject | None:
+        place = f"annotations[{index}]"
         try:
-            box, mask = shape_of(raw.get("bbox"), raw.get("segmentation"), image.size, place, self._notes, "objects")
-            if raw.get("area") is None:
-                self._notes.add("objects without an area were measured", place)
-                area = box[2] * box[3] if mask is None else float(area_px(mask))
-            else:
-                area = number(raw["area"], "area")
-            crowd = is_crowd(raw, place, self._notes)
+            read = object_of(raw, image.size, place, self._notes)
         except ValueError as error:
-            raise self._error(place, str(error), "correct it or take the annotation out") from error
-        if "iscrowd" not in raw:
-            self._notes.add("objects without iscrowd were taken as single ones", place)
-        return DataSetObject(image.id, category_id, box, mask, area, crowd)
+            raise EntryError(place, str(error), "correct it or take the annotation out") from error
+        if read is None:
+            return None
+        shape = read.shape
+        return DataSetObject(image.id, category_id, shape.box_xywh, shape.mask, read.area, read.is_crowd, index)
 
     def _referred(self, raw: Mapping[str, Any], key: str, known: Mapping[str, _T], place: str, listed: str) -> _T:
         try:
-            return known[id_text(raw.get(key))]
+            text = read_id(raw, key, listed, self._notes, place)
         except ValueError as error:
-            raise self._error(place, f"{key} {error}", "correct it or take the annotation out") from error
-        except KeyError as error:
-            what = f'{key} {error.args[0]} is not among "{listed}"'
-            raise self._error(place, what, "add it there or take the annotation out") from error
-
-    def _error(self, place: str, what: str, remedy: str) -> InputError:
-        return InputError(f"{self._path}: {place}: {what}; {remedy}")
+            raise EntryError(place, str(error), "correct it or take the annotation out") from error
+        if text not in known:
+            what = f'{key} {text} is not among "{listed}"'
+            raise EntryError(place, what, "add it there or take the annotation out")
+        return known[text]

@@ -1,7 +1,7 @@
-"""A labelled data set as it passes from a COCO file of any size to another format, image by image. The home of ijson.
+"""A labelled data set as it passes from a COCO file of any size to another format, image by image.
 
-The file is read once. Its images are kept as they are, its annotations wait in a temporary database on disk, because
-nothing says that those of one image stand together.
+The file is read once. Its images are kept in memory, its annotations wait in a temporary database on disk, because
+nothing says that those of one image stand together. What is read, noted and refused is the same as in `data_set.py`.
 """
 
 import json
@@ -9,17 +9,30 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ijson
-
+from grounded_seg.coco.entries import (
+    NO_INFO,
+    SAME_IDS,
+    SHARES,
+    Classes,
+    EntryError,
+    annotation_id,
+    is_whole_id,
+    other_kind_of,
+    read_classes_of,
+    read_file_name,
+    read_id,
+    read_ids,
+)
+from grounded_seg.coco.objects import object_of
 from grounded_seg.coco.schema import xyxy_from_xywh
-from grounded_seg.coco.values import box_xywh, image_size, is_crowd, is_plain_id, mask_of, number
+from grounded_seg.coco.sections import SECTIONS, HalfPairError, records_of
+from grounded_seg.coco.values import Notes, id_text, image_size
 from grounded_seg.errors import InputError, OutputError
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
-
-_SECTIONS = ("categories", "images", "annotations")
 
 
 @dataclass(frozen=True)
@@ -29,13 +42,13 @@ class Label:
     category: str
     box_xyxy: BoxXyxy
     mask: RunLength | None
-    """At the image's own size; None where there is but a box."""
+    """At the image's own size, never without a pixel; None where there is but a box."""
     score: float | None
     """In [0, 1]; None for what a person drew."""
     is_crowd: bool
     """A region of many objects, which most formats have no word for."""
     record: Mapping[str, Any]
-    """As it stands in the file, for formats that hold any key."""
+    """As it stands in the file, in the form that every reader takes, for formats that hold any key."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +60,35 @@ class LabelledImage:
     size: ImageSize
     labels: tuple[Label, ...]
     record: Mapping[str, Any]
-    """As it stands in the file."""
+    """As a label's."""
 
 
 class CocoReader(AbstractContextManager["CocoReader"]):
     """Opened COCO file; use it in a `with` statement."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file, whose ids have to be distinct whole numbers from 1; its annotations go to a temporary disk."""
+        """Read the file; its annotations go to a temporary disk."""
         self.path = path
-        self.sections: dict[str, Any] = {"info": {}, "licenses": []}
+        self.sections: dict[str, Any] = {}
         """The sections besides categories, images and annotations, whole."""
         self.categories: dict[int, Mapping[str, Any]] = {}
-        """By id, as the images in the order of the file."""
+        """By id from 1, as the images in the order of the file."""
         self.images: dict[int, Mapping[str, Any]] = {}
-        self.has_masks = False
-        """Whether any annotation has one."""
+        self.numbered: dict[str, int] = {}
+        """How many entries of a section got other ids, as the file's weren't all whole numbers from 1."""
+        self._notes = Notes()
+        self._farthest_px = 0.0
+        self._classes = Classes({}, {}, {})
+        # Texts of the file's ids by ours, where they differ.
+        self._image_texts: dict[int, str] = {}
         # An empty name is a database on disk that goes away with its connection.
         self._waiting = sqlite3.connect("")
         try:
             with _full_disk_as_output_error():
-                self._waiting.execute("CREATE TABLE annotations (image_id INTEGER, category_id INTEGER, record TEXT)")
                 self._load()
+        except EntryError as error:
+            self._waiting.close()
+            raise self._unusable(error) from error
         except BaseException:
             self._waiting.close()
             raise
@@ -76,72 +96,167 @@ class CocoReader(AbstractContextManager["CocoReader"]):
     def __exit__(self, *_: object) -> None:
         self._waiting.close()
 
-    def labelled_image(self, image_id: int) -> LabelledImage:
-        """Give an image with its annotations, in the order of the file."""
-        record = self.images[image_id]
-        with _full_disk_as_output_error():
-            query = "SELECT record FROM annotations WHERE image_id = ? ORDER BY rowid"
-            rows = self._waiting.execute(query, (image_id,)).fetchall()
-        try:
-            if (size := image_size(record)) is None:
-                raise ValueError("it has no width and height")
-            labels = tuple(self._label(json.loads(text), size) for (text,) in rows)
-            return LabelledImage(str(record["file_name"]), size, labels, record)
-        except (KeyError, ValueError) as error:
-            raise self._unusable(f"image {image_id} or one of its annotations is damaged ({error!r})") from error
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Unusual forms that were read so far, a line each; those of an image's labels are noted with the image."""
+        return (*self._notes.lines(), *([SHARES] if 0 < self._farthest_px <= 1 else []))
 
-    def _label(self, annotation: Mapping[str, Any], size: ImageSize) -> Label:
-        if (box := box_xywh(annotation["bbox"])) is None:
-            raise ValueError("it has no bbox")
-        score = annotation.get("score")
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether any annotation has a mask that can be read."""
+        ids = {text: image_id for image_id, text in self._image_texts.items()}
+        query = "SELECT rowid, image, record FROM annotations WHERE has_mask ORDER BY rowid"
+        with _full_disk_as_output_error():
+            for row, text, record in self._waiting.execute(query):
+                label = self._label(row, record, ids[text] if ids else int(text), Notes())
+                if label is not None and label.mask is not None:
+                    return True
+        return False
+
+    def labelled_image(self, image_id: int) -> LabelledImage:
+        """Give an image with its annotations, in the order of the file; asked for twice, it is noted twice."""
+        record = self.images[image_id]
+        text = self._image_texts.get(image_id, str(image_id))
+        with _full_disk_as_output_error():
+            query = "SELECT rowid, record FROM annotations WHERE image = ? ORDER BY rowid"
+            rows = self._waiting.execute(query, (text,)).fetchall()
+        size = self.size_of(image_id)
+        labels = (self._label(row, written, image_id, self._notes) for row, written in rows)
+        return LabelledImage(str(record["file_name"]), size, tuple(one for one in labels if one is not None), record)
+
+    def size_of(self, image_id: int) -> ImageSize:
+        """Size of an image; an `InputError` where the file gives none."""
+        size = image_size(self.images[image_id])
+        if size is None:
+            place = f"images[{list(self.images).index(image_id)}]"
+            raise self._unusable(EntryError(place, "it has no width and height", "add them"))
+        return size
+
+    def _label(self, row: int, written: str, image_id: int, notes: Notes) -> Label | None:
+        place, annotation = f"annotations[{row - 1}]", json.loads(written)
+        try:
+            read = object_of(annotation, self.size_of(image_id), place, notes)
+        except ValueError as error:
+            raise self._unusable(EntryError(place, str(error), "correct it")) from error
+        if read is None:
+            return None
+        self._farthest_px = max(self._farthest_px, *read.shape.box_xywh)
+        category_id = self._classes.ids[read_id(annotation, "category_id", "categories", Notes(), place)]
+        # What is in this form already stays where it is.
+        record = read.plain(annotation) | {"image_id": image_id, "category_id": category_id}
+        record["id"] = row if "annotations" in self.numbered else int(id_text(annotation["id"]))
         return Label(
-            category=str(self.categories[annotation["category_id"]]["name"]),
-            box_xyxy=xyxy_from_xywh(box),
-            mask=mask_of(annotation.get("segmentation"), size),
-            score=None if score is None else number(score),
-            is_crowd=is_crowd(annotation),
-            record=annotation,
+            category=self._classes.names[category_id],
+            box_xyxy=xyxy_from_xywh(read.shape.box_xywh),
+            mask=read.shape.mask,
+            score=read.score,
+            is_crowd=read.is_crowd,
+            record=record,
         )
 
     def _load(self) -> None:
         try:
-            with self.path.open("rb") as file:
-                for section, record in _records(file):
-                    self._take(section, record)
-        except OSError as error:
-            raise InputError(f"{self.path} can't be read ({error.strerror}); check the path") from error
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise self._unusable(f"it is no JSON ({' '.join(str(error).split())})") from error
-        if not self.images:
+            found = self._loaded(exact=False)
+        except HalfPairError:
+            self._notes = Notes()
+            found = self._loaded(exact=True)
+        for section in SECTIONS:
+            if section not in found:
+                raise InputError(f'{self.path} has no list "{section}"; a COCO file needs it, export it again')
+        if not found["images"]:
             raise self._unusable("it lists no images")
-        self._waiting.execute("CREATE INDEX by_image ON annotations (image_id)")
-        for image_id, category_id in self._waiting.execute("SELECT DISTINCT image_id, category_id FROM annotations"):
-            if image_id not in self.images or category_id not in self.categories:
-                ids = f"image {image_id}, category {category_id}"
-                raise self._unusable(f"an annotation names {ids}, not both are listed")
+        self._waiting.execute("CREATE INDEX by_image ON annotations (image)")
+        self._take_images(found["images"])
+        self._take_classes(found["categories"])
+        if "info" not in self.sections:
+            self._notes.add(NO_INFO)
+        self.sections = {"info": {}, "licenses": []} | self.sections
+        self._take_annotation_ids()
+        self._check_references()
 
-    def _take(self, section: str, record: Any) -> None:
-        if section not in _SECTIONS:
-            self.sections[section] = record
-            return
-        own_id = self._checked_id(section, record, "id")
-        if section == "annotations":
-            self.has_masks |= bool(record.get("segmentation"))
-            ids = [self._checked_id(section, record, key) for key in ("image_id", "category_id")]
-            self._waiting.execute("INSERT INTO annotations VALUES (?, ?, ?)", (*ids, json.dumps(record)))
-            return
-        known = self.categories if section == "categories" else self.images
-        if own_id in known:
-            raise self._unusable(f"two {section} have the id {own_id}")
-        known[own_id] = record
-
-    def _checked_id(self, section: str, record: Any, key: str) -> int:
-        found = record.get(key) if isinstance(record, Mapping) else None
-        if not is_plain_id(found):
-            raise self._unusable(f"one of its {section} has {key} {found!r}, which is no whole number from 1")
+    def _loaded(self, *, exact: bool) -> dict[str, list[Any]]:
+        """Read the file: annotations into the database, other sections into ours; give the records of the rest."""
+        self._waiting.execute("DROP TABLE IF EXISTS annotations")
+        self._waiting.execute(
+            "CREATE TABLE annotations (image TEXT, category TEXT, id TEXT, has_mask INTEGER, record TEXT)"
+        )
+        found: dict[str, list[Any]] = {}
+        n_annotations = 0
+        for section, record in records_of(self.path, exact=exact):
+            if section not in SECTIONS:
+                self.sections[section] = record
+            elif record is None and section not in found:
+                found[section] = []
+            elif not isinstance(record, Mapping):
+                index = n_annotations if section == "annotations" else len(found[section])
+                raise EntryError(f"{section}[{index}]", "it is no object", "export it again")
+            elif section == "annotations":
+                self._put(n_annotations, record)
+                n_annotations += 1
+            else:
+                found[section].append(record)
         return found
 
-    def _unusable(self, why: str) -> InputError:
+    def _put(self, index: int, record: Mapping[str, Any]) -> None:
+        place = f"annotations[{index}]"
+        if index == 0 and (kind := other_kind_of(record)):
+            raise InputError(f"{self.path} holds {kind}, no boxes; name a file of objects with their boxes")
+        try:
+            image = read_id(record, "image_id", "images", self._notes, place)
+            category = read_id(record, "category_id", "categories", self._notes, place)
+        except ValueError as error:
+            raise EntryError(place, str(error), "correct it") from error
+        own = annotation_id(record, place, self._notes)
+        row = (image, category, own, bool(record.get("segmentation")), json.dumps(record))
+        self._waiting.execute("INSERT INTO annotations VALUES (?, ?, ?, ?, ?)", row)
+
+    def _take_images(self, records: list[Mapping[str, Any]]) -> None:
+        ids = read_ids(records, "images", self._notes, least=1)
+        if any(text != str(image_id) for text, image_id in ids.items()):
+            self._image_texts = {image_id: text for text, image_id in ids.items()}
+            self.numbered["images"] = len(ids)
+        for index, (record, image_id) in enumerate(zip(records, ids.values(), strict=True)):
+            place = f"images[{index}]"
+            own: dict[str, Any] = {"id": image_id, "file_name": read_file_name(record, place, self._notes)}
+            try:
+                size = image_size(record, place, self._notes)
+            except ValueError as error:
+                raise EntryError(place, str(error), "correct it") from error
+            own |= {} if size is None else {"width": size.width, "height": size.height}
+            self.images[image_id] = {**record, **own}
+
+    def _take_classes(self, records: list[Mapping[str, Any]]) -> None:
+        used = {text for (text,) in self._waiting.execute("SELECT DISTINCT category FROM annotations")}
+        self._classes = read_classes_of(records, used, self._notes, least=1)
+        if self._classes.are_numbered:
+            self.numbered["categories"] = len(self._classes.names)
+        for class_id, name in self._classes.names.items():
+            self.categories[class_id] = {**records[self._classes.places[class_id]], "id": class_id, "name": name}
+
+    def _take_annotation_ids(self) -> None:
+        """Keep the annotations' ids if they are distinct whole numbers from 1."""
+        [(n, n_same)] = self._waiting.execute("SELECT count(*), count(id) - count(DISTINCT id) FROM annotations")
+        texts = self._waiting.execute("SELECT id FROM annotations")
+        are_whole = all(text is not None and is_whole_id(text, least=1) for (text,) in texts)
+        if n_same:
+            first_of_each = "SELECT min(rowid) FROM annotations GROUP BY id"
+            query = f"SELECT min(rowid) FROM annotations WHERE id NOT NULL AND rowid NOT IN ({first_of_each})"  # noqa: S608
+            [(row,)] = self._waiting.execute(query)
+            self._notes.add(SAME_IDS, f"annotations[{row - 1}]", n_same)
+        if n_same or not are_whole:
+            self.numbered["annotations"] = n
+
+    def _check_references(self) -> None:
+        texts = {"image": set(self._image_texts.values()) or set(map(str, self.images)), "category": self._classes.ids}
+        for key, section in (("image", "images"), ("category", "categories")):
+            query = f"SELECT {key}, min(rowid) FROM annotations GROUP BY {key} ORDER BY min(rowid)"  # noqa: S608
+            for text, row in self._waiting.execute(query):
+                if text not in texts[key]:
+                    what = f'{key}_id {text} is not among "{section}"'
+                    raise EntryError(f"annotations[{row - 1}]", what, "add it there")
+
+    def _unusable(self, error: EntryError | str) -> InputError:
+        why = error if isinstance(error, str) else f"{error.place}: {error.what}"
         return InputError(
             f"{self.path}: {why}; `grounded-seg validate {self.path} --fix OUT` lists and repairs what is wrong"
         )
@@ -154,23 +269,3 @@ def _full_disk_as_output_error() -> Iterator[None]:
     except sqlite3.Error as error:
         remedy = "make room on the disk of temporary files, or set TMPDIR to a folder on another disk"
         raise OutputError(f"the temporary database can't be written ({error}); {remedy}") from error
-
-
-def _records(file: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every record of each section, and other sections whole, in the order of the file."""
-    # One pass over the events, because `ijson.items` finds one section only.
-    builder, section, depth = None, "", 0
-    for prefix, event, value in ijson.parse(file, use_float=True):
-        if builder is None:
-            if prefix == "" and event == "map_key":
-                section = value
-            starts = prefix == f"{section}.item" if section in _SECTIONS else prefix == section != ""
-            if not starts or event == "map_key":
-                continue
-            builder = ijson.ObjectBuilder()
-        builder.event(event, value)
-        depth += event in ("start_map", "start_array")
-        depth -= event in ("end_map", "end_array")
-        if depth == 0:
-            yield section, builder.value
-            builder = None

@@ -1,47 +1,21 @@
 """The text of a COCO file as a document: strict for reading, forgiving for the check, which lists what is wrong."""
 
 import ast
-import codecs
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from grounded_seg.coco.check.rules import Fault
 from grounded_seg.errors import InputError
-from grounded_seg.text.decoding import read_content, read_text
+from grounded_seg.text.decoding import mark_and_encoding, read_content, read_text, whole_characters
 
-_WARNINGS = {"polygon-outside", "bbox-off", "crowd-with-polygons", "duplicate-annotation", "same-base-name", "reader"}
-"""The rules that are no errors."""
+_HALF_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _STRING_OR_LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
-
-
-class Severity(StrEnum):
-    """How bad a fault is: the file is wrong, or right but not read by all, or not what people mean."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One place of a COCO file where a rule is broken."""
-
-    rule: str
-    """As `rle-size-wrong`."""
-    place: str
-    """A JSON path as `annotations[3].bbox`, or a line and column where there is no JSON."""
-    message: str
-
-    @property
-    def severity(self) -> Severity:
-        """The rule's."""
-        return Severity.WARNING if self.rule in _WARNINGS else Severity.ERROR
 
 
 def read_json(path: Path) -> Any:
@@ -65,18 +39,37 @@ def read_json(path: Path) -> Any:
 def parse_file(path: Path) -> tuple[Any, list[Fault]]:
     """Document of a file as far as it can be read, None where it can't, and what is wrong with its text."""
     content = read_content(path)
-    faults = []
-    if content.startswith(codecs.BOM_UTF8):
-        faults.append(Fault("byte-order-mark", "line 1, column 1", "a byte order mark stands before the JSON"))
-        content = content.removeprefix(codecs.BOM_UTF8)
+    faults: list[Fault] = []
+    text = _text_of(content, path, faults)
+    if text is None:
+        return None, faults
+    document = _parse(text, faults)
+    if _HALF_ESCAPE.search(text):
+        faults += _half_faults(document, "")
+    return document, faults
+
+
+def _text_of(content: bytes, path: Path, faults: list[Fault]) -> str | None:
+    """Decode a file, also where its encoding is a fault; None where no encoding fits."""
     try:
-        text = content.decode("utf-8")
+        mark, encoding = mark_and_encoding(content, path)
+    except InputError as error:
+        faults.append(Fault("not-utf8", "line 1", str(error).removeprefix(f"{path} ")))
+        return None
+    if encoding != "utf-8":
+        faults.append(Fault("not-utf8", "line 1", "the file is UTF-16; save it as UTF-8"))
+    elif mark:
+        faults.append(Fault("byte-order-mark", "line 1, column 1", "a byte order mark stands before the JSON"))
+    content = content[len(mark) :]
+    try:
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            return None
         line = content.count(b"\n", 0, error.start) + 1
         faults.append(Fault("not-utf8", f"line {line}", f"byte {error.start} is not UTF-8"))
         # Every byte is a letter in it, and the syntax of JSON is the same.
-        text = content.decode("latin-1")
-    return _parse(text, faults), faults
+        return content.decode("latin-1")
 
 
 def _refuse_constant(name: str) -> Any:
@@ -143,6 +136,22 @@ def _odd_faults(value: Any, place: str) -> Iterator[Fault]:
             yield from _odd_faults(one, f"{place}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Fault("not-a-number", place or "$", f"{value} is no JSON, and no number")
+
+
+def _half_faults(value: Any, place: str) -> Iterator[Fault]:
+    """Find the texts that hold half a character, which JSON's escapes can spell and no file can hold."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _half_faults(key, place or "$")
+            yield from _half_faults(one, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            yield from _half_faults(one, f"{place}[{index}]")
+    elif isinstance(value, str):
+        try:
+            whole_characters(value)
+        except ValueError as error:
+            yield Fault("half-surrogate", ascii(place).strip("'"), str(error))
 
 
 def _parse_leniently(text: str) -> Any:

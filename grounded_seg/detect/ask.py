@@ -102,7 +102,7 @@ def answer_as_json(task: Task, text: str, image: Image, answer: Answer) -> dict[
 
 
 def _outline_as_json(outline: LabelledPolygons, size: ImageSize) -> dict[str, Any]:
-    mask = run_length_from_outline(outline, size)
+    mask = run_length_from_outline(outline.polygons, size)
     return {
         "label": outline.label,
         "polygons": outline.polygons,
@@ -120,5 +120,5 @@ def draw_answer(image: Image, answer: Answer) -> Canvas:
     for outline in (*answer.polygons, *quads):
         xs, ys = zip(*(point for ring in outline.polygons for point in ring), strict=True)
         around = Detection(outline.label, outline.label, (min(xs), min(ys), max(xs), max(ys)), outline.score)
-        instances.append(Instance(around, run_length_from_outline(outline, image.size), None))
+        instances.append(Instance(around, run_length_from_outline(outline.polygons, image.size), None))
     return draw(image, ImageResult(image.path, image.size, tuple(instances)))

@@ -38,6 +38,10 @@ class FlorenceDetector:
         self.settings = settings
         self._task = _TASKS[settings.task]
 
+    def with_score_threshold(self, score_threshold: float) -> "FlorenceDetector":
+        """A detector of the same model, all settings but one alike; nothing is loaded again."""
+        return FlorenceDetector(self.model, replace(self.settings, score_threshold=score_threshold))
+
     def detect(
         self,
         images: Sequence[Image],
@@ -123,6 +127,10 @@ class AdaptedDetector:
     detector: FlorenceDetector
     adapter: str
     """A name that was given to `load_detector(adapters=...)`."""
+
+    def with_score_threshold(self, score_threshold: float) -> "AdaptedDetector":
+        """A detector of the same model and adapter, as of `FlorenceDetector.with_score_threshold`."""
+        return AdaptedDetector(self.detector.with_score_threshold(score_threshold), self.adapter)
 
     def detect(
         self,

@@ -1,5 +1,6 @@
 """Prompts and their classes: from the command line, from Python, or from a YAML file."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,14 @@ from typing import TypeAlias
 
 import yaml
 
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import InputError, UsageError
+from grounded_seg.text.decoding import decode_text
+from grounded_seg.text.yaml_nodes import yaml_line, yaml_root, yaml_text
+
+# Not the dot of an abbreviation: such have few letters.
+_LIST_SIGNS = re.compile(r",(?:\s+|$)|(?:(?<=\w{3})|\s)\.(?:\s+|$)|\n+")
+_MOST_WORDS = 4
+"""Of each thing that a prompt seems to list."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,21 @@ def read_prompts(argument: str) -> PromptSet:
     return prompts_from(argument.split(";"))
 
 
+def listed_in(argument: str) -> tuple[str, ...]:
+    """The things that one prompt seems to list with commas or full stops, as other tools want them; empty for none.
+
+    Short phrases only: a sentence is a prompt of its own.
+
+    >>> listed_in("red car, ball, and dog"), listed_in("red car. ball."), listed_in("St. Bernard"), listed_in("a; b, c")
+    (('red car', 'ball', 'dog'), ('red car', 'ball'), (), ())
+    """
+    if ";" in argument or argument.strip().startswith("@"):
+        return ()
+    things = tuple(part.strip().removeprefix("and ").removeprefix("or ") for part in _LIST_SIGNS.split(argument))
+    things = tuple(dict.fromkeys(thing for thing in things if thing))
+    return things if len(things) > 1 and all(len(thing.split()) <= _MOST_WORDS for thing in things) else ()
+
+
 def prompts_from(texts: Iterable[str]) -> PromptSet:
     """Texts as prompts, each its own class: blanks trimmed, empty and repeated ones dropped; one has to be left."""
     prompts = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
@@ -76,13 +99,13 @@ def read_classes(path: Path) -> PromptSet:
     Both sides are taken as text: `no: sign` is the prompt "no", not a truth value. A `UsageError` names file and line.
     """
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: the classes can't be read ({_first_line(error)})") from error
-    except yaml.YAMLError as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise UsageError(f"{where}: this is not YAML ({_first_line(error)})") from error
+        root = yaml_root(decode_text(path.read_bytes(), path), path)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: the classes can't be read ({error.strerror}); check the path and its permissions"
+        ) from error
+    except InputError as error:
+        raise UsageError(str(error)) from error
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UsageError(f"{path}: expected lines of the form `prompt: class`")
     classes: dict[str, str] = {}
@@ -95,20 +118,11 @@ def read_classes(path: Path) -> PromptSet:
 
 def _entries(path: Path, root: yaml.MappingNode) -> Iterator[tuple[int, str, str]]:
     for key, value in root.value:
-        line = key.start_mark.line + 1
-        texts = [node.value.strip() if isinstance(node, yaml.ScalarNode) else "" for node in (key, value)]
-        if not all(texts):
+        line = yaml_line(key)
+        try:
+            prompt, class_name = (yaml_text(node, path) for node in (key, value))
+        except InputError as error:
+            raise UsageError(str(error)) from error
+        if not prompt or not class_name:
             raise UsageError(f"{path}:{line}: expected `prompt: class`, both of them plain text")
-        for text in texts:
-            # YAML's escapes can spell half of a character, which is no text that could be written to a file.
-            if any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise UsageError(f"{path}:{line}: {text!a} holds half a character; write the character itself")
-        yield line, texts[0], texts[1]
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
-        return error.problem
-    return str(error).partition("\n")[0]
+        yield line, prompt, class_name

@@ -1,18 +1,37 @@
 """`GroundedSegmenter`: what Python callers use; a thin face before the engine."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, Unpack, cast
 
-from grounded_seg.detect.prompts import Prompts, prompt_set_from
-from grounded_seg.engine.batches import BatchProcessor, batches, read_request
+from grounded_seg.detect.prompts import Prompts, PromptSet, prompt_set_from
+from grounded_seg.engine.batches import BatchProcessor, ReadImage, batches, read_request
+from grounded_seg.engine.keywords import StageKeywords, refuse_unknown, run_settings_from
 from grounded_seg.engine.request import Request
-from grounded_seg.images.read import read_image
+from grounded_seg.images.find import find_images
+from grounded_seg.images.given import given_from
+from grounded_seg.images.in_memory import ImageLike, image_from, image_or_skip, is_one_image, is_path
 from grounded_seg.pipeline.chain import Chain, Detector, Segmenter
 from grounded_seg.pipeline.load import FoundModels, find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped
-from grounded_seg.settings import DetectSettings, ModelSettings, Precision, SegmentSettings, TileSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, Precision, RunSettings, SegmentSettings, TileSettings
+
+_PRESET_PARAMETERS = (
+    "adapter",
+    "allow_base_mismatch",
+    "boxes_only",
+    "detect",
+    "detector",
+    "device",
+    "dtype",
+    "offline",
+    "segment",
+    "segmenter",
+    "tiles",
+)
 
 
 class GroundedSegmenter:
@@ -49,10 +68,12 @@ class GroundedSegmenter:
         device: str = "auto",
         dtype: Precision | str = Precision.AUTO,
         offline: bool = False,
+        allow_base_mismatch: bool = False,
         detect: DetectSettings = DetectSettings(),  # noqa: B008
         segment: SegmentSettings = SegmentSettings(),  # noqa: B008
         tiles: TileSettings | None = None,
         boxes_only: bool = False,
+        **settings: Unpack[StageKeywords],
     ) -> "GroundedSegmenter":
         """Load a preset: "demo" comes with the project, "base", "base-ft", "large" and "large-ft" are fetched once.
 
@@ -66,44 +87,60 @@ class GroundedSegmenter:
             device: auto, cpu, cuda, cuda:N or mps.
             dtype: auto, float32, bfloat16 or float16.
             offline: Use only what is on disk already.
+            allow_base_mismatch: Load an adapter although its record names another base.
             detect: How the detector is asked, and which of its boxes are kept.
             segment: Which masks are taken, and what is done to them.
             tiles: Look at images larger than a tile in tiles, too.
             boxes_only: Load no segmenter and give no masks.
+            settings: Single settings of the three records before, named as the options of `run`: `score_threshold=0.3`,
+                `nms="none"`, `clean=True`, `tile=640`. They replace those of the records.
 
         Raises:
-            UsageError: If there is no such preset, device or dtype.
+            UsageError: If there is no such preset, device, dtype or setting.
             WeightsError: If weights are missing or wrong.
             DeviceError: If the device isn't there or can't run this.
         """
+        refuse_unknown(settings, (*StageKeywords.__annotations__, *_PRESET_PARAMETERS))
         # The settings convert a text themselves.
-        models = ModelSettings(name, detector, adapter, segmenter, device, cast(Precision, dtype), offline)
-        found = find_models(models, boxes_only=boxes_only)
+        where = (device, cast(Precision, dtype), offline, allow_base_mismatch)
+        models = ModelSettings(name, detector, adapter, segmenter, *where)
+        asked = run_settings_from(settings, RunSettings(models=models, detect=detect, segment=segment, tiles=tiles))
+        found = find_models(asked.models, boxes_only=boxes_only)
         loaded = cls.__new__(cls)
-        loaded._chain, loaded.loaded = load_chain(found, detect, segment, tiles), found
+        stages = (asked.detect, asked.segment, asked.tiles)
+        loaded._chain = load_chain(found, *stages, allow_base_mismatch=allow_base_mismatch)
+        loaded.loaded = found
         return loaded
 
-    def __call__(self, image: Image | Path | str, prompts: Prompts) -> PromptedResult:
-        """Look at one image, decoded or on disk.
+    def __call__(self, image: ImageLike, prompts: Prompts, *, score_threshold: float | None = None) -> PromptedResult:
+        """Look at one image.
+
+        Args:
+            image: A path, the bytes of an image file, a Pillow image, an array or torch tensor of uint8, or an `Image`;
+                see `ImageLike`. Text is a path.
+            prompts: What to look for: "red car; dog", a list of prompts, or a `PromptSet` with classes.
+            score_threshold: Drop boxes below this score, instead of what was chosen when the models were loaded.
 
         Raises:
-            UsageError: If nothing is asked for.
+            UsageError: If nothing is asked for, or the image is none of these.
             ImageError: If the image can't be read.
         """
-        [result] = self.batch([image], prompts)
+        [result] = self._results([image], prompts, score_threshold, ["image"])
         return result
 
-    def batch(self, images: Sequence[Image | Path | str], prompts: Prompts) -> list[PromptedResult]:
-        """Look at some images at once, decoded or on disk. No images in, no results out.
+    def batch(
+        self, images: Iterable[ImageLike], prompts: Prompts, *, score_threshold: float | None = None
+    ) -> list[PromptedResult]:
+        """Look at some images at once. No images in, no results out.
+
+        Arguments and errors are those of a call with one image.
 
         Raises:
-            UsageError: If nothing is asked for.
-            ImageError: If an image can't be read.
             DeviceMemoryError: If that is too much for the device's memory.
         """
-        prompt_set = prompt_set_from(prompts)
-        decoded = [image if isinstance(image, Image) else read_image(Path(image)) for image in images]
-        return self._chain.results(decoded, [prompt_set] * len(decoded))
+        given = [images] if is_one_image(images) else list(images)
+        names = [f"image-{number}" for number in range(1, len(given) + 1)]
+        return self._results(given, prompts, score_threshold, names)
 
     def segment_boxes(
         self, images: Sequence[Image], detections: Sequence[Sequence[Detection]]
@@ -112,22 +149,83 @@ class GroundedSegmenter:
         return self._chain.segment(images, detections)
 
     def stream(
-        self, paths: Iterable[Path | str], prompts: Prompts, batch_size: int = 1
+        self,
+        paths: Path | str | Iterable[ImageLike],
+        prompts: Prompts,
+        batch_size: int = 1,
+        *,
+        score_threshold: float | None = None,
+        recursive: bool = True,
     ) -> Iterator[PromptedResult | ImageSkipped]:
         """Look at many images, one outcome for each in their order; one that can't be read is skipped.
 
         Args:
-            paths: Image files; as many as you like, a batch is taken only when it is needed.
+            paths: A folder, a pattern such as "photos/*.png", an image, or "@FILE" for a list of paths: the images that
+                `run` would find, in its order. Or images, one by one and as many as you like; a batch is taken only
+                when it is needed.
             prompts: What is asked about each.
             batch_size: Images that go through the models together. Short batches, and those in which some can't be
                 read, are padded with a repeated image, so that the numbers don't depend on that.
+            score_threshold: As for a call.
+            recursive: Look for images in sub-folders too.
 
         Raises:
             UsageError: If nothing is asked for.
+            InputError: If there is no image at all.
         """
-        prompt_set = prompt_set_from(prompts)
-        processor = BatchProcessor(self._chain, batch_size)
-        requests = (Request(index, str(path), Path(path), prompt_set) for index, path in enumerate(paths))
-        for batch in batches(requests, batch_size):
-            for processed in processor.process([read_request(one) for one in batch]):
-                yield processed.result
+        prompt_set, chain = prompt_set_from(prompts), self._chain_for(score_threshold)
+        images: Iterable[ImageLike]
+        if is_path(paths):
+            found = find_images([given_from(paths) if isinstance(paths, str) else Path(paths)], recursive)
+            images = (found.path(name) for name in found.file_names)
+        elif is_one_image(paths):
+            images = [paths]
+        else:
+            images = cast(Iterable[ImageLike], paths)
+        return _outcomes(BatchProcessor(chain, batch_size), batches(enumerate(images), batch_size), prompt_set)
+
+    def _results(
+        self, images: Sequence[ImageLike], prompts: Prompts, score_threshold: float | None, names: Sequence[str]
+    ) -> list[PromptedResult]:
+        prompt_set, chain = prompt_set_from(prompts), self._chain_for(score_threshold)
+        decoded = [image_from(image, name) for image, name in zip(images, names, strict=True)]
+        results = chain.results(decoded, [prompt_set] * len(decoded))
+        return [_with_image(*one) for one in zip(results, images, decoded, strict=True)]
+
+    def _chain_for(self, score_threshold: float | None) -> Chain:
+        return self._chain if score_threshold is None else self._chain.with_score_threshold(score_threshold)
+
+    def __repr__(self) -> str:
+        """Say which weights run, where, and in which dtype."""
+        if self.loaded is None:
+            return f"GroundedSegmenter({self._chain})"
+        parts = {name: getattr(self.loaded, name) for name in ("detector", "adapter", "segmenter")}
+        named = [f"{name}={part.name!r}" for name, part in parts.items() if part is not None]
+        return f"GroundedSegmenter({', '.join(named)}, device={self.loaded.device!r}, dtype={self.loaded.dtype!r})"
+
+
+def _outcomes(
+    processor: BatchProcessor, all_batches: Iterable[Sequence[tuple[int, ImageLike]]], prompts: PromptSet
+) -> Iterator[PromptedResult | ImageSkipped]:
+    for batch in all_batches:
+        processed = processor.process([_read(index, given, prompts) for index, given in batch])
+        for one, (_, given) in zip(processed, batch, strict=True):
+            yield one.result if one.image is None else _with_image(one.result, given, one.image)
+
+
+def _read(index: int, given: ImageLike, prompts: PromptSet) -> ReadImage:
+    """Read an image of a stream, or say why that can't be."""
+    name = f"image-{index + 1}"
+    if is_path(given):
+        return read_request(Request(index, str(given), Path(given), prompts))
+    started = time.perf_counter()
+    request = Request(index, name, Path(name), prompts)
+    return ReadImage(request, image_or_skip(given, name), time.perf_counter() - started)
+
+
+_Outcome = TypeVar("_Outcome", PromptedResult, PromptedResult | ImageSkipped)
+
+
+def _with_image(result: _Outcome, given: ImageLike, image: Image) -> _Outcome:
+    """Keep an image that was given in memory; one on disk can be read again."""
+    return result if is_path(given) or isinstance(result, ImageSkipped) else replace(result, image=image)

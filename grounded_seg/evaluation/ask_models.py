@@ -1,6 +1,5 @@
 """Ask the models about a data set: through the engine into a run folder, whose journal gives the predictions."""
 
-import os
 import tempfile
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import annotation_from_instance, journal_line
@@ -90,7 +90,7 @@ def ask_models(
         return _asked(RunFolder(root), questions, job)
 
 
-class _Watcher:
+class ProgressWatcher:
     """Counts the images of a run for a progress display."""
 
     def __init__(self, progress: Progress) -> None:
@@ -98,10 +98,12 @@ class _Watcher:
         self._n_done = self._n_images = 0
 
     def started(self, n_images: int, counts: Counts) -> None:
+        """Begin with what is in the journal already."""
         self._n_done, self._n_images = counts.n_images, n_images
         self._progress(self._n_done, n_images)
 
     def finished_image(self, line: JournalLine) -> None:  # noqa: ARG002  (only that there is one matters)
+        """Count one more."""
         self._n_done += 1
         self._progress(self._n_done, self._n_images)
 
@@ -117,7 +119,7 @@ def _fill(job: Job, progress: Progress) -> None:
         earlier = earlier_of(job, folder, journal)
         if earlier is not None and is_complete(earlier, job):
             return
-        manifest, counts = fill(job, folder, journal, earlier, _Watcher(progress))
+        manifest, counts = fill(job, folder, journal, earlier, ProgressWatcher(progress))
         finish(manifest, counts, folder, started)
 
 
@@ -161,8 +163,9 @@ def _asked(folder: RunFolder, questions: Questions, job: Job) -> Asked:
         speed = _speed([line["seconds"] for line in lines])
         made_with = _made_with(read_manifest(folder.manifest))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{folder.root} holds no predictions of an eval that can be read ({error!r}); name another --output"
+            f"{folder.root} holds no predictions of an eval that can be read ({why}); name another --output"
         ) from error
     has_given = questions.data_set.has_masks and not job.settings.boxes_only
     return Asked(predictions, given if has_given else None, speed, made_with)
@@ -226,7 +229,7 @@ def _speed(seconds_of_images: Sequence[Mapping[str, float]]) -> dict[str, float]
 
 def _check_all_there(data_set: DataSet, folder: Path) -> None:
     """Look for every listed image, before any is asked about."""
-    missing = [image.file_name for image in data_set.images if not os.path.isfile(folder / image.file_name)]
+    missing = [image.file_name for image in data_set.images if file_of(folder, image.file_name) is None]
     if missing:
         raise InputError(
             f"{data_set.path}: {len(missing)} of {len(data_set.images)} listed images are not in {folder}, such as "

@@ -1,20 +1,24 @@
 """One evaluation: read the truth, ask the models or read predictions, and measure."""
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.coco.data_set import DataSet, read_data_set
+from grounded_seg.coco.data_set import DataSet, DataSetImage, read_data_set
+from grounded_seg.coco.image_files import check_sizes
+from grounded_seg.coco.image_names import names_among
 from grounded_seg.coco.predictions import Prediction, read_predictions
 from grounded_seg.coco.text import read_json
+from grounded_seg.coco.values import Notes
 from grounded_seg.detect.prompts import PromptSet, read_classes
 from grounded_seg.errors import InputError
 from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import refuse_evaluation
+from grounded_seg.scoring.json_report import report_of
 from grounded_seg.scoring.measure import Scores, score
 from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
 from grounded_seg.settings import RunSettings
@@ -56,9 +60,9 @@ class EvaluationSettings:
         refuse(problems)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What came out."""
+    """What an evaluation came to: scores, predictions, speed, and notes on the files."""
 
     scores: Scores
     predictions: tuple[Prediction, ...]
@@ -69,6 +73,19 @@ class Evaluation:
     notes: tuple[str, ...]
     """What there is to say about how the files were read, a line each."""
 
+    def report(self) -> dict[str, Any]:
+        """Give all figures in JSON, as `eval --json` writes them."""
+        return report_of(self.scores, self.speed, self.notes, self.made_with)
+
+    def __repr__(self) -> str:
+        """Name the size of the data set, and the AP of each stage."""
+        figures = ", ".join(
+            f"AP of {name.replace('_', ' ')} {'none' if ap is None else f'{ap:.3f}'}"
+            for name, stage in self.scores.stages().items()
+            for ap in [stage.summary.AP]
+        )
+        return f"Evaluation({len(self.scores.data_set.images)} images, {len(self.predictions)} predictions: {figures})"
+
 
 def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
     """Measure both stages; `progress` is told how many images the models are done with, and how many there are.
@@ -77,7 +94,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         UsageError: If prompts name no class of the data set.
         InputError: If the data set, the predictions or an image can't be read.
     """
-    data_set = read_data_set(settings.ground_truth)
+    data_set = _checked_data_set(settings.ground_truth, settings.images)
     prompts = None if settings.prompts is None else read_classes(settings.prompts)
     if isinstance(settings.source, Path) or settings.images is None:
         return _of_file(data_set, Path(str(settings.source)), prompts, settings)
@@ -99,11 +116,28 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
     return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes)
 
 
+def _checked_data_set(path: Path, folder: Path | None) -> DataSet:
+    """Read the truth; the sizes of its images are compared before all else where these are at hand."""
+    notes = Notes()
+
+    def check_images(listed: Sequence[DataSetImage]) -> None:
+        if folder is not None:
+            named = [(f"images[{index}]", image.file_name, image.size) for index, image in enumerate(listed)]
+            check_sizes(path, named, folder, notes)
+
+    data_set = read_data_set(path, check_images=check_images)
+    return replace(data_set, notes=(*data_set.notes, *notes.lines()))
+
+
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
     run = run_of(path) or SourceRun(None, None)
     class_by_prompt = run.class_by_prompt if prompts is None else prompts.class_by_prompt
+    of_classes = Notes()
+    if class_by_prompt is not None:
+        own = names_among(class_by_prompt.values(), data_set.classes.values(), of_classes)
+        class_by_prompt = {prompt: own.get(name, name) for prompt, name in class_by_prompt.items()}
     file = read_predictions(path, data_set, class_by_prompt)
-    notes = [*data_set.notes, *file.notes]
+    notes = [*data_set.notes, *dict.fromkeys((*of_classes.lines(), *file.notes))]
     if file.asked is not None:
         known = file.asked & set(data_set.classes.values())
         if not known:

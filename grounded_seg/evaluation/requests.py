@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.coco.data_set import DataSet, DataSetObject
+from grounded_seg.coco.image_files import file_of
+from grounded_seg.coco.image_names import names_among
 from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.values import Notes
 from grounded_seg.detect.prompts import PromptSet, prompts_from
 from grounded_seg.engine.request import Request
 from grounded_seg.errors import UsageError
@@ -52,7 +55,7 @@ class Questions:
         return Request(
             index,
             image.file_name,
-            images / image.file_name,
+            file_of(images, image.file_name) or images / image.file_name,
             self.by_image[image.id],
             image.size,
             boxes if true_boxes else None,
@@ -86,21 +89,27 @@ def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent:
     """
     if n_absent is not None and n_absent < 0:
         raise UsageError(f"absent is {n_absent}, it must be at least 0")
-    asked = prompts or prompts_from(data_set.classes.values())
+    notes = Notes()
     names = frozenset(data_set.classes.values())
+    asked = with_classes_of(data_set, prompts, notes) if prompts else prompts_from(data_set.classes.values())
     unknown = [name for name in asked.classes if name not in names]
     if unknown:
         raise UsageError(
             f"{data_set.path} has no class {unknown[0]!r}; it has {', '.join(sorted(names))}: correct the prompts' file"
         )
-    notes = []
     left_out = names - set(asked.classes)
     if left_out:
-        notes.append(f"{len(left_out)} of {len(names)} classes have no prompt and are left out of all figures")
+        notes.add(f"{len(left_out)} of {len(names)} classes have no prompt and are left out of all figures")
         data_set = data_set.only_classes(frozenset(asked.classes))
     if n_absent is not None:
-        notes.append(f"each image was asked about its own classes and at most {n_absent} others")
-    return Questions(data_set, asked, _by_image(data_set, asked, n_absent), tuple(notes))
+        notes.add(f"each image was asked about its own classes and at most {n_absent} others")
+    return Questions(data_set, asked, _by_image(data_set, asked, n_absent), notes.lines())
+
+
+def with_classes_of(data_set: DataSet, prompts: PromptSet, notes: Notes) -> PromptSet:
+    """The prompts, with the data set's own names for the classes that it has in another form of their letters."""
+    own = names_among(prompts.classes, data_set.classes.values(), notes)
+    return PromptSet(prompts.prompts, tuple(own.get(name, name) for name in prompts.class_names))
 
 
 def _by_image(data_set: DataSet, prompts: PromptSet, n_absent: int | None) -> dict[int, PromptSet]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grounded_seg.coco.data_set import DataSet
+from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.files import as_output_error
@@ -56,7 +57,7 @@ def write_worst_page(scores: Scores, predictions: Sequence[Prediction], images: 
     sections = []
     for number, index in enumerate(order, start=1):
         image = scores.data_set.images[index]
-        pixels = read_sized(images / image.file_name, size=image.size)
+        pixels = read_sized(file_of(images, image.file_name) or images / image.file_name, size=image.size)
         seen = [one for one in predictions if one.image_id == image.id and one.score >= scores.score_threshold]
         names = [f"worst/{number:03}-truth.jpg", f"worst/{number:03}-predicted.jpg"]
         with as_output_error():

@@ -24,7 +24,9 @@ _PIXEL_DECIMALS = 3
 
 
 class CocoWriter(LabelWriter):
-    """Writes `annotations.json`, or `train/_annotations.coco.json` and so on; ids and unknown keys stay as they were.
+    """Writes `annotations.json`, or `train/_annotations.coco.json` and so on.
+
+    Unknown keys stay as they were, and so do ids, where all of a section are whole numbers from 1.
 
     The images belong into `images/`, or beside the file of their split.
     """
@@ -33,6 +35,8 @@ class CocoWriter(LabelWriter):
         super().__init__(target)
         # Nothing of the file's head is lost.
         self.losses = Losses()
+        for section, n in target.numbered.items():
+            self.losses.add(f"{section} numbered from 1", n)
         self._forms = [MaskForm.RLE, MaskForm.POLYGON] if target.form is MaskForm.BOTH else [target.form]
         self._files: dict[tuple[str, MaskForm], _CocoFile] = {}
 
@@ -78,10 +82,7 @@ class CocoWriter(LabelWriter):
     def _polygons(self, mask: RunLength, file_name: str) -> list[list[float]]:
         rings = edge_polygons_from_mask(mask, self._target.tolerance_px)
         polygons = [[_short(value) for value in ring.ravel().tolist()] for ring in rings]
-        if rings:
-            read_back = run_length_from_polygons(polygons, mask.size)
-            self.losses.add_round_trip(mask, read_back, file_name)
-        self.losses.add("empty masks written as their boxes", not rings)
+        self.losses.add_round_trip(mask, run_length_from_polygons(polygons, mask.size), file_name)
         return polygons
 
 

@@ -6,10 +6,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from grounded_seg.coco.check.validate import has_portable_name
+from grounded_seg.coco.image_files import check_sizes, file_of
+from grounded_seg.coco.image_names import names_among
 from grounded_seg.coco.stream import CocoReader, LabelledImage
+from grounded_seg.coco.values import Notes, image_size
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.export.coco import CocoWriter, CvatWriter, FiftyoneWriter
 from grounded_seg.export.labelme import LabelmeWriter
@@ -20,6 +22,7 @@ from grounded_seg.export.voc import VocWriter
 from grounded_seg.export.writer import LabelWriter, Losses, Target
 from grounded_seg.export.yolo import YoloWriter
 from grounded_seg.files import UNFINISHED, as_output_error, whole_folder
+from grounded_seg.records import ImageSize
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import read_manifest, refuse_evaluation
 
@@ -39,13 +42,15 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass
 class ExportReport:
-    """Counts of an export."""
+    """Counts of an export: images, labels, and what the format couldn't hold."""
 
     images_by_split: Counter[str] = field(default_factory=Counter)
     n_labels: int = 0
     n_left_out: int = 0
     """Labels below the score, or of other classes."""
     losses: Losses = field(default_factory=Losses)
+    notes: tuple[str, ...] = ()
+    """What was read in spite of its form, a line each."""
 
     @property
     def n_images(self) -> int:
@@ -53,12 +58,14 @@ class ExportReport:
         return self.images_by_split.total()
 
 
-def export_labels(settings: ExportSettings) -> ExportReport:
-    """Write a data set in another format.
+def export_labels(
+    settings: ExportSettings, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> ExportReport:
+    """Write a data set in another format; `progress` is told how many images are done, and how many there are.
 
     Every image is written, those without labels too. The same input and seed give the same files.
     """
-    root = _images_root(settings) if settings.pictures is not Pictures.NONE else None
+    root = _images_root(settings) if settings.pictures is not Pictures.NONE or settings.images is not None else None
     _check_output(settings.output)
     annotations = _annotations_of(settings.source)
     report = ExportReport()
@@ -67,7 +74,10 @@ def export_labels(settings: ExportSettings) -> ExportReport:
         as_output_error(settings.output),
         whole_folder(settings.output) as folder,
     ):
-        categories = _categories(source, settings.classes)
+        notes = Notes()
+        if root is not None:
+            check_sizes(annotations, _named_sizes(source), root, notes)
+        categories = _categories(source, settings.classes, notes)
         target = Target(
             output=folder,
             head={**source.sections, "categories": [source.categories[number] for number in categories]},
@@ -75,6 +85,7 @@ def export_labels(settings: ExportSettings) -> ExportReport:
             has_masks=source.has_masks,
             form=settings.mask_form,
             tolerance_px=settings.tolerance_px,
+            numbered=source.numbered,
         )
         writer = _WRITERS[settings.format](target)
         report.losses = writer.losses
@@ -85,10 +96,12 @@ def export_labels(settings: ExportSettings) -> ExportReport:
             report.images_by_split[split] += 1
             report.n_labels += len(kept.labels)
             report.n_left_out += len(labelled.labels) - len(kept.labels)
-            if root is not None:
+            if root is not None and settings.pictures is not Pictures.NONE:
                 place = folder / writer.picture_name(labelled.file_name, split)
                 _place_picture(root, labelled.file_name, place, settings.pictures)
+            progress(report.n_images, len(source.images))
         writer.close()
+        report.notes = (*source.notes, *notes.lines())
     return report
 
 
@@ -137,10 +150,11 @@ def _check_output(output: Path) -> None:
 
 def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, int]]:
     """Split and id of each image, in the order of the file, split by split."""
-    names = {image_id: str(image.get("file_name")) for image_id, image in source.images.items()}
-    if len(set(names.values())) < len(names) or not all(map(has_portable_name, source.images.values())):
+    names = {image_id: str(image["file_name"]) for image_id, image in source.images.items()}
+    name, n = Counter(names.values()).most_common(1)[0]
+    if n > 1:
         raise InputError(
-            f"{source.path} lists images whose file_name is there twice or is no path below a folder; "
+            f"{source.path} lists images whose file_name is there twice, such as {name!r}; "
             f"`grounded-seg validate {source.path} --fix OUT` lists and repairs what is wrong"
         )
     if not settings.split:
@@ -149,12 +163,19 @@ def _in_splits(source: CocoReader, settings: ExportSettings) -> list[tuple[str, 
     return [(split, image_id) for split in SPLITS for image_id, name in names.items() if dealt[name] == split]
 
 
-def _categories(source: CocoReader, wanted: Sequence[str]) -> dict[int, str]:
+def _named_sizes(source: CocoReader) -> Iterator[tuple[str, str, ImageSize | None]]:
+    """Place, file name and size of each image."""
+    for index, record in enumerate(source.images.values()):
+        yield f"images[{index}]", str(record["file_name"]), image_size(record)
+
+
+def _categories(source: CocoReader, wanted: Sequence[str], notes: Notes) -> dict[int, str]:
     """Names of the classes to write by id, in the order of the file."""
-    names = {number: str(category.get("name")) for number, category in source.categories.items()}
-    if unknown := [name for name in wanted if name not in names.values()]:
+    names = {number: str(category["name"]) for number, category in source.categories.items()}
+    found = names_among(wanted, names.values(), notes)
+    if unknown := [name for name in wanted if name not in found]:
         raise UsageError(f"{source.path} has no class {', '.join(unknown)}; it has {', '.join(names.values())}")
-    return {number: name for number, name in names.items() if not wanted or name in wanted}
+    return {number: name for number, name in names.items() if not wanted or name in found.values()}
 
 
 def _selected(image: LabelledImage, categories: Mapping[int, str], min_score: float) -> LabelledImage:
@@ -181,10 +202,9 @@ def _images_root(settings: ExportSettings) -> Path:
 
 def _place_picture(root: Path, file_name: str, place: Path, pictures: Pictures) -> None:
     """Copy or link an image; an `InputError` is about the image, an `OSError` about its new place."""
-    inside = PurePosixPath(file_name)
-    origin = root / inside
-    if inside.is_absolute() or ".." in inside.parts or not os.path.isfile(origin):
-        raise InputError(f"no image is at {origin}; name the folder of the images with --images")
+    origin = file_of(root, file_name)
+    if origin is None:
+        raise InputError(f"no image is at {root / file_name}; name the folder of the images with --images")
     place.parent.mkdir(parents=True, exist_ok=True)
     if pictures is Pictures.LINK:
         try:

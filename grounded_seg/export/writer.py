@@ -13,7 +13,7 @@ import numpy.typing as npt
 from grounded_seg.coco.stream import Label, LabelledImage
 from grounded_seg.export.settings import MaskForm
 from grounded_seg.files import MAX_NAME_BYTES, name_within_limit
-from grounded_seg.geometry.masks import area_px, mask_iou, opencv
+from grounded_seg.geometry.masks import mask_iou, opencv
 from grounded_seg.records import RunLength
 
 _IMAGE_KEYS = frozenset({"id", "file_name", "width", "height"})
@@ -32,6 +32,8 @@ class Target:
     has_masks: bool
     form: MaskForm
     tolerance_px: float
+    numbered: Mapping[str, int] = field(default_factory=dict)
+    """How many entries of each section got ids from 1, as the file's weren't whole numbers from 1."""
 
     @property
     def class_names(self) -> list[str]:
@@ -144,13 +146,11 @@ def _further(record: Mapping[str, Any], known: frozenset[str]) -> list[str]:
 
 
 def mask_to_write(label: Label, form: MaskForm, losses: Losses) -> RunLength | None:
-    """Mask of a label, or None to write the box; a mask that isn't to be written, or is empty, is counted."""
-    if label.mask is None:
-        return None
-    is_empty = area_px(label.mask) == 0
-    losses.add("empty masks written as their boxes", is_empty and form is not MaskForm.NONE)
-    losses.add("masks left out", form is MaskForm.NONE)
-    return None if is_empty or form is MaskForm.NONE else label.mask
+    """Mask of a label, or None to write the box; a mask that isn't to be written is counted."""
+    if label.mask is None or form is not MaskForm.NONE:
+        return label.mask
+    losses.add("masks left out")
+    return None
 
 
 def png_bytes(picture: npt.NDArray[Any]) -> bytes:

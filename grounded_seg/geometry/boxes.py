@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from grounded_seg.records import BoxXyxy, ImageSize
+from grounded_seg.geometry.run_length import BoxXyxy, ImageSize
 
 Boxes: TypeAlias = npt.NDArray[np.floating[Any]]
 """(n, 4), rows of x0 y0 x1 y1 in pixels; n may be 0."""

@@ -6,16 +6,16 @@ whole-numbered edges and shares the box convention of `grounded_seg`.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from types import ModuleType
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from grounded_seg.errors import DeviceError, InputError
+from grounded_seg.errors import InputError
 from grounded_seg.geometry.boxes import indices_by_group
-from grounded_seg.records import BoxXyxy, ImageSize, RunLength
+from grounded_seg.geometry.outlines import opencv as opencv
+from grounded_seg.geometry.run_length import BoxXyxy, ImageSize, RunLength, runs_from_text
 
 MOST_PX = 2**32 - 1
 """Of an image: pycocotools counts pixels in 32 bits."""
@@ -30,21 +30,6 @@ class CompressedMask(TypedDict):
     size: list[int]
     """height, width in pixels."""
     counts: str
-
-
-def opencv() -> ModuleType:
-    """The module `cv2`, loaded when something is first traced or drawn.
-
-    Raises:
-        DeviceError: If it can't be loaded, as its wheel is linked with a library of the system that bare machines lack.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise DeviceError(
-            f"OpenCV can't be loaded ({error}); on Debian: apt-get install libgl1 libglib2.0-0"
-        ) from error
-    return cv2
 
 
 def run_length_from_mask(mask: npt.NDArray[np.bool_]) -> RunLength:
@@ -85,10 +70,7 @@ def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, s
 
 def mask_from_run_length(run_length: RunLength) -> npt.NDArray[np.bool_]:
     """Mask as a (height, width) array, column-major in memory."""
-    # Not pycocotools' `decode`: numpy 2 warns about it, and runs that end early come out as uninitialised memory.
-    runs = _runs_from_text(run_length.counts)
-    is_mask = np.arange(runs.size) % 2 == 1
-    return np.repeat(is_mask, runs).reshape(run_length.size.width, run_length.size.height).T
+    return run_length.to_array()
 
 
 def area_px(run_length: RunLength) -> int:
@@ -158,7 +140,7 @@ def run_length_from_coco(segmentation: Mapping[str, Any]) -> RunLength:
         height, width = (int(side) for side in segmentation["size"])
         counts = segmentation["counts"]
         text = counts.encode("ascii") if isinstance(counts, str) else counts
-        runs = _runs_from_text(text) if isinstance(text, bytes) else np.array(text, dtype=np.int64).reshape(-1)
+        runs = runs_from_text(text) if isinstance(text, bytes) else np.array(text, dtype=np.int64).reshape(-1)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"a segmentation is no run-length mask ({type(error).__name__}: {error}); "
@@ -203,27 +185,6 @@ def run_length_from_polygons(polygons: Sequence[Sequence[float]], size: ImageSiz
         )
     encoded = coco_mask.frPyObjects(corners, size.height, size.width)
     return RunLength(size=size, counts=coco_mask.merge(encoded)["counts"])
-
-
-def _runs_from_text(text: bytes) -> npt.NDArray[np.int64]:
-    """Undo COCO's compression: six bits a character from "0" on, low five first, the sixth says that more follow.
-
-    From the fourth run on, a number is the difference to the run two before (`rleFrString` in cocoapi's maskApi.c).
-    """
-    sextets = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - ord("0")
-    if not sextets.size or ((sextets < 0) | (sextets > 63)).any() or sextets[-1] & 32:
-        raise ValueError("counts are no COCO run lengths")
-    ends = np.flatnonzero((sextets & 32) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    positions = np.arange(sextets.size) - np.repeat(starts, ends - starts + 1)
-    if positions.max() > 6:
-        raise ValueError("a run is longer than any image")
-    values = np.add.reduceat((sextets & 31) << (5 * positions), starts)
-    # Bit 4 of the last character is the sign.
-    values -= np.where(sextets[ends] & 16, np.int64(1) << (5 * (positions[ends] + 1)), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
 
 
 def _run_length_from_runs(runs: list[int], size: ImageSize) -> RunLength:

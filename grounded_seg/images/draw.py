@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import PIL.ImageShow
 
 from grounded_seg.geometry.masks import mask_from_run_length, opencv, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, Image, ImageResult, ImageSize, Instance, RunLength
@@ -59,15 +60,32 @@ def save_picture(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
 
     Its folder is made where that is missing, an older file replaced.
     """
-    file_format = PIL.Image.registered_extensions().get(path.suffix.lower())
-    if file_format is None:
-        raise ValueError(f"{path} has no image format's ending")
+    encoded = encoded_picture(pixels, path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Pillow rather than OpenCV: it takes any file name on any system. JPEG at 90 shows no blocks around letters.
-    encoded = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(encoded, file_format, quality=90)
     # Not by Pillow, whose encoders don't notice when a disk that gets full takes but a part of what they write.
-    path.write_bytes(encoded.getbuffer())
+    path.write_bytes(encoded)
+
+
+def encoded_picture(pixels: npt.NDArray[np.uint8], ending: str, longest_side_px: int | None = None) -> bytes:
+    """Encode RGB (height, width, 3) or grey (height, width) pixels in the format of a file's ending.
+
+    Where a longest side is given, a larger picture is made smaller.
+    """
+    file_format = PIL.Image.registered_extensions().get(ending.lower())
+    if file_format is None:
+        raise ValueError(f"{ending!r} is no image format's ending")
+    picture = PIL.Image.fromarray(pixels)
+    if longest_side_px is not None:
+        picture.thumbnail((longest_side_px, longest_side_px))
+    encoded = io.BytesIO()
+    # Pillow rather than OpenCV: it takes any file name on any system. JPEG at 90 shows no blocks around letters.
+    picture.save(encoded, file_format, quality=90)
+    return encoded.getvalue()
+
+
+def show_picture(pixels: npt.NDArray[np.uint8], title: str) -> bool:
+    """Open RGB (height, width, 3) pixels in the system's viewer; False where there is none."""
+    return PIL.ImageShow.show(PIL.Image.fromarray(pixels), title)
 
 
 def _unit_px(size: ImageSize) -> float:

@@ -1,4 +1,4 @@
-"""Find the images that files, folders and lists of them name, without opening any."""
+"""Find the images that files, folders, lists of them and patterns name, without opening any."""
 
 import json
 import logging
@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import TypeAlias
 
 from grounded_seg.errors import InputError
-from grounded_seg.images.read import IMAGE_ENDINGS
+from grounded_seg.images.formats import IMAGE_ENDINGS
+from grounded_seg.images.given import Given, PathList, PathPattern, refuse_address, shown
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,42 +20,6 @@ _RUN_PICTURES = frozenset({"overlays", "masks", "crops"})
 """Folders of a run's folder with the pictures of that run."""
 _MAY_BE_SHORTER = re.compile(r"^\.|/\.|//|/$|\\")
 """Most names of a list are as short as can be, and needn't go through `pathlib`."""
-_BLOCK_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class PathList:
-    """A file that names images and folders, one a line, from the current folder; `@FILE` on the command line.
-
-    Names with line breaks need a list whose names end with a zero byte, as `find -print0` writes it.
-    """
-
-    file: Path
-
-    def __str__(self) -> str:
-        """As it stands on the command line."""
-        return f"@{self.file}"
-
-    def paths(self) -> Iterator[str]:
-        """Read the paths one by one, empty lines left out; from first to last, so that the list may be a pipe."""
-        try:
-            with self.file.open("rb") as file:
-                first = file.read(_BLOCK_BYTES)
-                end = b"\0" if b"\0" in first else b"\n"
-                for entry in _split(first, file.read, end):
-                    if path := entry.removesuffix(b"\r") if end == b"\n" else entry:
-                        yield os.fsdecode(path)
-        except OSError as error:
-            raise InputError(f"list {_shown(self.file)} can't be read ({error.strerror}); check the path") from error
-
-
-Given: TypeAlias = Path | PathList
-"""What a request names: an image, a folder, or a list of these."""
-
-
-def given_from(text: str) -> Given:
-    """A PATH of the command line; a file whose name begins with @ is `./@NAME`."""
-    return PathList(Path(text[1:])) if text.startswith("@") else Path(text)
 
 
 @dataclass(frozen=True)
@@ -72,24 +37,25 @@ class FoundImages:
 
 
 def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
-    """List the images that files, folders and lists name, without opening any.
+    """List the images that files, folders, lists and patterns name, without opening any.
 
-    A file named directly is taken whatever its ending, a file in a folder only with one of `IMAGE_ENDINGS`. Links to
-    files are followed, links to folders only where named directly, so that a link to a parent is no endless walk. The
-    pictures of a run (`overlays`, `masks` and `crops` beside its journal or manifest) are left out unless named. A
-    folder within a folder that can't be listed, and what a list names and isn't there, stand for themselves: reading
-    them as images gives the reason.
+    A file named directly is taken whatever its ending, a file in a folder or one that matches a pattern only with one
+    of `IMAGE_ENDINGS`. Links to files are followed, links to folders only where named directly, so that a link to a
+    parent is no endless walk. The pictures of a run (`overlays`, `masks` and `crops` beside its journal or manifest)
+    are left out unless named. A folder within a folder that can't be listed, and what a list names and isn't there,
+    stand for themselves: reading them as images gives the reason.
 
     Raises:
-        InputError: If a path doesn't exist, a folder or list that is named can't be read, or there is no image at all.
+        InputError: If a path doesn't exist, a pattern matches nothing, a folder or list that is named can't be read, a
+            list holds addresses, or there is no image at all.
     """
     for path in paths:
-        if not isinstance(path, PathList) and not os.path.lexists(path):
-            raise InputError(f"no file or folder is at {_shown(path)}; check the path")
-    texts = list(_texts(paths))
+        if isinstance(path, Path) and not os.path.lexists(path):
+            raise InputError(f"no file or folder is at {shown(path)}; check the path")
+    left_out: list[str] = []
+    texts = list(_texts(paths, left_out))
     root, resolved = _root(texts)
     inside = len(os.path.join(root, ""))  # noqa: PTH118  (characters before a name, the separator's too)
-    left_out: list[str] = []
     names: list[str] = []
     while texts:
         # Taken out one by one, so that a long list isn't held twice.
@@ -99,9 +65,9 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
     names.sort()
     if left_out:
         note = "left out %d folders with the pictures of earlier runs, such as %s; to include one, name it"
-        _LOG.info(note, len(left_out), _shown(min(left_out)))
+        _LOG.info(note, len(left_out), shown(min(left_out)))
     if not names:
-        places = ", ".join(_shown(path) for path in paths) or "an empty list of paths"
+        places = ", ".join(shown(path) for path in paths) or "an empty list of paths"
         raise InputError(f"no images in {places}; looked for files ending in {' '.join(IMAGE_ENDINGS)}, in any case")
     return FoundImages(root=Path(root), file_names=tuple(name for name, _ in groupby(names)))
 
@@ -128,13 +94,35 @@ def _root(texts: Sequence[str]) -> tuple[str, Callable[[str], str]]:
     return bases.pop() if bases else "", str
 
 
-def _texts(paths: Sequence[Given]) -> Iterator[str]:
+def _texts(paths: Sequence[Given], left_out: list[str]) -> Iterator[str]:
     """Give each path as the shortest text for it, as `pathlib` writes it; the current folder is empty."""
     for path in paths:
+        if isinstance(path, PathPattern):
+            yield from _images_and_folders_of(path, left_out)
+            continue
         for text in path.paths() if isinstance(path, PathList) else [path]:
+            if isinstance(text, str):
+                refuse_address(text)
             if not isinstance(text, str) or _MAY_BE_SHORTER.search(text):
                 text = str(Path(text))
             yield "" if text == os.curdir else text
+
+
+def _images_and_folders_of(pattern: PathPattern, left_out: list[str]) -> Iterator[str]:
+    """Yield what matches a pattern, without files of other endings and the pictures of runs that it doesn't name."""
+    n_fixed, n_found = len(Path(pattern.fixed).parts), 0
+    is_of_a_run = cache(_is_of_a_run)
+    for text in pattern.paths():
+        n_found += 1
+        parts = Path(text).parts
+        within = [Path(*parts[: at + 1]) for at in range(n_fixed, len(parts)) if parts[at] in _RUN_PICTURES]
+        pictures = [str(folder) for folder in within if is_of_a_run(str(folder.parent))]
+        if pictures:
+            left_out += {pictures[0]} - set(left_out)
+        elif os.path.isdir(text or os.curdir) or _has_image_ending(text):
+            yield text
+    if not n_found:
+        raise InputError(f"no file or folder matches {shown(pattern)}; check the pattern")
 
 
 def _base(path: str) -> str:
@@ -174,7 +162,7 @@ def _images_at(path: str, recursive: bool, left_out: list[str]) -> Iterator[str]
         except OSError as error:
             if folder == path:
                 raise InputError(
-                    f"folder {_shown(path)} can't be listed ({error.strerror}); check its permissions"
+                    f"folder {shown(path)} can't be listed ({error.strerror}); check its permissions"
                 ) from error
             yield folder
 
@@ -198,18 +186,3 @@ def _has_keys(folder: str, name: str, keys: set[str]) -> bool:
 def _has_image_ending(name: str) -> bool:
     stem, dot, ending = name.rpartition(".")
     return bool(stem and dot) and ending.lower() in IMAGE_ENDINGS
-
-
-def _split(block: bytes, read: Callable[[int], bytes], end: bytes) -> Iterator[bytes]:
-    """Cut what a file holds at each `end`, in little memory; its first block is read already."""
-    rest = b""
-    while block:
-        *whole, rest = (rest + block).split(end)
-        yield from whole
-        block = read(_BLOCK_BYTES)
-    yield rest
-
-
-def _shown(path: Given | str) -> str:
-    """Quote a path, so that spaces are seen and a line break in a name doesn't break the message's one line."""
-    return repr(str(path))

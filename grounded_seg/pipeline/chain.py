@@ -3,9 +3,10 @@
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from grounded_seg.detect.prompts import PromptSet
+from grounded_seg.errors import UsageError
 from grounded_seg.geometry.boxes import is_usable
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.pipeline.tiling import crops_of, merged
@@ -32,6 +33,14 @@ class Detector(Protocol):
             class_names: The class of each prompt.
             asked: Which of the prompts each image is asked about; None for all.
         """
+
+
+@runtime_checkable
+class ThresholdDetector(Detector, Protocol):
+    """A detector whose score threshold a single call may change."""
+
+    def with_score_threshold(self, score_threshold: float) -> Detector:
+        """Give a detector of the same model that drops what scores less, before duplicates are looked for."""
 
 
 class Segmenter(Protocol):
@@ -64,6 +73,25 @@ class Chain:
         self._segmenter = segmenter
         self._tiles = tiles
         self._detect = detect
+
+    def __repr__(self) -> str:
+        """Name the kinds of the models."""
+        return ", ".join(type(one).__name__ for one in (self._detector, self._segmenter) if one is not None)
+
+    def with_score_threshold(self, score_threshold: float) -> "Chain":
+        """Give a chain of the same models with another score threshold; nothing is loaded again.
+
+        Raises:
+            UsageError: If it isn't between 0 and 1, or the detector has no threshold to change.
+        """
+        if not isinstance(self._detector, ThresholdDetector):
+            raise UsageError(
+                f"the detector, a {type(self._detector).__name__}, has no with_score_threshold() for a threshold of "
+                "one call; filter its result: result[result.scores >= 0.5]"
+            )
+        detect = replace(self._detect, score_threshold=score_threshold)
+        detector = self._detector.with_score_threshold(detect.score_threshold)
+        return Chain(detector, self._segmenter, tiles=self._tiles, detect=detect)
 
     def results(self, images: Sequence[Image], prompts: Sequence[PromptSet], n_padded: int = 0) -> list[PromptedResult]:
         """Find what is asked for on one batch of images. No images in, no results out.

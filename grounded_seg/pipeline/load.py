@@ -1,5 +1,6 @@
 """From the options to two loaded models: find, fetch, check and load their weights."""
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,9 @@ from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
     from grounded_seg.device.choose import Versions
-    from grounded_seg.weights.fetch import Progress
     from grounded_seg.weights.locate import LocatedWeights
     from grounded_seg.weights.sources import ModelSources
+    from grounded_seg.weights.transfer import Progress
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ def find_models(
     dtype = resolve_dtype(models.dtype, device)
     sources, offline = sources or resolve(models), models.offline
     return FoundModels(
-        detector=locate(sources.detector, offline=offline),
-        adapter=locate(sources.adapter, is_adapter=True, offline=offline) if sources.adapter else None,
+        detector=locate(sources.detector, offline=offline, progress=progress),
+        adapter=locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
+        if sources.adapter
+        else None,
         segmenter=None if boxes_only else locate(sources.segmenter, offline=offline, progress=progress),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
@@ -108,9 +111,21 @@ def load_chain(
     from grounded_seg.device.choose import dtype_named, resolve_device
     from grounded_seg.segment import load_segmenter
 
-    check_questions((found.adapter or found.detector).path)
+    check_questions((found.adapter or found.detector).path, _options_of(found))
     detector = load_found_detector(found, detect, allow_base_mismatch=allow_base_mismatch)
     if found.segmenter is None:
         return Chain(detector, tiles=tiles, detect=detect)
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     return Chain(detector, load_segmenter(found.segmenter.path, device, dtype, segment), tiles=tiles, detect=detect)
+
+
+def _options_of(found: FoundModels) -> str:
+    """The options of a command that name this detector and its adapter."""
+    from grounded_seg.weights.presets import preset_with
+
+    name = found.detector.name
+    preset = preset_with(name)
+    detector = f"--detector {shlex.quote(name)}" if preset is None else f"--preset {preset.name}"
+    if found.adapter is not None:
+        return f"{detector} --adapter {shlex.quote(found.adapter.name)}"
+    return f"{detector} --adapter none" if preset and preset.adapter else detector

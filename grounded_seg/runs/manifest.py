@@ -21,7 +21,7 @@ _WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run aga
 
 @dataclass
 class Counts:
-    """Counts what is in the journal, and the seconds that it took since this run began or was resumed."""
+    """Counts the images and instances in the journal, and the seconds since this run began or was resumed."""
 
     is_resumed: bool = False
     n_done: int = 0

@@ -2,7 +2,7 @@
 
 import heapq
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +28,7 @@ class _Part:
     """The folder that its images' names are relative to."""
     prompts: Mapping[str, str]
     """The class of each prompt."""
+    n_images: int
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -41,7 +42,9 @@ class _Part:
             yield line
 
 
-def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
+def merge_runs(
+    runs: Sequence[Path], output: Path, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Counts:
     """Join the journals of finished runs into a new run folder with one COCO file; pictures stay where they are.
 
     Names become relative to the common parent of the runs' images, and stand in the order of one run over all of them.
@@ -50,6 +53,7 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
     Args:
         runs: Folders of runs, two or more, with the same classes and no image in common.
         output: A folder that holds no run yet.
+        progress: Is told how many images are done, and how many there are.
 
     Raises:
         UsageError: If there is but one run, one isn't finished, the classes differ, a prompt stands for several
@@ -68,7 +72,7 @@ def merge_runs(runs: Sequence[Path], output: Path) -> Counts:
     with Journal(folder.journal) as journal:
         journal.make()
         try:
-            _merge(parts, prefixes, journal, counts)
+            _merge(parts, prefixes, journal, counts, progress)
             with as_output_error(folder.annotations):
                 write_annotations(read_lines(folder.journal), parts[0].classes, folder.annotations, prompts)
             manifest = {
@@ -94,7 +98,9 @@ def _part(run: Path) -> _Part:
     try:
         if manifest["exit_code"] is None:
             raise UsageError(f"{run} isn't finished; bring it to its end with run --resume")
-        part = _Part(folder, manifest, Path(manifest["images"]["root"]), dict(manifest["prompts"]))
+        part = _Part(
+            folder, manifest, Path(manifest["images"]["root"]), dict(manifest["prompts"]), manifest["images"]["count"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder.manifest} isn't that of a run ({error!r}); name folders that run wrote") from error
     if not folder.journal.is_file():
@@ -119,9 +125,15 @@ def _common_prompts(parts: Sequence[_Part]) -> dict[str, str]:
     return prompts
 
 
-def _merge(parts: Sequence[_Part], prefixes: Sequence[str], journal: Journal, counts: Counts) -> None:
+def _merge(
+    parts: Sequence[_Part],
+    prefixes: Sequence[str],
+    journal: Journal,
+    counts: Counts,
+    progress: Callable[[int, int], None],
+) -> None:
     """Merge the journals, each of which is in the order of its names."""
-    last = None
+    last, n_images = None, sum(part.n_images for part in parts)
     sources = [part.lines(prefix) for part, prefix in zip(parts, prefixes, strict=True)]
     for line in heapq.merge(*sources, key=itemgetter("file_name")):
         if line["file_name"] == last:
@@ -129,3 +141,4 @@ def _merge(parts: Sequence[_Part], prefixes: Sequence[str], journal: Journal, co
         last = line["file_name"]
         journal.append(line)
         counts.add_line(line)
+        progress(counts.n_images, n_images)

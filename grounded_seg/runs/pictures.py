@@ -25,7 +25,7 @@ def write_pictures(
         if Drawn.OVERLAY in save:
             # For a picture to look at: a JPEG takes a fiftieth of a PNG's time.
             ending = "jpg" if max(image.width, image.height) <= _JPEG_MAX_SIDE_PX else "png"
-            save_picture(folder.overlay(file_name, ending), draw(image, result, result.prompts.prompts))
+            save_picture(folder.overlay(file_name, ending), draw(image, result, result.asked.prompts))
         for number, instance in enumerate(result.instances, start=1):
             if Drawn.MASKS in save and instance.mask is not None:
                 # White where the object is, black elsewhere.

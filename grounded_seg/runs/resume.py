@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import ImageAccessError, UsageError
+from grounded_seg.images.formats import LATER_ENDINGS
 from grounded_seg.runs.journal import Journal
-from grounded_seg.runs.manifest import Counts, Manifest
+from grounded_seg.runs.manifest import Counts, ImageNames, Manifest
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def earlier_run(manifest: Mapping[str, Any], now: Manifest, names: Sequence[str]
         raise UsageError(
             f"{folder} was merged from several runs and can't be resumed; resume those runs, then merge them again"
         )
+    _refuse_older_list(manifest, now, names)
     check_same(manifest, now, folder)
     _tell_if_moved(manifest, now)
     counts, n_lines, again = Counts(is_resumed=True), 0, set()
@@ -110,6 +112,21 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
     if differing:
         raise UsageError(
             f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
+            "or name another folder with --output"
+        )
+
+
+def _refuse_older_list(earlier: Mapping[str, Any], now: Manifest, names: Sequence[str]) -> None:
+    """Refuse a run whose folder holds more images only because more kinds of files count as images now."""
+    later = [name for name in names if name.lower().endswith(tuple(f".{one}" for one in LATER_ENDINGS))]
+    was = earlier.get("images")
+    if not later or not isinstance(was, Mapping) or was.get("count") != len(names) - len(later):
+        return
+    others = set(later)
+    if was.get("sha256") == ImageNames.of(now.images.root, [one for one in names if one not in others]).sha256:
+        raise UsageError(
+            f"{now.settings.output} holds a run from before HEIC and AVIF files counted as images, and there are "
+            f"{len(later)} of them, such as {min(later)!r}; move them away to resume it, start again with --overwrite, "
             "or name another folder with --output"
         )
 

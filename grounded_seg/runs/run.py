@@ -21,8 +21,9 @@ from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error
-from grounded_seg.images.find import FoundImages, Given, find_images
-from grounded_seg.images.read import only_own_limit
+from grounded_seg.images.find import FoundImages, find_images
+from grounded_seg.images.formats import only_own_limit
+from grounded_seg.images.given import Given
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
@@ -33,7 +34,7 @@ from grounded_seg.runs.resume import Earlier, check_same, earlier_run
 from grounded_seg.settings import Drawn, OnError, RunSettings
 
 if TYPE_CHECKING:
-    from grounded_seg.weights.fetch import Progress
+    from grounded_seg.weights.transfer import Progress
 
 
 _LOG = logging.getLogger(__name__)

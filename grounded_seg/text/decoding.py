@@ -5,6 +5,7 @@ means the same to each command.
 """
 
 import codecs
+import re
 from pathlib import Path
 
 from grounded_seg.errors import InputError
@@ -12,6 +13,18 @@ from grounded_seg.errors import InputError
 _UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _LOOKED_AT_BYTES = 4096
+_BINARY_STARTS = {
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"\x89PNG\r\n": "a picture (PNG)",
+    b"GIF8": "a picture (GIF)",
+    b"II*\0": "a picture (TIFF)",
+    b"MM\0*": "a picture (TIFF)",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "compressed (gzip)",
+    b"%PDF-": "a PDF",
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_SHOWN = 60
 
 
 def read_text(path: Path) -> str:
@@ -61,10 +74,12 @@ def mark_and_encoding(start: bytes, path: Path) -> tuple[bytes, str]:
         path: Where it is, for messages.
 
     Raises:
-        InputError: If it is UTF-16 without a mark, or UTF-32.
+        InputError: If it is UTF-16 without a mark, UTF-32, or a picture or an archive.
     """
     if start.startswith(codecs.BOM_UTF8):
         return codecs.BOM_UTF8, "utf-8"
+    if (kind := _kind_of_binary(start)) is not None:
+        raise InputError(f"{path} is {kind}, not text; check the path")
     if start.startswith(_UTF32_MARKS):
         raise InputError(f"{path} is UTF-32, which is not read; save the file as UTF-8")
     for mark, encoding in _UTF16_MARKS.items():
@@ -73,6 +88,33 @@ def mark_and_encoding(start: bytes, path: Path) -> tuple[bytes, str]:
     if _looks_like_utf16(start[:_LOOKED_AT_BYTES]):
         raise InputError(f"{path} looks like UTF-16 without a byte order mark; save the file as UTF-8")
     return b"", "utf-8"
+
+
+def whole_characters(text: str) -> str:
+    """Text whose surrogate pairs are the characters that they stand for.
+
+    Escapes of JSON and YAML can spell half a character, which no file can hold.
+
+    Raises:
+        ValueError: If half of a pair stands alone; the message shows the text in ASCII.
+    """
+    if not _SURROGATE.search(text):
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError as error:
+        shown = ascii(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+        raise ValueError(f"{shown} holds half a character; write the character itself") from error
+
+
+def _kind_of_binary(start: bytes) -> str | None:
+    """What a file is that isn't text, by how it begins; None for what may be text."""
+    for first, kind in _BINARY_STARTS.items():
+        if start.startswith(first):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "a picture (WebP)"
+    return "a picture or a film (HEIC, AVIF, MP4)" if start[4:8] == b"ftyp" else None
 
 
 def _looks_like_utf16(start: bytes) -> bool:

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grounded_seg.detect.answer.parse import parse_answer
-from grounded_seg.detect.model.load import load_florence
 from grounded_seg.files import as_output_error
 from grounded_seg.images.draw import draw, save_picture
 from grounded_seg.images.read import read_image
 from grounded_seg.records import ImageResult, Instance
-from grounded_seg.train.data.checks import Progress
-from grounded_seg.train.data.data_set import read_training_data
-from grounded_seg.train.data.questions import training_plan
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.records import BoxExample, Fault, Question, SplitData
-from grounded_seg.train.data.samples import AnswerWriter, without_long_rows
-from grounded_seg.train.fit.trainable import locate_base
+from grounded_seg.train.data.samples import AnswerWriter
+from grounded_seg.train.fit.preparation import prepare
 from grounded_seg.train.settings import TrainSettings
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _N_DRAWN = 3
 
@@ -35,11 +33,14 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What an epoch would teach."""
+    """What an epoch would teach, and how long the training would be."""
 
     splits: Mapping[str, SplitCounts]
     n_questions: int
     n_negatives: int
+    steps_per_epoch: int
+    n_steps: int
+    """Of the whole training."""
     question_tokens: tuple[int, int, int]
     """Shortest, median and longest question of the first epoch; of answers with the tokens that begin and end them."""
     answer_tokens: tuple[int, int, int]
@@ -50,12 +51,13 @@ class DryRun:
     notes: tuple[str, ...]
 
 
-def dry_run(settings: TrainSettings, reading: Progress = lambda _done, _all: None) -> DryRun:
-    """Read the data set and the base, and draw three examples to `output/examples`; errors as for `train`."""
-    data = read_training_data(settings, reading)
-    florence = load_florence(locate_base(settings).path)
-    data, writer = without_long_rows(data, florence, settings), AnswerWriter(florence)
-    plan = training_plan(data, settings)
+@quiet_libraries()
+def dry_run(
+    settings: TrainSettings, progress: WorkProgress = lambda _what, _done, _all: None, *, resume: bool = False
+) -> DryRun:
+    """Check all that `train` checks before its first step, and draw three examples to `output/examples`."""
+    prepared = prepare(settings, resume=resume, progress=progress)
+    data, writer, plan = prepared.data, AnswerWriter(prepared.florence), prepared.plan
     questions = plan.epoch(0)
     with_answer = [one for one in questions if one.answer]
     chosen = tuple((with_answer or questions)[:_N_DRAWN])
@@ -63,12 +65,14 @@ def dry_run(settings: TrainSettings, reading: Progress = lambda _done, _all: Non
         splits={name: _counts(split) for name, split in data.splits.items()},
         n_questions=len(plan),
         n_negatives=plan.n_negatives,
+        steps_per_epoch=prepared.steps_per_epoch,
+        n_steps=prepared.n_steps,
         question_tokens=_spread([len(writer.question_ids(one)) for one in questions]),
         answer_tokens=_spread([len(writer.answer_ids(one)) for one in questions]),
         examples=chosen,
         pictures=_drawn(chosen, settings.output / "examples"),
         faults=data.faults,
-        notes=data.notes,
+        notes=prepared.notes,
     )
 
 

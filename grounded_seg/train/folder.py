@@ -1,6 +1,7 @@
 """The folder of a training: what lies where, and whether it is the same training that would be resumed."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,14 @@ class TrainFolder:
             # Some of it comes from a file.
             named = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(changed))
             raise UsageError(f"{self.root} was trained with other {named}; give the same, or name another folder")
+
+    def seconds_so_far(self) -> float:
+        """What a training that is resumed took until its last checkpoint; 0 where `run.json` doesn't say."""
+        try:
+            seconds = float(json.loads(self.manifest.read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return 0.0
+        return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
 
     def write_manifest(self, content: Mapping[str, Any]) -> None:
         """Write `run.json`."""

@@ -2,16 +2,31 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from grounded_seg.errors import UsageError
+from grounded_seg.engine.keywords import refuse_unknown
+from grounded_seg.errors import InputError, UsageError
 from grounded_seg.setting_types import convert_values
-from grounded_seg.settings import ModelSettings
-from grounded_seg.train.settings import ADAPTER_ONLY, Method, OptimizerName, Part, Schedule, TrainSettings
+from grounded_seg.settings import ModelSettings, Precision
+from grounded_seg.text.decoding import decode_text
+from grounded_seg.train.settings import (
+    ADAPTER_ONLY,
+    Logger,
+    Method,
+    OptimizerName,
+    Part,
+    PromptForm,
+    Quantization,
+    Schedule,
+    TrainSettings,
+)
+
+if TYPE_CHECKING:
+    from grounded_seg.train.measure.metrics import Metric
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -53,6 +68,90 @@ MODEL_KEYS = ("preset", "detector", "segmenter", "device", "dtype", "offline")
 
 _SEPARATORS: Mapping[str, str] = MappingProxyType({"parts": ",", "log_to": ",", "split": "/", "negatives": ";"})
 """What stands between the items of a list that is given as one text."""
+_TEXTS = ("dataset", "output", "retention", "negatives", "preset", "detector", "segmenter")
+"""Settings that are texts: YAML must not take them for anything else."""
+
+
+class TrainKeywords(TypedDict, total=False):
+    """Settings of a training as keywords: the fields of `TrainSettings`, those of its models, a recipe and a file.
+
+    Choices and paths may be given as text, lists as any sequence.
+    """
+
+    dataset: Path | str
+    output: Path | str
+    recipe: str | None
+    config: Path | str | None
+    models: ModelSettings
+    preset: str
+    detector: str | None
+    segmenter: str | None
+    device: str
+    dtype: Precision | str
+    offline: bool
+    split: Sequence[int] | str
+    seed: int
+    prompt_form: PromptForm | str
+    negative_ratio: float
+    negatives: Sequence[str] | str
+    image_size: int | None
+    max_pixels: int
+    augment: bool
+    strict: bool
+    method: Method | str
+    parts: Collection[Part | str] | str
+    rank: int
+    alpha: float
+    dropout: float
+    rslora: bool
+    dora: bool
+    quantization: Quantization | str
+    gradient_checkpointing: bool
+    epochs: int
+    max_steps: int | None
+    batch_size: int
+    accumulation: int
+    lr: float
+    optimizer: OptimizerName | str
+    schedule: Schedule | str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    location_spread: float
+    workers: int
+    eval_steps: int
+    save_steps: int
+    keep: int
+    best_metric: str
+    patience: int | None
+    eval_images: int | None
+    log_to: Collection[Logger | str] | str
+    report: bool
+    retention: Path | str | None
+    metrics: "Sequence[Metric]"
+
+
+def settings_or_keywords(settings: TrainSettings | None, keywords: Mapping[str, Any]) -> TrainSettings:
+    """Take settings as they are, or build them from keywords, each over those of the recipe and file that they name.
+
+    Raises:
+        UsageError: As for `settings_from`; for a keyword that is no setting with the nearest, and all there are; if
+            both settings and keywords are given.
+    """
+    if settings is not None:
+        if keywords:
+            raise UsageError(f"{', '.join(keywords)} given beside settings; put all into the settings, or give none")
+        return settings
+    refuse_unknown(keywords, TrainKeywords.__annotations__)
+    given = dict(keywords)
+    recipe, file, metrics = (given.pop(name, None) for name in ("recipe", "config", "metrics"))
+    models = given.pop("models", None)
+    if models is not None:
+        given = {name: getattr(models, name) for name in MODEL_KEYS} | given
+    settings = settings_from(recipe, None if file is None else Path(file), given)
+    if models is not None:
+        settings = replace(settings, models=replace(models, **{k: getattr(settings.models, k) for k in MODEL_KEYS}))
+    return settings if metrics is None else replace(settings, metrics=tuple(metrics))
 
 
 def settings_from(
@@ -99,26 +198,53 @@ def settings_from(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    # This would slow --help down.
-    import yaml
-
     try:
-        text = file.read_text(encoding="utf-8")
-        read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower(), yaml.safe_load)
-        content: Any = read(text)
+        text = decode_text(file.read_bytes(), file)
+        read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower())
+        content: Any = _yaml(text, file) if read is None else read(text)
     except OSError as error:
         raise UsageError(f"{file}: the settings can't be read ({error.strerror}); check the path") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    except RecursionError as error:
+        raise UsageError(f"{file} is nested too deeply; correct it") from error
+    except ValueError as error:
         raise UsageError(f"{file}: {' '.join(str(error).split())}; correct it") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file} isn't a list of `setting: value` lines; correct it")
     return {str(key).replace("-", "_"): value for key, value in content.items()}
 
 
+def _yaml(text: str, file: Path) -> Any:
+    """Read YAML in which names and prompts stay texts: `no` and `1_000` are no values there."""
+    # These would slow --help down.
+    import yaml
+
+    from grounded_seg.text.yaml_nodes import is_yaml_null, yaml_entries, yaml_root, yaml_text
+
+    root = yaml_root(text, file)
+    if not isinstance(root, yaml.MappingNode):
+        return None
+    texts: dict[str, Any] = {}
+    for _, key, node in yaml_entries(root, file):
+        if key.replace("-", "_") not in _TEXTS or (is_yaml_null(node)):
+            continue
+        if isinstance(node, yaml.SequenceNode):
+            texts[key] = [yaml_text(one, file) for one in node.value]
+        elif isinstance(node, yaml.ScalarNode):
+            texts[key] = yaml_text(node, file)
+    try:
+        return {**yaml.safe_load(text), **texts}
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())}; correct it") from error
+
+
 def _listed(key: str, value: Any) -> Any:
-    """Split the text of a list; a list in YAML may hold numbers where texts are meant."""
+    """Split the text of a list; a list in JSON or TOML may hold numbers where texts are meant."""
     if key not in _SEPARATORS:
         return value
     if isinstance(value, str):
         value = [one.strip() for one in value.split(_SEPARATORS[key]) if one.strip()]
-    return [str(one).strip() for one in value] if key == "negatives" and isinstance(value, list | tuple) else value
+    if key != "negatives" or not isinstance(value, list | tuple):
+        return value
+    return [str(one).strip() if type(one) in (str, int, float) else one for one in value]

@@ -6,26 +6,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import torch
-
-from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.memory import out_of_memory_as_device_error
-from grounded_seg.errors import UsageError
-from grounded_seg.train.data.checks import Progress
-from grounded_seg.train.data.data_set import read_training_data
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.records import Fault, TrainingData, fault_lines
-from grounded_seg.train.data.samples import without_long_rows
 from grounded_seg.train.fit.loop import Watcher, run_loop
 from grounded_seg.train.fit.metrics_log import Row, draw_losses
-from grounded_seg.train.fit.preparation import PreparedTraining, is_first_process
-from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
+from grounded_seg.train.fit.preparation import is_first_process, prepare
 from grounded_seg.train.folder import TrainFolder
-from grounded_seg.train.measure.comparison import check_measurable
 from grounded_seg.train.measure.report import write_report
+from grounded_seg.train.recipes import TrainKeywords, settings_or_keywords
 from grounded_seg.train.settings import TrainSettings
-from grounded_seg.weights.strict_loading import quiet_transformers
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 class TrainReport:
     """What came out of a training."""
 
+    settings: TrainSettings
+    """As they were used; for `evaluate`."""
     folder: TrainFolder
     result: Path
     """The adapter's folder, or with full tuning the model's."""
@@ -45,25 +40,29 @@ class TrainReport:
     faults: tuple[Fault, ...]
     """Rows of the data set that were left out."""
     seconds: float
+    """Of the whole training, also where it was interrupted and resumed."""
 
 
+@quiet_libraries()
 def train(
-    settings: TrainSettings,
+    settings: TrainSettings | None = None,
     *,
     resume: bool = False,
     watcher: Watcher = lambda _row: None,
-    progress: Progress = lambda _done, _all: None,
-    reading: Progress = lambda _done, _all: None,
+    progress: WorkProgress = lambda _what, _done, _all: None,
+    **keywords: Unpack[TrainKeywords],
 ) -> TrainReport:
     """Train a detector on a data set, and compare it with its base.
 
     Args:
-        settings: What, on what, and how.
+        settings: What, on what, and how; None to give it as keywords.
         resume: Begin at the last checkpoint in `settings.output`: the losses are those of a training that was never
             interrupted.
         watcher: Told each row of figures as it is written to `metrics.jsonl`.
-        progress: Told how many images of the test split each of the two compared models is done with.
-        reading: Told how many images of the data set have been checked, before the training.
+        progress: Told what is counted ("images checked", "steps", "validation batches", "validation images", "test
+            images", ...), how many are done, and of how many.
+        keywords: Single settings, named as the options of the command: `train(dataset="data", output="tuned",
+            preset="base-ft", epochs=3)`; `recipe` and `config` too.
 
     Raises:
         UsageError: If settings don't go together, the output folder is in use or holds another training, or its
@@ -71,8 +70,11 @@ def train(
         InputError: If the data set can't be used; names file and line.
     """
     started = time.monotonic()
+    settings = settings_or_keywords(settings, keywords)
     folder = TrainFolder(settings.output)
-    learnt = _learn(settings, folder, resume=resume, watcher=watcher, reading=reading)
+    if resume:
+        started -= folder.seconds_so_far()
+    learnt = _learn(settings, folder, started, resume=resume, watcher=watcher, progress=progress)
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()
     n_steps = int(learnt.rows[-1]["step"]) if learnt.rows else 0
@@ -83,6 +85,7 @@ def train(
         done = {"status": "done", "best": dict(learnt.best), "steps": n_steps, "seconds": seconds, "test": test}
         folder.write_manifest(learnt.manifest | done)
     return TrainReport(
+        settings=settings,
         folder=folder,
         result=folder.result(settings.method),
         figures={name.removeprefix("valid_"): one for name, one in learnt.best.items() if name.startswith("valid_")},
@@ -105,44 +108,28 @@ class _Learnt:
 
 
 def _learn(
-    settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, reading: Progress
+    settings: TrainSettings,
+    folder: TrainFolder,
+    started: float,
+    *,
+    resume: bool,
+    watcher: Watcher,
+    progress: WorkProgress,
 ) -> _Learnt:
-    """Check all that can be checked before the first step, and train."""
-    device = _own_device(settings)
-    dtype = resolve_dtype(settings.models.dtype, device)
-    is_first = is_first_process()
-    if not resume and is_first:
-        folder.check_free()
-    if settings.report and settings.retention is not None:
-        check_measurable(settings.retention)
-    data = read_training_data(settings, reading)
-    base = locate_base(settings)
-    florence = load_base(base, settings, device)
-    data = without_long_rows(data, florence, settings)
-    prepared = PreparedTraining(settings, base, florence, data, device, dtype)
-    manifest = prepared.manifest()
-    if resume:
-        folder.check_same(manifest)
+    """Check all that can be checked before the first step, and train; `started` is of `time.monotonic`."""
+    prepared = prepare(settings, resume=resume, progress=progress)
+    data, manifest, is_first = prepared.data, prepared.manifest(), is_first_process()
     if is_first:
-        for line in data.notes:
+        for line in prepared.notes:
             _LOG.info("%s", line)
         for line in fault_lines(data.faults):
             _LOG.warning("%s", line)
 
-    def on_start() -> None:
+    def on_files() -> None:
         if is_first:
-            folder.write_manifest(manifest | {"status": "running"})
+            folder.write_manifest(manifest | {"status": "running", "seconds": time.monotonic() - started})
 
     advice = "Lower --batch-size, or add --gradient-checkpointing."
-    with quiet_transformers(), out_of_memory_as_device_error("training", advice):
-        log, n_trained = run_loop(prepared, resume=resume, on_start=on_start, watcher=watcher)
+    with out_of_memory_as_device_error("training", advice):
+        log, n_trained = run_loop(prepared, resume=resume, on_files=on_files, watcher=watcher, progress=progress)
     return _Learnt(data, manifest, log.rows, log.best(prepared.best_metric) or {}, n_trained)
-
-
-def _own_device(settings: TrainSettings) -> torch.device:
-    device = resolve_device(settings.models.device)
-    if device.type != "cuda":
-        return device
-    if device.index:
-        raise UsageError(f"training takes the first CUDA device; make it that one: CUDA_VISIBLE_DEVICES={device.index}")
-    return own_card(device)

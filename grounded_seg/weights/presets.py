@@ -22,6 +22,8 @@ class Preset:
     segmenter: str
     """Name in the table of segmenters."""
     adapter: str | None = None
+    parameters: int | None = None
+    """Of the detector: it has 2 or 4 bytes for each."""
     revision: str | None = None
     """Branch or commit of the detector on the hub."""
     ships_with_project: bool = False
@@ -36,6 +38,7 @@ class SegmenterFile:
     """vit_b, vit_l or vit_h."""
     url: str
     sha256: str
+    n_bytes: int | None = None
 
     @property
     def file_name(self) -> str:
@@ -66,3 +69,10 @@ def preset_by_name(name: str) -> Preset:
     if name not in presets:
         raise UsageError(f"Unknown preset {name!r}; there are {', '.join(presets)}.")
     return presets[name]
+
+
+def preset_with(detector: str) -> Preset | None:
+    """The preset whose detector a run's manifest names so; None if it is no preset's."""
+    presets = preset_table().presets.values()
+    names = {f"{one.name}/{one.detector}" if one.ships_with_project else one.detector: one for one in presets}
+    return names.get(detector)

@@ -15,8 +15,8 @@ _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(\w[\w./-]*))?")
 _HUB_FORMS = "a hub id (owner/name or owner/name@commit)"
 _DEFAULT_REVISION = "main"
 _NO_ADAPTER = "none"
-_PARTS_OF_A_TRAINING = {"--adapter": "adapter", "--detector": "model"}
-"""Subfolders of a training's folder, which may be named instead of them."""
+_PARTS_OF_A_TRAINING = {"--adapter": "adapter", "ADAPTER": "adapter", "--detector": "model", "BASE": "model"}
+"""Subfolders of a training's folder, which may be named instead of them, by option or argument."""
 _WEIGHT_FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 """A name with such an ending is a file, though it could be a hub id."""
 
@@ -174,6 +174,15 @@ def _shipped(preset: Preset, part: str) -> LocalSource:
         f"The {preset.name} preset's {part} is missing from {_shipped_folders(preset)[-1]}: "
         f"install grounded-seg again, or restore checkpoints/{preset.name} of the checkout."
     )
+
+
+def shipped_file(preset: str, name: str) -> Path:
+    """A file beside a preset that comes with the project, or among the checkout's examples."""
+    folders = [*_shipped_folders(preset_by_name(preset)), Path(__file__).resolve().parents[2] / "examples"]
+    for folder in folders:
+        if os.path.isfile(folder / name):
+            return folder / name
+    raise WeightsError(f"{name} is missing from {folders[0]}; install grounded-seg again")
 
 
 def _shipped_folders(preset: Preset) -> list[Path]:

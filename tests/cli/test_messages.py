@@ -44,3 +44,18 @@ def test_notes_are_for_terminals_and_warnings_for_all(
     log.info("one")
     log.warning("two\nlines")
     assert capsys.readouterr().err.splitlines() == shown
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_a_note_about_one_of_many_is_printed_once_for_everyone(
+    on_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
+    log = logging.getLogger("grounded_seg.somewhere")
+    for _ in range(2):
+        set_up_messages(debug=False)
+        for number in range(3):
+            log.info("image %d is dark", number, extra={"once": True})
+            log.info("image %d is broken", number, extra={"once": True})
+        # As the next command would.
+        assert capsys.readouterr().err.splitlines() == ["note: image 0 is dark", "note: image 0 is broken"]

@@ -78,17 +78,23 @@ def test_a_journal_whose_run_was_killed_is_read_up_to_there(tmp_path: Path) -> N
     ("document", "says"),
     [
         ({}, "holds no predictions; name a run's annotations.json"),
-        ([{"image_id": 9, "category_id": 1, "bbox": list(HERE), "score": 1}], "[0]: it names no image of truth.json"),
-        ([{"image_id": 1, "category_id": 1, "bbox": list(HERE)}], "[0]: score None is no number"),
+        (
+            [{"image_id": 9, "category_id": 1, "bbox": list(HERE), "score": 1}],
+            "[0]: image_id 9 is not among the images of truth.json; correct it",
+        ),
+        ([{"image_id": 1, "category_id": 1, "bbox": list(HERE)}], "[0]: it has no score"),
         ([{"image_id": 1, "category_id": 1, "score": 1}], "[0]: it has neither bbox nor segmentation"),
-        ([7], "[0]: it names no image"),
-        (run_file(image_id=99), "annotations[0]: its image_id or category_id isn't listed"),
+        ([7], "[0]: it is no object"),
+        (run_file(image_id=99), 'annotations[0]: image_id 99 is not among the file\'s "images"'),
+        (run_file(category_id=99), 'annotations[0]: category_id 99 is not among the file\'s "categories"'),
+        (run_file(category_id=None), "annotations[0]: it has no category_id; correct it or export"),
+        ([{"image_id": 1, "bbox": list(HERE), "score": 1}], "[0]: it has no category_id; correct it or export"),
         (run_file() | {"images": [{"id": 5, "file_name": "other.png"}]}, "is about none of the images of"),
         (
             run_file() | {"images": [{"id": 5, "file_name": "a/1.png"}, {"id": 6, "file_name": "b/1.png"}]},
             "'a/1.png' and 'b/1.png' could both be the data set's '1.png'",
         ),
-        (run_file() | {"images": [{"id": 5}]}, "an image lacks its id or file_name"),
+        (run_file() | {"images": [{"id": 5}]}, "images[0]: it has no file_name"),
     ],
 )
 def test_predictions_that_mean_nothing_are_refused(tmp_path: Path, document: Any, says: str) -> None:

@@ -1,11 +1,15 @@
 """A COCO file image by image: what is given, and what is refused with the way to repair it."""
 
+import codecs
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from coco_cases import Box, truth, written
 
+from grounded_seg.coco.data_set import read_data_set
+from grounded_seg.coco.sections import HalfPairError, records_of
 from grounded_seg.coco.stream import CocoReader
 from grounded_seg.errors import InputError
 from grounded_seg.geometry.masks import area_px
@@ -44,13 +48,19 @@ def changed(section: str, **change: Any) -> dict[str, Any]:
     [
         ("[", "it is no JSON"),
         (truth() | {"images": []}, "it lists no images"),
-        (changed("annotations", image_id=7), "an annotation names image 7, category 1, not both are listed"),
-        (changed("annotations", id="1"), "one of its annotations has id '1', which is no whole number from 1"),
-        (changed("categories", id=2), "two categories have the id 2"),
-        (changed("images", width=None), "it has no width and height"),
-        (changed("annotations", bbox=None), "it has no bbox"),
-        (changed("annotations", bbox="[1, 2, 3, 4]"), "isn't x, y, width, height"),
-        (changed("annotations", segmentation=[[1, 2, 3, 4]]), "at least three x, y pairs"),
+        (changed("annotations", image_id=7), 'annotations[0]: image_id 7 is not among "images"; '),
+        (changed("annotations", category_id=None), "annotations[0]: it has no category_id"),
+        (changed("annotations", image_id=[]), "annotations[0]: image_id [] is no id"),
+        (changed("categories", id=2), "categories[1]: the id 2 is there twice"),
+        (changed("categories", name="a\ud83d"), "categories[0]: name 'a\\ud83d' holds half of a pair of surrogates"),
+        (changed("images", width=None), "images[0]: it has no width and height"),
+        (changed("images", width="wide"), "images[0]: width or height 'wide' is no number"),
+        (changed("images", file_name="a/../../b.png"), "images[0]: file_name 'a/../../b.png' leaves the folder"),
+        (truth() | {"annotations": [7]}, "annotations[0]: it is no object"),
+        (truth() | {"categories": [None, 7]}, "categories[0]: it is no object"),
+        (changed("annotations", bbox=None, segmentation=None), "annotations[0]: it has neither bbox nor segmentation"),
+        (changed("annotations", bbox=[1, 2, -3, 4]), "annotations[0]: bbox [1, 2, -3, 4] has a negative side"),
+        (changed("annotations", bbox=[1, 2, 3]), "isn't x, y, width, height"),
         (changed("annotations", segmentation={"size": [50, 50], "counts": [2500]}), "the mask is 50 x 50 px"),
         (changed("annotations", score="high"), "'high' is no number"),
     ],
@@ -67,3 +77,118 @@ def test_what_is_not_as_coco_says_is_refused_with_the_way_to_repair_it(
     with pytest.raises(InputError, match=f"validate {path} --fix OUT") as raised:
         read()
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("annotations", {"bbox": "[10, 10, 40, 40]"}),
+        ("annotations", {"bbox": ["10", 10.0, 40, 40]}),
+        ("annotations", {"bbox": None, "area": "1600"}),
+        ("annotations", {"area": None, "iscrowd": False}),
+        ("annotations", {"iscrowd": None}),
+        ("annotations", {"segmentation": [10, 10, 50, 10, 50, 50, 10, 50]}),
+        ("annotations", {"segmentation": [[10, 10, 50, 10, 50, 50, 10, 50], [1, 2, 3, 4]]}),
+        ("annotations", {"id": "1", "image_id": 1.0, "category_id": "1"}),
+        ("images", {"id": "1", "width": "100", "height": 100.0}),
+        ("images", {"file_name": "1.png"}),
+        ("categories", {"id": 1.0, "name": " car "}),
+    ],
+)
+def test_unusual_forms_are_given_as_every_reader_takes_them(
+    tmp_path: Path, section: str, change: dict[str, Any]
+) -> None:
+    clean = changed(section)
+    with CocoReader(written(tmp_path / "clean.json", clean)) as reader:
+        expected = reader.labelled_image(1)
+        classes = reader.categories
+    assert (expected.record, [label.record for label in expected.labels]) == (clean["images"][0], clean["annotations"])
+    path = written(tmp_path / "a.json", changed(section, **change))
+    with CocoReader(path) as reader:
+        assert reader.labelled_image(1) == expected
+        assert reader.categories == classes
+        assert reader.has_masks
+        assert reader.notes == tuple(dict.fromkeys(reader.notes))
+        # Both readers note the same, in an order of their own.
+        assert set(reader.notes) == set(read_data_set(path).notes)
+        assert bool(reader.notes) == (section != "images" or "file_name" not in change)
+
+
+def test_ids_below_1_and_names_for_ids_are_numbered_in_the_order_of_the_file(tmp_path: Path) -> None:
+    document = truth((2, 1, HERE), (1, 2, FAR), n_images=2)
+    for section in ("images", "categories"):
+        for one in document[section]:
+            one["id"] = f"{section}-{one['id']}"
+    for one in document["annotations"]:
+        one |= {"id": 5, "image_id": f"images-{one['image_id']}", "category_id": f"categories-{one['category_id']}"}
+    with CocoReader(written(tmp_path / "a.json", document)) as reader:
+        assert reader.numbered == {"images": 2, "categories": 2, "annotations": 2}
+        assert (list(reader.images), list(reader.categories)) == ([1, 2], [1, 2])
+        [label] = reader.labelled_image(2).labels
+        assert [label.record[key] for key in ("id", "image_id", "category_id")] == [1, 2, 1]
+        assert any("more than once" in note for note in reader.notes)
+
+
+def test_masks_are_looked_for_behind_those_that_cannot_be_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", changed("annotations", segmentation=[[1, 2, 3, 4]]))
+    with CocoReader(path) as reader:
+        assert reader.has_masks
+        assert reader.notes == (), "looking notes nothing"
+    document = changed("annotations", segmentation=[[1, 2, 3, 4]])
+    document["annotations"][1]["segmentation"] = []
+    with CocoReader(written(path, document)) as reader:
+        assert not reader.has_masks
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_text_is_decoded_by_its_mark(tmp_path: Path, mark: bytes) -> None:
+    encoding = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}[mark]
+    text = json.dumps(changed("categories", name="vögel 😀"), ensure_ascii=False)
+    (tmp_path / "a.json").write_bytes(mark + text.encode(encoding))
+    with CocoReader(tmp_path / "a.json") as reader:
+        assert reader.categories[1]["name"] == "vögel 😀"
+    (tmp_path / "b.json").write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(InputError, match="looks like UTF-16 without a byte order mark; save the file as UTF-8"):
+        CocoReader(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_half"),
+    [(r"\ud83d\ude00", False), (r"\uD83D", True), (r"\ude00", True), (r"\ud83d\ud83d\ude00", True), (r"\u0041", False)],
+)
+@pytest.mark.parametrize("shift", [0, *range(65524, 65550)])
+def test_halves_of_pairs_are_found_wherever_the_file_is_cut(
+    tmp_path: Path, text: str, is_half: bool, shift: int
+) -> None:
+    # The first bytes are read apart from the rest, which comes in parts of 64 kB.
+    document = json.dumps(changed("categories", name="x" * (4096 + shift) + "TEXT")).replace("TEXT", text + text)
+    path = written(tmp_path / "a.json", document)
+    if is_half:
+        with pytest.raises(HalfPairError):
+            list(records_of(path))
+        assert dict(records_of(path, exact=True)).keys() == {"info", "images", "categories", "annotations"}
+    else:
+        assert dict(records_of(path)).keys() == {"info", "images", "categories", "annotations"}
+
+
+def test_a_file_name_of_bytes_that_are_no_text_is_kept(tmp_path: Path) -> None:
+    with CocoReader(written(tmp_path / "a.json", changed("images", file_name="a\udcff.png"))) as reader:
+        assert reader.labelled_image(1).file_name == "a\udcff.png"
+
+
+@pytest.mark.parametrize("section", ["images", "categories", "annotations"])
+def test_a_section_that_is_missing_or_no_list_is_named(tmp_path: Path, section: str) -> None:
+    document = changed("images")
+    for value in (None, {}, "text"):
+        document[section] = value
+        with pytest.raises(InputError, match=f'has no list "{section}"; a COCO file needs it'):
+            CocoReader(written(tmp_path / "a.json", document))
+    del document[section]
+    with pytest.raises(InputError, match=f'has no list "{section}"; a COCO file needs it'):
+        CocoReader(written(tmp_path / "a.json", document))
+
+
+def test_captions_are_named(tmp_path: Path) -> None:
+    document = truth() | {"annotations": [{"id": 1, "image_id": 1, "caption": "a car"}]}
+    with pytest.raises(InputError, match=r"a\.json holds captions, no boxes; name a file of objects"):
+        CocoReader(written(tmp_path / "a.json", document))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grounded_seg.coco.objects import Shape, shape_of
 from grounded_seg.coco.values import (
     Notes,
     box_xywh,
@@ -18,7 +19,6 @@ from grounded_seg.coco.values import (
     number_or_none,
     plain_numbers,
     plain_size,
-    shape_of,
 )
 from grounded_seg.geometry.masks import area_px, coco_from_run_length, run_length_from_mask
 from grounded_seg.records import ImageSize
@@ -78,7 +78,10 @@ def test_crowds() -> None:
     notes = Notes()
     said = [{}, {"iscrowd": 0}, {"iscrowd": 1}, {"iscrowd": "0"}, {"iscrowd": None}, {"iscrowd": True}]
     assert [is_crowd(one, "here", notes) for one in said] == [False, False, True, False, False, True]
-    assert notes.lines() == ("iscrowd written as true or false was read as 1 or 0 (once, first in here)",)
+    assert notes.lines() == (
+        "numbers written as text were read (once, first in here)",
+        "iscrowd written as true or false was read as 1 or 0 (once, first in here)",
+    )
     with pytest.raises(ValueError, match="iscrowd 'so' is no number"):
         is_crowd({"iscrowd": "so"})
 
@@ -132,10 +135,11 @@ def test_what_is_no_mask(raw: Any, size: ImageSize | None, says: str) -> None:
 
 def test_a_shape_may_lack_its_box_or_its_mask() -> None:
     notes = Notes()
-    box, mask = shape_of(None, RLE, SIZE, "here", notes, "objects")
-    assert (box, mask and area_px(mask)) == ((2.0, 3.0, 4.0, 5.0), 20)
+    shape = shape_of(None, RLE, SIZE, "here", notes, "objects")
+    assert shape is not None
+    assert (shape.box_xywh, shape.mask and area_px(shape.mask)) == ((2.0, 3.0, 4.0, 5.0), 20)
     assert notes.lines() == ("objects without a bbox got their mask's (once, first in here)",)
-    assert shape_of([1, 2, 3, 4], [], SIZE, "here", notes, "objects") == ((1.0, 2.0, 3.0, 4.0), None)
+    assert shape_of([1, 2, 3, 4], [], SIZE, "here", notes, "objects") == Shape((1.0, 2.0, 3.0, 4.0), None, [])
     with pytest.raises(ValueError, match="neither bbox nor segmentation"):
         shape_of(None, [[]], SIZE, "here", notes, "objects")
     with pytest.raises(ValueError, match="has a negative side"):

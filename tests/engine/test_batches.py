@@ -131,4 +131,4 @@ def test_each_image_of_a_batch_is_asked_its_own_prompts() -> None:
     results = [one.result for one in processed if isinstance(one.result, PromptedResult)]
     # In the order in which the batch names them first.
     assert [sorted(one.detection.prompt for one in result.instances) for result in results] == list(map(sorted, asked))
-    assert [result.prompts for result in results] == prompts
+    assert [result.asked for result in results] == prompts

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from conftest import Paint
 from fakes import ColourDetector, InnerSegmenter, painted
 
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
-from grounded_seg.errors import ImageError, UsageError
+from grounded_seg.errors import ImageError, InputError, UsageError
 from grounded_seg.geometry.masks import mask_from_run_length
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import Detection, Image, ImageSize, ImageSkipped
@@ -208,3 +210,116 @@ def test_models_load_from_folders_and_say_which_they_are(tmp_path: Path, paint: 
     boxes_only = GroundedSegmenter.from_preset("base", detector=str(florence), boxes_only=True, device="cpu")
     assert boxes_only.loaded is not None
     assert boxes_only.loaded.segmenter is None
+
+
+def test_images_in_memory_are_kept_with_their_results(segmenter: GroundedSegmenter, paint: Paint) -> None:
+    path = paint("a.png", red=(2, 3, 12, 9))
+    pixels = painted(40, 30, red=(2, 3, 12, 9))
+    with PIL.Image.open(path) as opened:
+        results = segmenter.batch([path, str(path), path.read_bytes(), opened, pixels], "red car")
+    assert [len(result) for result in results] == [1] * 5
+    assert [result.image is None for result in results] == [True, True, False, False, False]
+    assert [result.path.name for result in results] == ["a.png", "a.png", "image-3", "a.png", "image-5"]
+    path.unlink()
+    assert np.array_equal(results[2].draw(), results[4].draw())
+    assert segmenter(pixels, "red car").path == Path("image")
+
+
+def test_text_is_a_path_and_never_letters(segmenter: GroundedSegmenter, paint: Paint) -> None:
+    path = paint("photos/a.png", red=(0, 0, 9, 9))
+    paint("photos/more/b.png")
+    folder = path.parent
+    names = [[outcome.path.name for outcome in segmenter.stream(given, "red car")] for given in (folder, str(folder))]
+    assert names == [["a.png", "b.png"]] * 2
+    assert [one.path.name for one in segmenter.stream(f"{folder}/*.png", "red car")] == ["a.png"]
+    assert [one.path.name for one in segmenter.stream(folder, "red car", recursive=False)] == ["a.png"]
+    assert [one.path for one in segmenter.stream(str(path), "red car")] == [path]
+    assert [one.path for one in segmenter.batch(str(path), "red car")] == [path]
+    with pytest.raises(InputError, match=r"no file or folder is at 'img\.jpg'"):
+        segmenter.stream("img.jpg", "red car")
+
+
+def test_a_stream_takes_images_in_memory_too(segmenter: GroundedSegmenter, paint: Paint) -> None:
+    pixels = painted(40, 30, red=(2, 3, 12, 9))
+    first, second, third = segmenter.stream([pixels, b"damaged", paint("a.png")], "red car", batch_size=2)
+    assert isinstance(first, PromptedResult)
+    assert first.image is not None
+    assert isinstance(second, ImageSkipped)
+    assert "image-2" in second.reason
+    assert isinstance(third, PromptedResult)
+    assert third.image is None
+    [alone] = segmenter.stream(pixels, "red car")
+    assert isinstance(alone, PromptedResult)
+    assert len(alone) == 1
+
+
+def test_a_stream_refuses_what_is_wrong_before_it_is_asked_for_the_first(segmenter: GroundedSegmenter) -> None:
+    with pytest.raises(UsageError, match="prompt"):
+        segmenter.stream(["a.png"], " ; ")
+    with pytest.raises(UsageError, match="batch-size is 0"):
+        list(segmenter.stream(["a.png"], "red car", batch_size=0))
+
+
+class ThresholdDetector(ColourDetector):
+    """Gives red 0.4 and blue 0.8; drops below its threshold."""
+
+    def __init__(self, score_threshold: float = 0.5) -> None:
+        super().__init__()
+        self._score_threshold = score_threshold
+
+    def with_score_threshold(self, score_threshold: float) -> "ThresholdDetector":
+        return ThresholdDetector(score_threshold)
+
+    def detect(self, images: Sequence[Image], *prompts: Any, **more: Any) -> list[tuple[Detection, ...]]:
+        scores = {"red thing": 0.4, "blue thing": 0.8}
+        scored = [
+            [replace(one, score=scores[one.label]) for one in found]
+            for found in super().detect(images, *prompts, **more)
+        ]
+        return [tuple(one for one in found if one.score >= self._score_threshold) for found in scored]
+
+
+def test_a_call_has_its_own_score_threshold(paint: Paint) -> None:
+    segmenter = GroundedSegmenter(ThresholdDetector(), InnerSegmenter())
+    path = paint("a.png", red=(0, 0, 9, 9), blue=(20, 10, 30, 20))
+    prompts = "red car; blue car"
+    assert segmenter(path, prompts).labels.tolist() == ["blue thing"]
+    assert segmenter(path, prompts, score_threshold=0.3).labels.tolist() == ["red thing", "blue thing"]
+    assert len(segmenter(path, prompts, score_threshold=0.9)) == 0
+    assert [len(one) for one in segmenter.batch([path], prompts, score_threshold=0)] == [2]
+    [outcome] = segmenter.stream([path], prompts, score_threshold=0.1)
+    assert isinstance(outcome, PromptedResult)
+    assert len(outcome) == 2
+    assert len(segmenter(path, prompts)) == 1
+    with pytest.raises(UsageError, match="score-threshold is 2, it must be between 0 and 1"):
+        segmenter(path, prompts, score_threshold=2)
+
+
+def test_a_detector_without_a_threshold_says_so(segmenter: GroundedSegmenter, paint: Paint) -> None:
+    with pytest.raises(UsageError, match="ColourDetector, has no with_score_threshold"):
+        segmenter(paint("a.png"), "red car", score_threshold=0.3)
+
+
+def test_an_unknown_setting_is_told_with_those_there_are() -> None:
+    with pytest.raises(UsageError) as caught:
+        GroundedSegmenter.from_preset("demo", score_treshold=0.3, colour=1)  # type: ignore[call-arg]
+    message = str(caught.value)
+    assert "'score_treshold' (did you mean 'score_threshold'?)" in message
+    assert "'colour'" in message
+    assert "allow_base_mismatch, beams, " in message
+    assert "\n" not in message
+
+
+def test_wrong_values_of_settings_are_told_together() -> None:
+    with pytest.raises(UsageError, match=r"score-threshold is 3.*nms is 'all'.*tile is 0"):
+        GroundedSegmenter.from_preset("demo", score_threshold=3, nms="all", tile=0)
+    with pytest.raises(UsageError, match="overlap is that of tiles"):
+        GroundedSegmenter.from_preset("demo", overlap=0.3)
+
+
+def test_it_says_which_models_run(segmenter: GroundedSegmenter) -> None:
+    assert repr(segmenter) == "GroundedSegmenter(ColourDetector, InnerSegmenter)"
+    demo = GroundedSegmenter.from_preset("demo", device="cpu", dtype="float32", boxes_only=True)
+    assert repr(demo) == (
+        "GroundedSegmenter(detector='demo/detector', adapter='demo/adapter', device='cpu', dtype='float32')"
+    )

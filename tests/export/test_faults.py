@@ -42,6 +42,7 @@ def write_source(folder: Path, file_names: list[str], n_labels: int = 1) -> Path
     images = [{"id": number, "file_name": name, "width": 20, "height": 10} for number, name in enumerate(file_names, 1)]
     annotation = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 5, 4], "area": 20, "iscrowd": 0, "segmentation": []}
     document = {
+        "info": {"description": "test"},
         "categories": [{"id": 1, "name": "car"}],
         "images": images,
         "annotations": [{"id": number, **annotation} for number in range(1, n_labels + 1)],

@@ -107,8 +107,13 @@ def test_masks_that_are_left_out_are_counted(tmp_path: Path, document: dict[str,
 @pytest.mark.parametrize("kind", IN_COCO)
 def test_empty_masks_as_polygons_are_counted(tmp_path: Path, document: dict[str, Any], kind: LabelFormat) -> None:
     document["annotations"][0] = annotation(1, 1, np.zeros_like(BLOCK))
-    _, losses = exported(tmp_path, document, kind, form=MaskForm.POLYGON)
-    assert losses.counts["empty masks written as their boxes"] == 1
+    source = tmp_path / "annotations.json"
+    source.write_text(json.dumps(document))
+    report = export_labels(ExportSettings(source, tmp_path / "out", kind, MaskForm.POLYGON))
+    place = "annotations[0].segmentation"
+    assert report.notes == (f"masks without a pixel were left out, and their boxes kept (once, first in {place})",)
+    written = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert written["annotations"][0]["segmentation"] == []
 
 
 @pytest.mark.parametrize("kind", [kind for kind, forms in MASK_FORMS.items() if MaskForm.POLYGON in forms])

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from grounded_seg.errors import ImageError, InputError
-from grounded_seg.images.find import PathList, common_root, find_images
-from grounded_seg.images.read import IMAGE_ENDINGS, read_image
+from grounded_seg.images.find import common_root, find_images
+from grounded_seg.images.formats import IMAGE_ENDINGS
+from grounded_seg.images.given import PathList
+from grounded_seg.images.read import read_image
 
 
 def touch(*paths: Path) -> None:
@@ -169,7 +171,8 @@ def test_what_lies_in_a_forbidden_folder_is_an_image_that_cannot_be_read(
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
 def test_a_list_names_images_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     touch(tmp_path / "a" / "1.png", tmp_path / "a" / "2.png", tmp_path / "b" / "ü 3.jpg", tmp_path / "lists" / "x.png")
-    listed = ["a/1.png", "", "b", "a/gone.png", "a/./1.png"]
+    # A single letter between zero bytes is in doubt: see test_given.py.
+    listed = ["a/1.png", "", "./b" if end == "\0" else "b", "a/gone.png", "a/./1.png"]
     (tmp_path / "lists" / "all.txt").write_bytes(end.join(listed).encode())
     monkeypatch.chdir(tmp_path)
     found = find_images([PathList(Path("lists/all.txt"))])

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import TiffImagePlugin
 
 from grounded_seg.errors import ImageError
-from grounded_seg.images.read import only_own_limit, read_image, upright_size
+from grounded_seg.images.formats import only_own_limit
+from grounded_seg.images.read import read_image, upright_size
 from grounded_seg.records import ImageSize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -14,23 +14,34 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 from compare_labels import Check, Outcome, compare, compare_joined
 
 from grounded_seg.export.export import export_labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
-from grounded_seg.geometry.masks import area_px, coco_from_run_length, run_length_from_mask, tight_box_xyxy
+from grounded_seg.geometry.masks import (
+    area_px,
+    coco_from_run_length,
+    run_length_from_coco,
+    run_length_from_mask,
+    tight_box_xyxy,
+)
+from grounded_seg.geometry.polygons import edge_polygons_from_mask
 from grounded_seg.scenes.render import Split, render_scene
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache" / "interop"
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
+CASES = ROOT.parent / "shared" / "cases" / "coco"
+ROBOFLOW_LIKE = ("01_ids_from_0", "10_cat_id_0", "12_roboflow_root")
 N_SCENES = 8
 
 TOOLS = {
@@ -38,9 +49,17 @@ TOOLS = {
     "label-studio-sdk": ["label-studio-sdk"],
     "labelme": ["labelme"],
     "datumaro": ["datumaro"],
+    "torchvision": [],
+    "ultralytics": ["ultralytics", "faster-coco-eval"],
     "fiftyone": ["fiftyone", "pycocotools"],
+    "x-anylabeling": ["x-anylabeling-cvhub", "json-repair", "jsonlines", "attrs"],
 }
-"""The packages that each needs. The largest comes last."""
+"""The packages that each needs, none for what this package brings along."""
+BESIDE = {"ultralytics", "x-anylabeling"}
+"""Tools of which only what reads COCO is wanted: they are installed without what else they depend on, which would be
+gigabytes, and find torch, OpenCV and numpy among this package's own."""
+READ_ONLY_RAW = {"x-anylabeling"}
+"""Tools that only `try_quirks.py` needs."""
 INSTALL_LIMIT_S = 480
 
 
@@ -60,6 +79,14 @@ CHECKS = (
     Check("datumaro", LabelFormat.CVAT, MaskForm.RLE, 1.0, has_scores=True, has_attributes=True),
     Check("datumaro", LabelFormat.CVAT, MaskForm.POLYGON, 0.98, has_scores=True, has_attributes=True),
     Check("datumaro", LabelFormat.CVAT, MaskForm.NONE, has_scores=True, has_attributes=True),
+    Check("torchvision", LabelFormat.COCO, MaskForm.RLE, 1.0, has_scores=True, has_attributes=True),
+    Check("torchvision", LabelFormat.COCO, MaskForm.POLYGON, 1.0, has_scores=True, has_attributes=True),
+    Check("torchvision", LabelFormat.COCO, MaskForm.NONE, has_scores=True, has_attributes=True),
+    Check("ultralytics", LabelFormat.COCO, MaskForm.RLE),
+    Check("ultralytics", LabelFormat.COCO, MaskForm.POLYGON),
+    Check("ultralytics", LabelFormat.COCO, MaskForm.NONE),
+    Check("ultralytics", LabelFormat.YOLO, MaskForm.POLYGON),
+    Check("ultralytics", LabelFormat.YOLO, MaskForm.NONE),
     Check("fiftyone", LabelFormat.FIFTYONE, MaskForm.RLE, 1.0, has_scores=True),
     Check("fiftyone", LabelFormat.FIFTYONE, MaskForm.POLYGON, 0.98, has_scores=True),
     Check("fiftyone", LabelFormat.FIFTYONE, MaskForm.NONE, has_scores=True),
@@ -69,7 +96,9 @@ CHECKS = (
 def main() -> int:
     """Run the checks whose tools are asked for, and print a table."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
+    tools = [tool for tool in TOOLS if tool not in READ_ONLY_RAW]
+    options.add_argument("--tools", nargs="+", default=tools, choices=tools)
+    options.add_argument("--data", nargs="+", help="only these data sets: scenes, photos, roboflow, or names of cases")
     options.add_argument("--output", type=Path, help="write the outcomes as JSON")
     chosen = options.parse_args()
     outcomes = []
@@ -84,7 +113,7 @@ def main() -> int:
             continue
         for data, source, images in sources():
             for check in CHECKS:
-                if check.tool == tool:
+                if check.tool == tool and data in (chosen.data or [data]):
                     outcomes.append(outcome := carry_out(check, python, data, source, images))
                     print(line(outcome), flush=True)
     if chosen.output:
@@ -94,6 +123,8 @@ def main() -> int:
 
 def environment(tool: str) -> Path:
     """Make a tool's environment where it is missing; the stamp is written last."""
+    if not TOOLS[tool]:
+        return Path(sys.executable)
     folder = CACHE / tool
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
@@ -107,8 +138,12 @@ def environment(tool: str) -> Path:
             "--no-compile",
             "--only-binary",
             ":all:",
+            *(["--no-deps"] if tool in BESIDE else []),
             *TOOLS[tool],
         ]
+        if tool in BESIDE:
+            [packages] = folder.glob("lib/python*/site-packages")
+            (packages / "beside.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
         (folder / "complete").touch()
     return python
@@ -119,6 +154,30 @@ def sources() -> Iterator[tuple[str, Path, Path]]:
     yield "scenes", write_scenes(CACHE / "scenes"), CACHE / "scenes"
     if PHOTOS.exists():
         yield "photos", PHOTOS / "instances.json", PHOTOS / "images"
+    yield "roboflow", write_like_roboflow(CACHE / "scenes"), CACHE / "scenes"
+    for name in ROBOFLOW_LIKE if CASES.exists() else ():
+        folder = CACHE / "cases"
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (100, 100)).save(folder / "a.jpg")
+        yield name[:2], CASES / f"{name}.json", folder
+
+
+def write_like_roboflow(scenes: Path) -> Path:
+    """Write the scenes as Roboflow would: ids from 0, a parent class first, polygons, the area of the box, no score."""
+    document = json.loads((scenes / "annotations.json").read_text())
+    for image in document["images"]:
+        image["id"] -= 1
+    for category in document["categories"]:
+        category["supercategory"] = "things"
+    document["categories"].insert(0, {"id": 0, "name": "things", "supercategory": "none"})
+    for number, one in enumerate(document["annotations"]):
+        del one["score"], one["attributes"]
+        rings = edge_polygons_from_mask(run_length_from_coco(one["segmentation"]))
+        one.update(id=number, image_id=one["image_id"] - 1, area=one["bbox"][2] * one["bbox"][3])
+        one["segmentation"] = [np.asarray(ring).ravel().tolist() for ring in rings]
+    path = scenes / "like_roboflow.json"
+    path.write_text(json.dumps(document))
+    return path
 
 
 def write_scenes(folder: Path) -> Path:

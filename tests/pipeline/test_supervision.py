@@ -28,7 +28,7 @@ def result(*, with_masks: bool, n: int = 2) -> PromptedResult:
         )
         for _ in range(n)
     )
-    return PromptedResult(Path("a.jpg"), ImageSize(20, 10), instances, prompts=prompts)
+    return PromptedResult(Path("a.jpg"), ImageSize(20, 10), instances, asked=prompts)
 
 
 @pytest.fixture

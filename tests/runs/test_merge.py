@@ -16,7 +16,7 @@ from grounded_seg.cli import main
 from grounded_seg.coco.stream import CocoReader
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import InputError, OutputError, UsageError
-from grounded_seg.images.find import Given, PathList
+from grounded_seg.images.given import Given, PathList
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.merge import merge_runs
 from grounded_seg.runs.run import run_images

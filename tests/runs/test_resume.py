@@ -310,6 +310,18 @@ def test_other_images_are_refused(detector: ColourDetector, photos: Path, settin
         run(photos, settings, resume=True)
 
 
+def test_a_run_from_before_heic_counted_says_so(detector: ColourDetector, photos: Path, settings: RunSettings) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(6, KeyboardInterrupt()))
+    for name in ("a.heic", "b.AVIF"):
+        (photos / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"from before HEIC and AVIF .* there are 2 of them, such as 'a\.heic'; move"):
+        run(photos, settings, resume=True)
+    (photos / "b.AVIF").rename(photos / "b.png")
+    with pytest.raises(UsageError, match="number of images was 13 and is 15"):
+        run(photos, settings, resume=True)
+
+
 def test_what_changes_no_result_may_change(
     detector: ColourDetector, photos: Path, settings: RunSettings, whole: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -217,11 +217,14 @@ def test_a_prediction_without_a_mask_is_left_out_of_masks() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"image_id": 9}, r"found.json: \[0\]: it names no image"),
+        ({"image_id": 9}, r"found.json: \[0\]: image_id 9 is not among the images of truth.json"),
         ({"bbox": [1, 2, 3]}, r"found.json: \[0\]: bbox"),
-        ({"score": None}, r"found.json: \[0\]: score None is no number"),
+        ({"score": None}, r"found.json: \[0\]: it has no score"),
         ({"segmentation": coco_from_run_length(run_length_from_mask(np.eye(50, dtype=np.bool_)))}, "50 x 50"),
-        ({"segmentation": {"size": [100, 100], "counts": "1"}}, "export the file again"),
+        (
+            {"segmentation": {"size": [100, 100], "counts": "1"}, "bbox": None},
+            "a run-length mask of 100 x 100 px holds",
+        ),
     ],
 )
 def test_unusable_predictions_are_errors(change: dict[str, Any], says: str) -> None:
@@ -229,6 +232,13 @@ def test_unusable_predictions_are_errors(change: dict[str, Any], says: str) -> N
     with pytest.raises(InputError, match=says) as raised:
         records(truth, [answers[0] | change])
     assert "\n" not in str(raised.value)
+
+
+def test_a_prediction_whose_mask_cannot_be_read_counts_as_a_box() -> None:
+    truth, answers = mask_case()
+    damaged = answers[0] | {"segmentation": {"size": [100, 100], "counts": "1"}}
+    _, [one] = records(truth, [damaged])
+    assert (one.mask, one.box_xywh) == (None, tuple(answers[0]["bbox"]))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,13 @@ def test_a_manifest_that_is_none_is_no_training(tmp_path: Path, text: str) -> No
         TrainFolder(tmp_path).check_same(manifest())
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"seconds": "x"}', '{"seconds": NaN}', '{"seconds": -1}'])
+def test_seconds_that_are_none_are_0(tmp_path: Path, text: str) -> None:
+    assert TrainFolder(tmp_path).seconds_so_far() == 0
+    (tmp_path / "run.json").write_text(text)
+    assert TrainFolder(tmp_path).seconds_so_far() == 0
+
+
 def test_what_a_manifest_says_stays_on_its_line(tmp_path: Path) -> None:
     folder = TrainFolder(tmp_path)
     folder.write_manifest(manifest() | {"settings": {"lr": 1.0, "\x1b[31m\n": 1}})

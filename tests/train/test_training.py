@@ -28,6 +28,7 @@ from grounded_seg.train.data.questions import class_question, positive_questions
 from grounded_seg.train.data.records import BoxExample, LabelledBox, TextExample
 from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, Sample, without_long_rows
 from grounded_seg.train.fit.trainable import locate_base, make_trainable
+from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.settings import Logger, Method, Part, PromptForm
 from grounded_seg.weights.locate import LocatedWeights
 
@@ -98,6 +99,30 @@ def test_a_resumed_run_has_the_same_losses(trained: TrainSettings, tmp_path: Pat
                 (checkpoint / "trainer_state.json").write_text('{"global_step": ')
         train(TrainSettings(**{**_fields(trained), "output": run}), resume=True)
         assert losses(run) == pytest.approx(whole, abs=1e-6)
+
+
+def test_the_seconds_are_those_of_the_whole_training(trained: TrainSettings, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.output, run)
+    manifest = json.loads((run / "run.json").read_text())
+    # As a kill leaves it after the third step, an hour from the start.
+    (run / "run.json").write_text(json.dumps(manifest | {"status": "running", "seconds": 3600.0}))
+    (run / "checkpoints" / "checkpoint-4" / "trainer_state.json").unlink()
+    report = train(TrainSettings(**{**_fields(trained), "output": run}), resume=True)
+    seconds = json.loads((run / "run.json").read_text())["seconds"]
+    assert 3600 < seconds <= report.seconds < 3700
+
+
+def test_each_checkpoint_says_how_long_it_took(base: Path, dataset: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(dataset, tmp_path / "run", base, save_steps=1, max_steps=2)
+    folder, seen = TrainFolder(settings.output), []
+
+    def look(row: Any) -> None:
+        if "loss" in row:
+            seen.append(folder.seconds_so_far())
+
+    train(settings, watcher=look)
+    assert 0 < seen[0] < seen[1] < folder.seconds_so_far()
 
 
 def _fields(settings: TrainSettings) -> dict[str, Any]:
@@ -259,7 +284,11 @@ def test_texts_are_trained_and_measured(base: Path, tmp_path: Path) -> None:
     report = train(tiny_settings(tmp_path, tmp_path / "run", base, max_steps=2, report=True))
     assert report.figures.keys() == {"loss", "exact_match", "edit_distance"}
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "| edit_distance |" in text
+    assert "| edit distance (lower is better) |" in text
+    assert "Test split: 1 image, 1 text." in text
+    card = (report.result / "README.md").read_text()
+    assert "| exact matches (higher is better) |" in card
+    assert "| loss (lower is better) |" in card
     assert "a red box" in text
 
 

@@ -12,8 +12,10 @@ from typing import ClassVar
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from stand_in_hub import StandInHub
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights import retries
 from grounded_seg.weights.fetch import cache_folder, fetch
 from grounded_seg.weights.files import sha256_of_file, sha256_of_weights
 from grounded_seg.weights.locate import is_on_disk, locate
@@ -60,6 +62,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def destination(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "sam_vit_b_01ec64.pth"
+
+
+class Unreachable:
+    """Stands in for what opens addresses."""
+
+    def open(self, *_: object, **__: object) -> None:
+        raise OSError("no connection\nand a long story")
 
 
 def files_in(folder: Path) -> list[str]:
@@ -232,30 +241,25 @@ def test_a_hub_snapshot_is_located_by_its_commit(tmp_path: Path, monkeypatch: py
     }
 
 
-def test_a_pickle_is_fetched_only_where_there_is_nothing_better(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[list[str]] = []
-
-    def snapshot(repo_id: str, *, allow_patterns: list[str], **_: object) -> str:
-        asked.append(allow_patterns)
-        if "pytorch_model.bin" in allow_patterns:
-            (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+@pytest.mark.parametrize("adds_native", [False, True])
+def test_a_pickle_is_fetched_only_where_there_is_nothing_better(hub: StandInHub, adds_native: bool) -> None:
+    older = {"config.json": b"{}", "pytorch_model.bin": b"weights", "modeling_florence2.py": b"raise SystemExit"}
+    hub.add("someone/older", older | ({"model.safetensors": b"better"} if adds_native else {}))
     found = locate(HubSource(repo_id="someone/older", revision="main"))
-    assert found.sha256 == sha256_of_weights(tmp_path)
-    assert [("pytorch_model.bin" in patterns) for patterns in asked] == [False, True]
-    assert "*.py" not in asked[-1]
+    assert found.sha256 == sha256_of_weights(found.path)
+    weights = "model.safetensors" if adds_native else "pytorch_model.bin"
+    assert {path.name for path in found.path.iterdir()} == {"config.json", weights}
+    assert not any(".py" in path for path in hub.paths())
 
 
 @pytest.mark.parametrize(("offline", "where"), [(True, "--offline forbids fetching the rest"), (False, "on the hub")])
 def test_a_snapshot_without_weights_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, where: str
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, where: str
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    if offline:
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    hub.add("someone/model", {"config.json": b"{}"})
     source = HubSource(repo_id="someone/model", revision="main")
     assert not is_on_disk(source)
     with pytest.raises(WeightsError, match=r"neither \.safetensors nor pytorch_model\.bin") as caught:
@@ -263,8 +267,11 @@ def test_a_snapshot_without_weights_is_none(
     assert where in str(caught.value)
     assert "Download https://huggingface.co/someone/model elsewhere" in str(caught.value)
     (tmp_path / "model.safetensors").write_bytes(b"weights")
+    hub.add("someone/model", {"config.json": b"{}", "model.safetensors": b"weights"})
+    assert is_on_disk(source) == offline
+    found = locate(source, offline=offline).path
+    assert (found / "model.safetensors").read_bytes() == b"weights"
     assert is_on_disk(source)
-    assert locate(source, offline=offline).path == tmp_path
 
 
 @pytest.mark.parametrize("offline", [True, False])
@@ -273,6 +280,7 @@ def test_a_hub_model_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatc
         raise LocalEntryNotFoundError("no connection\nand a long story")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(retries, "opener", lambda: Unreachable())
     with pytest.raises(WeightsError) as caught:
         locate(HubSource(repo_id="someone/model", revision="main"), offline=offline)
     message = str(caught.value)

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 from paths import DEMO
+from stand_in_hub import StandInHub
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.settings import ModelSettings
@@ -87,37 +87,28 @@ def test_the_demos_adapter_still_knows_its_base(part: str) -> None:
 
 
 class Hub:
-    """Stands in for the hub: a repository's files, of which those that are asked for arrive."""
+    """Stands in for the hub's library: a folder in its cache."""
 
-    def __init__(self, folder: Path, *files: str) -> None:
-        self._folder, self._files = folder / COMMIT, files
-        self.revisions: list[str] = []
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / COMMIT
 
-    def snapshot_download(
-        self, repo_id: str, *, revision: str, allow_patterns: list[str], local_files_only: bool
-    ) -> str:
-        self.revisions.append(revision)
+    def snapshot_download(self, repo_id: str, **_: object) -> str:
         self._folder.mkdir(exist_ok=True)
-        for name in self._files:
-            if not local_files_only and any(fnmatch(name, pattern) for pattern in allow_patterns):
-                (self._folder / name).write_text(name)
         return str(self._folder)
 
 
 @pytest.mark.parametrize("beside", ["notes.safetensors", "adapter_model.safetensors"])
 def test_other_weights_in_a_repository_are_no_reason_to_leave_the_model_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
+    tmp_path: Path, hub: StandInHub, beside: str
 ) -> None:
-    hub = Hub(tmp_path, "config.json", "pytorch_model.bin", beside)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    hub.add("someone/older", {"config.json": b"{}", "pytorch_model.bin": b"pytorch_model.bin", beside: b"x"})
     located = locate(HubSource("someone/older", "main"))
     assert (located.path / "pytorch_model.bin").is_file()
     assert located.sha256 == sha256_of_weights(written(tmp_path / "alone", pytorch_model__bin="pytorch_model.bin"))
 
 
-def test_an_adapter_comes_without_the_pickle_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = Hub(tmp_path, "adapter_config.json", ADAPTER_FILE, "pytorch_model.bin")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+def test_an_adapter_comes_without_the_pickle_beside_it(hub: StandInHub) -> None:
+    hub.add("someone/lora", {"adapter_config.json": b"{}", ADAPTER_FILE: b"a", "pytorch_model.bin": b"p"})
     located = locate(HubSource("someone/lora", "main"), is_adapter=True)
     assert sorted(file.name for file in located.path.iterdir()) == ["adapter_config.json", ADAPTER_FILE]
     (located.path / ADAPTER_FILE).unlink()
@@ -137,18 +128,18 @@ def test_a_snapshot_that_lacks_a_part_is_not_on_this_disk(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("option", ["detector", "adapter", "segmenter"])
-@pytest.mark.parametrize("revision", [COMMIT, "v1.0", "refs/pr/3"])
-def test_a_hub_id_may_name_a_revision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, revision: str
-) -> None:
+@pytest.mark.parametrize("revision", ["COMMIT", "v1.0", "refs/pr/3"])
+def test_a_hub_id_may_name_a_revision(hub: StandInHub, option: str, revision: str) -> None:
+    commit = hub.add("someone/model", {"model.safetensors": b"m", ADAPTER_FILE: b"a"}, branch=revision)
+    hub.add("someone/model", {"model.safetensors": b"of main"})
+    revision = commit if revision == "COMMIT" else revision
     source = getattr(resolve(ModelSettings("base-ft", **{option: f"someone/model@{revision}"})), option)
     assert source == HubSource("someone/model", revision)
-    hub = Hub(tmp_path, "model.safetensors", ADAPTER_FILE)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
     located = locate(source, is_adapter=option == "adapter")
     # What a run's manifest says.
-    assert (located.name, located.revision) == ("someone/model", COMMIT)
-    assert set(hub.revisions) == {revision}
+    assert (located.name, located.revision) == ("someone/model", commit)
+    if revision != commit:
+        assert hub.paths()[0] == f"/api/models/someone/model/revision/{revision}"
 
 
 @pytest.mark.parametrize("given", ["someone/model@", "someone/model@-x", "someone@main", "someone/model@a b"])
@@ -164,11 +155,8 @@ def test_a_folder_comes_before_a_revision(tmp_path: Path, monkeypatch: pytest.Mo
     assert resolve(ModelSettings(detector="runs/best@3")).detector == LocalSource(Path("runs/best@3"), "runs/best@3")
 
 
-def test_a_revision_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def snapshot(*_: object, **__: object) -> str:
-        raise OSError("no such revision")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+def test_a_revision_out_of_reach_is_named(hub: StandInHub) -> None:
+    hub.add("someone/model", {"model.safetensors": b"m"})
     with pytest.raises(
         WeightsError, match=r"^someone/model@v9 is neither .*https://huggingface\.co/someone/model/tree/v9"
     ):

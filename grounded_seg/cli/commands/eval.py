@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import counted, interruption_explained, note, note_if_demo, set_up_messages
+from grounded_seg.cli.messages import demo_note, interruption_explained, note, set_up_messages
 from grounded_seg.cli.options import (
     COUNT,
     PATH,
@@ -14,6 +14,7 @@ from grounded_seg.cli.options import (
     debug_option,
     max_pixels_option,
     model_options,
+    quiet_option,
     settings_from,
     stage_options,
 )
@@ -55,6 +56,7 @@ def _intervals_option(default: int) -> Callable[[Any], Any]:
 @click.option("--json", "json_file", type=PATH, help="Write all results to this JSON file.")
 @click.option("--plots", type=PATH, help="Draw curves, scores, confusion matrix and worst images into this folder.")
 @_intervals_option(0)
+@quiet_option
 @debug_option
 def evaluate(
     ground_truth: Path,
@@ -62,6 +64,7 @@ def evaluate(
     predictions: Path | None,
     json_file: Path | None,
     plots: Path | None,
+    quiet: bool,
     debug: bool,
     **options: Any,
 ) -> int:
@@ -76,6 +79,7 @@ def evaluate(
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
     from grounded_seg.cli.eval_tables import show_evaluation
+    from grounded_seg.cli.progress import WorkDisplay
     from grounded_seg.evaluation.evaluate import EvaluationSettings
     from grounded_seg.evaluation.evaluate import evaluate as measure
     from grounded_seg.scoring.json_report import report_of, write_report
@@ -96,7 +100,10 @@ def evaluate(
         n_resamples=options["n_draws"],
     )
     how_to_resume = f"predictions so far are kept; to resume, run the same command with --resume ({output})"
-    with interruption_explained(lambda: how_to_resume if output else None), counted("images") as progress:
+    with interruption_explained(lambda: how_to_resume if output else None), WorkDisplay(quiet=quiet) as display:
+        progress = display.of("images")
+        if isinstance(settings.source, RunSettings):
+            progress = _after_demo_note(settings.source, progress)
         evaluation = measure(settings, progress)
     for line in evaluation.notes:
         note(line)
@@ -138,9 +145,19 @@ def _only_scored(predictions: Path, options: dict[str, Any]) -> Path:
 
 
 def _run_settings(options: dict[str, Any]) -> RunSettings:
-    settings = settings_from(RunSettings, {name: value for name, value in options.items() if name != "output"})
-    note_if_demo(settings.models, boxes_only=settings.boxes_only)
-    return settings
+    return settings_from(RunSettings, {name: value for name, value in options.items() if name != "output"})
+
+
+def _after_demo_note(settings: RunSettings, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Say what the demo weights can't do when the images begin, and not before an error."""
+    notes = [demo_note(settings.models, boxes_only=settings.boxes_only)]
+
+    def show(n_done: int, n_all: int) -> None:
+        if notes and (text := notes.pop()) is not None:
+            note(text)
+        progress(n_done, n_all)
+
+    return show
 
 
 def _draw(evaluation: "Evaluation", images: Path | None, folder: Path) -> list[Path]:

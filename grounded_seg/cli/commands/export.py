@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages
-from grounded_seg.cli.options import PATH, debug_option, option_of
+from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.options import PATH, debug_option, option_of, quiet_option
 from grounded_seg.export.settings import ExportSettings, Pictures
 
 
@@ -50,8 +50,9 @@ from grounded_seg.export.settings import ExportSettings, Pictures
 @click.option(
     "--link-images", "pictures", flag_value=Pictures.LINK.value, help="Write links to the images beside the labels."
 )
+@quiet_option
 @debug_option
-def export(pictures: str | None, debug: bool, **options: Any) -> int:
+def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> int:
     """Write the labels of a run or of any COCO file in another tool's format.
 
     What the format can't hold is counted and printed.
@@ -59,12 +60,17 @@ def export(pictures: str | None, debug: bool, **options: Any) -> int:
     Exit code: 0 done, 1 the files can't be written, 2 usage, 3 unreadable input, 130 interrupted.
     """
     set_up_messages(debug=debug)
-    # This imports numpy and OpenCV, which would slow --help down.
+    # These import numpy, OpenCV and rich, which would slow --help down.
+    from grounded_seg.cli.progress import WorkDisplay
     from grounded_seg.export.export import export_labels
 
     options["classes"] = tuple(name.strip() for name in options["classes"].split(";") if name.strip())
     options["split"] = _shares_from(options["split"])
-    report = export_labels(ExportSettings(**options, pictures=Pictures(pictures or Pictures.NONE)))
+    settings = ExportSettings(**options, pictures=Pictures(pictures or Pictures.NONE))
+    with WorkDisplay(quiet=quiet) as display:
+        report = export_labels(settings, display.of("images"))
+    for line in report.notes:
+        note(line)
     splits = [f"{n} {split}" for split, n in report.images_by_split.items() if split]
     images = f"{report.n_images} images ({', '.join(splits)})" if splits else f"{report.n_images} images"
     left_out = f", {report.n_left_out} left out" if report.n_left_out else ""

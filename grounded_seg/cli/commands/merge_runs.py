@@ -5,14 +5,15 @@ from pathlib import Path
 import click
 
 from grounded_seg.cli.messages import set_up_messages
-from grounded_seg.cli.options import PATH, debug_option
+from grounded_seg.cli.options import PATH, debug_option, quiet_option
 
 
 @click.command("merge-runs")
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for the merged run.")
+@quiet_option
 @debug_option
-def merge_runs(runs: tuple[Path, ...], output: Path, debug: bool) -> int:
+def merge_runs(runs: tuple[Path, ...], output: Path, quiet: bool, debug: bool) -> int:
     """Merge runs over different images with the same classes into one.
 
     Images and annotations get new ids, and file names become relative to the folder that all images lie in. Overlays,
@@ -21,10 +22,12 @@ def merge_runs(runs: tuple[Path, ...], output: Path, debug: bool) -> int:
     Exit code: 0 done, 1 the result can't be written, 2 usage, 3 unreadable input, 130 interrupted.
     """
     set_up_messages(debug=debug)
-    # This imports numpy, which would slow --help down.
+    # These import numpy and rich, which would slow --help down.
+    from grounded_seg.cli.progress import WorkDisplay
     from grounded_seg.runs.merge import merge_runs as merge
 
-    counts = merge(runs, output)
+    with WorkDisplay(quiet=quiet) as display:
+        counts = merge(runs, output, display.of("images"))
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
     click.echo(f"{counts.n_instances} instances in {counts.n_done} images{skipped}: {output}")
     return 0

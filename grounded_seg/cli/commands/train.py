@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
-from grounded_seg.cli.options import PATH, click_type, debug_option
+from grounded_seg.cli.messages import interruption_explained, note_if_demo, set_up_messages
+from grounded_seg.cli.options import PATH, click_type, debug_option, quiet_option
 from grounded_seg.settings import ModelSettings
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from grounded_seg.cli.progress import WorkDisplay
     from grounded_seg.train.dry_run import DryRun
     from grounded_seg.train.training import TrainReport
 
@@ -101,8 +102,11 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--retention", "COCO file of objects that the base knows; the report says how much of it is kept.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted training from its last checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Print counts and draw examples of the training data, without training.")
+@quiet_option
 @debug_option
-def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, debug: bool, **options: Any) -> int:
+def train(
+    recipe: str | None, config: Path | None, resume: bool, dry_run: bool, quiet: bool, debug: bool, **options: Any
+) -> int:
     """Fine-tune the detector on DATASET, a folder in JSONL, COCO or YOLO format, or one file beside its images.
 
     The folder holds train, valid and test, each with `annotations.jsonl` or `_annotations.coco.json`; or one such file,
@@ -117,12 +121,15 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
     given = _from_source(ParameterSource.COMMANDLINE, options)
     settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
     note_if_demo(settings.models, boxes_only=True)
-    with counted("images checked") as reading, counted("images of the test split") as progress:
-        # These import torch, which would slow --help down.
+    # These import rich and torch, which would slow --help down.
+    from grounded_seg.cli.progress import WorkDisplay
+
+    with WorkDisplay(quiet=quiet) as display:
+        table = _Table(display)
         if dry_run:
             from grounded_seg.train.dry_run import dry_run as look
 
-            _show_dry_run(look(settings, reading))
+            _show_dry_run(look(settings, display.show, resume=resume))
             return 0
         from grounded_seg.train.training import train as start
 
@@ -132,7 +139,7 @@ def train(recipe: str | None, config: Path | None, resume: bool, dry_run: bool, 
             return f"checkpoints are kept; to resume, run the same command with --resume ({settings.output})"
 
         with interruption_explained(explain):
-            report = start(settings, resume=resume, watcher=_Table().add, reading=reading, progress=progress)
+            report = start(settings, resume=resume, watcher=table.add, progress=table.show_progress)
     _show_report(report)
     return 0
 
@@ -145,7 +152,8 @@ def _from_source(source: ParameterSource, options: Mapping[str, Any]) -> dict[st
 class _Table:
     """A table that grows by one line of figures per validation, with the mean loss of the steps before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, display: "WorkDisplay") -> None:
+        self._display = display
         self._losses: list[float] = []
         self._titles: list[str] = []
 
@@ -157,12 +165,18 @@ class _Table:
         figures = {"epoch": row["epoch"], "loss": mean}
         figures |= {name: value for name, value in row.items() if name.startswith("valid_")}
         self._losses = []
+        self._display.clear()
         # Only the loss is measured on both splits.
         titles = ["step", *(name if name == "valid_loss" else name.removeprefix("valid_") for name in figures)]
         cells = [str(row["step"]), *(f"{value:.4g}" for value in figures.values())]
         for line in [cells] if titles == self._titles else [titles, cells]:
             click.echo("".join(cell.rjust(_COLUMN) for cell in line))
         self._titles = titles
+
+    def show_progress(self, what: str, n_done: int, n_all: int) -> None:
+        """Show how far the work has come, with the last step's loss."""
+        more = f"loss {self._losses[-1]:.4g}" if what == "steps" and self._losses else ""
+        self._display.show(what, n_done, n_all, more)
 
 
 def _show_report(report: "TrainReport") -> None:
@@ -185,6 +199,7 @@ def _show_dry_run(found: "DryRun") -> None:
         images = f"{split.n_images} images ({split.n_background} without objects)"
         click.echo(f"{name}: {images}, {split.n_texts} texts, boxes: {boxes}")
     click.echo(f"{found.n_questions} questions per epoch, {found.n_negatives} of them about absent objects")
+    click.echo(f"{found.n_steps} steps, {found.steps_per_epoch} per epoch")
     for what, (shortest, median, longest) in (("question", found.question_tokens), ("answer", found.answer_tokens)):
         click.echo(f"{what} tokens: {shortest} to {longest}, median {median}")
     for question in found.examples:

@@ -1,8 +1,8 @@
 """`grounded-seg validate`: a COCO file checked for errors, and for what label tools can't read."""
 
+import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -10,53 +10,62 @@ from grounded_seg.cli.messages import set_up_messages
 from grounded_seg.cli.options import PATH, debug_option
 from grounded_seg.errors import InputError
 
-if TYPE_CHECKING:
-    from grounded_seg.coco.text import Fault
-
-_SHOWN_PER_RULE = 5
+_SHOWN = 5
+"""Lines of each kind."""
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\[.*\]|[-+\w]*\d[-+.\w]*")
 
 
 @click.command()
 @click.argument("file", metavar="FILE.json", type=PATH)
 @click.option("--images", type=PATH, help="Check the image files in this folder too.")
 @click.option("--fix", "destination", metavar="OUT.json", type=PATH, help="Write a repaired copy to this file.")
+@click.option("--strict", is_flag=True, help="Let warnings count as errors do for the exit code.")
 @debug_option
-def validate(file: Path, images: Path | None, destination: Path | None, debug: bool) -> int:
-    """Check a COCO file for errors, and for what label tools would lose.
+def validate(file: Path, images: Path | None, destination: Path | None, strict: bool, debug: bool) -> int:
+    """Check a COCO file for what readers stop at or misread, and for what gets lost.
 
-    Each line gives the severity, the rule, the position in the file and the reason. With --fix, the repairs are listed
-    too, and the exit code is that of the repaired copy.
+    Each line gives the severity, the rule, the position in the file, the reason, and the reader that was tried. An
+    error is what a named reader stops at or reads as something else; a warning is what gets lost or is odd. With --fix,
+    the repairs are listed too, and the exit code is that of the repaired copy.
 
-    Exit code: 0 no errors, 1 the copy can't be written, 2 usage, 3 errors found, 130 interrupted.
+    Exit code: 0 no errors, 1 the copy can't be written, 2 usage, 3 errors found (with --strict, or warnings), 130
+    interrupted.
     """
     set_up_messages(debug=debug)
     # These import numpy and pycocotools, which would slow --help down.
     from grounded_seg.coco.check.repair import repair_file
+    from grounded_seg.coco.check.rules import Severity
     from grounded_seg.coco.check.validate import validate_file
-    from grounded_seg.coco.text import Severity
 
     faults = validate_file(file, images)
-    _print(faults)
+    # Each of the readers' warnings stands for many annotations already.
+    _print_few([(None if fault.rule == "reader" else fault.rule, str(fault)) for fault in faults])
+    n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
     if destination is None:
-        n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
         click.echo(f"{file}: {n_errors} errors, {len(faults) - n_errors} warnings")
     else:
         repairs = repair_file(file, destination, images)
-        for line in repairs:
-            click.echo(f"repaired {line}")
-        n_errors = sum(fault.severity is Severity.ERROR for fault in validate_file(destination, images))
-        click.echo(f"{destination}: {len(repairs)} repairs, {n_errors} errors left")
-    return InputError.exit_code if n_errors else 0
+        _print_few([(_kind_of(line), f"repaired {line}") for line in repairs])
+        faults = validate_file(destination, images)
+        n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
+        left = f"{n_errors} errors and {len(faults) - n_errors} warnings" if strict else f"{n_errors} errors"
+        click.echo(f"{destination}: {len(repairs)} repairs, {left} left")
+    return InputError.exit_code if n_errors or (strict and faults) else 0
 
 
-def _print(faults: "list[Fault]") -> None:
-    """Print the first few faults of each rule, in order."""
-    shown: Counter[str] = Counter()
-    for fault in faults:
-        shown[fault.rule] += 1
-        # Each of the readers' warnings stands for many annotations already.
-        if shown[fault.rule] <= _SHOWN_PER_RULE or fault.rule == "reader":
-            click.echo(f"{fault.severity.value} {fault.rule}: {fault.place}: {fault.message}")
-    for rule, n in shown.items():
-        if n > _SHOWN_PER_RULE and rule != "reader":
-            click.echo(f"and {n - _SHOWN_PER_RULE} more of {rule}")
+def _kind_of(repair: str) -> str:
+    """The words of a repair without its place and its values, so that equal ones can be counted."""
+    return _VALUES.sub("", repair.partition(": ")[2])
+
+
+def _print_few(lines: list[tuple[str | None, str]]) -> None:
+    """Print the first five lines of each kind, in order, and on the last of them how many more there are."""
+    n_of = Counter(kind for kind, _ in lines)
+    shown: Counter[str | None] = Counter()
+    for kind, line in lines:
+        shown[kind] += 1
+        n_more = n_of[kind] - _SHOWN
+        if kind is None or shown[kind] < _SHOWN or (shown[kind] == _SHOWN and n_more == 0):
+            click.echo(line)
+        elif shown[kind] == _SHOWN:
+            click.echo(f"{line} (and {n_more} more like it)")

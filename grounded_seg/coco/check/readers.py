@@ -1,29 +1,40 @@
-"""Warnings of what label tools reject or lose of a right COCO file, by their code or documents of November 2026."""
+"""Warnings of what label tools reject or lose of a right COCO file, as they were tried in November 2026."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from grounded_seg.coco.text import Fault
+from grounded_seg.coco.check.rules import (
+    DATUMARO,
+    FIFTYONE,
+    LABEL_STUDIO,
+    PYCOCOTOOLS,
+    SUPERVISION,
+    ULTRALYTICS,
+    X_ANYLABELING,
+    Fault,
+)
 from grounded_seg.coco.values import mask_of, plain_numbers
 from grounded_seg.geometry.boxes import rounded_box_holds
 from grounded_seg.geometry.masks import tight_box_xyxy
 from grounded_seg.records import BoxXyxy
 
 _READERS = (
-    ("Label Studio", "run_lengths", "run-length masks are not read; use `export --to labelstudio`"),
-    ("Label Studio", "several", "masks of several polygons become a region for each"),
-    ("Label Studio", "scores", "scores are lost; use `export --to labelstudio`"),
-    ("X-AnyLabeling", "run_lengths", "run-length masks are dropped; use `export --to labelme --seg polygon`"),
-    ("X-AnyLabeling", "base_names", "images share a base name with another, and folders are dropped"),
-    ("CVAT", "several", "masks of several polygons become a group of shapes; run lengths stay masks"),
-    ("CVAT", "scores", "scores are kept only as an attribute that the task's labels name; use `export --to cvat`"),
-    ("supervision", "polygons", "polygon masks are read up to a pixel wider and higher; run lengths are exact"),
-    ("supervision", "scores", "scores are lost"),
-    ("pycocotools", "no_mask", "annotations without a mask can be measured as boxes only"),
-    ("FiftyOne", "no_mask", "annotations without a mask become boxes only"),
-    ("FiftyOne", "own_words", "annotations stop its import by an attribute such as label; use `export --to fiftyone`"),
-    ("FiftyOne", "beyond_box", "masks are cut off at their box; use `export --to fiftyone`"),
+    (LABEL_STUDIO, "run_lengths", "run-length masks stop its import; use `export --to labelstudio`"),
+    (LABEL_STUDIO, "several", "masks of several polygons become a region for each"),
+    (LABEL_STUDIO, "scores", "scores are lost; use `export --to labelstudio`"),
+    (X_ANYLABELING, "run_lengths", "run-length masks become outlines; a hole stops its import; use `--to labelme`"),
+    (X_ANYLABELING, "base_names", "images share a base name with another, and folders are dropped"),
+    (DATUMARO, "several", "masks of several polygons become a group of shapes; run lengths stay masks"),
+    (DATUMARO, "scores", "scores are kept only as an attribute that the task's labels name; use `export --to cvat`"),
+    (SUPERVISION, "polygons", "polygon masks are read up to a pixel wider and higher; run lengths are exact"),
+    (SUPERVISION, "scores", "scores are lost"),
+    (PYCOCOTOOLS, "no_mask", "annotations without a mask can be measured as boxes only"),
+    (ULTRALYTICS, "no_mask", "annotations without a mask become outlines of their box"),
+    (ULTRALYTICS, "several", "masks of several polygons become one outline"),
+    (FIFTYONE, "no_mask", "annotations without a mask become boxes only"),
+    (FIFTYONE, "own_words", "annotations stop its import by an attribute such as label; use `export --to fiftyone`"),
+    (FIFTYONE, "beyond_box", "masks are cut off at their box; use `export --to fiftyone`"),
 )
 """Tool, what in the file concerns it, and what it does to that."""
 _FIFTYONE_WORDS = {
@@ -70,7 +81,7 @@ def _features(annotation: Mapping[str, Any]) -> Iterator[str]:
         yield "no_mask"
     elif isinstance(segmentation, list):
         yield "polygons"
-        if len(segmentation) > 1:
+        if len(segmentation) > 1 and isinstance(segmentation[0], list):
             yield "several"
     if annotation.get("score") is not None:
         yield "scores"

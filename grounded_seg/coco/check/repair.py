@@ -6,20 +6,26 @@ What can't be corrected is left out: an image of unknown size, an annotation wit
 import json
 import math
 from collections.abc import Hashable, Mapping
-from contextlib import suppress
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
+from grounded_seg.coco.check.repair_images import id_text_or_none, repair_images
 from grounded_seg.coco.check.repair_shapes import Repairs, repair_shape
-from grounded_seg.coco.check.validate import has_portable_name
+from grounded_seg.coco.check.validate import hold_captions
 from grounded_seg.coco.text import parse_file
-from grounded_seg.coco.values import id_text, is_plain_id, number_or_none, plain_size
-from grounded_seg.errors import ImageError, InputError, UsageError
+from grounded_seg.coco.values import is_plain_id, number_or_none, plain_size
+from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import write_text
-from grounded_seg.images.read import upright_size
 from grounded_seg.records import ImageSize
+from grounded_seg.text.decoding import whole_characters
 
 Record = dict[str, Any]
+_OF_TEXT = {"byte-order-mark", "not-utf8", "not-json", "trailing-data", "duplicate-key", "not-a-number"}
+"""Faults that are gone with the copy's own text."""
+
+
+class _HalfNameError(ValueError):
+    """A name holds half a character, and may differ from another one in nothing else."""
 
 
 def repair_file(path: Path, destination: Path, images: Path | None = None) -> list[str]:
@@ -33,8 +39,13 @@ def repair_file(path: Path, destination: Path, images: Path | None = None) -> li
     if not isinstance(document, Mapping):
         what = "a list, as of results" if isinstance(document, list) else "cut off or no JSON"
         raise InputError(f"{path} is {what} and can't be repaired; export it again")
-    repairs = Repairs([f"{fault.place}: {fault.rule}: {fault.message}" for fault in faults])
-    repaired = repair_document(document, repairs, images)
+    repairs = Repairs([f"{fault.place}: {fault.rule}: {fault.message}" for fault in faults if fault.rule in _OF_TEXT])
+    if hold_captions(document.get("annotations")):
+        raise InputError(f"{path} holds captions, no boxes and no masks, and can't be repaired; name another file")
+    try:
+        repaired = repair_document(document, repairs, images)
+    except _HalfNameError as error:
+        raise InputError(f"{path}: {error}; it can't be repaired") from error
     if not repaired["images"]:
         raise InputError(f"{path} lists no image whose name and size are known, and can't be repaired; export it again")
     lines = []
@@ -49,16 +60,9 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
     """Give a repaired copy of a document; what was done is added to `repairs`."""
     clean: Record = _without_nan(document, "$", repairs)
     sections = {name: _records(clean, name, repairs) for name in ("images", "categories", "annotations")}
-    # Run-length masks say their images' sizes: height and width.
-    hints = {
-        _id_text_or_none(annotation.get("image_id")): size
-        for _, annotation in sections["annotations"]
-        if isinstance(mask := annotation.get("segmentation"), dict)
-        and isinstance(size := mask.get("size"), list)
-        and len(size) == 2
-    }
     as_named = {place: str(image.get("file_name")).replace("\\", "/") for place, image in sections["images"]}
-    corrected = [item for item in sections["images"] if _correct_image(*item, hints, images, repairs)]
+    labels = [annotation for _, annotation in sections["annotations"]]
+    corrected, unsure = repair_images(sections["images"], labels, images, repairs)
     # A path that lost its start or a size that differs may be another image's.
     pictures = {place: (as_named[place], plain_size(image)) for place, image in corrected}
     image_ids, kept_images = _numbered(corrected, "file_name", pictures, repairs)
@@ -70,13 +74,16 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
             repairs.add(place, f"it got the name {category['name']!r}")
     classes = {place: category["name"] for place, category in sections["categories"]}
     category_ids, categories = _numbered(sections["categories"], "name", classes, repairs)
+    left_alone = {image["id"] for place, image in corrected if place in unsure}
     sizes = {image["id"]: ImageSize(image["width"], image["height"]) for image in kept_images}
     annotations = []
     for place, annotation in sections["annotations"]:
         known = {"image_id": image_ids, "category_id": category_ids}
         if all(_repoint(annotation, key, ids, place, repairs) for key, ids in known.items()):
             _correct_values(place, annotation, repairs)
-            if repair_shape(place, annotation, sizes[annotation["image_id"]], repairs):
+            image_id = annotation["image_id"]
+            # Held against a size that may be wrong, right labels would be cut or dropped.
+            if image_id in left_alone or repair_shape(place, annotation, sizes[image_id], repairs):
                 annotations.append(annotation)
     numbers = [annotation.get("id") for annotation in annotations]
     if not all(map(is_plain_id, numbers)) or len(set(numbers)) < len(numbers):
@@ -88,12 +95,21 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
 def _without_nan(value: Any, place: str, repairs: Repairs) -> Any:
     """Copy a value, with null for what is no number."""
     if isinstance(value, Mapping):
-        return {str(key): _without_nan(one, f"{place}.{key}", repairs) for key, one in value.items()}
+        keys = {key: _without_nan(str(key), f"{place}.{key!a}", repairs) for key in value}
+        return {keys[key]: _without_nan(one, f"{place}.{key}", repairs) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(one, f"{place}[{number}]", repairs) for number, one in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         repairs.add(place, f"{value} became null")
         return None
+    if isinstance(value, str):
+        try:
+            return whole_characters(value)
+        except ValueError as error:
+            if place.rpartition(".")[2] in ("name", "file_name"):
+                raise _HalfNameError(f"{place.removeprefix('$.')}: {error}") from error
+            repairs.add(place, "half a character became a question mark")
+            return value.encode("utf-8", "replace").decode()
     return value
 
 
@@ -110,41 +126,6 @@ def _records(document: Mapping[str, Any], name: str, repairs: Repairs) -> list[t
         if not isinstance(record, dict):
             repairs.add(place, "left out, it was no object")
     return [(place, record) for place, record in placed if isinstance(record, dict)]
-
-
-def _correct_image(
-    place: str, image: Record, hints: Mapping[str | None, list[Any]], folder: Path | None, repairs: Repairs
-) -> bool:
-    """Correct an image's name and size; False if it must be left out."""
-    name = image.get("file_name")
-    if not isinstance(name, str) or not name:
-        repairs.add(place, "left out with its annotations, it has no file_name")
-        return False
-    if not has_portable_name(image):
-        path = PureWindowsPath(name) if "\\" in name or PureWindowsPath(name).drive else PurePosixPath(name)
-        kept = (part.replace("\0", "") for part in path.parts if part not in (path.anchor, ".."))
-        parts = [part for part in kept if part]
-        if not parts:
-            repairs.add(place, f"left out with its annotations, its file_name {name!r} names no file")
-            return False
-        image["file_name"] = "/".join(parts)
-        repairs.add(place, f"file_name {name!r} became {image['file_name']!r}")
-    if plain_size(image) is not None:
-        return True
-    sides: list[float | None] = [number_or_none(image.get(side)) for side in ("width", "height")]
-    hint = hints.get(_id_text_or_none(image.get("id")))
-    if None in sides and folder is not None:
-        with suppress(ImageError):
-            size = upright_size(folder / image["file_name"])
-            sides = [size.width, size.height]
-    if None in sides and hint is not None:
-        sides = [number_or_none(side) for side in reversed(hint)]
-    image["width"], image["height"] = (side if side is None else int(side) for side in sides)
-    if plain_size(image) is None:
-        repairs.add(place, "left out with its annotations, its size is not known; name its folder with --images")
-        return False
-    repairs.add(place, f"its size became {image['width']} x {image['height']}")
-    return True
 
 
 def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) -> list[tuple[str, Record]]:
@@ -169,13 +150,6 @@ def _correct_values(place: str, annotation: Record, repairs: Repairs) -> None:
             repairs.add(place, f"score {old!r} became a number")
 
 
-def _id_text_or_none(value: Any) -> str | None:
-    try:
-        return id_text(value)
-    except ValueError:
-        return None
-
-
 def _numbered(
     records: list[tuple[str, Record]], name_key: str, meanings: Mapping[str, Hashable], repairs: Repairs
 ) -> tuple[dict[str, int], list[Record]]:
@@ -191,7 +165,7 @@ def _numbered(
     kept = []
     for place, record in records:
         old = record.get("id")
-        text = _id_text_or_none(old)
+        text = id_text_or_none(old)
         # Of two records with one id, the annotations are the first one's.
         first_place = place if text is None else first_places.setdefault(text, place)
         owns_id = first_place == place
@@ -222,7 +196,7 @@ def _numbered(
 def _repoint(annotation: Record, key: str, new_ids: Mapping[str, int], place: str, repairs: Repairs) -> bool:
     """Follow a reference to its new id; False if it leads nowhere."""
     old = annotation.get(key)
-    text = _id_text_or_none(old)
+    text = id_text_or_none(old)
     if text is None or text not in new_ids:
         repairs.add(place, f"left out, its {key} {old!r} is none of those kept")
         return False

@@ -8,6 +8,8 @@ from grounded_seg.coco.values import list_from_text, mask_of, number_or_none, pl
 from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
+_OF_BOX = {"bbox-outside", "bbox-beyond-image", "bbox-malformed", "bbox-negative", "bbox-empty", "bbox-as-text"}
+
 
 @dataclass
 class Repairs:
@@ -34,14 +36,14 @@ def repair_shape(place: str, annotation: dict[str, Any], size: ImageSize, repair
         repairs.add(place, "left out, it has neither a box nor a mask")
         return False
     faults = {fault.rule for fault in shape_faults(place, annotation, size)}
-    if box is None or faults & {"bbox-outside", "bbox-malformed", "bbox-empty", "bbox-as-text"}:
+    if box is None or faults & _OF_BOX:
         box = _corrected_box(box, mask, size)
         if box is None:
             repairs.add(place, "left out, its box lies outside the image")
             return False
         repairs.add(f"{place}.bbox", f"{annotation.get('bbox')!r:.60} became {box}")
         annotation["bbox"] = box
-    if faults & {"area-off", "area-malformed"}:
+    if faults & {"area-off", "area-malformed", "area-odd"}:
         area = area_px(mask) if mask is not None else box[2] * box[3]
         repairs.add(f"{place}.area", f"{annotation.get('area')!r:.40} became {area:g}")
         annotation["area"] = area

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from grounded_seg.coco.image_files import file_of, other_size
 from grounded_seg.errors import ImageError
 from grounded_seg.images.read import read_image
 from grounded_seg.records import BoxXyxy, ImageSize
@@ -14,6 +15,8 @@ from grounded_seg.settings import MAX_PIXELS
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many are done, and of how many."""
+WorkProgress: TypeAlias = Callable[[str, int, int], None]
+"""Told what is counted, how many are done, and of how many."""
 
 _MOST_THREADS = 8
 _SLACK = 0.01
@@ -42,12 +45,16 @@ class ImageSizes:
         self._found: dict[Path, ImageSize | ImageError] = {}
 
     def read(self, folder: Path, file_names: Iterable[str]) -> None:
-        """Decode the images that are there in several threads; what is wrong with one is said when it is asked for."""
-        paths: dict[Path, None] = {}
+        """Decode the images of these names that are there, beside their annotations, as `read_paths` does."""
+        paths = []
         for name in file_names:
             with suppress(UnusableRowError):
-                paths[image_beside(folder, name)] = None
-        new = [path for path in paths if path not in self._found]
+                paths.append(image_beside(folder, name))
+        self.read_paths(paths)
+
+    def read_paths(self, paths: Iterable[Path]) -> None:
+        """Decode images in several threads; what is wrong with one is said when it is asked for."""
+        new = [path for path in dict.fromkeys(paths) if path not in self._found]
         n_before = len(self._found)
         threads = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
         try:
@@ -65,10 +72,7 @@ class ImageSizes:
         if isinstance(size, ImageError):
             raise UnusableRowError(str(size)) from size
         if stated is not None and stated != size:
-            raise UnusableRowError(
-                f"the image {path.name!r} is {stated.width} x {stated.height} px there, but upright it is "
-                f"{size.width} x {size.height} px; export the data set again"
-            )
+            raise UnusableRowError(f"{other_size(path.name, stated, size)}; export the data set again")
         return size
 
     def _size(self, path: Path) -> ImageSize | ImageError:
@@ -80,9 +84,8 @@ class ImageSizes:
 
 def image_beside(folder: Path, file_name: str) -> Path:
     """Find an image beside its annotations, or in `images` there; `UnusableRowError` if it is in neither."""
-    for path in (folder / file_name, folder / "images" / file_name):
-        # pathlib's own raises where a name is too long.
-        if os.path.isfile(path):
+    for parent in (folder, folder / "images"):
+        if (path := file_of(parent, file_name)) is not None:
             return path
     shown = repr(file_name[:255])
     raise UnusableRowError(f"the image {shown} isn't there; put it beside the annotations or take the row out")

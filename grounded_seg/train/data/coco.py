@@ -4,11 +4,15 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject, read_data_set
+from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.schema import xyxy_from_xywh
+from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError
+from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box, image_beside
 from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
 
@@ -24,11 +28,9 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
     An image is left out whole: without one of its objects it would teach that the object isn't there.
     """
     objects: dict[int, list[tuple[int, DataSetObject | InputError]]] = defaultdict(list)
-    spoilt: set[int] = set()
 
     def on_fault(index: int, image_id: int, wrong: InputError) -> None:
         objects[image_id].append((index, wrong))
-        spoilt.add(index)
 
     try:
         data_set = read_data_set(path, on_fault)
@@ -38,15 +40,25 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
     image_lines, object_lines = lines_of(path, "images"), lines_of(path, "annotations")
     # The reader sorts images by id, and keeps objects in the order of the file.
     line_by_id = dict(zip(data_set.image_ids.values(), image_lines, strict=False))
-    kept = (index for index in range(len(object_lines)) if index not in spoilt)
-    for index, one in zip(kept, data_set.objects, strict=True):
-        objects[one.image_id].append((index, one))
+    for one in data_set.objects:
+        objects[one.image_id].append((one.index, one))
     sizes.read(path.parent, (image.file_name for image in data_set.images))
     found = [
         _example(path, line_by_id[image.id], image, objects[image.id], object_lines, data_set, sizes)
         for image in data_set.images
     ]
-    return split_from(found), data_set
+    return split_from(found), replace(data_set, notes=(*data_set.notes, *_of_names(path.parent, data_set)))
+
+
+def _of_names(folder: Path, data_set: DataSet) -> tuple[str, ...]:
+    """Note the images that were found by another form of their letters."""
+    notes = Notes()
+    for image in data_set.images:
+        if not image.file_name.isascii():
+            beside = file_of(folder, image.file_name, notes)
+            if beside is None:
+                file_of(folder / "images", image.file_name, notes)
+    return notes.lines()
 
 
 def _example(
@@ -90,7 +102,7 @@ def with_line(path: Path, where: str) -> str:
     """
     line = None
     if _CONSTANT.match(where):
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         line = next((text.count("\n", 0, one.start()) + 1 for one in _TEXT_OR_CONSTANT.finditer(text) if one[1]), None)
     elif found := _ENTRY.search(where):
         line = next(iter(lines_of(path, found[1])[int(found[2]) :]), None)
@@ -99,7 +111,7 @@ def with_line(path: Path, where: str) -> str:
 
 def lines_of(path: Path, key: str) -> list[int]:
     """The line, from 1, on which each entry of a list at the top of a JSON object starts; none without one."""
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     lines: list[int] = []
     line, counted_to = 1, 0
     try:

@@ -1,5 +1,6 @@
 """Find out what form a data set has, read it, and split it where it isn't split."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from grounded_seg.errors import InputError
 from grounded_seg.train.data.checks import ImageSizes, Progress
 from grounded_seg.train.data.coco import read_coco
 from grounded_seg.train.data.jsonl import read_jsonl
-from grounded_seg.train.data.records import BoxExample, Example, Fault, SplitData, TrainingData
+from grounded_seg.train.data.records import BoxExample, Example, Fault, SplitData, TrainingData, fault_lines
 from grounded_seg.train.data.yolo import read_yolo
 from grounded_seg.train.settings import TrainSettings
 
+_LOG = logging.getLogger(__name__)
+
 JSONL_NAME, COCO_NAME = "annotations.jsonl", "_annotations.coco.json"
-YOLO_NAMES = ("data.yaml", "dataset.yaml")
+YOLO_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_YAML_ENDINGS = (".yaml", ".yml")
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 _Read = tuple[dict[str, SplitData], list[str], list[str]]
 """Splits by name (only `train` where there are none), classes, notes."""
@@ -24,8 +28,8 @@ def read_training_data(settings: TrainSettings, progress: Progress = lambda _don
     """Read a data set in any of its forms, and every image of it.
 
     `settings.dataset` is a folder with `train`, `valid` and `test`, each with `annotations.jsonl` or
-    `_annotations.coco.json` and its images; a folder with one such file; a folder with YOLO's `data.yaml`; or one
-    `.jsonl` or COCO `.json` file, its images beside it or in `images` there.
+    `_annotations.coco.json` and its images; a folder with one such file; a folder with YOLO's `data.yaml`; or one file:
+    that, a `.jsonl` or a COCO `.json`, its images beside it or in `images` there.
 
     Raises:
         InputError: If there is no data set, nothing of it can be used, it is too small to be split, or a row can't be
@@ -41,7 +45,13 @@ def read_training_data(settings: TrainSettings, progress: Progress = lambda _don
     if not any(one.examples for one in splits.values()):
         first = f"; the first: {faults[0]}" if faults else ""
         raise InputError(f"{path} has no row that can be used{first}")
-    splits = _completed(path, splits, settings.split, settings.seed)
+    try:
+        splits = _completed(path, splits, settings.split, settings.seed)
+    except InputError:
+        # Nobody else gets to know them.
+        for line in fault_lines(faults):
+            _LOG.warning("%s", line)
+        raise
     rows = [row for one in splits.values() for row in one.examples if isinstance(row, BoxExample)]
     used = {box.label for row in rows for box in row.boxes}
     # A class without a single object is a folder's name or a leftover: asking about it would teach it as absent.
@@ -51,7 +61,8 @@ def read_training_data(settings: TrainSettings, progress: Progress = lambda _don
 
 def _read(path: Path, sizes: ImageSizes) -> _Read:
     if path.is_file():
-        return _read_files({"train": path}, sizes)
+        is_yolo = path.suffix.lower() in _YAML_ENDINGS
+        return read_yolo(path, sizes) if is_yolo else _read_files({"train": path}, sizes)
     if not path.is_dir():
         raise InputError(f"no data set is at {path}; check the path")
     folders = {
@@ -59,13 +70,13 @@ def _read(path: Path, sizes: ImageSizes) -> _Read:
         for split, names in _SPLIT_FOLDERS.items()
     }
     files = {split: found for split, folder in folders.items() if folder and (found := _annotation_file(folder))}
-    yolo = next((path / name for name in YOLO_NAMES if (path / name).is_file()), None)
+    yolo = _yolo_file(path)
     for chosen in (files, {"train": own} if (own := _annotation_file(path)) else {}):
         # Beside a data.yaml, a JSON file of any other name isn't the data set.
         if "train" in chosen and (yolo is None or chosen["train"].name in (JSONL_NAME, COCO_NAME)):
             return _read_files(chosen, sizes)
     if yolo is not None:
-        return *read_yolo(yolo, sizes), []
+        return read_yolo(yolo, sizes)
     raise InputError(
         f"{path} holds no data set; put {JSONL_NAME}, {COCO_NAME} or data.yaml there, or in its folders train, valid "
         "and test"
@@ -77,6 +88,14 @@ def _annotation_file(folder: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     others = sorted(folder.glob("*.json"))
+    return others[0] if len(others) == 1 else None
+
+
+def _yolo_file(folder: Path) -> Path | None:
+    for name in YOLO_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(path for path in folder.iterdir() if path.suffix.lower() in _YAML_ENDINGS)
     return others[0] if len(others) == 1 else None
 
 

@@ -14,7 +14,7 @@ from grounded_seg.detect.answer.tokens import N_BINS, boxes_from_bins
 from grounded_seg.detect.tasks import TASKS, Task, TaskOutput
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
-from grounded_seg.text.decoding import read_text
+from grounded_seg.text.decoding import read_text, whole_characters
 from grounded_seg.train.data.checks import ImageSizes, UnusableImageError, UnusableRowError, image_beside
 from grounded_seg.train.data.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample, split_from
 
@@ -132,7 +132,10 @@ def _text(row: object, key: str) -> str:
     text = row.get(key) if isinstance(row, dict) else None
     if not isinstance(text, str):
         raise UnusableRowError(f"it isn't an object with a text {key}; each row has image, prefix and suffix")
-    return text
+    try:
+        return whole_characters(text)
+    except ValueError as error:
+        raise UnusableRowError(f"its {key} {error}") from error
 
 
 def _question(prefix: str) -> tuple[str, Task | None]:

@@ -103,8 +103,8 @@ class TrainingData:
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """All rows that were left out."""
-        return tuple(fault for split in self.splits.values() for fault in split.faults)
+        """All rows that were left out, each once, also where splits share images."""
+        return tuple(dict.fromkeys(fault for split in self.splits.values() for fault in split.faults))
 
 
 @dataclass(frozen=True)

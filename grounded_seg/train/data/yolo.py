@@ -1,133 +1,171 @@
 """Examples from YOLO: `data.yaml`, a text file per image, a line per object, in shares of the image's sides.
 
-supervision reads this form too, but stops at a broken line without saying which; the tests hold both to the same boxes.
+A row is `class x y width height`, a box by its centre; that and keypoints; or `class x y x y x y ...`, an outline or
+the corners of a rotated box. supervision reads boxes too, but stops at a broken line without saying which; the tests
+hold both to the same boxes.
 """
 
-import math
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError
-from grounded_seg.images.find import find_images
 from grounded_seg.records import BoxXyxy, ImageSize
+from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box
+from grounded_seg.train.data.data_yaml import DataYaml, read_data_yaml
 from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
+from grounded_seg.train.data.yolo_images import found_place, images_at
 
 _DECIMALS = 2
 """Of a pixel, that shares with six digits still tell."""
+_N_BOX = 4
+_LARGEST_SHARE = 1.01
+"""Of a side; what is larger are pixels, or a mistake."""
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _CLASSES_FILE = "classes.txt"
 """Some tools put the names of the classes among the labels."""
-_SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
 
 
-def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str]]:
-    """Read the splits that a `data.yaml` names, and its classes; an image without labels is a background image."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = _names(document)
-    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is no data.yaml of YOLO ({' '.join(str(error).split())}); export it again") from error
+def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str], list[str]]:
+    """Splits that a `data.yaml` names, its classes, and notes; an image without labels is a background image."""
+    notes = Notes()
+    data = read_data_yaml(path, notes)
     splits = {}
-    for split, keys in _SPLIT_KEYS.items():
-        entry = next((document[key] for key in keys if document.get(key)), None)
-        if entry is not None:
-            folders = [_folder(path, document, str(one)) for one in (entry if isinstance(entry, list) else [entry])]
-            rows = [row for folder in folders for row in _rows(folder, names, sizes)]
-            splits[split] = split_from(rows)
-    if not splits:
-        raise InputError(f"{path} names no train, val or test images; add them")
-    return splits, list(names.values())
+    for split, places in data.places.items():
+        rows: dict[Path | Fault, None] = {}
+        for place in places:
+            if split == "test" and found_place(place, data, notes) is None:
+                # Roboflow names one in every export; Ultralytics doesn't look before it is used.
+                notes.add("test names what isn't there, and was left out", f"{path}:{place.line}")
+                continue
+            folder, images = images_at(place, data, notes)
+            known = [image for image in images if isinstance(image, Path)]
+            if folder.is_dir():
+                rows |= dict.fromkeys(_without_image(folder, known))
+            if known and not any(map(_labels_of, known)):
+                notes.add("no image of a folder or list has labels: nothing is there on any of them", str(folder))
+            rows |= dict.fromkeys(images)
+        sizes.read_paths([row for row in rows if isinstance(row, Path)])
+        read = [_read_image(row, data, sizes, notes) if isinstance(row, Path) else [row] for row in rows]
+        splits[split] = split_from([row for found in read for row in found])
+    return splits, list(data.names.values()), [f"{path.name}: {note}" for note in notes.lines()]
 
 
-def _names(document: Any) -> dict[int, str]:
-    names = document.get("names") if isinstance(document, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names:
-        raise ValueError("it has no names")
-    return {int(number): str(name).strip() for number, name in names.items()}
+def _read_image(image: Path, data: DataYaml, sizes: ImageSizes, notes: Notes) -> list[BoxExample | Fault]:
+    """Give an image with all of its objects, or a fault for each row that can't be used.
 
-
-def _folder(path: Path, document: dict[str, Any], entry: str) -> Path:
-    root = path.parent / str(document.get("path") or "")
-    # Roboflow writes ../train/images, which means the folder beside data.yaml all the same.
-    for folder in (root / entry, path.parent / entry, path.parent / entry.removeprefix("../")):
-        if os.path.isdir(folder):
-            return folder
-    raise InputError(f"{path} names the folder {entry[:255]!r}, which isn't there; correct the path")
-
-
-def _rows(folder: Path, names: dict[int, str], sizes: ImageSizes) -> list[BoxExample | Fault]:
-    found = find_images([folder])
-    sizes.read(found.root, found.file_names)
-    images = [found.path(name) for name in found.file_names]
-    without_image = _without_image(folder, set(map(_label_file, images)))
-    return [*without_image, *(_example(image, _label_file(image), names, sizes) for image in images)]
-
-
-def _example(image: Path, labels: Path, names: dict[int, str], sizes: ImageSizes) -> BoxExample | Fault:
-    source = str(image)
+    With one of them it is left out whole: it would teach that the object isn't there.
+    """
+    labels = _labels_of(image)
     try:
         size = sizes.of(image)
-        if not labels.is_file():
-            return BoxExample(image, size, (), source)
-        boxes = []
-        source = str(labels)
-        for number, line in enumerate(labels.read_text(encoding="utf-8").splitlines(), start=1):
-            source = f"{labels}:{number}"
-            if line.strip():
-                boxes.append(_box(line, size, names))
     except UnusableRowError as error:
-        return Fault(source, str(error))
-    except (OSError, UnicodeDecodeError) as error:
-        return Fault(str(labels), f"it can't be read ({error}); write it again")
-    return BoxExample(image, size, tuple(boxes), str(labels))
+        return [Fault(str(image), str(error))]
+    if labels is None:
+        return [BoxExample(image, size, (), str(image))]
+    try:
+        lines = read_text(labels).splitlines()
+    except InputError as error:
+        return [Fault(str(labels), str(error).removeprefix(str(labels)).lstrip(": "))]
+    if labels.parent == image.parent and labels != _label_file(image):
+        notes.add("labels were found beside their images", str(labels))
+    boxes, faults = _objects(lines, labels, size, data, notes)
+    return [*faults] if faults else [BoxExample(image, size, boxes, str(labels))]
 
 
-def _without_image(folder: Path, known: set[Path]) -> list[Fault]:
+def _objects(
+    lines: list[str], labels: Path, size: ImageSize, data: DataYaml, notes: Notes
+) -> tuple[tuple[LabelledBox, ...], list[Fault]]:
+    """Read the rows of a label file, each once."""
+    rows: dict[tuple[float, ...], LabelledBox] = {}
+    faults = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{labels}:{number}"
+        try:
+            numbers, box = _row(line, size, data)
+        except UnusableRowError as error:
+            faults.append(Fault(where, str(error)))
+            continue
+        if numbers in rows:
+            notes.add("rows that stand twice in a file were read once", where)
+        if data.is_pose and len(numbers) > _N_BOX + 1:
+            notes.add("keypoints were left out, and their rows read by the box", where)
+        rows[numbers] = box
+    if not data.is_pose and len({len(numbers) == _N_BOX + 1 for numbers in rows}) > 1:
+        notes.add("boxes and outlines stand in one file, where Ultralytics takes a box for two corners", str(labels))
+    return tuple(rows.values()), faults
+
+
+def _row(line: str, size: ImageSize, data: DataYaml) -> tuple[tuple[float, ...], LabelledBox]:
+    """Read a row: its numbers, and its object."""
+    shown, words = repr(line.strip()[:40]), line.split()
+    odd = next((word for word in words if not _NUMBER.fullmatch(word)), None)
+    if odd is not None:
+        remedy = "write spaces instead of commas" if "," in line else "correct it"
+        told = f"could not convert {odd[:40]!r} to a number"
+        raise UnusableRowError(f"{shown} isn't a class with a box or an outline: {told}; {remedy}")
+    class_number, *shares = map(float, words)
+    n = len(shares)
+    if data.is_pose:
+        is_known, needed = n in (_N_BOX, data.n_pose_numbers or max(n, _N_BOX)), "or as many as kpt_shape says"
+    else:
+        is_known, needed = n == _N_BOX or (n > _N_BOX and n % 2 == 0), "or x and y of three corners or more"
+    if not is_known:
+        told = f"{n} numbers follow the class"
+        raise UnusableRowError(f"{shown} isn't a class with a box or an outline: {told}; write {_N_BOX}, {needed}")
+    if class_number not in data.names:
+        raise UnusableRowError(f"there is no class {class_number:g} in data.yaml; add it there or correct the line")
+    used = shares[:_N_BOX] if data.is_pose else shares
+    if (largest := max(used)) > _LARGEST_SHARE:
+        told = f"{largest:g} is no share of a side, from 0 to 1"
+        raise UnusableRowError(f"{shown}: {told}; correct it, or divide pixels by the sides of the image")
+    return (class_number, *shares), LabelledBox(data.names[int(class_number)], checked_box(_xyxy(used, size), size))
+
+
+def _xyxy(shares: list[float], size: ImageSize) -> BoxXyxy:
+    if len(shares) == _N_BOX:
+        x, y, width, height = shares
+        edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    else:
+        xs, ys = shares[0::2], shares[1::2]
+        edges = (min(xs), min(ys), max(xs), max(ys))
+    sides = (size.width, size.height) * 2
+    # Half a width taken from a centre in six digits isn't the edge that was meant, to the last bit, and floors differ.
+    x0, y0, x1, y1 = (round(edge * side, _DECIMALS) for edge, side in zip(edges, sides, strict=True))
+    return x0, y0, x1, y1
+
+
+def _without_image(folder: Path, images: list[Path]) -> Iterator[Fault]:
     """Name the label files that no image belongs to; among the images themselves, other texts may lie."""
     labels = _label_file(folder / "any.jpg").parent
     if labels == folder:
-        return []
-    return [
-        Fault(f"{path}:1", "there is no image of this name; add it or take the file out")
-        for path in sorted(labels.rglob("*.txt"))
-        if path not in known and path.name != _CLASSES_FILE
-    ]
+        return
+    known = set(map(_label_file, images))
+    for path in sorted(labels.rglob("*.txt")):
+        if path not in known and path.name != _CLASSES_FILE:
+            yield Fault(f"{path}:1", "there is no image of this name; add it or take the file out")
+
+
+def _labels_of(image: Path) -> Path | None:
+    """Find an image's labels where YOLO puts them, or else beside the image; None where there are none."""
+    for path in (_label_file(image), image.with_suffix(".txt")):
+        # pathlib's own raises where a name is too long.
+        if os.path.isfile(path):
+            return path
+    # Ultralytics follows links first.
+    linked = _label_file(Path(os.path.realpath(image)))
+    return linked if os.path.isfile(linked) else None
 
 
 def _label_file(image: Path) -> Path:
     """Swap the last folder `images` of the path for `labels`, as YOLO does."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+    parts = list(image.parts if "images" in image.parts[:-1] else image.absolute().parts)
+    if "images" not in parts[:-1]:
+        return image.with_suffix(".txt")
+    parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
     return Path(*parts).with_suffix(".txt")
-
-
-def _box(line: str, size: ImageSize, names: dict[int, str]) -> LabelledBox:
-    """Read `class x y width height`, a box by its centre, or `class x y x y x y ...`, an outline."""
-    try:
-        numbers = [float(word) for word in line.split()]
-    except ValueError as error:
-        raise UnusableRowError(f"{error}; a line is a class and numbers") from error
-    shares = numbers[1:]
-    if not all(map(math.isfinite, numbers)) or len(shares) < 4 or (len(shares) != 4 and len(shares) % 2):
-        raise UnusableRowError(f"{line.strip()[:40]!r} isn't a class with a box or an outline; correct it")
-    if numbers[0] not in names:
-        raise UnusableRowError(f"there is no class {numbers[0]:g} in data.yaml; add it there or correct the line")
-    return LabelledBox(names[int(numbers[0])], checked_box(_xyxy(shares, size), size))
-
-
-def _xyxy(shares: list[float], size: ImageSize) -> BoxXyxy:
-    if len(shares) == 4:
-        x, y, width, height = shares
-        xs, ys = [x - width / 2, x + width / 2], [y - height / 2, y + height / 2]
-    else:
-        xs, ys = shares[0::2], shares[1::2]
-    edges = (min(xs) * size.width, min(ys) * size.height, max(xs) * size.width, max(ys) * size.height)
-    # Half a width taken from a centre in six digits isn't the edge that was meant, to the last bit, and floors differ.
-    x0, y0, x1, y1 = (round(edge, _DECIMALS) for edge in edges)
-    return x0, y0, x1, y1

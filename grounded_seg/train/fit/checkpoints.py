@@ -29,6 +29,7 @@ from grounded_seg.detect.model.save import save_with_processor
 from grounded_seg.errors import OutputError, UsageError
 from grounded_seg.files import as_output_error, whole_folder, write_text
 from grounded_seg.train.fit.preparation import PreparedTraining
+from grounded_seg.train.measure.metrics import in_words
 from grounded_seg.train.settings import Method, PromptForm
 
 _PREFIX = "checkpoint-"
@@ -200,7 +201,8 @@ def _card(prepared: PreparedTraining, figures: Mapping[str, float]) -> str:
     settings, base, classes = prepared.settings, prepared.base, prepared.data.classes
     is_lora = settings.method is Method.LORA
     method = f"a LoRA adapter of rank {settings.rank}, alpha {settings.alpha:g}" if is_lora else "full tuning"
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    lower = prepared.lower_is_better
+    rows = "\n".join(f"| {in_words(name, lower)} | {value:.4f} |" for name, value in figures.items())
     as_run = settings.prompt_form is PromptForm.CLASS and bool(classes)
     asks = "one class each, as `grounded-seg run` asks" if as_run else "all classes at once, or as the data set asks"
     command = "run PROMPT PATH" if as_run else "ask TASK IMAGE"

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from grounded_seg.errors import UsageError
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.samples import IGNORED, Sample
 from grounded_seg.train.fit.checkpoints import (
     Checkpoint,
@@ -48,10 +48,12 @@ class _Loop:
         model: nn.Module,
         log: MetricsLog,
         watcher: Watcher,
+        progress: WorkProgress,
     ) -> None:
         """Make the loader, the optimizer and its schedule, at the first step."""
         settings, device = prepared.settings, prepared.device
-        self.prepared, self.accelerator, self.log, self.watcher = prepared, accelerator, log, watcher
+        self.prepared, self.accelerator, self.log = prepared, accelerator, log
+        self.watcher, self.progress = watcher, progress
         if settings.quantization is Quantization.NONE:
             model = model.to(device)
         # Without a sampler: the questions in the plan's order, which is shuffled anew for each epoch.
@@ -64,10 +66,8 @@ class _Loop:
         )
         self.loader: Any = accelerator.prepare_data_loader(loader)
         """Of this process's batches of an epoch."""
-        self.steps_per_epoch = math.ceil(len(self.loader) / settings.accumulation)
-        self.n_steps = settings.max_steps or settings.epochs * self.steps_per_epoch
         optimizer = make_optimizer(model, settings)
-        schedule = make_schedule(optimizer, settings, self.n_steps)
+        schedule = make_schedule(optimizer, settings, prepared.n_steps)
         scaler = torch.amp.GradScaler(device.type, enabled=prepared.dtype is torch.float16)
         self.state = TrainState(model, optimizer, schedule, scaler)
         self.wrapped: nn.Module = accelerator.prepare_model(model)
@@ -76,15 +76,20 @@ class _Loop:
 
 
 def run_loop(
-    prepared: PreparedTraining, *, resume: bool, on_start: Callable[[], None], watcher: Watcher
+    prepared: PreparedTraining,
+    *,
+    resume: bool,
+    on_files: Callable[[], None],
+    watcher: Watcher,
+    progress: WorkProgress,
 ) -> tuple[MetricsLog, int]:
     """Train to the end, from the last checkpoint on where asked; give the log and the number of trainable parameters.
 
-    `on_start` is called when all is checked, right before the first step and the first file.
+    `on_files` is called after the first step, right before the first file: a start that fails leaves nothing. And after
+    each checkpoint.
 
     Raises:
-        UsageError: If a logger or an optimizer isn't installed, the warm-up is too long, a checkpoint can't be
-            resumed, or the loss is no number any more.
+        UsageError: If a checkpoint can't be resumed, or the loss is no number any more.
     """
     settings, folder = prepared.settings, prepared.folder
     accelerator = _accelerator(prepared)
@@ -96,43 +101,51 @@ def run_loop(
     if checkpoint is not None and _is_out_of_patience(prepared, log):
         return log, n_trainable(model)
     set_seed(settings.seed)
-    loop = _Loop(prepared, accelerator, model, log, watcher)
+    loop = _Loop(prepared, accelerator, model, log, watcher, progress)
     if checkpoint is not None:
         load_checkpoint(checkpoint, loop.state)
     accelerator.wait_for_everyone()
-    on_start()
-    log.start()
-    accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "grounded-seg"))
-    is_over = False
-    while step < loop.n_steps and not is_over:
-        epoch, n_done = divmod(step, loop.steps_per_epoch)
+    has_begun = is_over = False
+    while step < prepared.n_steps and not is_over:
+        epoch, n_done = divmod(step, prepared.steps_per_epoch)
         for passes in _steps(loop, epoch, n_done, checkpoint):
             checkpoint = None
             step, n_done = step + 1, n_done + 1
-            n_passes = min(n_done * settings.accumulation, len(loop.loader))
-            row = {"step": step, **_take_step(loop, passes), "epoch": epoch + n_passes / len(loop.loader)}
+            n_passes = min(n_done * settings.accumulation, prepared.passes_per_epoch)
+            figures = _take_step(loop, passes, step)
+            if not has_begun:
+                _begin(loop, on_files)
+                has_begun = True
+            row = {"step": step, **figures, "epoch": epoch + n_passes / prepared.passes_per_epoch}
             _write_down(loop, row)
-            if step == loop.n_steps or n_done == loop.steps_per_epoch:
+            progress("steps", step, prepared.n_steps)
+            if step == prepared.n_steps or n_done == prepared.steps_per_epoch:
                 break
             if settings.eval_steps and step % settings.eval_steps == 0:
                 _measure(loop, row, with_answers=False)
             if settings.save_steps and step % settings.save_steps == 0:
                 save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+                on_files()
         _measure(loop, row, with_answers=True)
         is_over = _is_out_of_patience(prepared, log)
         save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
+        on_files()
     for tracker in accelerator.trackers:
         tracker.finish()
     return log, n_trainable(model)
+
+
+def _begin(loop: _Loop, on_files: Callable[[], None]) -> None:
+    """Write the first files, and start the loggers."""
+    on_files()
+    loop.log.start()
+    loop.accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "grounded-seg"))
 
 
 def _accelerator(prepared: PreparedTraining) -> Accelerator:
     """Join the other processes of this training, and the loggers; device and dtype are ours to handle."""
     settings = prepared.settings
     loggers = sorted(map(str, settings.log_to))
-    for logger in loggers:
-        if find_spec(logger) is None:
-            raise UsageError(f"log-to names {logger}, which isn't installed; pip install {logger}")
     # Looking for unused parameters breaks gradient checkpointing of the weights themselves.
     find_unused = settings.method is Method.LORA or not settings.gradient_checkpointing
     return Accelerator(
@@ -162,7 +175,7 @@ def _steps(loop: _Loop, epoch: int, n_done: int, checkpoint: Checkpoint | None) 
         yield passes
 
 
-def _take_step(loop: _Loop, passes: Sequence[Batch]) -> dict[str, float]:
+def _take_step(loop: _Loop, passes: Sequence[Batch], step: int) -> dict[str, float]:
     """Change the weights once; give the mean loss, the gradients' norm before clipping and the learning rate."""
     accelerator, state = loop.accelerator, loop.state
     loop.loss.train_mode(loop.wrapped)
@@ -183,6 +196,8 @@ def _take_step(loop: _Loop, passes: Sequence[Batch]) -> dict[str, float]:
         "grad_norm": norm.item(),
         "learning_rate": state.schedule.get_last_lr()[0],
     }
+    if not math.isfinite(figures["loss"]):
+        raise UsageError(f"the loss is {figures['loss']} at step {step}; lower --lr, or train with --dtype float32")
     scale = state.scaler.get_scale()
     state.scaler.step(state.optimizer)
     state.scaler.update()
@@ -197,7 +212,7 @@ def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
     """Validate, write the figures down and draw them, and keep the weights if they are the best so far."""
     prepared, log = loop.prepared, loop.log
     model, accelerator = loop.state.model, loop.accelerator
-    figures = validate(prepared, model, loop.loss, accelerator, with_answers=with_answers)
+    figures = validate(prepared, model, loop.loss, accelerator, loop.progress, with_answers=with_answers)
     measured = {f"valid_{name}": value for name, value in figures.items()}
     _write_down(loop, {"step": row["step"], **measured, "epoch": row["epoch"]})
     if not accelerator.is_main_process:
@@ -210,8 +225,6 @@ def _measure(loop: _Loop, row: Row, *, with_answers: bool) -> None:
 
 def _write_down(loop: _Loop, row: Row) -> None:
     """Add a row to `metrics.jsonl` and tell the loggers and the watcher."""
-    if not math.isfinite(row.get("loss", 0.0)):
-        raise UsageError(f"the loss is {row['loss']} at step {row['step']}; lower --lr, or train with --dtype float32")
     loop.log.add(row)
     figures = {f"train/{name}": value for name, value in row.items() if name != "step"}
     loop.accelerator.log(figures, step=int(row["step"]))

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
+from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.samples import IGNORED
 from grounded_seg.train.fit.preparation import PreparedTraining
 from grounded_seg.train.measure.answers import answered
@@ -114,7 +115,13 @@ class BatchLoss:
 
 
 def validate(
-    prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, accelerator: Accelerator, *, with_answers: bool
+    prepared: PreparedTraining,
+    model: nn.Module,
+    loss: BatchLoss,
+    accelerator: Accelerator,
+    progress: WorkProgress,
+    *,
+    with_answers: bool,
 ) -> dict[str, float]:
     """Measure the loss, and generate and measure the answers where asked; each process takes its share.
 
@@ -122,15 +129,17 @@ def validate(
     """
     model.eval()
     with torch.no_grad():
-        figures = {"loss": _mean_loss(prepared, model, loss, accelerator)}
-        answers = _answers(prepared, accelerator) if with_answers else []
+        figures = {"loss": _mean_loss(prepared, model, loss, accelerator, progress)}
+        answers = _answers(prepared, accelerator, progress) if with_answers else []
     if with_answers and accelerator.is_main_process:
         figures |= figures_of(answers, prepared.settings.metrics)
     # Every process decides alike when to stop, also where a metric of the caller's isn't the same twice.
     return dict(broadcast_object_list([figures])[0])
 
 
-def _mean_loss(prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, accelerator: Accelerator) -> float:
+def _mean_loss(
+    prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, accelerator: Accelerator, progress: WorkProgress
+) -> float:
     dataset = prepared.valid_dataset
     indices = BatchSampler(SequentialSampler(dataset), prepared.settings.batch_size, drop_last=False)
     own = list(enumerate(indices))[accelerator.process_index :: accelerator.num_processes]
@@ -139,14 +148,18 @@ def _mean_loss(prepared: PreparedTraining, model: nn.Module, loss: BatchLoss, ac
     for (number, _), batch in zip(own, loader, strict=True):
         n_tokens = int((batch["labels"] != IGNORED).sum())
         found.append((number, float(loss(model, batch) / n_tokens) * n_tokens, n_tokens))
+        progress("validation batches", len(found), len(own))
     # Summed in the batches' order, however many processes there are.
     ordered: list[tuple[int, float, int]] = sorted(gather_object(found))
     return sum(total for _, total, _ in ordered) / max(1, sum(n for _, _, n in ordered))
 
 
-def _answers(prepared: PreparedTraining, accelerator: Accelerator) -> list[Answered]:
+def _answers(prepared: PreparedTraining, accelerator: Accelerator, progress: WorkProgress) -> list[Answered]:
     by_image = [list(group) for _, group in groupby(prepared.asked, key=lambda question: question.example.image)]
     own = range(accelerator.process_index, len(by_image), accelerator.num_processes)
-    found = [(number, list(answered(prepared.florence, by_image[number], prepared.images))) for number in own]
+    found = []
+    for number in own:
+        found.append((number, list(answered(prepared.florence, by_image[number], prepared.images))))
+        progress("validation images", len(found), len(own))
     ordered: Mapping[int, list[Answered]] = dict(gather_object(found))
     return [one for number in range(len(by_image)) for one in ordered[number]]

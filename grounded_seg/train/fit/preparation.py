@@ -1,26 +1,42 @@
 """A training before its first step: what is asked, what is measured, and what `run.json` says of it."""
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.device.choose import n_threads, versions
+from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
 from grounded_seg.errors import UsageError
+from grounded_seg.train.data.checks import WorkProgress
+from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import all_prompts, all_questions, split_plan, training_plan
 from grounded_seg.train.data.records import Question, TrainingData
-from grounded_seg.train.data.samples import AnswerWriter, Collator, ImageStore, QuestionDataset, augmentation_for
+from grounded_seg.train.data.samples import (
+    AnswerWriter,
+    Collator,
+    ImageStore,
+    QuestionDataset,
+    augmentation_for,
+    without_long_rows,
+)
+from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
 from grounded_seg.train.folder import TrainFolder
+from grounded_seg.train.measure.comparison import check_measurable
 from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, lower_is_better
-from grounded_seg.train.settings import TrainSettings
+from grounded_seg.train.settings import OptimizerName, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights
 
 _VALIDATION_DRAW = 1 << 20
 """The epoch whose negatives the validation's loss has: one that no training comes to."""
+_MIN_VALID_IMAGES = 10
+"""With fewer, chance chooses the best checkpoint."""
 
 
 def n_processes() -> int:
@@ -49,15 +65,28 @@ class PreparedTraining:
 
         Raises:
             InputError: If there is nothing to ask.
-            UsageError: If there is no such figure as the one that the settings choose the best by.
+            UsageError: If there is no such figure as the one that the settings choose the best by, or the warm-up is as
+                long as the training.
         """
         self.settings, self.base, self.florence, self.data = settings, base, florence, data
         self.device, self.dtype, self.folder = device, dtype, TrainFolder(settings.output)
         # Questions about one image stand together, which spares its encoding, but a batch shows several images.
         group = max(1, settings.batch_size // 4)
         self.plan, valid_plan = training_plan(data, settings, group), split_plan(data.valid, data, settings, group)
+        self.passes_per_epoch = math.ceil(math.ceil(len(self.plan) / settings.batch_size) / n_processes())
+        """Batches of each process."""
+        self.steps_per_epoch = math.ceil(self.passes_per_epoch / settings.accumulation)
+        self.n_steps = settings.max_steps or settings.epochs * self.steps_per_epoch
+        if settings.warmup_steps >= self.n_steps:
+            raise UsageError(
+                f"warmup-steps is {settings.warmup_steps}, and the whole training has {self.n_steps}; give fewer, or "
+                "more epochs"
+            )
         prompts = all_prompts(data, settings)
         shown = set(list(dict.fromkeys(example.image for example in data.valid.examples))[: settings.eval_images])
+        n_valid = len({example.image for example in data.valid.examples})
+        self.notes = (*data.notes, *_too_few(len(shown), n_valid))
+        """What there is to say of the data set, a line each."""
         examples = [example for example in data.valid.examples if example.image in shown]
         self.asked = all_questions(examples, prompts, settings.prompt_form)
         """What the validation's answers are generated for."""
@@ -89,11 +118,13 @@ class PreparedTraining:
             "data": {
                 "sha256": _sha256_of(self.plan.epoch(0)),
                 "classes": list(self.data.classes),
-                "images": {name: len(split.examples) for name, split in self.data.splits.items()},
+                "images": {
+                    name: len({one.image for one in split.examples}) for name, split in self.data.splits.items()
+                },
                 "questions": len(self.plan),
                 "negatives": self.plan.n_negatives,
                 "left_out": [str(fault) for fault in self.data.faults],
-                "notes": list(self.data.notes),
+                "notes": list(self.notes),
             },
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -101,6 +132,60 @@ class PreparedTraining:
             "processes": n_processes(),
             "versions": asdict(versions()),
         }
+
+
+def prepare(
+    settings: TrainSettings, *, resume: bool = False, progress: WorkProgress = lambda _what, _done, _all: None
+) -> PreparedTraining:
+    """Read data set and base, and check all that can be checked before the first step; nothing is written.
+
+    Raises:
+        UsageError: If settings don't go together, something isn't installed, or the output folder is in use or holds
+            another training than the one to `resume`.
+        InputError: If the data set can't be used; names file and line.
+    """
+    device = _own_device(settings)
+    dtype = resolve_dtype(settings.models.dtype, device)
+    folder = TrainFolder(settings.output)
+    if not resume and is_first_process():
+        folder.check_free()
+    _check_installed(settings)
+    if settings.report and settings.retention is not None:
+        check_measurable(settings.retention)
+    data = read_training_data(settings, partial(progress, "images checked"))
+    base = locate_base(settings)
+    florence = load_base(base, settings, device)
+    data = without_long_rows(data, florence, settings)
+    prepared = PreparedTraining(settings, base, florence, data, device, dtype)
+    if resume:
+        folder.check_same(prepared.manifest())
+    return prepared
+
+
+def _own_device(settings: TrainSettings) -> torch.device:
+    device = resolve_device(settings.models.device)
+    if device.type != "cuda":
+        return device
+    if device.index:
+        raise UsageError(f"training takes the first CUDA device; make it that one: CUDA_VISIBLE_DEVICES={device.index}")
+    return own_card(device)
+
+
+def _check_installed(settings: TrainSettings) -> None:
+    for logger in sorted(map(str, settings.log_to)):
+        if find_spec(logger) is None:
+            raise UsageError(f"log-to names {logger}, which isn't installed; pip install {logger}")
+    if settings.optimizer is OptimizerName.CAME and find_spec("pytorch_optimizer") is None:
+        raise UsageError("the optimizer came needs a package: pip install 'grounded-seg[train]'")
+
+
+def _too_few(n_shown: int, n_valid: int) -> list[str]:
+    """Say that chance chooses the best checkpoint, where few of the validation images are asked about."""
+    if n_shown >= _MIN_VALID_IMAGES:
+        return []
+    images = "1 validation image is" if n_shown == 1 else f"{n_shown} validation images are"
+    remedy = "raise --eval-images" if n_shown < n_valid else "add some, or give a larger share with --split"
+    return [f"{images} too few to choose the best checkpoint by, chance decides; {remedy}"]
 
 
 def _sha256_of(questions: Sequence[Question]) -> str:

@@ -128,7 +128,7 @@ def n_trainable(model: nn.Module) -> int:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Make the optimizer of the trainable parameters; `UsageError` if its package isn't installed."""
+    """Make the optimizer of the trainable parameters; its package is installed."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, object]] = [
         {"params": [one for one in learning if one.dim() > 1], "weight_decay": settings.weight_decay},
@@ -137,21 +137,15 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     ]
     if settings.optimizer is OptimizerName.ADAMW:
         return torch.optim.AdamW(groups, lr=settings.lr)
-    try:
-        from pytorch_optimizer import CAME
-    except ImportError as error:
-        raise UsageError("the optimizer came needs a package: pip install 'grounded-seg[train]'") from error
+    from pytorch_optimizer import CAME
+
     optimizer: torch.optim.Optimizer = CAME(groups, lr=settings.lr)
     return optimizer
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, n_steps: int) -> LambdaLR:
-    """Make the schedule of a training of so many steps; `UsageError` if the warm-up is as long as the training."""
+    """Make the schedule of a training of so many steps, more than those of the warm-up."""
     n_warmup = settings.warmup_steps
-    if n_warmup >= n_steps:
-        raise UsageError(
-            f"warmup-steps is {n_warmup}, and the whole training has {n_steps}; give fewer, or more epochs"
-        )
     if settings.schedule is Schedule.REX:
         return LambdaLR(optimizer, partial(rex_share, n_warmup=n_warmup, n_steps=n_steps))
     schedule: LambdaLR = get_scheduler(_BY_TRANSFORMERS[settings.schedule], optimizer, n_warmup, n_steps)

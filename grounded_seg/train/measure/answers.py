@@ -20,6 +20,7 @@ from grounded_seg.errors import InputError
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, ImageSize
 from grounded_seg.settings import DetectSettings
+from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Question
@@ -27,11 +28,13 @@ from grounded_seg.train.data.samples import ImageStore, without_long_rows
 from grounded_seg.train.fit.trainable import locate_base
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.settings import Method, TrainSettings
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _QUESTIONS_AT_ONCE = 16
 _SILENT = ("<s>", "</s>", "<pad>")
 
 
+@quiet_libraries()
 def evaluate(
     settings: TrainSettings, result: Path | None = None, *, split: Literal["train", "valid", "test"] = "test"
 ) -> dict[str, float]:
@@ -60,16 +63,28 @@ def evaluate(
 
 
 def ask(
-    settings: TrainSettings, result: Path | None, questions: Sequence[Question], florence: FlorenceModel | None = None
+    settings: TrainSettings,
+    result: Path | None,
+    questions: Sequence[Question],
+    florence: FlorenceModel | None = None,
+    *,
+    progress: Progress = lambda _done, _all: None,
 ) -> list[Answered]:
-    """Ask a model questions that it can take in; `florence` is that of `result`, where it is loaded already."""
+    """Ask a model questions that it can take in.
+
+    `florence` is that of `result`, where it is loaded already; `progress` is told how many questions are answered.
+    """
     florence = florence or _load_trained(settings, result)
     device = resolve_device(settings.models.device)
     # The base wasn't trained on resized images, and no run would resize them for it.
     images = ImageStore(settings.image_size if result else None, settings.max_pixels)
     with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
         florence.to(device, resolve_dtype(settings.models.dtype, device))
-        return list(answered(florence, questions, images))
+        answers = []
+        for answer in answered(florence, questions, images):
+            answers.append(answer)
+            progress(len(answers), len(questions))
+    return answers
 
 
 def _load_trained(settings: TrainSettings, result: Path | None) -> FlorenceModel:

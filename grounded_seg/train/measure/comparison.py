@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.coco.data_set import read_data_set
+from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.schema import xywh_from_xyxy
 from grounded_seg.errors import InputError
 from grounded_seg.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
@@ -51,7 +52,7 @@ def pair_on(file: Path, images: Path, settings: TrainSettings, progress: Progres
 def check_measurable(file: Path) -> None:
     """Refuse now, not after the training, a COCO file that can't be read or lacks images."""
     folder = images_of(file)
-    missing = [one.file_name for one in read_data_set(file).images if not (folder / one.file_name).is_file()]
+    missing = [one.file_name for one in read_data_set(file).images if file_of(folder, one.file_name) is None]
     if missing:
         raise InputError(f"{file}: its image {missing[0]!r} isn't in {folder}; put it there or take its entry out")
 

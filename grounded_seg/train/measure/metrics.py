@@ -1,6 +1,6 @@
 """Figures of a validation: each metric sees every question with its true and its given answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -71,6 +71,14 @@ def text_match(answered: Sequence[Answered]) -> Mapping[str, float]:
 
 LOWER_IS_BETTER = frozenset({"loss", "absent_rate", "edit_distance"})
 """Among the built-in figures."""
+_WORDS = {
+    "AP": "box AP",
+    "AP50": "box AP50",
+    "present_rate": "present prompts with a box",
+    "absent_rate": "absent prompts with a box",
+    "exact_match": "exact matches",
+    "edit_distance": "edit distance",
+}
 BUILT_IN: tuple[Metric, ...] = (box_precision, found_rate, text_match)
 
 
@@ -82,6 +90,15 @@ def figures_of(answered: Sequence[Answered], metrics: Sequence[Metric] = ()) -> 
 def lower_is_better(metrics: Sequence[Metric], answered: Sequence[Answered]) -> set[str]:
     """The figures of these metrics, on these answers, of which the lowest is the best."""
     return {name for one in metrics if getattr(one, "lower_is_better", False) for name in one(answered)}
+
+
+def in_words(name: str, lower_is_better: Collection[str] = LOWER_IS_BETTER) -> str:
+    """Name a figure as people read it, and say which way is better.
+
+    >>> in_words("edit_distance")
+    'edit distance (lower is better)'
+    """
+    return f"{_WORDS.get(name, name)} ({'lower' if name in lower_is_better else 'higher'} is better)"
 
 
 def _as_records(answered: Sequence[Answered]) -> tuple[DataSet, list[Prediction]]:

@@ -1,6 +1,7 @@
 """`report.md`: base against tuned on the test split, what is left of older knowledge, and answers side by side."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from grounded_seg.images.read import read_image
 from grounded_seg.records import BoxXyxy, Detection, ImageResult, Instance
 from grounded_seg.scoring.compare import FigureChange, figure_table
 from grounded_seg.settings import DetectSettings
-from grounded_seg.train.data.checks import Progress
+from grounded_seg.train.data.checks import Progress, WorkProgress
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.answers import ask
 from grounded_seg.train.measure.comparison import Pair, images_of, pair_on, write_test_file
-from grounded_seg.train.measure.metrics import Answered, figures_of
+from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, in_words, lower_is_better
 from grounded_seg.train.settings import PromptForm, TrainSettings
 
 _N_ROWS = 20
 """Images, or texts, that are shown side by side."""
+_MAX_CELL = 200
+"""Characters of a text in a table."""
 _KNOWN_AP = 0.1
 """A class that the base finds at least so well is one that it knew."""
 _Rows = Sequence[tuple[str, float | None, float | None]]
@@ -32,16 +35,17 @@ _Rows = Sequence[tuple[str, float | None, float | None]]
 _SIDES = ("image", "truth", "base", "tuned")
 _Shown = tuple[Path, str, Sequence[tuple[Instance, ...]]]
 """Path and name of an image, and its boxes for each of these sides."""
+_LOWER_IS_BETTER = "absent prompts with a box"
 _FIGURES = (
     ("box AP", "boxes", "AP"),
     ("box AP50", "boxes", "AP50"),
     ("mask AP", "masks", "AP"),
     ("present prompts with a box", "presence", "IL_recall"),
-    ("absent prompts with a box", "presence", "IL_FPR"),
+    (_LOWER_IS_BETTER, "presence", "IL_FPR"),
 )
 
 
-def write_report(settings: TrainSettings, data: TrainingData, progress: Progress) -> dict[str, Any]:
+def write_report(settings: TrainSettings, data: TrainingData, progress: WorkProgress) -> dict[str, Any]:
     """Measure base and tuned on the test split and write `report.md`, with its pictures and `test.json`.
 
     Questions of one class each are asked through the pipeline, as `eval` does it, masks too where the data set has some
@@ -54,25 +58,35 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: Progress
     base = settings.models.detector or f"the preset {settings.models.preset}'s"
     boxed = [one for one in data.test.examples if isinstance(one, BoxExample)]
     as_run = settings.prompt_form is PromptForm.CLASS
-    parts = [f"# {folder.root.name}\n", f"Base: {base}. Test split: {len(data.test.examples)} rows."]
+    parts = [f"# {folder.root.name}\n", f"Base: {base}. Test split: {_extent(data.test.examples)}."]
     figures: dict[str, Any] = {}
     if as_run and boxed:
         file, images = write_test_file(boxed, all_prompts(data, settings), folder)
-        pair = pair_on(file, images, settings, progress)
+        pair = pair_on(file, images, settings, partial(progress, "test images"))
         parts += _boxes_part(pair, images, folder)
         figures = _both(_figure_rows(pair)) | {"per_class": _both(_class_rows(pair))}
     others = [one for one in data.test.examples if not (as_run and isinstance(one, BoxExample))]
     if others:
-        answers, compared = _answers_part(others, data, settings, folder)
+        answers, compared = _answers_part(others, data, settings, partial(progress, "test questions"))
         parts += answers
         figures |= compared
     if settings.retention is not None:
-        pair = pair_on(settings.retention, images_of(settings.retention), settings, progress)
+        pair = pair_on(
+            settings.retention, images_of(settings.retention), settings, partial(progress, "retention images")
+        )
         known = f"AP of base and tuned model on {settings.retention.name}, whose objects the base knew before:"
         parts += ["## Retention", known, _class_table(pair)]
         figures["retention"] = _both(_class_rows(pair))
     write_text(folder.report, "\n\n".join(parts) + "\n")
     return figures
+
+
+def _extent(examples: Sequence[Example]) -> str:
+    counts = {
+        "image": len({one.image for one in examples}),
+        "text": sum(isinstance(one, TextExample) for one in examples),
+    }
+    return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
 
 
 def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
@@ -81,7 +95,7 @@ def _boxes_part(pair: Pair, images: Path, folder: TrainFolder) -> list[str]:
     classes = tuple(pair.base.scores.data_set.classes.values())
     return [
         "## Test split",
-        _change_table(_figure_rows(pair)),
+        _change_table([(in_words(name, {_LOWER_IS_BETTER}), base, tuned) for name, base, tuned in _figure_rows(pair)]),
         f"Minimum score for a box to count as found: {pair.base.scores.score_threshold:g}.",
         "### Retention, class by class",
         f"{text} Minimum box AP for a class to count as known: {_KNOWN_AP:g}.",
@@ -115,7 +129,7 @@ def _class_table(pair: Pair) -> str:
 
 
 def _change_table(rows: _Rows, what: str = "figure", base: str = "base", tuned: str = "tuned") -> str:
-    changes = [FigureChange("", _cell(name), before, after, None) for name, before, after in rows]
+    changes = [FigureChange("", _cell(_cut(name)), before, after, None) for name, before, after in rows]
     return "\n".join(figure_table(changes, what, base, tuned))
 
 
@@ -124,18 +138,22 @@ def _both(rows: _Rows) -> dict[str, Any]:
 
 
 def _answers_part(
-    examples: Sequence[Example], data: TrainingData, settings: TrainSettings, folder: TrainFolder
+    examples: Sequence[Example], data: TrainingData, settings: TrainSettings, progress: Progress
 ) -> tuple[list[str], dict[str, Any]]:
     """Compare answers to questions that `run` doesn't ask: as pictures where they are boxes, else as texts."""
     questions = all_questions(examples, all_prompts(data, settings), settings.prompt_form)
-    before, after = (ask(settings, result, questions) for result in (None, folder.result(settings.method)))
+    folder = TrainFolder(settings.output)
+    sides = (None, folder.result(settings.method))
+    before, after = (ask(settings, result, questions, progress=progress) for result in sides)
     base, tuned = (figures_of(side, settings.metrics) for side in (before, after))
     rows = [(name, base.get(name), tuned[name]) for name in tuned]
-    parts = ["## Answers", _change_table(rows)]
+    lower = LOWER_IS_BETTER | lower_is_better(settings.metrics, after)
+    named = [(in_words(name, lower), before, after) for name, before, after in rows]
+    parts = ["## Answers", _change_table(named)]
     if pictures := _picture_rows(_shown_of_answers(before, after), data.classes, folder.root):
         parts.append(_table(_SIDES, pictures))
     texts = [
-        (one.example.image.name, one.text, one.answer, old.text, new.text)
+        tuple(map(_cut, (one.example.image.name, one.text, one.answer, old.text, new.text)))
         for one, old, new in zip(questions, before, after, strict=True)
         if isinstance(one.example, TextExample)
     ]
@@ -147,6 +165,12 @@ def _answers_part(
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cut(text: str) -> str:
+    """Shorten what a table can't show: a model that only repeats itself fills pages."""
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL].rstrip()}..."
 
 
 def _cell(text: str) -> str:
@@ -206,5 +230,5 @@ def _picture_rows(shown: Iterator[_Shown], classes: Sequence[str], root: Path) -
             with as_output_error():
                 save_picture(root / relative, draw(image, result, tuple(classes), with_scores=side != "truth"))
             cells.append(f"![{side}]({relative})")
-        rows.append((f"{name} {cells[0]}", *cells[1:]))
+        rows.append((f"{_cut(name)} {cells[0]}", *cells[1:]))
     return rows

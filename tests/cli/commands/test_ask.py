@@ -90,13 +90,13 @@ SQUARE = [(1.0, 1.0), (5.0, 1.0), (5.0, 5.0), (1.0, 5.0)]
 
 
 def area(*rings: list[tuple[float, float]]) -> int:
-    mask = run_length_from_outline(outline(*rings), ImageSize(12, 8))
+    mask = run_length_from_outline(outline(*rings).polygons, ImageSize(12, 8))
     return 0 if mask is None else area_px(mask)
 
 
 def test_outlines_are_filled() -> None:
     assert area(SQUARE) == 16
-    mask = run_length_from_outline(outline(SQUARE), ImageSize(12, 8))
+    mask = run_length_from_outline(outline(SQUARE).polygons, ImageSize(12, 8))
     assert mask is not None
     rows, columns = np.nonzero(mask_from_run_length(mask))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (1, 4, 1, 4)
@@ -128,7 +128,7 @@ def test_outlines_that_cross_themselves_or_enclose_nothing() -> None:
 @given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), max_size=12))
 def test_any_generated_ring_makes_a_mask_or_none(bins: list[tuple[int, int]]) -> None:
     ring = [((x + 0.5) * 0.03, (y + 0.5) * 0.02) for x, y in bins]
-    mask = run_length_from_outline(outline(ring), ImageSize(30, 20))
+    mask = run_length_from_outline(outline(ring).polygons, ImageSize(30, 20))
     if mask is not None:
         assert mask.size == ImageSize(30, 20)
         assert 0 < area_px(mask) <= 600
@@ -222,3 +222,13 @@ def test_a_region_may_begin_left_of_the_image(folder: Path, photo: Path) -> None
 def test_a_score_is_a_finite_number(model: FlorenceModel) -> None:
     answer = ask(model, TASKS["REGION_PROPOSAL"], make_image(2), max_new_tokens=40)
     assert all(math.isfinite(one.score) for one in answer.boxes)
+
+
+def test_the_demo_says_which_tasks_it_learnt_and_what_was_written(photo: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["ask", "OD", str(photo), "--preset", "demo", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.stderr
+    about_demo, about_files = result.stderr.splitlines()
+    assert "learnt CAPTION_TO_PHRASE_GROUNDING and OPEN_VOCABULARY_DETECTION only, so OD finds nothing" in about_demo
+    assert about_files == f"note: the answer is in {tmp_path / 'out' / 'street.json'}"
+    phrase = ["ask", "CAPTION_TO_PHRASE_GROUNDING", "red car", str(photo), "--preset", "demo"]
+    assert "know rendered scenes only" in CliRunner().invoke(main, phrase).stderr

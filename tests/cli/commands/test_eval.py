@@ -171,7 +171,10 @@ def test_an_image_of_another_size_is_refused(scenes: Path, detector: ColourDetec
     PIL.Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(scenes.parent / "images" / "2.png")
     outcome = grounded_seg("eval", scenes, "--images", scenes.parent / "images")
     assert outcome.exit_code == 3
-    assert "2.png' is 30 x 40 px upright, but its data set says 40 x 30 px" in outcome.stderr
+    assert (
+        "images[1]: the image '2.png' is 40 x 30 px there, but upright it is 30 x 40 px: width and height are swapped"
+        in (outcome.stderr)
+    )
 
 
 def test_the_page_takes_names_that_are_no_text(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:
@@ -215,4 +218,7 @@ def test_the_page_of_a_files_predictions_needs_images_that_fit(scenes: Path, tmp
     PIL.Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(images / "2.png")
     outcome = grounded_seg(*asked)
     assert outcome.exit_code == 3
-    assert "2.png' is 30 x 40 px upright, but its data set says 40 x 30 px" in outcome.stderr
+    assert (
+        "images[1]: the image '2.png' is 40 x 30 px there, but upright it is 30 x 40 px: width and height are swapped"
+        in (outcome.stderr)
+    )

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def test_the_whole_loop(base: Path, tmp_path: Path) -> None:
     assert str(run / "adapter") in lines
     report = (run / "report.md").read_text()
     assert "| red |" in report
+    assert "Test split: 1 image." in report
+    assert "| box AP (higher is better) |" in report
+    assert "| absent prompts with a box (lower is better) |" in report
     assert "![tuned](report/001-tuned.jpg)" in report
     assert (run / "report" / "001-tuned.jpg").is_file()
     found = tmp_path / "found"
@@ -74,12 +78,51 @@ def test_a_dry_run_trains_nothing(base: Path, tmp_path: Path) -> None:
     looked = invoke("train", data, *options(base, run), "--dry-run")
     assert looked.exit_code == 0, looked.output
     assert "train: 3 images (" in looked.stdout
+    # 4 questions about what is there, 2 about what isn't, in batches of 4; 10 epochs are the default.
+    assert "20 steps, 2 per epoch" in looked.stdout
+    assert "1 validation image is too few to choose the best checkpoint by" in looked.stdout
     assert "answer tokens: " in looked.stdout
     # What would be left out is what a dry run is for: a result.
     assert "lies partly outside the image" in looked.stdout
     assert looked.stderr == ""
     assert {path.name for path in run.iterdir()} == {"examples"}
     assert list((run / "examples").glob("*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "what"),
+    [
+        (["--recipe", "caption"], 2, "warmup-steps is 10, and the whole training has 2;"),
+        (["--warmup-steps", "500"], 2, "warmup-steps is 500"),
+        (["--best-metric", "mAP"], 2, "no figure 'mAP'"),
+        (["--quantization", "4bit"], 2, "needs a CUDA device"),
+        (["--log-to", "wandb"], 2, "log-to names wandb"),
+        (["--device", "cuda:99"], 5, "cuda:99"),
+        (["--resume"], 2, "holds no training to resume"),
+        (["--retention", "nothing.json"], 3, "nothing.json"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_training_refuses_and_neither_leaves_a_folder(
+    base: Path, tmp_path: Path, more: list[str], code: int, what: str
+) -> None:
+    if "wandb" in more and find_spec("wandb") is not None:
+        pytest.skip("wandb is installed")
+    data, run = write_coco(tmp_path / "data").parent, tmp_path / "run"
+    ways = [invoke("train", data, *options(base, run), *more, *dry) for dry in ([], ["--dry-run"])]
+    assert [way.exit_code for way in ways] == [code, code]
+    assert ways[0].stderr == ways[1].stderr
+    assert what in ways[0].stderr
+    assert not run.exists()
+
+
+def test_a_dry_run_refuses_a_folder_in_use(base: Path, tmp_path: Path) -> None:
+    data, run = write_coco(tmp_path / "data").parent, tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("")
+    ways = [invoke("train", data, *options(base, run), *dry) for dry in ([], ["--dry-run"])]
+    assert [way.exit_code for way in ways] == [2, 2]
+    assert ways[0].stderr == ways[1].stderr
+    assert "already holds metrics.jsonl" in ways[0].stderr
 
 
 def test_what_is_left_out_is_told(base: Path, tmp_path: Path) -> None:
@@ -118,7 +161,8 @@ def test_what_is_wrong_is_one_line(base: Path, tmp_path: Path, more: list[str], 
 def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[TrainSettings] = []
 
-    def look(settings: TrainSettings, *_: Any) -> None:
+    def look(settings: TrainSettings, *_: Any, resume: bool) -> None:
+        assert not resume
         seen.append(settings)
         raise InputError("enough seen")
 
@@ -136,7 +180,8 @@ def test_what_is_not_given_is_the_recipes(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_the_environments_preset_is_under_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def look(settings: TrainSettings, *_: Any) -> None:
+    def look(settings: TrainSettings, *_: Any, resume: bool) -> None:
+        assert not resume
         seen.append(settings.models.preset)
         raise InputError("enough seen")
 

@@ -128,6 +128,20 @@ def test_the_command_line_converts_and_merges(older: Path, tmp_path: Path) -> No
     assert grounded("models", "convert", tmp_path / "nowhere", tmp_path / "x")[0] == 4
 
 
+def test_merge_takes_the_folder_of_a_training(tmp_path: Path) -> None:
+    tuned, full = tmp_path / "tuned", tmp_path / "full"
+    for training in (tuned, full):
+        training.mkdir()
+        (training / "metrics.jsonl").write_text("")
+    save_adapter(tuned / "adapter")
+    save_tiny_florence(full / "model")
+    code, _, said = grounded("models", "merge", full, tuned, tmp_path / "merged")
+    assert (code, said.count("has no record of its base")) == (0, 1)
+    expected = logits(attach_adapter(make_network(), tuned / "adapter"))
+    found = logits(load_network(tmp_path / "merged", dtype=torch.float32).eval())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_a_tokenizer_without_a_token_for_the_image_is_refused(older: Path, tmp_path: Path) -> None:
     shutil.copytree(older, tmp_path / "older")
     path = tmp_path / "older" / "tokenizer.json"

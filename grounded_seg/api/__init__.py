@@ -1,0 +1,1 @@
+"""The functions of `grounded_seg` that do what the commands do."""

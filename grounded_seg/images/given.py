@@ -1,0 +1,223 @@
+"""What a request names: an image, a folder, a list of these, or a pattern that names match."""
+
+import codecs
+import fnmatch
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from grounded_seg.errors import InputError
+from grounded_seg.text.decoding import mark_and_encoding
+
+_BLOCK_BYTES = 1 << 16
+_STDIN = Path("/dev/stdin")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_MAGIC = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class PathList:
+    """A file that names images and folders, one a line, from the current folder; `@FILE` on the command line.
+
+    It is UTF-8 with or without a byte order mark, or UTF-16 with its mark. Names with line breaks need a list whose
+    names end with a zero byte, as `find -print0` writes it. `/dev/stdin` is the standard input.
+    """
+
+    file: Path
+
+    def __str__(self) -> str:
+        """As it stands on the command line."""
+        return f"@{self.file}"
+
+    def paths(self) -> Iterator[str]:
+        """Read the paths one by one, empty lines left out; from first to last, so that the list may be a pipe.
+
+        Raises:
+            InputError: If it can't be read, or its encoding or what ends its names is in doubt.
+        """
+        try:
+            with self._opened() as file:
+                first = file.read(_BLOCK_BYTES)
+                mark, encoding = mark_and_encoding(first, self.file)
+                blocks = _blocks(first[len(mark) :], file.read)
+                if encoding != "utf-8":
+                    yield from self._lines(_decoded(blocks, encoding, self.file))
+                elif b"\0" in first:
+                    yield from self._ended_by_zeros(blocks)
+                else:
+                    # As the system writes names, whose bytes needn't be UTF-8.
+                    yield from self._lines(os.fsdecode(line) for line in _split(blocks, b"\n"))
+        except OSError as error:
+            raise InputError(f"list {shown(self.file)} can't be read ({error.strerror}); check the path") from error
+
+    def _opened(self) -> AbstractContextManager[BinaryIO]:
+        return nullcontext(sys.stdin.buffer) if self.file == _STDIN and sys.stdin else self.file.open("rb")
+
+    def _lines(self, lines: Iterator[str]) -> Iterator[str]:
+        for number, line in enumerate(lines, start=1):
+            if "\0" in line:
+                raise InputError(
+                    f"list {shown(self.file)}: line {number} holds a zero byte, which no path has; end each path with "
+                    "one, or none"
+                )
+            if path := line.removesuffix("\r"):
+                yield path
+
+    def _ended_by_zeros(self, blocks: Iterator[bytes]) -> Iterator[str]:
+        for path in _split(blocks, b"\0"):
+            # `find .` begins with the dot. Any other single letter may be half of a character in UTF-16: where that is
+            # the slash, the whole disk would be searched.
+            if len(path) == 1 and path != b".":
+                letter = os.fsdecode(path)
+                raise InputError(
+                    f"list {shown(self.file)} has zero bytes around the single byte {letter!r}, as UTF-16 without a "
+                    f"byte order mark has; save it as UTF-8, or write {f'./{letter}'!r} if that is a path"
+                )
+            if path:
+                yield os.fsdecode(path)
+
+
+@dataclass(frozen=True)
+class PathPattern:
+    """A pattern in quotes, such as 'photos/*.png' or 'photos/**/*.png', that the shell didn't expand."""
+
+    text: str
+
+    def __str__(self) -> str:
+        """As it stands on the command line."""
+        return self.text
+
+    @property
+    def fixed(self) -> str:
+        """The folder before the first part with a sign that matches names; the current one is empty."""
+        parts = Path(self.text).parts
+        n_fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+        return os.path.join("", *parts[:n_fixed])  # noqa: PTH118  (empty rather than a dot)
+
+    def paths(self) -> Iterator[str]:
+        """Files and folders that match, in no particular order, some perhaps twice.
+
+        `*` and `?` match as in a shell, so no hidden names; `**` is any number of folders, links to folders not among
+        them.
+
+        Raises:
+            InputError: If a folder on the way can't be listed.
+        """
+        parts = Path(self.text).parts
+        # Twice the same folders would be searched for two of them in a row.
+        kept = [part for before, part in pairwise(("", *parts)) if not before == part == "**"]
+        is_absolute = bool(Path(self.text).anchor)
+        return _matches(kept[0] if is_absolute else "", kept[is_absolute:])
+
+
+Given: TypeAlias = Path | PathList | PathPattern
+"""What a request names: an image, a folder, a list of these, or a pattern."""
+
+
+def given_from(text: str) -> Given:
+    """A PATH of the command line; a file whose name begins with @ is `./@NAME`, and `@-` the standard input.
+
+    A text with `*`, `?` or `[` is a pattern unless a file or folder of that very name exists.
+
+    Raises:
+        InputError: If it is an address, such as https://HOST/NAME.
+    """
+    refuse_address(text)
+    if text.startswith("@"):
+        return PathList(_STDIN if text == "@-" else Path(text[1:]))
+    if _MAGIC.search(text) and not os.path.lexists(text):
+        return PathPattern(text)
+    return Path(text)
+
+
+def refuse_address(text: str) -> None:
+    """Refuse the address of something that isn't on this disk, such as https://HOST/NAME or s3://BUCKET/NAME."""
+    if "://" in text and _ADDRESS.match(text) and not os.path.lexists(text):
+        kind = text.partition(":")[0]
+        raise InputError(f"{text!r} is a {kind} address, and these aren't read yet; give a path on this disk")
+
+
+def shown(path: Given | str) -> str:
+    """Quote a path, so that spaces are seen and a line break in a name doesn't break the message's one line."""
+    return repr(str(path))
+
+
+def _blocks(first: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
+    yield first
+    while block := read(_BLOCK_BYTES):
+        yield block
+
+
+def _decoded(blocks: Iterator[bytes], encoding: str, file: Path) -> Iterator[str]:
+    """Lines of a text in UTF-16, in little memory."""
+    decoder, rest = codecs.getincrementaldecoder(encoding)(), ""
+    try:
+        for block in blocks:
+            *whole, rest = (rest + decoder.decode(block)).split("\n")
+            yield from whole
+        yield rest + decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"list {shown(file)} is damaged UTF-16 ({error.reason}); save it as UTF-8") from error
+
+
+def _split(blocks: Iterator[bytes], end: bytes) -> Iterator[bytes]:
+    """Cut what a file holds at each `end`, in little memory."""
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(end)
+        yield from whole
+    yield rest
+
+
+def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
+    """Yield the paths below a folder that match the parts of a pattern; the current folder is empty."""
+    if not parts:
+        yield folder
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        for below in _with_folders_below(folder):
+            yield from _matches(below, rest)
+    elif _MAGIC.search(part):
+        for entry in _entries(folder):
+            place = _joined(folder, entry.name)
+            if _is_like(entry.name, part) and (not rest or os.path.isdir(place)):
+                yield from _matches(place, rest)
+    elif os.path.lexists(place := _joined(folder, part)):
+        yield from _matches(place, rest)
+
+
+def _with_folders_below(folder: str) -> Iterator[str]:
+    """Yield a folder and all within it, without hidden ones; links to folders aren't followed."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        yield folder
+        for entry in _entries(folder):
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                waiting.append(_joined(folder, entry.name))
+
+
+def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """Yield what is in a folder; nothing of what is none."""
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            yield from entries
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        raise InputError(f"folder {shown(folder)} can't be listed ({error.strerror}); check its permissions") from error
+
+
+def _is_like(name: str, part: str) -> bool:
+    return fnmatch.fnmatch(name, part) and (part.startswith(".") or not name.startswith("."))
+
+
+def _joined(folder: str, name: str) -> str:
+    return os.path.join(folder, name)  # noqa: PTH118  (ten million `Path`s take minutes)

@@ -1,0 +1,100 @@
+"""The images that YOLO's `data.yaml` names, in folders and lists, also where its paths are of another machine."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from grounded_seg.coco.values import Notes
+from grounded_seg.errors import InputError
+from grounded_seg.images.find import find_images
+from grounded_seg.images.formats import IMAGE_ENDINGS
+from grounded_seg.text.decoding import read_text
+from grounded_seg.train.data.data_yaml import DataYaml, Place
+from grounded_seg.train.data.records import Fault
+
+_ROBOFLOW = "../"
+_MOST_PARTS = 8
+"""Of a path of another machine, so many last parts are looked for."""
+
+
+def images_at(place: Place, data: DataYaml, notes: Notes) -> tuple[Path, list[Path | Fault]]:
+    """The folder or list that a place means, and its images, each once; what a list names and isn't there is a fault.
+
+    Raises:
+        InputError: If it isn't there, it could be either of two folders, or it holds no image.
+    """
+    found = found_place(place, data, notes)
+    if found is None:
+        where = f"{data.path}:{place.line}"
+        raise InputError(f"{where}: it names {place.text[:255]!r}, which isn't there; correct the path")
+    if not os.path.isdir(found) and found.suffix.lower() not in IMAGE_ENDINGS:
+        return found, list(dict.fromkeys(_listed(found, data, notes)))
+    images = find_images([found])
+    return found, [images.path(name) for name in images.file_names]
+
+
+def found_place(place: Place, data: DataYaml, notes: Notes) -> Path | None:
+    """Folder or list where the file says, as Roboflow means it, or beside the file; None if it is nowhere.
+
+    Raises:
+        InputError: If it could be either of two folders.
+    """
+    own, where = data.path.parent, f"{data.path}:{place.line}"
+    bases = {own / one: "" for one in _spellings(data.root)}
+    # Ultralytics looks for a relative `path` from the current folder.
+    for base, which in ((own, "beside it"), (Path(data.root), "from the current folder")) if data.root else ():
+        bases.setdefault(base, which)
+    for base, which in bases.items():
+        for text in _spellings(place.text):
+            both = dict.fromkeys((base / text, base / text.removeprefix(_ROBOFLOW)))
+            there = [path for path in both if os.path.exists(path)]
+            if len(there) > 1 and not there[0].samefile(there[1]):
+                raise InputError(f"{where}: {place.text!r} could be {there[0]} or {there[1]}; write the whole path")
+            if there:
+                if which:
+                    notes.add(f"paths that lead nowhere were found {which}", where)
+                if there[0] != base / text:
+                    notes.add(f"{_ROBOFLOW} at the start of a path was left out, as Roboflow means it", where)
+                return there[0]
+    for path in _tails(own, f"{data.root}/{place.text}"):
+        if os.path.exists(path):
+            notes.add("paths that lead nowhere were found by their last parts, beside it", where)
+            return path
+    return None
+
+
+def _listed(file: Path, data: DataYaml, notes: Notes) -> Iterator[Path | Fault]:
+    """Give the images that a list names, one a line, from the list's folder or as else they can be found."""
+    is_empty = True
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if text := line.strip():
+            is_empty = False
+            yield _listed_image(text, f"{file}:{number}", file.parent, data, notes)
+    if is_empty:
+        raise InputError(f"{file} is a list without an image; write a path on each line, or correct {data.path.name}")
+
+
+def _listed_image(text: str, where: str, folder: Path, data: DataYaml, notes: Notes) -> Path | Fault:
+    own = data.path.parent
+    # Ultralytics takes the current folder where a path doesn't begin with "./".
+    starts = dict.fromkeys((folder, own / data.root, own, Path()))
+    paths = [start / one for start in starts for one in _spellings(text)]
+    for path in (*paths, *_tails(folder, text), *_tails(own, text)):
+        if os.path.isfile(path):
+            if path != paths[0]:
+                notes.add("images of a list were not found from its folder, but elsewhere", where)
+            return path
+    return Fault(where, f"the image {text[:255]!r} isn't there; correct the path or take the line out")
+
+
+def _tails(folder: Path, text: str) -> Iterator[Path]:
+    """Yield the last parts of a path below a folder, the longest first; `images` alone could be any split's."""
+    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    for start in range(max(0, len(parts) - _MOST_PARTS), len(parts)):
+        if parts[start:] != ["images"]:
+            yield folder.joinpath(*parts[start:])
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """Give a path as it stands and, if it is one of Windows, as one of this system."""
+    return tuple(dict.fromkeys((text, text.replace("\\", "/"))))
