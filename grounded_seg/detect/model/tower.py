@@ -25,7 +25,7 @@ def use_one_layout(tower: nn.Module) -> None:
             # `contiguous` would leave depthwise weights as they are.
             module.to(memory_format=torch.channels_last)
         elif isinstance(module, Florence2VisionChannelAttention):
-            module.forward = partial(channel_attention, module)  # type: ignore[method-assign]
+            module.forward = partial(channel_attention, module)
 
 
 def channel_attention(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
