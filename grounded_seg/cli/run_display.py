@@ -101,8 +101,15 @@ class RunDisplay:
             self._progress.start()
         self._counts, self._n_images = replace(counts), n_images
         # A reset forgets the fields that aren't given anew.
-        fields = {"found": counts.n_instances, "skipped": counts.n_skipped, "unit": "images"}
-        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images, **fields)
+        self._progress.reset(
+            self._task,
+            description="images",
+            total=n_images,
+            completed=counts.n_images,
+            found=counts.n_instances,
+            skipped=counts.n_skipped,
+            unit="images",
+        )
         self._show_counts()
 
     def finished_image(self, line: JournalLine) -> None:
