@@ -77,7 +77,9 @@ class RunDisplay:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
         self._counts, self._n_images = replace(counts), n_images
-        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images, unit="images")
+        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
+        # As an argument of `reset` it would be the only field left.
+        self._progress.update(self._task, unit="images")
         self._show_counts()
 
     def finished_image(self, line: JournalLine) -> None:
