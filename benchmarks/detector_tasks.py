@@ -94,7 +94,7 @@ def main() -> None:
     results = {}
     for size in chosen.size or ("base", "large"):
         model = full_size_model(size, chosen.tokenizer)
-        model.network.to(device=device, dtype=dtype)
+        model.to(device, dtype)
         rate = tflops(device, dtype)
         limit_s = sum(TFLOP[size]) / rate
         print(f"{size}, {device}, {dtype}, {n_threads()} threads, at most {chosen.tokens} tokens")

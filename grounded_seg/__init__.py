@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         run_images,
         validate_coco,
     )
+    from grounded_seg.coco.check.rules import Fault
     from grounded_seg.coco.data_set import DataSet
-    from grounded_seg.coco.text import Fault
     from grounded_seg.detect.prompts import PromptSet
     from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
     from grounded_seg.errors import (
@@ -82,7 +82,7 @@ __all__ = [
 _MODULES = {
     "api.commands": "evaluate export_labels merge_runs read_coco repair_coco run_images validate_coco",
     "coco.data_set": "DataSet",
-    "coco.text": "Fault",
+    "coco.check.rules": "Fault",
     "detect.prompts": "PromptSet",
     "engine.grounded_segmenter": "GroundedSegmenter",
     "errors": "DeviceError GroundedSegError ImageError InputError OutputError UsageError WeightsError",

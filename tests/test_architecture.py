@@ -61,6 +61,8 @@ LAZY = {
     "train.__init__": "the same",
     "cli.commands": "numpy, rich and torch would slow --help down",
     "cli.messages": "the same",
+    "cli.options": "the same",
+    "cli.slips": "the same",
     "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
     "diagnosis.installation": "a library that can't be imported is what is looked for",

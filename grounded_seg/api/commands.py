@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from grounded_seg.coco.check.repair import repair_file
+from grounded_seg.coco.check.rules import Fault
 from grounded_seg.coco.check.validate import validate_file
 from grounded_seg.coco.data_set import DataSet, read_data_set
-from grounded_seg.coco.text import Fault
 from grounded_seg.detect.prompts import Prompts, prompt_set_from
 from grounded_seg.engine.keywords import EngineKeywords, RunKeywords, refuse_unknown, run_settings_from
 from grounded_seg.errors import UsageError

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from grounded_seg.cli import messages
+from grounded_seg.cli import messages, slips
 from grounded_seg.errors import GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _explain(error: Exception) -> int:
             # Commands that keep something say so, and how to resume, in an error of their own.
             message, code = "interrupted", INTERRUPTED
         case click.UsageError(ctx=click.Context() as context):
-            message, code = f"{error.format_message()} See `{context.command_path} --help`.", error.exit_code
+            message, code = f"{_usage_problem(error, context)} See `{context.command_path} --help`.", error.exit_code
         case click.ClickException():
             message, code = error.format_message(), error.exit_code
         case GroundedSegError():
@@ -96,3 +96,11 @@ def _explain(error: Exception) -> int:
             code = UNEXPECTED
     messages.error(message)
     return code
+
+
+def _usage_problem(error: click.UsageError, context: click.Context) -> str:
+    if isinstance(error, click.NoSuchOption):
+        return slips.explain_option(error, context)
+    if isinstance(error, click.MissingParameter):
+        return slips.explain_missing(error, context)
+    return error.format_message()

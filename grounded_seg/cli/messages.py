@@ -50,13 +50,25 @@ def note(message: str) -> None:
     _line("note", message)
 
 
-def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
-    """Print what the demo weights can't do, where they are used."""
+def hint(message: str) -> None:
+    """Print what was probably meant, where something was done as it was written; once a command at most."""
+    _line("hint", message)
+
+
+def demo_note(models: ModelSettings, *, boxes_only: bool) -> str | None:
+    """What the demo weights can't do, for where they are used."""
     # This would slow --help down.
     from grounded_seg.weights.sources import resolve
 
-    if resolve(models, boxes_only=boxes_only).is_demo:
-        note("the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft")
+    if not resolve(models, boxes_only=boxes_only).is_demo:
+        return None
+    return "the demo weights know rendered scenes only; for photographs use --preset base-ft or large-ft"
+
+
+def note_if_demo(models: ModelSettings, *, boxes_only: bool) -> None:
+    """Print what the demo weights can't do, where they are used."""
+    if (text := demo_note(models, boxes_only=boxes_only)) is not None:
+        note(text)
 
 
 def status(message: str) -> None:

@@ -16,7 +16,21 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Settings = TypeVar("_Settings")
 _Option = Callable[[Any], Any]
 
-PATH = click.Path(path_type=Path)
+
+class _LocalPath(click.Path):
+    """A path on this disk; an address is refused while all its slashes are there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Make a `Path` of the text."""
+        if isinstance(value, str) and "://" in value:
+            # This imports numpy, which would slow --help down.
+            from grounded_seg.images.given import refuse_address
+
+            refuse_address(value)
+        return super().convert(value, param, ctx)
+
+
+PATH = _LocalPath(path_type=Path)
 COUNT = click.IntRange(min=0)
 
 

@@ -1,7 +1,7 @@
 """Display of a run: JSON lines or a table on stdout, and a progress bar on stderr if that is a terminal."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from grounded_seg.runs.manifest import Counts
 
 _TEXT_COLUMNS = ("image", "prompt", "label")
 _NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")
+_N_MASK_COLUMNS = 2
 _MAX_ROWS = 50
 """Rows in the table, so that a long run doesn't fill memory and screen; the files have all."""
 _MAX_SKIPPED = 20
@@ -32,9 +33,25 @@ class _RateColumn(ProgressColumn):
 class RunDisplay:
     """The display of one run: prints JSON lines at once, or a table at the end."""
 
-    def __init__(self, *, json_lines: bool, quiet: bool = False) -> None:
-        """Choose journal lines or a table for stdout, and whether progress is shown; nothing is yet."""
+    def __init__(
+        self,
+        *,
+        json_lines: bool,
+        boxes_only: bool = False,
+        quiet: bool = False,
+        at_start: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """Choose what is shown; nothing is yet.
+
+        Args:
+            json_lines: Print the journal's lines instead of a table.
+            boxes_only: Leave out the columns of masks.
+            quiet: Show no progress.
+            at_start: What else to print when the images begin, such as notes.
+        """
         self._json_lines = json_lines
+        self._number_columns = _NUMBER_COLUMNS[: -_N_MASK_COLUMNS if boxes_only else None]
+        self._at_start = at_start
         self._rows: list[tuple[str, ...]] = []
         self._n_rows_left_out = 0
         self._skipped: list[str] = []
@@ -76,6 +93,12 @@ class RunDisplay:
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
+        if self._at_start:
+            # Not beside the bar.
+            self._progress.stop()
+            for tell in self._at_start:
+                tell()
+            self._progress.start()
         self._counts, self._n_images = replace(counts), n_images
         self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images)
         # As an argument of `reset` it would be the only field left.
@@ -109,13 +132,13 @@ class RunDisplay:
         if self._json_lines:
             return
         console = stdout_console()
-        table = plain_table(*_TEXT_COLUMNS, right=_NUMBER_COLUMNS)
+        table = plain_table(*_TEXT_COLUMNS, right=self._number_columns)
         for column in table.columns:
             column.no_wrap = column.justify == "right"
             column.overflow = "ellipsis" if column.no_wrap else "fold"
         for row in self._rows:
             # As plain text, since a file name may contain rich's markup.
-            table.add_row(*map(Text, row))
+            table.add_row(*map(Text, row[: len(table.columns)]))
         # A finished run that is resumed has no rows, nor has one whose images were all skipped.
         if self._rows:
             console.print(table)

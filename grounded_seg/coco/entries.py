@@ -99,8 +99,7 @@ def read_file_name(entry: Mapping[str, Any], place: str, notes: Notes) -> str:
     if "\\" in name:
         notes.add("file names with backslashes were read with slashes", place)
         name = name.replace("\\", "/")
-    windows = PureWindowsPath(name)
-    if PurePosixPath(name).is_absolute() or (windows.drive and windows.root) or ".." in windows.parts:
+    if leaves_folder(name):
         raise EntryError(place, f"file_name {shown(name)} leaves the folder of the images", "make it a path below it")
     try:
         is_name = b"\0" not in os.fsencode(name)
@@ -109,6 +108,12 @@ def read_file_name(entry: Mapping[str, Any], place: str, notes: Notes) -> str:
     if not is_name:
         raise EntryError(place, f"file_name {shown(name)} is no name that a file can have", "correct it")
     return name
+
+
+def leaves_folder(file_name: str) -> bool:
+    """Whether a name with forward slashes is a path elsewhere than below the folder of the images."""
+    windows = PureWindowsPath(file_name)
+    return PurePosixPath(file_name).is_absolute() or bool(windows.drive and windows.root) or ".." in windows.parts
 
 
 def read_classes_of(

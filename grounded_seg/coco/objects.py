@@ -87,6 +87,19 @@ def object_of(raw: Mapping[str, Any], size: ImageSize | None, place: str, notes:
     )
 
 
+def is_plain(raw: Mapping[str, Any]) -> bool:
+    """Whether an annotation has the form that our own runs write, seen without looking into its mask."""
+    match plain_numbers(raw.get("bbox")):
+        case [_, _, width, height] if min(width, height) >= 0 and width + height > 0:
+            pass
+        case _:
+            return False
+    mask = raw.get("segmentation")
+    is_mask = mask == [] or (isinstance(mask, Mapping) and isinstance(mask.get("counts"), str) and "size" in mask)
+    numbers = plain_numbers([raw.get("area"), raw.get("score", 0.0)])
+    return is_mask and numbers is not None and type(raw.get("iscrowd")) is int and raw["iscrowd"] in (0, 1)
+
+
 def shape_of(
     bbox: Any, segmentation: Any, size: ImageSize | None, place: str, notes: Notes, whose: str
 ) -> Shape | None:

@@ -177,7 +177,7 @@ def load_detector(
         folders = {name: one.path for name, one in adapters.items()}
         model.adapters = NamedAdapters(attach_adapters(model.network, folders), sides)
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
-        model.network.to(device=device, dtype=dtype)
+        model.to(device, dtype)
     if settings.compile:
         # In place: when it is first called, and again for each other batch size.
         model.network.model.vision_tower.compile()

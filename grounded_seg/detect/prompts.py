@@ -1,5 +1,6 @@
 """Prompts and their classes: from the command line, from Python, or from a YAML file."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,11 @@ import yaml
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.text.decoding import decode_text
 from grounded_seg.text.yaml_nodes import yaml_line, yaml_root, yaml_text
+
+# Not the dot of an abbreviation: such have few letters.
+_LIST_SIGNS = re.compile(r",(?:\s+|$)|(?:(?<=\w{3})|\s)\.(?:\s+|$)|\n+")
+_MOST_WORDS = 4
+"""Of each thing that a prompt seems to list."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,21 @@ def read_prompts(argument: str) -> PromptSet:
     if argument.strip().startswith("@"):
         return read_classes(Path(argument.strip()[1:]))
     return prompts_from(argument.split(";"))
+
+
+def listed_in(argument: str) -> tuple[str, ...]:
+    """The things that one prompt seems to list with commas or full stops, as other tools want them; empty for none.
+
+    Short phrases only: a sentence is a prompt of its own.
+
+    >>> listed_in("red car, ball, and dog"), listed_in("red car. ball."), listed_in("St. Bernard"), listed_in("a; b, c")
+    (('red car', 'ball', 'dog'), ('red car', 'ball'), (), ())
+    """
+    if ";" in argument or argument.strip().startswith("@"):
+        return ()
+    things = tuple(part.strip().removeprefix("and ").removeprefix("or ") for part in _LIST_SIGNS.split(argument))
+    things = tuple(dict.fromkeys(thing for thing in things if thing))
+    return things if len(things) > 1 and all(len(thing.split()) <= _MOST_WORDS for thing in things) else ()
 
 
 def prompts_from(texts: Iterable[str]) -> PromptSet:

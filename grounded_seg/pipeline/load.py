@@ -1,5 +1,6 @@
 """From the options to two loaded models: find, fetch, check and load their weights."""
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ class FoundModels:
     threads: int
     """CPU threads that one operation may use."""
     versions: "Versions"
+    logits_dtype: str = "float32"
+    """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
 
 
 def find_models(
@@ -108,9 +111,21 @@ def load_chain(
     from grounded_seg.device.choose import dtype_named, resolve_device
     from grounded_seg.segment import load_segmenter
 
-    check_questions((found.adapter or found.detector).path)
+    check_questions((found.adapter or found.detector).path, _options_of(found))
     detector = load_found_detector(found, detect, allow_base_mismatch=allow_base_mismatch)
     if found.segmenter is None:
         return Chain(detector, tiles=tiles, detect=detect)
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     return Chain(detector, load_segmenter(found.segmenter.path, device, dtype, segment), tiles=tiles, detect=detect)
+
+
+def _options_of(found: FoundModels) -> str:
+    """The options of a command that name this detector and its adapter."""
+    from grounded_seg.weights.presets import preset_with
+
+    name = found.detector.name
+    preset = preset_with(name)
+    detector = f"--detector {shlex.quote(name)}" if preset is None else f"--preset {preset.name}"
+    if found.adapter is not None:
+        return f"{detector} --adapter {shlex.quote(found.adapter.name)}"
+    return f"{detector} --adapter none" if preset and preset.adapter else detector

@@ -4,6 +4,7 @@ A detector sees every image at one size, so that small objects of a large image 
 image is asked as well, for what is larger than a tile. What was found twice is kept once.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from grounded_seg.geometry.masks import masks_kept_by_group, placed_run_length
 from grounded_seg.records import Image, ImageResult, ImageSize, Instance
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
+_LOG = logging.getLogger(__name__)
+
+_MANY_TILES = 200
 IOU_THRESHOLD = 0.5
 """Two finds of one class that overlap by more than this IoU are one object."""
 CONTAINMENT_THRESHOLD = 0.7
@@ -70,8 +74,20 @@ def _starts(length: int, settings: TileSettings) -> list[int]:
 
 
 def crops_of(image: Image, settings: TileSettings) -> list[tuple[Tile, Image]]:
-    """Cut an image into its tiles, each as an image of its own; none for an image that fits in one."""
-    return [(tile, tile.crop(image)) for tile in tiles(image.size, settings)]
+    """Cut an image into its tiles, each as an image of its own; none for an image that fits in one.
+
+    Very many are told: each goes through the models as an image does.
+    """
+    parts = tiles(image.size, settings)
+    if len(parts) > _MANY_TILES:
+        _LOG.warning(
+            "%s is searched in %d tiles of %d px, each of which takes as long as an image; raise --tile to have fewer",
+            image.path,
+            len(parts),
+            settings.side,
+            extra={"once": True},
+        )
+    return [(tile, tile.crop(image)) for tile in parts]
 
 
 def merged(

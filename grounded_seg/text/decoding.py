@@ -13,6 +13,16 @@ from grounded_seg.errors import InputError
 _UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _LOOKED_AT_BYTES = 4096
+_BINARY_STARTS = {
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"\x89PNG\r\n": "a picture (PNG)",
+    b"GIF8": "a picture (GIF)",
+    b"II*\0": "a picture (TIFF)",
+    b"MM\0*": "a picture (TIFF)",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "compressed (gzip)",
+    b"%PDF-": "a PDF",
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_SHOWN = 60
 
@@ -64,10 +74,12 @@ def mark_and_encoding(start: bytes, path: Path) -> tuple[bytes, str]:
         path: Where it is, for messages.
 
     Raises:
-        InputError: If it is UTF-16 without a mark, or UTF-32.
+        InputError: If it is UTF-16 without a mark, UTF-32, or a picture or an archive.
     """
     if start.startswith(codecs.BOM_UTF8):
         return codecs.BOM_UTF8, "utf-8"
+    if (kind := _kind_of_binary(start)) is not None:
+        raise InputError(f"{path} is {kind}, not text; check the path")
     if start.startswith(_UTF32_MARKS):
         raise InputError(f"{path} is UTF-32, which is not read; save the file as UTF-8")
     for mark, encoding in _UTF16_MARKS.items():
@@ -93,6 +105,16 @@ def whole_characters(text: str) -> str:
     except UnicodeDecodeError as error:
         shown = ascii(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
         raise ValueError(f"{shown} holds half a character; write the character itself") from error
+
+
+def _kind_of_binary(start: bytes) -> str | None:
+    """What a file is that isn't text, by how it begins; None for what may be text."""
+    for first, kind in _BINARY_STARTS.items():
+        if start.startswith(first):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "a picture (WebP)"
+    return "a picture or a film (HEIC, AVIF, MP4)" if start[4:8] == b"ftyp" else None
 
 
 def _looks_like_utf16(start: bytes) -> bool:

@@ -15,6 +15,7 @@ from grounded_seg.train.data.records import BoxExample, Fault, Question, SplitDa
 from grounded_seg.train.data.samples import AnswerWriter
 from grounded_seg.train.fit.preparation import prepare
 from grounded_seg.train.settings import TrainSettings
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _N_DRAWN = 3
 
@@ -50,6 +51,7 @@ class DryRun:
     notes: tuple[str, ...]
 
 
+@quiet_libraries()
 def dry_run(
     settings: TrainSettings, progress: WorkProgress = lambda _what, _done, _all: None, *, resume: bool = False
 ) -> DryRun:

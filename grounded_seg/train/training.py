@@ -18,7 +18,7 @@ from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.report import write_report
 from grounded_seg.train.recipes import TrainKeywords, settings_or_keywords
 from grounded_seg.train.settings import TrainSettings
-from grounded_seg.weights.strict_loading import quiet_transformers
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class TrainReport:
     """Of the whole training, also where it was interrupted and resumed."""
 
 
+@quiet_libraries()
 def train(
     settings: TrainSettings | None = None,
     *,
@@ -129,6 +130,6 @@ def _learn(
             folder.write_manifest(manifest | {"status": "running", "seconds": time.monotonic() - started})
 
     advice = "Lower --batch-size, or add --gradient-checkpointing."
-    with quiet_transformers(), out_of_memory_as_device_error("training", advice):
+    with out_of_memory_as_device_error("training", advice):
         log, n_trained = run_loop(prepared, resume=resume, on_files=on_files, watcher=watcher, progress=progress)
     return _Learnt(data, manifest, log.rows, log.best(prepared.best_metric) or {}, n_trained)

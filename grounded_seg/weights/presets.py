@@ -69,3 +69,10 @@ def preset_by_name(name: str) -> Preset:
     if name not in presets:
         raise UsageError(f"Unknown preset {name!r}; there are {', '.join(presets)}.")
     return presets[name]
+
+
+def preset_with(detector: str) -> Preset | None:
+    """The preset whose detector a run's manifest names so; None if it is no preset's."""
+    presets = preset_table().presets.values()
+    names = {f"{one.name}/{one.detector}" if one.ships_with_project else one.detector: one for one in presets}
+    return names.get(detector)

@@ -1,5 +1,6 @@
 """Strict loading: tensors read without running code, none missing, none unexpected, all of the right shape."""
 
+import logging
 import pickle
 import struct
 import warnings
@@ -16,6 +17,11 @@ from safetensors.torch import load_file
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import WEIGHT_FILES, weight_files
 
+_LIBRARIES = (
+    *("accelerate", "bitsandbytes", "huggingface_hub", "matplotlib", "peft", "pytorch_optimizer", "safetensors"),
+    *("tokenizers", "torch", "torchvision", "transformers"),
+)
+"""What warns on its own account while a model is trained or measured."""
 _N_NAMED = 3  # Tensor names spelled out in an error; the rest is counted.
 _DAMAGE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
@@ -153,3 +159,23 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No warnings and log lines from torch, transformers and the like, but for `--debug`; those of others stay."""
+    if logging.getLogger("grounded_seg").level == logging.DEBUG:
+        yield
+        return
+    logs = [log for log in map(logging.getLogger, _LIBRARIES) if log.level == logging.NOTSET]
+    # A warning about how a library is called stands at the line that calls it.
+    modules = "|".join((*_LIBRARIES, "grounded_seg"))
+    with quiet_transformers(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=rf"(?:{modules})(?:\.|$)")
+        for log in logs:
+            log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for log in logs:
+                log.setLevel(logging.NOTSET)

@@ -133,7 +133,7 @@ def test_an_address_is_refused_in_one_line_that_shows_all_of_it(address: str) ->
     with pytest.raises(InputError) as raised:
         given_from(address)
     assert f"'{address}'" in str(raised.value)
-    assert "aren't read yet; download it" in str(raised.value)
+    assert "aren't read yet; give a path on this disk" in str(raised.value)
 
 
 @pytest.fixture

@@ -1,7 +1,14 @@
 """The models of a run: which weights are found for it."""
 
-from grounded_seg.pipeline.load import find_models
-from grounded_seg.settings import ModelSettings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import found_models
+
+from grounded_seg.errors import WeightsError
+from grounded_seg.pipeline.load import find_models, load_chain
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 from grounded_seg.weights.locate import locate
 from grounded_seg.weights.sources import resolve
 
@@ -17,3 +24,26 @@ def test_the_models_of_a_run_are_found_for_its_sources() -> None:
     assert find_models(models, sources=sources) == found
     without = find_models(ModelSettings("demo", adapter="none", device="cpu"), boxes_only=True)
     assert (without.adapter, without.segmenter) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("detector", "adapter", "options"),
+    [
+        ("demo/detector", "my tuned", "--preset demo --adapter 'my tuned'"),
+        ("demo/detector", None, "--preset demo --adapter none"),
+        ("florence-community/Florence-2-base-ft", "tuned", "--preset base-ft --adapter tuned"),
+        ("tuned/model", None, "--detector tuned/model"),
+    ],
+)
+def test_weights_that_learnt_other_questions_are_asked_with_their_own_options(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, detector: str, adapter: str | None, options: str
+) -> None:
+    found = found_models(ModelSettings(detector=detector, adapter=adapter), boxes_only=True)
+    tuned = found.adapter or found.detector
+    (tmp_path / "grounded_seg.json").write_text('{"base": {}, "prompt_form": "od", "classes": ["fig"]}')
+    tuned = replace(tuned, path=tmp_path)
+    found = replace(found, **{"adapter" if adapter else "detector": tuned})
+    # They are told before weights are loaded, of which there are none here.
+    with pytest.raises(WeightsError):
+        load_chain(found, DetectSettings(), SegmentSettings())
+    assert f"try grounded-seg ask OD IMAGE {options}" in caplog.text

@@ -17,7 +17,7 @@ from grounded_seg.errors import UsageError
 from grounded_seg.geometry.masks import mask_from_run_length
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.pipeline.tiling import tiles
+from grounded_seg.pipeline.tiling import crops_of, tiles
 from grounded_seg.records import Detection, Image, ImageResult, ImageSize, Instance
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
@@ -232,3 +232,13 @@ def test_the_limit_holds_for_the_image_not_for_each_tile() -> None:
         detect = DetectSettings(max_detections=limit)
         [found] = find_on_tiles(one_each, [picture(120, 40)], TileSettings(side=40, overlap=0), RED, detect)
         assert [one.detection.score for one in found.instances] == [0.9, 0.5, 0.4][:limit]
+
+
+def test_very_many_tiles_are_told_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    image = Image(Path("a.png"), painted(640, 480))
+    assert len(crops_of(image, TileSettings(100))) < 200
+    assert caplog.text == ""
+    assert len(crops_of(image, TileSettings(5))) == 19_200
+    [record] = caplog.records
+    assert "a.png is searched in 19200 tiles of 5 px" in record.message
+    assert "raise --tile" in record.message

@@ -2,11 +2,15 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from paths import ROOT
 from tiny_florence import save_tiny_florence
 from train_cases import od_row, read_data, tiny_settings, write_coco, write_jsonl
 
@@ -77,6 +81,49 @@ def test_evaluate_leaves_out_what_a_training_does_and_shows_the_base_whole_image
     evaluate(settings)
     evaluate(settings, base)
     assert seen == [(30, 2), (20, 2)]
+
+
+ALOUD = """
+import json, logging, sys, warnings
+from pathlib import Path
+
+from train_cases import tiny_settings
+
+from grounded_seg.train import evaluate, train
+from grounded_seg.train.settings import Method, Part
+
+
+def noisy(answered):
+    logging.getLogger("accelerate.somewhere").warning("accelerate logs")
+    for module in ("torch", "transformers.models.any"):
+        warnings.warn_explicit("a library warns", FutureWarning, "somewhere.py", 1, module)
+    warnings.warn("the user warns")
+    return {"n": len(answered)}
+
+
+data, run, base = map(Path, sys.argv[1:])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for method in Method:
+        settings = tiny_settings(
+            data, run / method, base, max_steps=1, method=method, parts=frozenset(Part), gradient_checkpointing=True,
+            metrics=(noisy,), report=method is Method.LORA,
+        )
+        evaluate(settings, train(settings).result)
+print(json.dumps(sorted({str(one.message) for one in caught})))
+"""
+
+
+def test_no_warning_of_another_library_reaches_the_caller(base: Path, dataset: Path, tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", ALOUD, str(dataset), str(tmp_path), str(base)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stderr == ""
+    assert json.loads(told.stdout) == ["the user warns"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import note_if_demo, plain_table, set_up_messages, stdout_console
+from grounded_seg.cli.messages import demo_note, note, plain_table, set_up_messages, stdout_console
 from grounded_seg.cli.options import (
     PATH,
     beams_option,
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from grounded_seg.detect.model.florence import FlorenceModel
     from grounded_seg.records import Answer
 
+_DEMO_TASKS = ("CAPTION_TO_PHRASE_GROUNDING", "OPEN_VOCABULARY_DETECTION")
+"""Those that the demo weights were trained on, all of them about one phrase."""
 _MINUS_REGION = re.compile(r"-[\d.]+(\s*,\s*-?[\d.]+){3}")
 
 
@@ -80,7 +82,7 @@ def ask(
     asked, found = "".join(text).strip(), find_task(task)
     picture = read_image(image, numbers.pop("max_pixels"))
     question_about(found, asked, picture.size)
-    model = _load(settings_from(ModelSettings, options))
+    model = _load(settings_from(ModelSettings, options), found.name)
     answer = ask_model(model, found, picture, asked, **numbers)
     content = answer_as_json(found, asked, picture, answer)
     # The answer is printed before it is written: it took long, and the folder may be one that can't be written.
@@ -92,25 +94,35 @@ def ask(
         _write(output, image.stem, content, picture, answer)
 
 
-def _load(models: ModelSettings) -> "FlorenceModel":
+def _load(models: ModelSettings, task: str) -> "FlorenceModel":
     from grounded_seg.pipeline.load import find_models, load_found_detector
 
-    note_if_demo(models, boxes_only=True)
     found = find_models(models, boxes_only=True)
-    return load_found_detector(found, DetectSettings(), allow_base_mismatch=models.allow_base_mismatch).model
+    detector = load_found_detector(found, DetectSettings(), allow_base_mismatch=models.allow_base_mismatch)
+    text = demo_note(models, boxes_only=True)
+    if text is not None and task not in _DEMO_TASKS and models.adapter in (None, "none"):
+        learnt = " and ".join(_DEMO_TASKS)
+        text = f"the demo weights learnt {learnt} only, so {task} finds nothing; use --preset base-ft or large-ft"
+    if text is not None:
+        note(text)
+    return detector.model
 
 
 def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answer: "Answer") -> None:
-    """Write NAME.json, and NAME.png if the answer has locations; files of these names are replaced."""
+    """Write NAME.json, and NAME.png if the answer has locations; files of these names are replaced, and told."""
     from grounded_seg.detect.ask import draw_answer
     from grounded_seg.files import as_output_error, write_text
     from grounded_seg.images.draw import save_picture
 
     with as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
+        written = [folder / f"{name}.json"]
+        write_text(written[0], json.dumps(content, indent=1) + "\n")
         if answer.boxes or answer.polygons or answer.quads:
-            save_picture(folder / f"{name}.png", draw_answer(picture, answer))
+            written.append(folder / f"{name}.png")
+            save_picture(written[1], draw_answer(picture, answer))
+    # On stdout there is nothing but the answer.
+    note(f"the answer is in {' and '.join(map(str, written))}")
 
 
 def _print(answer: "Answer") -> None:

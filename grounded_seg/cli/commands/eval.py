@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import interruption_explained, note, note_if_demo, set_up_messages
+from grounded_seg.cli.messages import demo_note, interruption_explained, note, set_up_messages
 from grounded_seg.cli.options import (
     COUNT,
     PATH,
@@ -101,7 +101,10 @@ def evaluate(
     )
     how_to_resume = f"predictions so far are kept; to resume, run the same command with --resume ({output})"
     with interruption_explained(lambda: how_to_resume if output else None), WorkDisplay(quiet=quiet) as display:
-        evaluation = measure(settings, display.of("images"))
+        progress = display.of("images")
+        if isinstance(settings.source, RunSettings):
+            progress = _after_demo_note(settings.source, progress)
+        evaluation = measure(settings, progress)
     for line in evaluation.notes:
         note(line)
     show_evaluation(evaluation)
@@ -142,9 +145,19 @@ def _only_scored(predictions: Path, options: dict[str, Any]) -> Path:
 
 
 def _run_settings(options: dict[str, Any]) -> RunSettings:
-    settings = settings_from(RunSettings, {name: value for name, value in options.items() if name != "output"})
-    note_if_demo(settings.models, boxes_only=settings.boxes_only)
-    return settings
+    return settings_from(RunSettings, {name: value for name, value in options.items() if name != "output"})
+
+
+def _after_demo_note(settings: RunSettings, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Say what the demo weights can't do when the images begin, and not before an error."""
+    notes = [demo_note(settings.models, boxes_only=settings.boxes_only)]
+
+    def show(n_done: int, n_all: int) -> None:
+        if notes and (text := notes.pop()) is not None:
+            note(text)
+        progress(n_done, n_all)
+
+    return show
 
 
 def _draw(evaluation: "Evaluation", images: Path | None, folder: Path) -> list[Path]:

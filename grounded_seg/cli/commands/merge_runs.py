@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.messages import note, set_up_messages
 from grounded_seg.cli.options import PATH, debug_option, quiet_option
 
 
@@ -26,8 +26,11 @@ def merge_runs(runs: tuple[Path, ...], output: Path, quiet: bool, debug: bool) -
     from grounded_seg.cli.progress import WorkDisplay
     from grounded_seg.runs.merge import merge_runs as merge
 
+    notes: list[str] = []
     with WorkDisplay(quiet=quiet) as display:
-        counts = merge(runs, output, display.of("images"))
+        counts = merge(runs, output, display.of("images"), notes.append)
+    for line in notes:
+        note(line)
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
     click.echo(f"{counts.n_instances} instances in {counts.n_done} images{skipped}: {output}")
     return 0

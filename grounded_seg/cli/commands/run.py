@@ -1,10 +1,11 @@
 """`grounded-seg run`: a sentence and images in; boxes, masks and COCO annotations out."""
 
+from functools import partial
 from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import error, interruption_explained, note_if_demo, set_up_messages
+from grounded_seg.cli.messages import demo_note, error, hint, interruption_explained, note, set_up_messages
 from grounded_seg.cli.options import (
     EnumChoice,
     batch_size_option,
@@ -49,8 +50,9 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
     PROMPT is what to look for: "red car". Separate several prompts with semicolons: "red car; traffic light". @FILE
     reads them from a YAML file with one line `prompt: class` per prompt.
 
-    PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif. @FILE reads paths from a text
-    file, one per line.
+    PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif, heic, heif, hif, avif. A pattern
+    in quotes is expanded: 'photos/*.png'. @FILE reads paths from a text file, one per line; @- reads them from the
+    standard input.
 
     Exit code: 0 all done, 1 images skipped or results can't be written, 2 usage, 3 unreadable input, 4 weights missing
     or wrong, 5 device, 130 interrupted.
@@ -58,6 +60,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
     from grounded_seg.cli.run_display import RunDisplay
+    from grounded_seg.cli.slips import check_order, hint_about
     from grounded_seg.detect.prompts import read_prompts
     from grounded_seg.geometry.masks import opencv
     from grounded_seg.images.given import given_from
@@ -68,12 +71,17 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
     opencv()
     prompts = read_prompts(prompt)
     settings = settings_from(RunSettings, options)
-    note_if_demo(settings.models, boxes_only=settings.boxes_only)
     given = [given_from(path) for path in paths]
+    check_order(prompt, paths)
+    told = {
+        note: demo_note(settings.models, boxes_only=settings.boxes_only),
+        hint: None if quiet else hint_about(prompt, paths),
+    }
     folder = RunFolder(settings.output)
     option = "--resume instead of --overwrite" if settings.overwrite else "--resume"
     how_to_resume = f"finished images are kept; to resume, run the same command with {option}"
-    display = RunDisplay(json_lines=json_lines, quiet=quiet)
+    at_start = [partial(tell, text) for tell, text in told.items() if text is not None]
+    display = RunDisplay(json_lines=json_lines, boxes_only=settings.boxes_only, quiet=quiet, at_start=at_start)
 
     def explain() -> str:
         return f"{how_to_resume if display.has_started else 'no image was finished'} ({settings.output})"

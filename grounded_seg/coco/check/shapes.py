@@ -69,7 +69,9 @@ def _word_of(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return "too large a number" if plain_numbers([value]) is None else f"the number {value:g}"
+        # NaN alone isn't equal to itself; `math.isnan` stops at the largest whole numbers.
+        unusable = "no number" if value != value else "too large a number"
+        return unusable if plain_numbers([value]) is None else f"the number {value:g}"
     names: dict[type, str] = {str: "text", list: "a list", dict: "an object", type(None): "null"}
     return names.get(type(value), f"{value!r:.40}")
 

@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grounded_seg.detect.answer.box_scores import TokenEvidence
 from grounded_seg.detect.model.adapters import NamedAdapters
+from grounded_seg.detect.model.logits import use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS
@@ -64,6 +65,12 @@ class FlorenceModel:
         self.rules = rules
         self.adapters: NamedAdapters | None = None
         """The same network with adapters beside its weights, for `using`."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move the network, in float32, to where it runs; its weights take the dtype, its logits stay float32."""
+        self.network.to(device=device)
+        if dtype is not torch.float32:
+            use_float32_logits(self.network, self.vocabulary.location_ids, dtype)
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -155,7 +162,7 @@ class FlorenceModel:
         ends = (ids == self.vocabulary.eos_id).nonzero()
         n_tokens = int(ends[0]) + 1 if len(ends) else len(ids)
         # Row by row: the logits of a whole batch of long answers over 51,000 tokens would take gigabytes.
-        logits = self.network.lm_head(states[:n_tokens]).float()
+        logits = self.network.lm_head(states[:n_tokens])
         total = logits.logsumexp(dim=1, keepdim=True)
         chosen = logits.gather(1, ids[:n_tokens, None]) - total
         locations = (logits[:, list(self.vocabulary.location_ids)] - total).exp()

@@ -54,16 +54,20 @@ def trained_image_size(folder: Path) -> int | None:
         raise _damaged(folder, error) from error
 
 
-def check_questions(folder: Path) -> None:
-    """Warn in the log where weights were tuned on other questions than those of `run`, which name one class each."""
+def check_questions(folder: Path, options: str) -> None:
+    """Warn in the log where weights were tuned on other questions than those of `run`, which name one class each.
+
+    `options` are those of the command line that name the weights, for the command that asks such questions.
+    """
     facts = _facts(folder) or {}
     if facts.get("prompt_form", "class") != "class":
-        taught, remedy = "to name all classes in one answer", "grounded-seg ask OD IMAGE"
+        taught, task = "to name all classes in one answer", "OD"
     elif "classes" in facts and not facts["classes"]:
-        taught, remedy = "to answer with text", "grounded-seg ask TASK IMAGE"
+        taught, task = "to answer with text", "TASK"
     else:
         return
-    _LOG.warning("%s was trained %s; it may find little when asked for one thing: try %s.", folder, taught, remedy)
+    command = f"grounded-seg ask {task} IMAGE {options}"
+    _LOG.warning("%s was trained %s; it may find little when asked for one thing: try %s", folder, taught, command)
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:

@@ -28,11 +28,13 @@ from grounded_seg.train.data.samples import ImageStore, without_long_rows
 from grounded_seg.train.fit.trainable import locate_base
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.settings import Method, TrainSettings
+from grounded_seg.weights.strict_loading import quiet_libraries
 
 _QUESTIONS_AT_ONCE = 16
 _SILENT = ("<s>", "</s>", "<pad>")
 
 
+@quiet_libraries()
 def evaluate(
     settings: TrainSettings, result: Path | None = None, *, split: Literal["train", "valid", "test"] = "test"
 ) -> dict[str, float]:
@@ -77,7 +79,7 @@ def ask(
     # The base wasn't trained on resized images, and no run would resize them for it.
     images = ImageStore(settings.image_size if result else None, settings.max_pixels)
     with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
-        florence.network.to(device=device, dtype=resolve_dtype(settings.models.dtype, device))
+        florence.to(device, resolve_dtype(settings.models.dtype, device))
         answers = []
         for answer in answered(florence, questions, images):
             answers.append(answer)

@@ -61,6 +61,7 @@ def test_who_learnt_other_questions_than_run_asks_is_named(
     tmp_path: Path, facts: dict[str, object], hint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_adapter_base(tmp_path, BASE, facts)
-    check_questions(tmp_path)
+    check_questions(tmp_path, "--preset demo --adapter tuned")
     assert hint in caplog.text
+    assert ("IMAGE --preset demo --adapter tuned" in caplog.text) == bool(hint)
     assert bool(caplog.records) == bool(hint)
