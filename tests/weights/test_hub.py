@@ -265,7 +265,8 @@ def test_a_disk_that_fills_up_on_the_way_is_told_at_once(
     hub: StandInHub, caches: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.published["sam.pth"] = MODEL
-    source = PublishedSource(SegmenterFile("vit_b", "https://x/sam.pth", hashlib.sha256(MODEL).hexdigest()))
+    file = SegmenterFile("vit_b", "https://x/sam.pth", hashlib.sha256(MODEL).hexdigest(), len(MODEL))
+    source = PublishedSource(file)
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
