@@ -36,6 +36,8 @@ from grounded_seg.settings import DetectSettings, GroundingTask, Precision, Supp
 
 N_TOKENS = 24
 N_PROMPTS = 8
+LEAST_BOXES = 1
+"""Random weights answer some photographs without a box: then nothing would be compared."""
 _PROPOSALS = TASKS["REGION_PROPOSAL"]
 _GROUNDING = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
 _EVERYTHING = DetectSettings(score_threshold=0.0, nms=SuppressionScope.NONE)
@@ -80,7 +82,7 @@ def check_identity(model: FlorenceModel, usual: UsualChain, image: Image) -> tup
     """Compare answers at equal settings: how many boxes, and how far theirs, which are cut to whole pixels, are off.
 
     Raises:
-        RuntimeError: If tokens differ, or a box by more than a pixel.
+        RuntimeError: If tokens differ, or a box by more than a pixel, or fewer than `LEAST_BOXES` were compared.
     """
     worst, n_boxes = 0.0, 0
     for task, phrase in ((_PROPOSALS, ""), (_GROUNDING, "a red car"), (_GROUNDING, "traffic lights and 犬")):
@@ -101,6 +103,8 @@ def check_identity(model: FlorenceModel, usual: UsualChain, image: Image) -> tup
             worst = max(worst, *(abs(a - b) for a, b in zip(one, other, strict=True)))
     if worst > 1:
         raise RuntimeError(f"a box is {worst:.2f} pixels off")
+    if n_boxes < LEAST_BOXES:
+        raise RuntimeError(f"only {n_boxes} boxes are compared; give another photograph")
     return n_boxes, worst
 
 

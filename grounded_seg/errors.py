@@ -1,9 +1,10 @@
 """What can go wrong for a user, each with its exit code and a next step.
 
 A message is one line: what happened, where, and what to do next. Code raises where the fact is known. `cli` catches to
-print the line and exit; below it, `images.read.read_or_skip` to skip one image, `engine.batches` to continue with fewer
-images at a time, and readers of data sets to say where the fault lies, or to list it and read the rest. A library's own
-error becomes one of these with `raise ... from` in the module that is that library's home.
+print the line and exit; below it, `read_or_skip` and `image_or_skip` in `images` to skip one image, `engine.batches` to
+continue with fewer images at a time, `diagnosis` to make it a finding, and readers of data sets to say where the fault
+lies, or to list it and read the rest. A library's own error becomes one of these with `raise ... from` in the module
+that is that library's home.
 """
 
 

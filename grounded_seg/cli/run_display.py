@@ -100,7 +100,16 @@ class RunDisplay:
                 tell()
             self._progress.start()
         self._counts, self._n_images = replace(counts), n_images
-        self._progress.reset(self._task, description="images", total=n_images, completed=counts.n_images, unit="images")
+        # A reset forgets the fields that aren't given anew.
+        self._progress.reset(
+            self._task,
+            description="images",
+            total=n_images,
+            completed=counts.n_images,
+            found=counts.n_instances,
+            skipped=counts.n_skipped,
+            unit="images",
+        )
         self._show_counts()
 
     def finished_image(self, line: JournalLine) -> None:

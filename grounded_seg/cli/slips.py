@@ -47,7 +47,7 @@ _WORDS_FOR_ARGUMENTS: Mapping[str, str] = MappingProxyType(
         "image": "image images img image-path input source src path file i s",
         "ground_truth": "gt ground-truth annotations ann input source data coco i",
         "file": "input source data coco annotations gt i",
-        "data": "data dataset data-set input source i",
+        "dataset": "data data-set input source i",
     }
 )
 """Likewise, of what is given by its place alone."""

@@ -43,6 +43,9 @@ def records_of(path: Path, *, exact: bool = False) -> Iterator[tuple[str, Any]]:
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); check the path") from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
+        # The fast parser's words for bytes that are no text.
+        if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
+            raise InputError(f"{path}: some of its bytes are not UTF-8; save the file as UTF-8") from error
         raise InputError(
             f"{path}: it is no JSON ({' '.join(str(error).split())}); `grounded-seg validate {path} --fix OUT` lists "
             "and repairs what is wrong"

@@ -1,5 +1,6 @@
 """`GroundedSegmenter`: what Python callers use; a thin face before the engine."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from grounded_seg.engine.batches import BatchProcessor, ReadImage, batches, read
 from grounded_seg.engine.keywords import StageKeywords, refuse_unknown, run_settings_from
 from grounded_seg.engine.request import Request
 from grounded_seg.images.find import find_images
-from grounded_seg.images.given import given_from
+from grounded_seg.images.given import Given, PathPattern, given_from
 from grounded_seg.images.in_memory import ImageLike, image_from, image_or_skip, is_one_image, is_path
 from grounded_seg.pipeline.chain import Chain, Detector, Segmenter
 from grounded_seg.pipeline.load import FoundModels, find_models, load_chain
@@ -161,8 +162,8 @@ class GroundedSegmenter:
 
         Args:
             paths: A folder, a pattern such as "photos/*.png", an image, or "@FILE" for a list of paths: the images that
-                `run` would find, in its order. Or images, one by one and as many as you like; a batch is taken only
-                when it is needed.
+                `run` would find, in its order. Or images, folders and patterns one by one, as many as you like; a batch
+                is taken only when it is needed.
             prompts: What is asked about each.
             batch_size: Images that go through the models together. Short batches, and those in which some can't be
                 read, are padded with a repeated image, so that the numbers don't depend on that.
@@ -176,12 +177,11 @@ class GroundedSegmenter:
         prompt_set, chain = prompt_set_from(prompts), self._chain_for(score_threshold)
         images: Iterable[ImageLike]
         if is_path(paths):
-            found = find_images([given_from(paths) if isinstance(paths, str) else Path(paths)], recursive)
-            images = (found.path(name) for name in found.file_names)
+            images = _found(given_from(paths) if isinstance(paths, str) else Path(paths), recursive)
         elif is_one_image(paths):
             images = [paths]
         else:
-            images = cast(Iterable[ImageLike], paths)
+            images = _each(cast(Iterable[ImageLike], paths), recursive)
         return _outcomes(BatchProcessor(chain, batch_size), batches(enumerate(images), batch_size), prompt_set)
 
     def _results(
@@ -202,6 +202,23 @@ class GroundedSegmenter:
         parts = {name: getattr(self.loaded, name) for name in ("detector", "adapter", "segmenter")}
         named = [f"{name}={part.name!r}" for name, part in parts.items() if part is not None]
         return f"GroundedSegmenter({', '.join(named)}, device={self.loaded.device!r}, dtype={self.loaded.dtype!r})"
+
+
+def _found(given: Given, recursive: bool) -> Iterator[Path]:
+    """Find the images now, and give their paths one by one."""
+    found = find_images([given], recursive)
+    return (found.path(name) for name in found.file_names)
+
+
+def _each(images: Iterable[ImageLike], recursive: bool) -> Iterator[ImageLike]:
+    """Give images one by one, those of folders and patterns among them in the order of their names."""
+    for one in images:
+        # A file that is named so is no list here: names come from the system as often as from a person.
+        named = given_from(one) if isinstance(one, str) and not one.startswith("@") else one
+        if isinstance(named, PathPattern) or (is_path(named) and os.path.isdir(named)):
+            yield from _found(named if isinstance(named, PathPattern) else Path(named), recursive)
+        else:
+            yield one
 
 
 def _outcomes(

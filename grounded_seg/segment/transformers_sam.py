@@ -18,7 +18,7 @@ from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
-from grounded_seg.segment.sam.attention import attend
+from grounded_seg.segment.sam.attention import attend, lay_out_patches
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
 from grounded_seg.weights.strict_loading import first_line, load_strictly, quiet_transformers, read_tensors
 
@@ -64,6 +64,9 @@ class TransformersNetwork:
         if family.pads:
             for layer in self._model.vision_encoder.layers:
                 layer.attn.forward = partial(_attend, layer.attn)
+        for name, module in self._model.vision_encoder.named_modules():
+            if name.rpartition(".")[2] == "patch_embed":
+                lay_out_patches(module)
         if compiled:
             self._model.vision_encoder.compile()
         self._compiling = compile_failure_as_device_error if compiled else nullcontext

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,8 +131,7 @@ def _asked(source: HubSource, url: str) -> tuple[Any, str | None]:
 
 
 def _asked_once(source: HubSource, url: str) -> tuple[Any, str | None]:
-    # The address is made of the hub's and a checked id.
-    request = urllib.request.Request(url, headers=build_hf_headers(library_name="grounded-seg"))  # noqa: S310
+    request = retries.request_for(url, build_hf_headers(library_name="grounded-seg"))
     with retries.opener().open(request, timeout=retries.PATIENCE.timeout_s) as response:
         text = response.read(_MAX_ANSWER_BYTES + 1)
         following = _NEXT_PAGE.search(response.headers.get("Link", ""))

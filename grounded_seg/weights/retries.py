@@ -124,6 +124,20 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def request_for(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
+    """A request for an address, which `HF_ENDPOINT` or a mirror may be the start of.
+
+    Raises:
+        GivenUpError: If that is no address of the web.
+    """
+    try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("it doesn't begin with https://")
+        return urllib.request.Request(url, headers=dict(headers))  # noqa: S310  (checked above)
+    except ValueError as error:
+        raise GivenUpError(f"{url} is no address: {error}") from error
+
+
 def opener() -> urllib.request.OpenerDirector:
     """What opens addresses: follows redirects, but keeps `Authorization` for the host that it was meant for."""
     return urllib.request.build_opener(_Redirects())

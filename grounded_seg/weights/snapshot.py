@@ -85,7 +85,7 @@ class HubCache:
 
     def name_revision(self, revision: str) -> None:
         """Have the hub's library find this commit by a branch or tag."""
-        if revision == self.commit:
+        if revision == self.commit or hub.leaves_folder(revision):
             return
         ref = self.root / "refs" / revision
         ref.parent.mkdir(parents=True, exist_ok=True)

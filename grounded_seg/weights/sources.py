@@ -129,7 +129,7 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
         return LocalSource(path, given)
     if given in published:
         return PublishedSource(published[given])
-    hub = _hub_source(given)
+    hub = hub_source(given)
     if hub is not None and not hub.repo_id.endswith(_WEIGHT_FILE_ENDINGS):
         return hub
     raise WeightsError(
@@ -149,13 +149,13 @@ def named_source(given: str, option: str) -> LocalSource | HubSource:
         part = path / _PARTS_OF_A_TRAINING.get(option, "")
         is_training = (path / "metrics.jsonl").is_file() and part.is_dir()
         return LocalSource(part if is_training else path, given)
-    hub = _hub_source(given)
+    hub = hub_source(given)
     if os.path.exists(path) or hub is None:
         raise WeightsError(f"{option} {given} isn't a folder on this disk, and doesn't read as {_HUB_FORMS}.")
     return hub
 
 
-def _hub_source(given: str) -> HubSource | None:
+def hub_source(given: str) -> HubSource | None:
     """The repository of `owner/name` or `owner/name@REVISION`; None for another form."""
     match = _HUB_ID.fullmatch(given)
     return HubSource(match[1], match[2] or _DEFAULT_REVISION) if match else None

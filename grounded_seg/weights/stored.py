@@ -17,7 +17,15 @@ from grounded_seg.weights.hub import leaves_folder
 from grounded_seg.weights.locate import cached_folder, is_on_disk
 from grounded_seg.weights.pins import LOCK_FILE, PinnedFile, lock_path, pin_of, read_pins, write_pin
 from grounded_seg.weights.presets import preset_by_name, preset_table
-from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source, named_source, resolve
+from grounded_seg.weights.sources import (
+    HubSource,
+    LocalSource,
+    PublishedSource,
+    Source,
+    hub_source,
+    named_source,
+    resolve,
+)
 from grounded_seg.weights.transfer import has_digest
 
 _BYTES_PER_PARAMETER = (2, 4)
@@ -54,11 +62,12 @@ def sources_of(name: str) -> list[Source]:
         return [part for part in (parts.detector, parts.adapter, parts.segmenter) if part is not None]
     if name in preset_table().segmenters:
         return [PublishedSource(preset_table().segmenters[name])]
-    try:
-        source = named_source(name, "PRESET|ID")
-    except WeightsError as error:
+    if name and os.path.isdir(os.path.expanduser(name)):
+        return [named_source(name, "PRESET|ID")]
+    source = hub_source(name)
+    if source is None:
         preset_names = ", ".join((*preset_table().presets, *preset_table().segmenters))
-        raise UsageError(f"{name!r} is neither of {preset_names} nor a hub id such as owner/name") from error
+        raise UsageError(f"{name!r} is neither of {preset_names} nor a hub id such as owner/name")
     return [source]
 
 

@@ -164,7 +164,7 @@ def quiet_transformers() -> Iterator[None]:
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """No warnings and log lines from torch, transformers and the like, but for `--debug`; those of others stay."""
-    if logging.getLogger("grounded_seg").getEffectiveLevel() <= logging.DEBUG:
+    if logging.getLogger("grounded_seg").level == logging.DEBUG:
         yield
         return
     logs = [log for log in map(logging.getLogger, _LIBRARIES) if log.level == logging.NOTSET]

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from grounded_seg.errors import WeightsError
 from grounded_seg.files import UNFINISHED, one_process_at_a_time
 from grounded_seg.weights import retries
-from grounded_seg.weights.retries import GivenUpError, Patience, first_line, opener, persist
+from grounded_seg.weights.retries import GivenUpError, Patience, first_line, opener, persist, request_for
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes fetched so far, and the bytes in all where the server gives them."""
@@ -102,8 +102,8 @@ def download(
         with one_process_at_a_time(destination.with_name(f".{destination.name}.lock"), waiting):
             if not destination.exists():
                 _Transfer(file, destination, progress, patience).run()
-    except (OSError, ValueError) as error:
-        # A folder that can't be made, or an address that is none.
+    except OSError as error:
+        # A folder that can't be made.
         raise _failed(file, first_line(error)) from error
 
 
@@ -183,9 +183,7 @@ class _Transfer:
         headers = {"Accept-Encoding": "identity", **self._file.headers}
         if self._n_done and self._validator:
             headers |= {"Range": f"bytes={self._n_done}-", "If-Range": self._validator}
-        # The address comes from our own tables or a hub id, and nothing is trusted before the hash is right.
-        request = urllib.request.Request(self._file.url, headers=headers)  # noqa: S310
-        with self._open(request) as response:
+        with self._open(request_for(self._file.url, headers)) as response:
             if not self._continues(response):
                 self._restart(_validator_of(response))
             n_all = self._n_all(response)

@@ -100,7 +100,7 @@ def test_words_of_other_tools_are_told_apart() -> None:
 def test_what_click_finds_by_itself_stays() -> None:
     line = error_of(grounded("run", "--score-treshold", "0.3", "red car", "a.png"), 2)
     assert "--score-threshold" in line
-    assert "No such option '--toaster'. See" in error_of(grounded("run", "--toaster", "red car", "a.png"), 2)
+    assert "No such option '--xyzzy'. See" in error_of(grounded("run", "--xyzzy", "red car", "a.png"), 2)
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,9 @@ def test_text_is_a_path_and_never_letters(segmenter: GroundedSegmenter, paint: P
     assert [one.path.name for one in segmenter.stream(folder, "red car", recursive=False)] == ["a.png"]
     assert [one.path for one in segmenter.stream(str(path), "red car")] == [path]
     assert [one.path for one in segmenter.batch(str(path), "red car")] == [path]
+    mixed = [path, str(folder), f"{folder}/a.*", Path("@a.png"), "@a.png"]
+    named = [one.path.name for one in segmenter.stream(mixed, "red car")]
+    assert named == ["a.png", "a.png", "b.png", "a.png", "@a.png", "@a.png"]
     with pytest.raises(InputError, match=r"no file or folder is at 'img\.jpg'"):
         segmenter.stream("img.jpg", "red car")
 

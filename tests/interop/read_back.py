@@ -82,9 +82,9 @@ CHECKS = (
     Check("torchvision", LabelFormat.COCO, MaskForm.RLE, 1.0, has_scores=True, has_attributes=True),
     Check("torchvision", LabelFormat.COCO, MaskForm.POLYGON, 1.0, has_scores=True, has_attributes=True),
     Check("torchvision", LabelFormat.COCO, MaskForm.NONE, has_scores=True, has_attributes=True),
-    Check("ultralytics", LabelFormat.COCO, MaskForm.RLE),
-    Check("ultralytics", LabelFormat.COCO, MaskForm.POLYGON),
-    Check("ultralytics", LabelFormat.COCO, MaskForm.NONE),
+    Check("ultralytics", LabelFormat.COCO, MaskForm.RLE, drops_crowds=True, loses_thin_parts=True),
+    Check("ultralytics", LabelFormat.COCO, MaskForm.POLYGON, drops_crowds=True),
+    Check("ultralytics", LabelFormat.COCO, MaskForm.NONE, drops_crowds=True),
     Check("ultralytics", LabelFormat.YOLO, MaskForm.POLYGON),
     Check("ultralytics", LabelFormat.YOLO, MaskForm.NONE),
     Check("fiftyone", LabelFormat.FIFTYONE, MaskForm.RLE, 1.0, has_scores=True),
@@ -113,6 +113,8 @@ def main() -> int:
             continue
         for data, source, images in sources():
             for check in CHECKS:
+                if data == "photos" and check.loses_thin_parts:
+                    continue
                 if check.tool == tool and data in (chosen.data or [data]):
                     outcomes.append(outcome := carry_out(check, python, data, source, images))
                     print(line(outcome), flush=True)
@@ -234,7 +236,8 @@ def carry_out(check: Check, python: Path, data: str, source: Path, images: Path)
         outcome.problems.append(f"the reader failed: {reading.stderr.strip().splitlines()[-1]}")
         return outcome
     compare(check, source, json.loads((folder / "read.json").read_text()), outcome)
-    compare_joined(losses, outcome)
+    if check.parts_may_be_joined:
+        compare_joined(losses, outcome)
     return outcome
 
 
@@ -245,7 +248,7 @@ def line(outcome: Outcome) -> str:
     attributes = f", {outcome.n_attributes} attributes" if outcome.n_attributes else ""
     problems = f"  FAILED {len(outcome.problems)}: {outcome.problems[0]}" if outcome.problems else "  ok"
     return (
-        f"{outcome.tool:17}{outcome.format:12}{outcome.form:8}{outcome.data:7}"
+        f"{outcome.tool:17}{outcome.format:12}{outcome.form:8}{outcome.data:9}"
         f"{outcome.n_written:4} written {outcome.n_read:4} read, box off {outcome.box_off_px:.2f} px, "
         f"IoU at least {outcome.iou_least:.4f}{joined}{parted}{attributes}{problems}"
     )

@@ -20,7 +20,8 @@ def read(images: Path, labels: Path, names: dict[int, str]) -> None:
         rows = labels / image.relative_to(images).with_suffix(".txt")
         if not rows.exists():
             continue
-        _, found, shape, *_, message = verify_image_label((str(image), str(rows), "", False, len(names), 0, 0, False))
+        n_classes = max(names) + 1
+        _, found, shape, *_, message = verify_image_label((str(image), str(rows), "", False, n_classes, 0, 0, False))
         if found is None:
             raise ValueError(f"the trainer leaves {image.name} out: {message}")
         height, width = shape

@@ -174,6 +174,6 @@ def test_a_reader_takes_every_encoding_or_names_it(reader: str, encoding: str, t
     assert refused.value.exit_code in (2, 3)
     assert message.isprintable()
     assert str(path) in message
-    named = {"latin-1": "is not UTF-8", "utf-32": "UTF-32"}.get(encoding, "UTF-16 without a byte order mark")
+    named = {"latin-1": " not UTF-8", "utf-32": "UTF-32"}.get(encoding, "UTF-16 without a byte order mark")
     assert named in message
     assert "as UTF-8" in message

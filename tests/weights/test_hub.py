@@ -265,7 +265,8 @@ def test_a_disk_that_fills_up_on_the_way_is_told_at_once(
     hub: StandInHub, caches: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.published["sam.pth"] = MODEL
-    source = PublishedSource(SegmenterFile("vit_b", "https://x/sam.pth", hashlib.sha256(MODEL).hexdigest()))
+    file = SegmenterFile("vit_b", "https://x/sam.pth", hashlib.sha256(MODEL).hexdigest(), len(MODEL))
+    source = PublishedSource(file)
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -314,6 +315,17 @@ def test_no_network_at_all(monkeypatch: pytest.MonkeyPatch, caches: Path, pauses
     assert "\n" not in str(caught.value)
     assert pauses == [1, 2, 4, 8, 16]
     assert files_below(caches) == []
+
+
+@pytest.mark.parametrize("address", ["/srv/mirror", "file:///srv/mirror", "http://[", "mirror.example"])
+def test_a_mirror_that_is_no_address_is_one_line(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("GROUNDED_SEG_MIRROR", address)
+    file = SegmenterFile("vit_b", "https://x/sam.pth", "0" * 64)
+    for source in (SOURCE, PublishedSource(file)):
+        with pytest.raises(WeightsError, match=r"could not be fetched \(.* is no address: ") as caught:
+            locate(source)
+        assert "\n" not in str(caught.value)
 
 
 def test_several_at_once_fetch_a_file_once(hub: StandInHub) -> None:

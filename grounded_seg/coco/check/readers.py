@@ -31,6 +31,8 @@ _READERS = (
     (SUPERVISION, "scores", "scores are lost"),
     (PYCOCOTOOLS, "no_mask", "annotations without a mask can be measured as boxes only"),
     (ULTRALYTICS, "no_mask", "annotations without a mask become outlines of their box"),
+    (ULTRALYTICS, "high_class", "objects have a category_id beyond the number of classes; use `export --to yolo`"),
+    (ULTRALYTICS, "run_lengths", "run-length masks lose parts of a pixel or two; use `export --seg polygon`"),
     (ULTRALYTICS, "several", "masks of several polygons become one outline"),
     (FIFTYONE, "no_mask", "annotations without a mask become boxes only"),
     (FIFTYONE, "own_words", "annotations stop its import by an attribute such as label; use `export --to fiftyone`"),
@@ -57,13 +59,16 @@ def fiftyone_takes(name: str, *, is_attribute: bool) -> bool:
 
 
 def reader_warnings(
-    images: list[tuple[str, Mapping[str, Any]]], annotations: list[tuple[str, Mapping[str, Any]]]
+    images: list[tuple[str, Mapping[str, Any]]], annotations: list[tuple[str, Mapping[str, Any]]], n_classes: int
 ) -> Iterator[Fault]:
     """Warnings of what each tool would lose, with the first place and how many; each record comes with its place."""
     places: dict[str, list[str]] = {}
     for place, record in annotations:
         for feature in _features(record):
             places.setdefault(feature, []).append(place)
+        # Its classes are the ids less one, and its trainer leaves out an image with one beyond their number.
+        if type(number := record.get("category_id")) is int and number > n_classes:
+            places.setdefault("high_class", []).append(place)
     first: dict[str, str] = {}
     for place, image in images:
         if first.setdefault(PurePosixPath(str(image.get("file_name"))).name, place) != place:

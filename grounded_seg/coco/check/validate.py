@@ -49,7 +49,7 @@ def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
         return [*faults, Fault("captions", "annotations", "the file holds captions, no boxes and no masks")]
     faults += _annotation_faults(records, pictures)
     if not any(fault.rule in ("missing-section", "section-not-a-list") for fault in faults):
-        faults += reader_warnings(records["images"], records["annotations"])
+        faults += reader_warnings(records["images"], records["annotations"], len(records["categories"]))
     return faults
 
 

@@ -14,6 +14,7 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration, Gen
 from grounded_seg.detect.first_layout.checkpoint import add_own_tokens, is_older_config, read_older_model
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.pixels import load_pixel_settings
+from grounded_seg.detect.model.tower import use_one_layout
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
@@ -62,6 +63,7 @@ def load_florence(folder: Path, *, quantized: Quantized | None = None) -> Floren
     n_rows = network.config.text_config.vocab_size
     if max(vocabulary.location_ids) >= n_rows:
         raise WeightsError(f"the tokenizer in {folder} has more tokens than the model ({n_rows}); take the model's own")
+    use_one_layout(network.model.vision_tower)
     return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
 
 

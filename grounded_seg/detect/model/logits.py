@@ -33,7 +33,7 @@ def use_float32_logits(network: Any, location_ids: Sequence[int], dtype: torch.d
     ids = torch.tensor(location_ids, device=head.weight.device)
     rows = head.weight.detach()[ids].clone()
     network.to(dtype=dtype)
-    head.forward = partial(_logits, head, ids, rows)  # type: ignore[method-assign]
+    network.lm_head.forward = partial(_logits, head, ids, rows)
 
 
 def _logits(head: nn.Linear, ids: torch.Tensor, rows: torch.Tensor, states: torch.Tensor) -> torch.Tensor:

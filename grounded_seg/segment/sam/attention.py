@@ -30,6 +30,14 @@ def use_fast_attention(encoder: ImageEncoderViT) -> None:
         block.attn.forward = partial(attend, block.attn, block.attn.num_heads)
 
 
+def lay_out_patches(patch_embed: torch.nn.Module) -> None:
+    """Let a patch embedding give its patches channels last, as the blocks behind it read them.
+
+    By itself it gives a view of the convolution's channels first, of which every norm makes a copy.
+    """
+    patch_embed.register_forward_hook(lambda _, __, patches: patches.contiguous())
+
+
 def attend(attention: Any, n_heads: int, patches: torch.Tensor) -> torch.Tensor:
     """The `forward` of Segment Anything's encoder attention, for patches (batch, height, width, channels)."""
     batch, height, width, _ = patches.shape

@@ -9,7 +9,7 @@ from segment_anything.modeling import Sam
 from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_through_square, resized_pixels, resized_size
-from grounded_seg.segment.sam.attention import use_fast_attention
+from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
 from grounded_seg.segment.sam.decoder import BoxDecoder
 
 
@@ -24,6 +24,7 @@ class SamNetwork:
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
         use_fast_attention(sam.image_encoder)
+        lay_out_patches(sam.image_encoder.patch_embed)
         if compiled:
             sam.image_encoder.compile()
         self._compiling = compile_failure_as_device_error if compiled else nullcontext

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from grounded_seg.coco.image_files import file_of, other_size
+from grounded_seg.coco.values import Notes
 from grounded_seg.errors import ImageError
 from grounded_seg.images.read import read_image
 from grounded_seg.records import BoxXyxy, ImageSize
@@ -82,10 +83,10 @@ class ImageSizes:
             return error
 
 
-def image_beside(folder: Path, file_name: str) -> Path:
+def image_beside(folder: Path, file_name: str, notes: Notes | None = None) -> Path:
     """Find an image beside its annotations, or in `images` there; `UnusableRowError` if it is in neither."""
     for parent in (folder, folder / "images"):
-        if (path := file_of(parent, file_name)) is not None:
+        if (path := file_of(parent, file_name, notes)) is not None:
             return path
     shown = repr(file_name[:255])
     raise UnusableRowError(f"the image {shown} isn't there; put it beside the annotations or take the row out")

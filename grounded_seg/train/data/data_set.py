@@ -105,7 +105,8 @@ def _read_files(files: dict[str, Path], sizes: ImageSizes) -> _Read:
     notes: list[str] = []
     for split, path in files.items():
         if path.suffix.lower() == ".jsonl":
-            splits[split] = read_jsonl(path, sizes)
+            splits[split], found = read_jsonl(path, sizes)
+            notes += [f"{path.name}: {note}" for note in found]
         else:
             splits[split], data_set = read_coco(path, sizes)
             classes += data_set.classes.values()

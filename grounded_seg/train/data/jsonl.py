@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from grounded_seg.coco.values import Notes
 from grounded_seg.detect.answer.tokens import N_BINS, boxes_from_bins
 from grounded_seg.detect.tasks import TASKS, Task, TaskOutput
 from grounded_seg.errors import InputError, UsageError
@@ -25,8 +26,9 @@ _IMAGE = re.compile(r'"image"\s*:\s*"([^"\\]+)"')
 _TASK_TOKEN = re.compile(r"\s*<(?P<name>[A-Z_]+)>(?P<text>.*)", re.DOTALL)
 
 
-def read_jsonl(path: Path, sizes: ImageSizes) -> SplitData:
-    """Read the rows of a file; those that can't be used become faults with their line."""
+def read_jsonl(path: Path, sizes: ImageSizes) -> tuple[SplitData, tuple[str, ...]]:
+    """Rows of a file, and notes; those that can't be used become faults with their line."""
+    notes = Notes()
     rows: list[Example | Fault] = []
     # Not `splitlines`: texts may hold other characters that it takes for the end of a line.
     lines = read_text(path).split("\n")
@@ -37,13 +39,13 @@ def read_jsonl(path: Path, sizes: ImageSizes) -> SplitData:
             continue
         source = f"{path}:{number}"
         try:
-            rows.append(_example(line, path.parent, source, sizes))
+            rows.append(_example(line, path.parent, source, sizes, notes))
         except UnusableRowError as error:
             image = error.image if isinstance(error, UnusableImageError) else None
             rows.append(Fault(source, str(error), image))
     if not rows:
         raise InputError(f"{path} is empty; export it again")
-    return split_from(rows)
+    return split_from(rows), notes.lines()
 
 
 def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
@@ -71,7 +73,7 @@ def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
     return tuple(boxes)
 
 
-def _example(line: str, folder: Path, source: str, sizes: ImageSizes) -> Example:
+def _example(line: str, folder: Path, source: str, sizes: ImageSizes, notes: Notes) -> Example:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -81,7 +83,7 @@ def _example(line: str, folder: Path, source: str, sizes: ImageSizes) -> Example
             raise UnusableImageError(what, _image_of(folder, found[1])) from error
         raise UnusableRowError(what) from error
     try:
-        return _example_of(row, folder, source, sizes)
+        return _example_of(row, folder, source, sizes, notes)
     except UnusableRowError as error:
         name, prefix = (row.get(key) if isinstance(row, dict) else None for key in ("image", "prefix"))
         is_text = isinstance(prefix, str) and prefix.strip() and not _OF_BOXES.match(prefix)
@@ -98,11 +100,11 @@ def _image_of(folder: Path, name: str) -> Path:
         return folder / name
 
 
-def _example_of(row: object, folder: Path, source: str, sizes: ImageSizes) -> Example:
+def _example_of(row: object, folder: Path, source: str, sizes: ImageSizes, notes: Notes) -> Example:
     name, prefix, suffix = (_text(row, key) for key in ("image", "prefix", "suffix"))
     if not name or not prefix.strip():
         raise UnusableRowError("its image or its prefix is empty; fill it in")
-    path = image_beside(folder, name)
+    path = image_beside(folder, name, notes)
     size = sizes.of(path)
     question, task = _question(prefix)
     if task is not None and task.name == "OD":

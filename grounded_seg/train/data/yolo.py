@@ -5,9 +5,7 @@ the corners of a rotated box. supervision reads boxes too, but stops at a broken
 hold both to the same boxes.
 """
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from grounded_seg.coco.values import Notes
@@ -17,7 +15,7 @@ from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box
 from grounded_seg.train.data.data_yaml import DataYaml, read_data_yaml
 from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
-from grounded_seg.train.data.yolo_images import found_place, images_at
+from grounded_seg.train.data.yolo_images import LabelFiles, found_place, images_at
 
 _DECIMALS = 2
 """Of a pixel, that shares with six digits still tell."""
@@ -25,41 +23,43 @@ _N_BOX = 4
 _LARGEST_SHARE = 1.01
 """Of a side; what is larger are pixels, or a mistake."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_CLASSES_FILE = "classes.txt"
-"""Some tools put the names of the classes among the labels."""
 
 
 def read_yolo(path: Path, sizes: ImageSizes) -> tuple[dict[str, SplitData], list[str], list[str]]:
     """Splits that a `data.yaml` names, its classes, and notes; an image without labels is a background image."""
     notes = Notes()
+    files = LabelFiles(notes)
     data = read_data_yaml(path, notes)
     splits = {}
     for split, places in data.places.items():
         rows: dict[Path | Fault, None] = {}
+        labels: dict[Path, Path | None] = {}
         for place in places:
             if split == "test" and found_place(place, data, notes) is None:
                 # Roboflow names one in every export; Ultralytics doesn't look before it is used.
                 notes.add("test names what isn't there, and was left out", f"{path}:{place.line}")
                 continue
             folder, images = images_at(place, data, notes)
-            known = [image for image in images if isinstance(image, Path)]
+            found = {image: files.of(image) for image in images if isinstance(image, Path)}
             if folder.is_dir():
-                rows |= dict.fromkeys(_without_image(folder, known))
-            if known and not any(map(_labels_of, known)):
+                rows |= dict.fromkeys(files.without_image(folder, set(found.values())))
+            if found and not any(found.values()):
                 notes.add("no image of a folder or list has labels: nothing is there on any of them", str(folder))
+            labels |= found
             rows |= dict.fromkeys(images)
-        sizes.read_paths([row for row in rows if isinstance(row, Path)])
-        read = [_read_image(row, data, sizes, notes) if isinstance(row, Path) else [row] for row in rows]
-        splits[split] = split_from([row for found in read for row in found])
+        sizes.read_paths(labels)
+        read = [_read_image(row, labels[row], data, sizes, notes) if isinstance(row, Path) else [row] for row in rows]
+        splits[split] = split_from([row for one in read for row in one])
     return splits, list(data.names.values()), [f"{path.name}: {note}" for note in notes.lines()]
 
 
-def _read_image(image: Path, data: DataYaml, sizes: ImageSizes, notes: Notes) -> list[BoxExample | Fault]:
+def _read_image(
+    image: Path, labels: Path | None, data: DataYaml, sizes: ImageSizes, notes: Notes
+) -> list[BoxExample | Fault]:
     """Give an image with all of its objects, or a fault for each row that can't be used.
 
     With one of them it is left out whole: it would teach that the object isn't there.
     """
-    labels = _labels_of(image)
     try:
         size = sizes.of(image)
     except UnusableRowError as error:
@@ -70,8 +70,6 @@ def _read_image(image: Path, data: DataYaml, sizes: ImageSizes, notes: Notes) ->
         lines = read_text(labels).splitlines()
     except InputError as error:
         return [Fault(str(labels), str(error).removeprefix(str(labels)).lstrip(": "))]
-    if labels.parent == image.parent and labels != _label_file(image):
-        notes.add("labels were found beside their images", str(labels))
     boxes, faults = _objects(lines, labels, size, data, notes)
     return [*faults] if faults else [BoxExample(image, size, boxes, str(labels))]
 
@@ -138,34 +136,3 @@ def _xyxy(shares: list[float], size: ImageSize) -> BoxXyxy:
     # Half a width taken from a centre in six digits isn't the edge that was meant, to the last bit, and floors differ.
     x0, y0, x1, y1 = (round(edge * side, _DECIMALS) for edge, side in zip(edges, sides, strict=True))
     return x0, y0, x1, y1
-
-
-def _without_image(folder: Path, images: list[Path]) -> Iterator[Fault]:
-    """Name the label files that no image belongs to; among the images themselves, other texts may lie."""
-    labels = _label_file(folder / "any.jpg").parent
-    if labels == folder:
-        return
-    known = set(map(_label_file, images))
-    for path in sorted(labels.rglob("*.txt")):
-        if path not in known and path.name != _CLASSES_FILE:
-            yield Fault(f"{path}:1", "there is no image of this name; add it or take the file out")
-
-
-def _labels_of(image: Path) -> Path | None:
-    """Find an image's labels where YOLO puts them, or else beside the image; None where there are none."""
-    for path in (_label_file(image), image.with_suffix(".txt")):
-        # pathlib's own raises where a name is too long.
-        if os.path.isfile(path):
-            return path
-    # Ultralytics follows links first.
-    linked = _label_file(Path(os.path.realpath(image)))
-    return linked if os.path.isfile(linked) else None
-
-
-def _label_file(image: Path) -> Path:
-    """Swap the last folder `images` of the path for `labels`, as YOLO does."""
-    parts = list(image.parts if "images" in image.parts[:-1] else image.absolute().parts)
-    if "images" not in parts[:-1]:
-        return image.with_suffix(".txt")
-    parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")

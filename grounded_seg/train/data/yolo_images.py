@@ -1,9 +1,11 @@
-"""The images that YOLO's `data.yaml` names, in folders and lists, also where its paths are of another machine."""
+"""Images that YOLO's `data.yaml` names, in folders and lists, also by paths of another machine; and their labels."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from grounded_seg.coco.image_files import file_of
+from grounded_seg.coco.image_names import OTHER_FORM, composed
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError
 from grounded_seg.images.find import find_images
@@ -13,6 +15,8 @@ from grounded_seg.train.data.data_yaml import DataYaml, Place
 from grounded_seg.train.data.records import Fault
 
 _ROBOFLOW = "../"
+_CLASSES_FILE = "classes.txt"
+"""Some tools put the names of the classes among the labels."""
 _MOST_PARTS = 8
 """Of a path of another machine, so many last parts are looked for."""
 
@@ -63,6 +67,58 @@ def found_place(place: Place, data: DataYaml, notes: Notes) -> Path | None:
     return None
 
 
+class LabelFiles:
+    """The label files of images; what is unusual about their place is noted."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._by_form: dict[Path, dict[str, Path]] = {}
+
+    def of(self, image: Path) -> Path | None:
+        """Labels of an image where YOLO puts them, or else beside the image; None where there are none."""
+        if (found := self._found(_label_file(image))) is not None:
+            return found
+        # Ultralytics follows links first.
+        linked = _label_file(Path(os.path.realpath(image)))
+        if os.path.isfile(linked):
+            return linked
+        if (found := self._found(image.with_suffix(".txt"))) is not None:
+            self._notes.add("labels were found beside their images", str(found))
+        return found
+
+    def without_image(self, folder: Path, known: set[Path | None]) -> Iterator[Fault]:
+        """The label files of a folder of images that belong to none of them; among the images, other texts may lie."""
+        labels = _label_file(folder / "any.jpg").parent
+        if labels == folder:
+            return
+        for path in sorted(labels.rglob("*.txt")):
+            if path not in known and path.name != _CLASSES_FILE:
+                yield Fault(f"{path}:1", "there is no image of this name; add it or take the file out")
+
+    def _found(self, path: Path) -> Path | None:
+        # pathlib's own raises where a name is too long.
+        if os.path.isfile(path):
+            return path
+        if path.name.isascii():
+            return None
+        if path.parent not in self._by_form:
+            there = path.parent.glob("*.txt")
+            self._by_form[path.parent] = {composed(one.name): one for one in there}
+        found = self._by_form[path.parent].get(composed(path.name))
+        if found is not None:
+            self._notes.add(OTHER_FORM.format("labels"), str(found))
+        return found
+
+
+def _label_file(image: Path) -> Path:
+    """Swap the last folder `images` of the path for `labels`, as YOLO does."""
+    parts = list(image.parts if "images" in image.parts[:-1] else image.absolute().parts)
+    if "images" not in parts[:-1]:
+        return image.with_suffix(".txt")
+    parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
 def _listed(file: Path, data: DataYaml, notes: Notes) -> Iterator[Path | Fault]:
     """Give the images that a list names, one a line, from the list's folder or as else they can be found."""
     is_empty = True
@@ -84,6 +140,10 @@ def _listed_image(text: str, where: str, folder: Path, data: DataYaml, notes: No
             if path != paths[0]:
                 notes.add("images of a list were not found from its folder, but elsewhere", where)
             return path
+    for start in starts:
+        # Only now by the other forms of its letters.
+        if (found := file_of(start, text.replace("\\", "/"), notes)) is not None:
+            return found
     return Fault(where, f"the image {text[:255]!r} isn't there; correct the path or take the line out")
 
 

@@ -144,6 +144,18 @@ def test_duplicates_and_readers_are_warnings() -> None:
     assert any(line.startswith("supervision 0.31.2: 2 polygon masks") for line in readers)
 
 
+def test_class_numbers_with_gaps_are_told_of_ultralytics() -> None:
+    document = good()
+    document["categories"][1]["id"] = document["annotations"][1]["category_id"] = 3
+    told = [fault for fault in validate_document(document) if "beyond the number of classes" in fault.message]
+    assert [(fault.place, fault.message.partition(";")[0]) for fault in told] == [
+        (
+            "annotations[1]",
+            "Ultralytics 8.4.190's convert_coco: 1 objects have a category_id beyond the number of classes",
+        )
+    ]
+
+
 def test_what_fiftyone_stops_at_or_cuts_off_is_told() -> None:
     document = good()
     document["annotations"][1].update(attributes={"label": "Auto"}, bbox=[2.6, 3, 3.4, 5])

@@ -9,6 +9,7 @@ from grounded_seg.segment.sam import attention as attention_module
 from grounded_seg.segment.sam.attention import (
     blocked_attention,
     grid_attention,
+    lay_out_patches,
     lengthened_attention,
     relative_positions,
     use_fast_attention,
@@ -112,3 +113,19 @@ def test_relative_positions_by_hand() -> None:
 def test_a_table_for_another_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="5 relative positions don't fit 4 patches, which have 7"):
         relative_positions(torch.zeros(5, 8), 4)
+
+
+def test_patches_are_laid_out_once_and_not_by_every_norm() -> None:
+    layouts = []
+    for make_fast in (False, True):
+        encoder = random_sam().image_encoder
+        if make_fast:
+            lay_out_patches(encoder.patch_embed)
+        seen: list[bool] = []
+        for block in encoder.blocks:
+            block.norm1.register_forward_pre_hook(lambda _, inputs, to=seen: to.append(inputs[0].is_contiguous()))
+        with torch.inference_mode():
+            encoder(torch.zeros(1, 3, SMALL.image_size, SMALL.image_size))
+        layouts.append(seen)
+    assert not any(layouts[0])
+    assert all(layouts[1])

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from click.testing import CliRunner, Result
@@ -111,7 +112,7 @@ def test_boxes_with_their_corners_in_the_wrong_order(base: Path, tmp_path: Path)
     case = CASES / "jsonl" / "35-xywh"
     looked = dry_run(base, case, tmp_path)
     assert looked.exit_code == 0, looked.output
-    assert looked.stdout.splitlines()[:2] == [
+    assert [line for line in looked.stdout.splitlines() if line.startswith("left out: ")] == [
         f"left out: {case}/annotations.jsonl:1: a box of 'car' has its corners in the wrong order; "
         "they are x0, y0, x1, y1",
         f"left out: {case}/annotations.jsonl:2: a box of 'car' has no area; correct it or take it out",
@@ -151,3 +152,16 @@ def test_half_a_character_in_a_row_is_named(tmp_path: Path, key: str) -> None:
     assert "holds half a character" in fault.what
     with pytest.raises(InputError, match=r"annotations\.jsonl:1: "):
         read_data(tmp_path / "data", strict=True)
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_row_finds_its_image_in_another_form_of_its_letters(tmp_path: Path, on_disk: str, written: str) -> None:
+    shutil.copytree(CASES / "jsonl" / "35-xywh", tmp_path / "data")
+    path = tmp_path / "data" / "annotations.jsonl"
+    (tmp_path / "data" / "09005.png").rename(tmp_path / "data" / normalize(on_disk, "café.png"))
+    path.write_text(path.read_text().replace("09005.png", normalize(written, "café.png")))
+    data = read_data(tmp_path / "data")
+    assert len(data.faults) == 2
+    assert len(boxes(data)) == 4
+    [note] = data.notes
+    assert note.startswith("annotations.jsonl: images were found by names whose letters are encoded in another form")

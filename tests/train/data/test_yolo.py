@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unicodedata import normalize
 
 import PIL.Image
 import pytest
@@ -397,6 +398,28 @@ def test_a_folder_without_any_label_is_told(tmp_path: Path) -> None:
     write_clean(tmp_path)
     shutil.rmtree(tmp_path / "labels" / "val")
     assert "no image of a folder or list has labels" in "\n".join(read_data(tmp_path).notes)
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_another_form_of_their_letters_are_found(tmp_path: Path, on_disk: str, written: str) -> None:
+    write_clean(tmp_path)
+    expected = read_data(tmp_path).splits["train"].examples
+    for kind, ending, form in (("images", "png", on_disk), ("labels", "txt", written)):
+        folder = tmp_path / kind / "train"
+        (folder / f"a.{ending}").rename(folder / (normalize(form, "café") + f".{ending}"))
+    by_folder = read_data(tmp_path)
+    (tmp_path / "train.txt").write_text(normalize(written, "./images/train/café.png\nimages/train/b.png\n"))
+    set_yaml(tmp_path, train="train.txt")
+    by_list = read_data(tmp_path, strict=True)
+    for data, kinds in ((by_folder, ["labels"]), (by_list, ["images", "labels"])):
+        boxes = [row.boxes for part in data.splits.values() for row in part.examples if isinstance(row, BoxExample)]
+        assert {row.boxes for row in expected if isinstance(row, BoxExample)} & set(boxes)
+        assert data.faults == ()
+        assert len([boxed for boxed in boxes if len(boxed) == 2]) == 1, "of café.png"
+        other_form = "were found by names whose letters are encoded in another form (NFC, NFD) (once"
+        assert [note.split(": ", 1)[1].split(", first")[0] for note in data.notes] == [
+            f"{kind} {other_form}" for kind in kinds
+        ]
 
 
 @pytest.mark.parametrize("content", [b"0 .5 .5 .1 .1 \xff", "0 .5 .5 .1 .1".encode("utf-16-le")])

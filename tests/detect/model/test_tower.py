@@ -1,0 +1,60 @@
+import copy
+
+import pytest
+import torch
+from tiny_florence import SIDE, make_network
+from torch import nn
+
+from grounded_seg.detect.model import tower as tower_module
+from grounded_seg.detect.model.tower import use_one_layout
+
+
+def towers() -> tuple[nn.Module, nn.Module]:
+    """transformers' own, and the same in one layout."""
+    own = make_network().model.vision_tower
+    ours = copy.deepcopy(own)
+    use_one_layout(ours)
+    return own, ours
+
+
+def pixels(n_images: int = 2) -> torch.Tensor:
+    return torch.randn(n_images, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("whole_up_to", [0, 2, 4])
+def test_outputs_are_transformers_own(whole_up_to: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tower_module, "_WHOLE_UP_TO", whole_up_to)
+    own, ours = towers()
+    with torch.inference_mode():
+        expected, found = (one(pixels()).last_hidden_state for one in (own, ours))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_gradients_are_transformers_own() -> None:
+    gradients = []
+    for one in towers():
+        one(pixels(1)).last_hidden_state.square().mean().backward()
+        gradients.append({name: weights.grad for name, weights in one.named_parameters()})
+    for name, expected in gradients[0].items():
+        largest = float(expected.abs().max())
+        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-3, atol=1e-4 * largest + 1e-12, msg=name)
+
+
+def test_weights_and_their_names_stay() -> None:
+    own, ours = (one.state_dict() for one in towers())
+    assert own.keys() == ours.keys()
+    assert all(torch.equal(own[name], ours[name]) for name in own)
+
+
+def test_no_norm_has_to_copy() -> None:
+    copied = []
+    for one in towers():
+        layouts: list[bool] = []
+        for module in one.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.register_forward_pre_hook(lambda _, inputs, to=layouts: to.append(inputs[0].is_contiguous()))
+        with torch.inference_mode():
+            one(pixels())
+        copied.append(layouts.count(False))
+    assert copied[0] > 0
+    assert copied[1] == 0
