@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.coco.check.repair_images import id_text_or_none, repair_images
-from grounded_seg.coco.check.repair_shapes import Repairs, repair_shape
+from grounded_seg.coco.check.repair_shapes import Repairs, repair_shape, write_plainly
 from grounded_seg.coco.check.validate import hold_captions
 from grounded_seg.coco.text import parse_file
-from grounded_seg.coco.values import is_plain_id, number_or_none, plain_size
+from grounded_seg.coco.values import is_crowd, is_plain_id, number_or_none, plain_size
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import write_text
-from grounded_seg.records import ImageSize
 from grounded_seg.text.decoding import whole_characters
 
 Record = dict[str, Any]
@@ -65,26 +64,34 @@ def repair_document(document: Mapping[str, Any], repairs: Repairs, images: Path 
     corrected, unsure = repair_images(sections["images"], labels, images, repairs)
     # A path that lost its start or a size that differs may be another image's.
     pictures = {place: (as_named[place], plain_size(image)) for place, image in corrected}
+    in_doubt = {id_text_or_none(image.get("id")) for place, image in corrected if place in unsure}
     image_ids, kept_images = _numbered(corrected, "file_name", pictures, repairs)
     if not sections["categories"]:
         sections["categories"] = _categories_used(sections["annotations"], repairs)
     for place, category in sections["categories"]:
+        if isinstance(category.get("name"), int | float) and not isinstance(category["name"], bool):
+            category["name"] = str(category["name"])
+            repairs.add(place, f"its name {category['name']} became text")
         if not isinstance(category.get("name"), str) or not category["name"].strip():
             category["name"] = f"category {category.get('id')}"
             repairs.add(place, f"it got the name {category['name']!r}")
     classes = {place: category["name"] for place, category in sections["categories"]}
     category_ids, categories = _numbered(sections["categories"], "name", classes, repairs)
-    left_alone = {image["id"] for place, image in corrected if place in unsure}
-    sizes = {image["id"]: ImageSize(image["width"], image["height"]) for image in kept_images}
+    # By the ids that the annotations will have: images that were left out lend theirs to no other.
+    left_alone = {number for text, number in image_ids.items() if text in in_doubt}
+    sizes = {image["id"]: plain_size(image) for image in kept_images}
     annotations = []
     for place, annotation in sections["annotations"]:
         known = {"image_id": image_ids, "category_id": category_ids}
         if all(_repoint(annotation, key, ids, place, repairs) for key, ids in known.items()):
             _correct_values(place, annotation, repairs)
-            image_id = annotation["image_id"]
+            size = sizes[annotation["image_id"]]
             # Held against a size that may be wrong, right labels would be cut or dropped.
-            if image_id in left_alone or repair_shape(place, annotation, sizes[image_id], repairs):
-                annotations.append(annotation)
+            if size is None or annotation["image_id"] in left_alone:
+                write_plainly(place, annotation, repairs)
+            elif not repair_shape(place, annotation, size, repairs):
+                continue
+            annotations.append(annotation)
     numbers = [annotation.get("id") for annotation in annotations]
     if not all(map(is_plain_id, numbers)) or len(set(numbers)) < len(numbers):
         repairs.add("annotations", "numbered anew from 1")
@@ -137,12 +144,15 @@ def _categories_used(annotations: list[tuple[str, Record]], repairs: Repairs) ->
 def _correct_values(place: str, annotation: Record, repairs: Repairs) -> None:
     crowd = annotation.get("iscrowd")
     if type(crowd) is not int or crowd not in (0, 1):
-        annotation["iscrowd"] = int(crowd in (True, "1", "true", 1.0))
+        try:
+            annotation["iscrowd"] = int(is_crowd(annotation))
+        except ValueError:
+            annotation["iscrowd"] = int(crowd == "true")
         repairs.add(place, f"iscrowd {crowd!r} became {annotation['iscrowd']}")
     if "score" in annotation:
         old = annotation["score"]
         score = number_or_none(old)
-        if score is None or not 0 <= score <= 1:
+        if score is None:
             del annotation["score"]
             repairs.add(place, f"score {old!r} was taken out")
         elif isinstance(old, str):

@@ -252,7 +252,7 @@ def test_polygons_that_are_dropped_are_counted() -> None:
     assert fixed["annotations"][0]["segmentation"] == [square]
     dropped = "annotations[0].segmentation: 2 of 3 polygons dropped, damaged or outside the image"
     assert repairs == [dropped]
-    document["annotations"][0]["segmentation"] = [[2, -3, *square[2:]], [2, 3, 6, 3], [30, 3, 36, 3, 36, 8]]
+    document["annotations"][0]["segmentation"] = [[2, -3, 6, -3, *square[4:]], [2, 3, 6, 3], [30, 3, 36, 3, 36, 8]]
     assert f"{dropped}; the others corrected" in repaired(document)[1]
 
 
