@@ -19,14 +19,14 @@ _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\[.*\]|[-+\w]*\d[-+.\w]*")
 @click.argument("file", metavar="FILE.json", type=PATH)
 @click.option("--images", type=PATH, help="Check the image files in this folder too.")
 @click.option("--fix", "destination", metavar="OUT.json", type=PATH, help="Write a repaired copy to this file.")
-@click.option("--strict", is_flag=True, help="Let warnings count as errors do for the exit code.")
+@click.option("--strict", is_flag=True, help="Exit with 3 on warnings too.")
 @debug_option
 def validate(file: Path, images: Path | None, destination: Path | None, strict: bool, debug: bool) -> int:
     """Check a COCO file for what readers stop at or misread, and for what gets lost.
 
     Each line gives the severity, the rule, the position in the file, the reason, and the reader that was tried. An
     error is what a named reader stops at or reads as something else; a warning is what gets lost or is odd. With --fix,
-    the repairs are listed too, and the exit code is that of the repaired copy.
+    the repairs are listed too, then the errors that are left; the exit code is that of the repaired copy.
 
     Exit code: 0 no errors, 1 the copy can't be written, 2 usage, 3 errors found (with --strict, or warnings), 130
     interrupted.
@@ -47,7 +47,9 @@ def validate(file: Path, images: Path | None, destination: Path | None, strict: 
         repairs = repair_file(file, destination, images)
         _print_few([(_kind_of(line), f"repaired {line}") for line in repairs])
         faults = validate_file(destination, images)
-        n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
+        errors = [fault for fault in faults if fault.severity is Severity.ERROR]
+        n_errors = len(errors)
+        _print_few([(fault.rule, f"left {fault}") for fault in errors])
         left = f"{n_errors} errors and {len(faults) - n_errors} warnings" if strict else f"{n_errors} errors"
         click.echo(f"{destination}: {len(repairs)} repairs, {left} left")
     return InputError.exit_code if n_errors or (strict and faults) else 0

@@ -1,4 +1,4 @@
-"""Warnings of what label tools reject or lose of a right COCO file, as they were tried in November 2026."""
+"""Warnings of what label tools reject or lose of a right COCO file."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath

@@ -6,10 +6,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from grounded_seg.coco.check.repair_shapes import Repairs
-from grounded_seg.coco.check.shapes import all_within, by_image, look_swapped, turned
+from grounded_seg.coco.check.shapes import all_within, by_image, group_of, look_swapped, turned
 from grounded_seg.coco.check.validate import has_portable_name
 from grounded_seg.coco.image_files import file_of
-from grounded_seg.coco.values import id_text, number_or_none, plain_size
+from grounded_seg.coco.objects import object_of
+from grounded_seg.coco.values import Notes, id_text, number_or_none, plain_size
 from grounded_seg.errors import ImageError
 from grounded_seg.images.read import upright_size
 from grounded_seg.records import ImageSize
@@ -35,8 +36,10 @@ def repair_images(
     named = [item for item in images if _correct_name(*item, repairs)]
     pictures = {place: size for place, image in named if (size := _picture_size(image, folder)) is not None}
     labels = by_image(annotations)
-    of_image = {place: labels.get(repr(image.get("id")), []) for place, image in named}
-    corrected = [item for item in named if _correct_size(*item, hints, pictures.get(item[0]), repairs)]
+    of_image = {place: labels.get(group_of(image.get("id")), []) for place, image in named}
+    corrected = [
+        item for item in named if _correct_size(*item, hints, pictures.get(item[0]), of_image[item[0]], repairs)
+    ]
     is_turned = _turned_everywhere(corrected, of_image, pictures)
     unsure = {
         place for place, image in corrected if not _is_sure(place, image, of_image[place], pictures, is_turned, repairs)
@@ -117,11 +120,16 @@ def _correct_size(
     image: dict[str, Any],
     hints: Mapping[str | None, list[Any]],
     picture: ImageSize | None,
+    labels: Sequence[Mapping[str, Any]],
     repairs: Repairs,
 ) -> bool:
-    """Make an image's size two whole numbers; False if it isn't known, and the image must be left out."""
+    """Make an image's size two whole numbers; False if it isn't known, and the image must be left out.
+
+    Without any, it stays if its labels need none: the commands read it so.
+    """
     if plain_size(image) is not None:
         return True
+    was = dict(image)
     sides: list[float | None] = [number_or_none(image.get(side)) for side in ("width", "height")]
     hint = hints.get(id_text_or_none(image.get("id")))
     if picture is not None:
@@ -130,9 +138,23 @@ def _correct_size(
         sides = [number_or_none(side) for side in reversed(hint)]
     image["width"], image["height"] = (side if side is None else int(side) for side in sides)
     if plain_size(image) is None:
+        if any(was.get(side) is None for side in ("width", "height")) and all(map(_needs_no_size, labels)):
+            image.clear()
+            image.update(was)
+            repairs.add(place, "it and its labels stay, its size is not known; name its folder with --images")
+            return True
         repairs.add(place, "left out with its annotations, its size is not known; name its folder with --images")
         return False
     repairs.add(place, f"its size became {image['width']} x {image['height']}")
+    return True
+
+
+def _needs_no_size(annotation: Mapping[str, Any]) -> bool:
+    """Whether the commands read an annotation on an image whose size isn't known."""
+    try:
+        object_of(annotation, None, "", Notes())
+    except ValueError:
+        return False
     return True
 
 

@@ -1,4 +1,4 @@
-"""Repairs of an annotation's box, mask and area. What the commands read is kept, in the form that every reader takes."""
+"""Repairs of an annotation's box, mask and area. What the commands read stays, in the form that every reader takes."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from grounded_seg.coco.check.rules import Fault
-from grounded_seg.coco.values import mask_of, plain_numbers
+from grounded_seg.coco.values import id_text, mask_of, plain_numbers
 from grounded_seg.geometry.masks import area_px, tight_box_xyxy
 from grounded_seg.records import ImageSize, RunLength
 
@@ -193,11 +193,19 @@ def look_swapped(annotations: Iterable[Mapping[str, Any]], size: ImageSize) -> b
 
 
 def by_image(annotations: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The annotations of each image, by the `repr` of its id: ids of any kind are told apart."""
+    """The annotations of each image, by the `group_of` its id."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for annotation in annotations:
-        groups.setdefault(repr(annotation.get("image_id")), []).append(annotation)
+        groups.setdefault(group_of(annotation.get("image_id")), []).append(annotation)
     return groups
+
+
+def group_of(image_id: Any) -> str:
+    """Text by which an id is followed: 7 and "7" are one; and what is no id has its own."""
+    try:
+        return id_text(image_id)
+    except ValueError:
+        return repr(image_id)
 
 
 def _is_within(annotation: Mapping[str, Any], size: ImageSize) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from grounded_seg.coco.check.readers import reader_warnings
 from grounded_seg.coco.check.rules import Fault
-from grounded_seg.coco.check.shapes import by_image, look_swapped, shape_faults, turned
+from grounded_seg.coco.check.shapes import by_image, group_of, look_swapped, shape_faults, turned
 from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.text import parse_file
 from grounded_seg.coco.values import Notes, is_plain_id, plain_numbers, plain_size
@@ -206,11 +206,11 @@ def _annotation_faults(records: Mapping[str, list[_Placed]], pictures: Mapping[s
 def _whole_file_faults(
     images: list[_Placed], annotations: list[Mapping[str, Any]], pictures: Mapping[str, ImageSize]
 ) -> Iterator[Fault]:
-    """Find what single annotations don't tell: sizes that look swapped, boxes that look like shares of the side."""
+    """Find what single annotations don't tell: sizes that look swapped, boxes that look normalized."""
     groups = by_image(annotations)
     for place, image in images:
         size = plain_size(image)
-        if size and place not in pictures and look_swapped(groups.get(repr(image["id"]), ()), size):
+        if size and place not in pictures and look_swapped(groups.get(group_of(image["id"]), ()), size):
             told = f"its labels leave {size.width} x {size.height} px and fit {size.height} x {size.width}"
             yield Fault("size-looks-swapped", place, f"{told}; name the folder of the images with --images")
     boxes = [box for one in annotations if (box := plain_numbers(one.get("bbox"))) and len(box) == 4]
@@ -218,7 +218,7 @@ def _whole_file_faults(
     if filled and all(box[0] + box[2] <= 1 and box[1] + box[3] <= 1 and min(box) >= 0 for box in filled):
         told = f"all {len(filled)} boxes" if len(filled) > 1 else "the only box"
         lies = "lie" if len(filled) > 1 else "lies"
-        what = f"{told} {lies} within 0 to 1, as shares of the sides do; COCO's boxes are in pixels"
+        what = f"{told} {lies} within 0 to 1, as normalized coordinates do; COCO's boxes are in pixels"
         yield Fault("bbox-normalized", "annotations", what)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from eval_cases import grounded_seg
 from hypothesis import strategies as st
 from planted_faults import good
 from quirks import HEIGHT, QUIRKS, WIDTH, clean_document, planted, write_pictures
@@ -144,3 +145,30 @@ def test_an_image_that_is_left_out_puts_no_other_in_doubt() -> None:
     repairs = Repairs()
     [kept] = repair_document(document, repairs)["annotations"]
     assert (kept["image_id"], kept["bbox"]) == (2, [15, 3, 5, 5])
+
+
+def test_labels_that_need_no_size_stay_on_an_image_without_one() -> None:
+    document = good()
+    del document["images"][0]["width"], document["images"][0]["height"]
+    document["annotations"][0].update(bbox=["2", "3", "4", "5"], segmentation=[])
+    before, after, fixed = read_and_repaired(document)
+    assert len(before) == 3
+    assert after == before
+    assert errors(fixed) == ["size-missing images[0]"]
+
+
+def test_a_size_is_in_doubt_for_labels_whose_image_id_is_text_too() -> None:
+    document = clean_document([(1, 1, (5, 20, 20, 18))], ["none"])
+    document["annotations"][0]["image_id"] = "1"
+    fixed = repair_document(document, Repairs())
+    assert fixed["annotations"][0]["bbox"] == [5, 20, 20, 18]
+
+
+def test_the_errors_that_are_left_are_named(tmp_path: Path) -> None:
+    document = clean_document([(1, 1, (5, 3, 20, 18))], ["none"])
+    del document["images"][0]["width"]
+    (tmp_path / "broken.json").write_text(json.dumps(document))
+    outcome = grounded_seg("validate", tmp_path / "broken.json", "--fix", tmp_path / "fixed.json")
+    assert outcome.exit_code == 3
+    assert "left error size-missing: images[0]: it has no width" in outcome.stdout
+    assert "shares" not in outcome.stdout
