@@ -13,7 +13,7 @@ from typing import Any
 from grounded_seg.coco.values import Notes, id_text, shown
 
 NO_INFO = "there is no info, which some readers need"
-SHARES = "all boxes end within the first pixel: they look like shares of the image's sides, and were read as pixels"
+SHARES = "all boxes end within the first pixel: they look like normalized coordinates, and were read as pixels"
 SAME_IDS = "ids of annotations are there more than once, which are only names"
 _OTHER_KINDS = {"caption": "captions", "segments_info": "panoptic segments"}
 """What annotations are of that have such a key, and neither box nor mask."""
@@ -151,8 +151,8 @@ def _class_name(entry: Mapping[str, Any], place: str, notes: Notes) -> str:
     try:
         raw.encode("utf-8")
     except UnicodeEncodeError as error:
-        what = f"name {shown(raw)} holds half of a pair of surrogates, which is no letter"
-        raise EntryError(place, what, "write the name anew") from error
+        what = f"name {shown(raw)} holds half a character"
+        raise EntryError(place, what, "write the whole name again") from error
     if raw != raw.strip():
         notes.add("blanks around class names were left out", place)
     return raw.strip()

@@ -91,14 +91,16 @@ READ = {
     "43_nfc_names": Case((("pêche", SQUARE),), pictures={"café.jpg": (100, 100)}, notes=(NO_INFO,)),
     "44_bom": Case((("peche", SQUARE),), pictures={"cafe.jpg": (100, 100)}, notes=(NO_INFO,)),
     "45_normalized_boxes": Case(
-        (("ball", (0.1, 0.1, 0.3, 0.3)),), 0, (NO_INFO, "all boxes end within the first pixel: they look like shares")
+        (("ball", (0.1, 0.1, 0.3, 0.3)),),
+        0,
+        (NO_INFO, "all boxes end within the first pixel: they look like normalized"),
     ),
 }
 REFUSED = {
     "15_captions": ("holds captions, no boxes; name a file of objects with their boxes", {"a.jpg": (100, 100)}),
     "20_traversal": ("file_name '../../x.jpg' leaves the folder of the images", {"a.jpg": (100, 100)}),
     "42_surrogate_classes": (
-        "categories[0]: name 'a\\ud83d' holds half of a pair of surrogates",
+        "categories[0]: name 'a\\ud83d' holds half a character",
         {"a.jpg": (100, 100)},
     ),
 }

@@ -257,7 +257,7 @@ def with_images(*images: dict[str, Any]) -> dict[str, Any]:
             "images[0]: file_name '\\ud83d' is no name that a file can have",
         ),
         (truth(classes=("",)), "categories[0]: it has no name"),
-        (truth(classes=("a\ud83d", "a\ud83e")), "categories[0]: name 'a\\ud83d' holds half of a pair of surrogates"),
+        (truth(classes=("a\ud83d", "a\ud83e")), "categories[0]: name 'a\\ud83d' holds half a character"),
         (without("category_id"), "annotations[0]: it has no category_id; correct it or take the annotation out"),
         (without("image_id"), "annotations[0]: it has no image_id; correct it or take the annotation out"),
         ({"images": [{}]}, 'truth.json has no "annotations"; a COCO data set needs it'),

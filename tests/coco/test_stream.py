@@ -52,7 +52,7 @@ def changed(section: str, **change: Any) -> dict[str, Any]:
         (changed("annotations", category_id=None), "annotations[0]: it has no category_id"),
         (changed("annotations", image_id=[]), "annotations[0]: image_id [] is no id"),
         (changed("categories", id=2), "categories[1]: the id 2 is there twice"),
-        (changed("categories", name="a\ud83d"), "categories[0]: name 'a\\ud83d' holds half of a pair of surrogates"),
+        (changed("categories", name="a\ud83d"), "categories[0]: name 'a\\ud83d' holds half a character"),
         (changed("images", width=None), "images[0]: it has no width and height"),
         (changed("images", width="wide"), "images[0]: width or height 'wide' is no number"),
         (changed("images", file_name="a/../../b.png"), "images[0]: file_name 'a/../../b.png' leaves the folder"),

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from grounded_seg.coco.entries import leaves_folder
 from grounded_seg.coco.image_files import file_of, other_size
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import ImageError
@@ -85,10 +86,12 @@ class ImageSizes:
 
 def image_beside(folder: Path, file_name: str, notes: Notes | None = None) -> Path:
     """Find an image beside its annotations, or in `images` there; `UnusableRowError` if it is in neither."""
+    shown = repr(file_name[:255])
+    if leaves_folder(file_name.replace("\\", "/")):
+        raise UnusableRowError(f"the image {shown} is outside of the folder; put it there and name its path in it")
     for parent in (folder, folder / "images"):
         if (path := file_of(parent, file_name, notes)) is not None:
             return path
-    shown = repr(file_name[:255])
     raise UnusableRowError(f"the image {shown} isn't there; put it beside the annotations or take the row out")
 
 

@@ -19,6 +19,8 @@ _SPLIT_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
 _N_BOX = 4
+TASKS = ("detect", "segment", "obb", "pose")
+"""Of Ultralytics' models, those whose labels are rows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class DataYaml:
     """Of each split that is named."""
     is_pose: bool
     """Whether keypoints follow the box of a row."""
+    task: str
+    """What `task` says of the rows, one of `TASKS`; empty where it says nothing that is known."""
     n_pose_numbers: int | None
     """How many numbers such a row has behind its class, if the file says so."""
 
@@ -65,12 +69,15 @@ def read_data_yaml(path: Path, notes: Notes) -> DataYaml:
         raise InputError(f"{path} names no train, val or test images; add them")
     n_pose = _n_pose_numbers(entries.get("kpt_shape"), path)
     task = _text(entries.get("task"), path)
+    if task and task not in TASKS:
+        notes.add(f"task is {task[:20]!r}, which has no rows of objects: rows are told apart by their numbers")
     return DataYaml(
         path=path,
         names=names,
         root=_text(entries.get("path"), path),
         places=places,
         is_pose=n_pose is not None or task == "pose",
+        task=task if task in TASKS else "",
         n_pose_numbers=n_pose,
     )
 

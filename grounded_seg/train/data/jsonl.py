@@ -19,7 +19,10 @@ from grounded_seg.text.decoding import read_text, whole_characters
 from grounded_seg.train.data.checks import ImageSizes, UnusableImageError, UnusableRowError, image_beside
 from grounded_seg.train.data.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample, split_from
 
+_BIN = re.compile(r"0|[1-9][0-9]{0,5}")
 _LOCATION = re.compile(r"<loc_(\d+)>")
+_MOST_DIGITS = 20
+"""That a message shows."""
 _GROUP = re.compile(r"(?P<label>[^<]*)(?P<bins>(?:<loc_\d+>)+)")
 _OF_BOXES = re.compile(r"\s*<OD>")
 _IMAGE = re.compile(r'"image"\s*:\s*"([^"\\]+)"')
@@ -155,8 +158,11 @@ def _question(prefix: str) -> tuple[str, Task | None]:
 def _bins(text: str) -> list[int]:
     found = _LOCATION.findall(text)
     for digits in found:
-        if int(digits) >= N_BINS or (len(digits) > 1 and digits[0] == "0"):
-            raise UnusableRowError(f"there is no token <loc_{digits}>; they go from <loc_0> to <loc_{N_BINS - 1}>")
+        # Python makes no number of thousands of digits.
+        if not _BIN.fullmatch(digits) or int(digits) >= N_BINS:
+            raise UnusableRowError(
+                f"there is no token <loc_{digits[:_MOST_DIGITS]}>; they go from <loc_0> to <loc_{N_BINS - 1}>"
+            )
     return [int(digits) for digits in found]
 
 

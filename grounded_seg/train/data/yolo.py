@@ -1,4 +1,4 @@
-"""Examples from YOLO: `data.yaml`, a text file per image, a line per object, in shares of the image's sides.
+"""Examples from YOLO: `data.yaml`, a text file per image, a line per object, in normalized coordinates.
 
 A row is `class x y width height`, a box by its centre; that and keypoints; or `class x y x y x y ...`, an outline or
 the corners of a rotated box. supervision reads boxes too, but stops at a broken line without saying which; the tests
@@ -18,10 +18,17 @@ from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, Spli
 from grounded_seg.train.data.yolo_images import LabelFiles, found_place, images_at
 
 _DECIMALS = 2
-"""Of a pixel, that shares with six digits still tell."""
+"""Of a pixel, that normalized coordinates with six digits still tell."""
 _N_BOX = 4
-_LARGEST_SHARE = 1.01
-"""Of a side; what is larger are pixels, or a mistake."""
+_N_CORNERS = 8
+_OF_TASK = {
+    "detect": "outlines under `task: detect` were read by the box around them",
+    "segment": "boxes under `task: segment`, where Ultralytics takes them for two corners, were read as boxes",
+    "obb": "rows under `task: obb` that aren't four corners were read as boxes, or by the box around them",
+}
+"""What is noted of rows that another task has."""
+_LARGEST = 1.01
+"""Normalized coordinate; what is larger are pixels, or a mistake."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -93,10 +100,21 @@ def _objects(
             notes.add("rows that stand twice in a file were read once", where)
         if data.is_pose and len(numbers) > _N_BOX + 1:
             notes.add("keypoints were left out, and their rows read by the box", where)
+        if not _fits(len(numbers) - 1, data):
+            notes.add(_OF_TASK[data.task], where)
         rows[numbers] = box
     if not data.is_pose and len({len(numbers) == _N_BOX + 1 for numbers in rows}) > 1:
         notes.add("boxes and outlines stand in one file, where Ultralytics takes a box for two corners", str(labels))
     return tuple(rows.values()), faults
+
+
+def _fits(n_numbers: int, data: DataYaml) -> bool:
+    """Whether a row has as many numbers behind its class as those of the task."""
+    if data.is_pose or not data.task:
+        return True
+    if data.task == "obb":
+        return n_numbers == _N_CORNERS
+    return (n_numbers == _N_BOX) == (data.task == "detect")
 
 
 def _row(line: str, size: ImageSize, data: DataYaml) -> tuple[tuple[float, ...], LabelledBox]:
@@ -107,8 +125,8 @@ def _row(line: str, size: ImageSize, data: DataYaml) -> tuple[tuple[float, ...],
         remedy = "write spaces instead of commas" if "," in line else "correct it"
         told = f"could not convert {odd[:40]!r} to a number"
         raise UnusableRowError(f"{shown} isn't a class with a box or an outline: {told}; {remedy}")
-    class_number, *shares = map(float, words)
-    n = len(shares)
+    class_number, *numbers = map(float, words)
+    n = len(numbers)
     if data.is_pose:
         is_known, needed = n in (_N_BOX, data.n_pose_numbers or max(n, _N_BOX)), "or as many as kpt_shape says"
     else:
@@ -118,19 +136,19 @@ def _row(line: str, size: ImageSize, data: DataYaml) -> tuple[tuple[float, ...],
         raise UnusableRowError(f"{shown} isn't a class with a box or an outline: {told}; write {_N_BOX}, {needed}")
     if class_number not in data.names:
         raise UnusableRowError(f"there is no class {class_number:g} in data.yaml; add it there or correct the line")
-    used = shares[:_N_BOX] if data.is_pose else shares
-    if (largest := max(used)) > _LARGEST_SHARE:
-        told = f"{largest:g} is no share of a side, from 0 to 1"
+    used = numbers[:_N_BOX] if data.is_pose else numbers
+    if (largest := max(used)) > _LARGEST:
+        told = f"{largest:g} is no normalized coordinate, from 0 to 1"
         raise UnusableRowError(f"{shown}: {told}; correct it, or divide pixels by the sides of the image")
-    return (class_number, *shares), LabelledBox(data.names[int(class_number)], checked_box(_xyxy(used, size), size))
+    return (class_number, *numbers), LabelledBox(data.names[int(class_number)], checked_box(_xyxy(used, size), size))
 
 
-def _xyxy(shares: list[float], size: ImageSize) -> BoxXyxy:
-    if len(shares) == _N_BOX:
-        x, y, width, height = shares
+def _xyxy(numbers: list[float], size: ImageSize) -> BoxXyxy:
+    if len(numbers) == _N_BOX:
+        x, y, width, height = numbers
         edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     else:
-        xs, ys = shares[0::2], shares[1::2]
+        xs, ys = numbers[0::2], numbers[1::2]
         edges = (min(xs), min(ys), max(xs), max(ys))
     sides = (size.width, size.height) * 2
     # Half a width taken from a centre in six digits isn't the edge that was meant, to the last bit, and floors differ.

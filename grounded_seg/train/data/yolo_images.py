@@ -1,6 +1,8 @@
 """Images that YOLO's `data.yaml` names, in folders and lists, also by paths of another machine; and their labels."""
 
+import glob
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +12,13 @@ from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError
 from grounded_seg.images.find import find_images
 from grounded_seg.images.formats import IMAGE_ENDINGS
+from grounded_seg.images.given import PathPattern
 from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.data_yaml import DataYaml, Place
 from grounded_seg.train.data.records import Fault
 
 _ROBOFLOW = "../"
+_PATTERN = re.compile(r"[*?[]")
 _CLASSES_FILE = "classes.txt"
 """Some tools put the names of the classes among the labels."""
 _MOST_PARTS = 8
@@ -31,6 +35,9 @@ def images_at(place: Place, data: DataYaml, notes: Notes) -> tuple[Path, list[Pa
     if found is None:
         where = f"{data.path}:{place.line}"
         raise InputError(f"{where}: it names {place.text[:255]!r}, which isn't there; correct the path")
+    if not os.path.exists(found):
+        images = find_images([PathPattern(str(found))])
+        return found, [images.path(name) for name in images.file_names]
     if not os.path.isdir(found) and found.suffix.lower() not in IMAGE_ENDINGS:
         return found, list(dict.fromkeys(_listed(found, data, notes)))
     images = find_images([found])
@@ -38,7 +45,7 @@ def images_at(place: Place, data: DataYaml, notes: Notes) -> tuple[Path, list[Pa
 
 
 def found_place(place: Place, data: DataYaml, notes: Notes) -> Path | None:
-    """Folder or list where the file says, as Roboflow means it, or beside the file; None if it is nowhere.
+    """Folder, list or pattern where the file says, as Roboflow means it, or beside the file; None if it is nowhere.
 
     Raises:
         InputError: If it could be either of two folders.
@@ -60,6 +67,10 @@ def found_place(place: Place, data: DataYaml, notes: Notes) -> Path | None:
                 if there[0] != base / text:
                     notes.add(f"{_ROBOFLOW} at the start of a path was left out, as Roboflow means it", where)
                 return there[0]
+    for base in bases if _PATTERN.search(place.text) else ():
+        pattern = Path(glob.escape(str(base)), place.text)
+        if any(PathPattern(str(pattern)).paths()):
+            return pattern
     for path in _tails(own, f"{data.root}/{place.text}"):
         if os.path.exists(path):
             notes.add("paths that lead nowhere were found by their last parts, beside it", where)

@@ -78,8 +78,8 @@ def test_yolo(base: Path, tmp_path: Path, case: str, classes: tuple[str, ...], n
 def test_each_wrong_row_is_named(base: Path, tmp_path: Path) -> None:
     case = CASES / "yolo" / "33-out"
     told = {
-        "09000.txt:1": "1.02 is no share of a side",
-        "09001.txt:1": "320 is no share of a side",
+        "09000.txt:1": "1.02 is no normalized coordinate",
+        "09001.txt:1": "320 is no normalized coordinate",
         "09002.txt:1": "3 numbers follow the class",
         "09003.txt:1": "write spaces instead of commas",
     }

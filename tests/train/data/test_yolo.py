@@ -181,6 +181,23 @@ QUIRKS: dict[str, tuple[Callable[[Path], None], str | None]] = {
     "keypoints by task": (keypoints_by_task, "keypoints were left out"),
     "corners": (as_corners, None),
     "rotated boxes": (rotated_boxes, None),
+    "corners under detect": (
+        lambda folder: (as_corners(folder), set_yaml(folder, task="detect"))[0],
+        "outlines under `task: detect` were read by the box around them",
+    ),
+    "boxes under obb": (
+        lambda folder: set_yaml(folder, task="obb"),
+        "rows under `task: obb` that aren't four corners were read as boxes",
+    ),
+    "boxes under segment": (
+        lambda folder: set_yaml(folder, task="segment"),
+        "boxes under `task: segment`, where Ultralytics takes them for two corners, were read as boxes (",
+    ),
+    "boxes under detect": (lambda folder: set_yaml(folder, task="detect"), None),
+    "corners under segment": (lambda folder: (as_corners(folder), set_yaml(folder, task="segment"))[0], None),
+    "a task without rows": (lambda folder: set_yaml(folder, task="classify"), "task is 'classify', which has no rows"),
+    "a pattern": (lambda folder: set_yaml(folder, train="images/train/*.png"), None),
+    "a pattern in a list of places": (lambda folder: set_yaml(folder, train='["images/tr*/*"]', path="."), None),
     "a list": (lambda folder: write_list(folder, "./{}".format), None),
     "a list in a folder": (
         lambda folder: write_list(folder, "./{}".format, "lists/train.txt"),
@@ -310,6 +327,7 @@ def test_names_are_the_text_as_written(tmp_path: Path, written: str, names: list
         ("", r"is no data\.yaml of YOLO: it has no entries"),
         ("[" * 20_000, r"nested too deeply"),
         ("train: images/nowhere\nnames: [car]\n", r"data\.yaml:1: it names 'images/nowhere', which isn't there"),
+        ("train: images/*.tif\nnames: [car]\n", r"data\.yaml:1: it names 'images/\*\.tif', which isn't there"),
         ("train: images/train\nval: /x/images\nnames: [car]\n", r"data\.yaml:2: it names '/x/images', which"),
         ("train: empty.txt\nnames: [car]\n", r"empty\.txt is a list without an image"),
         ("train: ../twice/train\nnames: [car]\n", r"data\.yaml:1: '../twice/train' could be .* or .*; write the whole"),
@@ -338,8 +356,8 @@ def test_classes_of_one_name_are_one_with_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("0 1.02 .5 .1 .1", "1.02 is no share of a side"),
-        ("0 320 240 50 50", "320 is no share of a side"),
+        ("0 1.02 .5 .1 .1", "1.02 is no normalized coordinate"),
+        ("0 320 240 50 50", "320 is no normalized coordinate"),
         ("0 .5 .5 .1", "3 numbers follow the class"),
         ("0,.5,.5,.1,.1", "write spaces instead of commas"),
         ("0 .5 .5 .1 .1 .9", "5 numbers follow the class"),
