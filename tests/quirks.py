@@ -261,7 +261,7 @@ QUIRKS = (
         "blanks around class names", each("categories", lambda category: category.update(name=f" {category['name']} "))
     ),
     Quirk("class names in another form of their letters (NFC, NFD)", composed_classes("NFD"), composed_classes("NFC")),
-    Quirk("half of a surrogate pair in class names", half_pairs, is_read=False),
+    Quirk("half a character in class names", half_pairs, is_read=False),
     Quirk("file names in another form of their letters (NFC, NFD)", decomposed),
     Quirk("backslashes in file names", of_image(file_name="sub\\1.png"), of_image(file_name="sub/1.png")),
     Quirk("a file name that leaves the folder", of_image(file_name="../1.png"), is_read=False),
@@ -276,7 +276,7 @@ QUIRKS = (
     Quirk("`iscrowd` false", put(iscrowd=False), of_annotation=True),
     Quirk("a box of zeros, without a mask", empty_one),
     Quirk("a box with a negative width", put(bbox=[20, 5, -5, 5]), is_read=False, of_annotation=True),
-    Quirk("boxes as shares of the sides", shares, is_read=False),
+    Quirk("boxes in normalized coordinates", shares, is_read=False),
     Quirk("no `segmentation`", without("segmentation"), no_mask, of_annotation=True),
     Quirk("`segmentation` null", put(segmentation=None), no_mask, of_annotation=True),
     Quirk("`segmentation` as text", one(text_of_mask), one(outline), of_annotation=True),

@@ -108,7 +108,7 @@ def _box_or_none(annotation: Mapping[str, Any]) -> BoxXywh | None:
     return None
 
 
-def _corrected_box(box: list[float] | None, mask: RunLength | None, size: ImageSize) -> list[float] | None:
+def _corrected_box(box: BoxXywh | None, mask: RunLength | None, size: ImageSize) -> list[float] | None:
     """Take the mask's box, or the part of the box that lies in the image."""
     if mask is not None:
         x0, y0, x1, y1 = tight_box_xyxy(mask)

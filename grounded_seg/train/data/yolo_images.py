@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from grounded_seg.coco.image_files import file_of
@@ -67,13 +67,23 @@ def found_place(place: Place, data: DataYaml, notes: Notes) -> Path | None:
                 if there[0] != base / text:
                     notes.add(f"{_ROBOFLOW} at the start of a path was left out, as Roboflow means it", where)
                 return there[0]
-    for base in bases if _PATTERN.search(place.text) else ():
-        pattern = Path(glob.escape(str(base)), place.text)
+    return _pattern(bases, place.text) or _of_another_machine(place, data, notes)
+
+
+def _pattern(bases: Iterable[Path], text: str) -> Path | None:
+    """A pattern below the first of the folders where names match it; None if it is no pattern, or nothing matches."""
+    for base in bases if _PATTERN.search(text) else ():
+        pattern = Path(glob.escape(str(base)), text)
         if any(PathPattern(str(pattern)).paths()):
             return pattern
+    return None
+
+
+def _of_another_machine(place: Place, data: DataYaml, notes: Notes) -> Path | None:
+    own = data.path.parent
     for path in _tails(own, f"{data.root}/{place.text}"):
         if os.path.exists(path):
-            notes.add("paths that lead nowhere were found by their last parts, beside it", where)
+            notes.add("paths that lead nowhere were found by their last parts, beside it", f"{data.path}:{place.line}")
             return path
     return None
 

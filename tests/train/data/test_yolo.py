@@ -364,7 +364,7 @@ def test_classes_of_one_name_are_one_with_a_note(tmp_path: Path) -> None:
         ("0 .5 .5 -.1 .1", "no area"),
         ("0 .5 .5 0 .1", "no area"),
         ("0 .5 .5 .1_0 .1", "could not convert '.1_0' to a number"),
-        ("0 .5 .5 .1 1e999", "inf is no share"),
+        ("0 .5 .5 .1 1e999", "inf is no normalized coordinate"),
         ("0.5 .5 .5 .1 .1", "no class 0.5"),
         ("-1 .5 .5 .1 .1", "no class -1"),
         ("0", "0 numbers follow the class"),
