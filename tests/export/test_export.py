@@ -428,13 +428,13 @@ def test_a_run_folder_is_a_source(source: Path) -> None:
 
 def test_validate_command_exits_with_three(source: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["validate", str(source)]).exit_code == 0
-    source.write_text(source.read_text().replace('"iscrowd": 0', '"iscrowd": 7'))
+    source.write_text(source.read_text().replace('"iscrowd": 0', '"iscrowd": "many"'))
     done = CliRunner().invoke(main, ["validate", str(source)])
     assert done.exit_code == 3
     assert "error iscrowd-wrong: annotations[1].iscrowd" in done.stdout
     done = CliRunner().invoke(main, ["validate", str(source), "--fix", str(tmp_path / "fixed.json")])
     assert done.exit_code == 0
-    assert "repaired annotations[1]: iscrowd 7 became 0" in done.stdout
+    assert "repaired annotations[1]: iscrowd 'many' became 0" in done.stdout
 
 
 def run_length(annotation: dict[str, Any]) -> RunLength:
