@@ -139,8 +139,7 @@ def given_from(text: str) -> Given:
 def refuse_address(text: str) -> None:
     """Refuse the address of something that isn't on this disk, such as https://HOST/NAME or s3://BUCKET/NAME."""
     if "://" in text and _ADDRESS.match(text) and not os.path.lexists(text):
-        kind = text.partition(":")[0]
-        raise InputError(f"{text!r} is a {kind} address, and these aren't read yet; give a path on this disk")
+        raise InputError(f"{text!r} is an address, and these aren't read yet; give a path on this disk")
 
 
 def shown(path: Given | str) -> str:

@@ -59,9 +59,7 @@ def image_from_pillow(opened: PIL.Image.Image, path: Path) -> Image:
     """
     if 0 in opened.size:
         width, height = opened.size
-        raise ImageError(
-            f"{shown(path)} is an image of {width} x {height} px without a pixel; check where it comes from"
-        )
+        raise ImageError(f"{shown(path)} is {width} x {height} px, without a pixel; check where it comes from")
     try:
         # It has passed Pillow's own limit.
         return _decoded(path, lambda: nullcontext(opened), sys.maxsize)

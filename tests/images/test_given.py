@@ -121,7 +121,7 @@ def test_the_standard_input_may_be_the_list(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_list_of_addresses_is_refused_with_the_whole_address(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("https://example.org//a.jpg\n")
-    with pytest.raises(InputError, match=r"'https://example.org//a.jpg' is a https address"):
+    with pytest.raises(InputError, match=r"'https://example.org//a.jpg' is an address, and these"):
         find_images([PathList(tmp_path / "list")])
 
 

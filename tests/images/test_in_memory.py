@@ -133,7 +133,7 @@ def test_damaged_bytes_and_no_pixels_are_errors_of_the_image() -> None:
         skipped = image_or_skip(given, "image-2")
         assert isinstance(skipped, ImageSkipped)
         assert "image-2" in skipped.reason
-    with pytest.raises(ImageError, match="is an image of 0 x 5 px without a pixel"):
+    with pytest.raises(ImageError, match="is 0 x 5 px, without a pixel"):
         image_from(PIL.Image.new("RGB", (0, 5)))
 
 
