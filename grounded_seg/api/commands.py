@@ -118,6 +118,8 @@ def export_labels(
     source: Path | str,
     output: Path | str,
     format: LabelFormat | str,  # noqa: A002  (the setting's name)
+    *,
+    progress: Progress = _silent,
     **settings: Unpack[ExportKeywords],
 ) -> labels.ExportReport:
     """Write the labels of a run or of any COCO file in another tool's format, as `grounded-seg export` does.
@@ -126,6 +128,7 @@ def export_labels(
         source: A run's folder, or a COCO file.
         output: A folder that is empty or not there yet.
         format: coco, yolo, voc, labelme, labelstudio, cvat, fiftyone or masks.
+        progress: Told how many images are written, and how many there are.
         settings: `form` of the masks (rle, polygon, both or none), `min_score`, `classes`, `split` such as
             (80, 10, 10), `seed`, `tolerance_px` of polygons, `images` (their folder), and `pictures`: none, copy or
             link.
@@ -136,9 +139,9 @@ def export_labels(
     Raises:
         UsageError, InputError, OutputError: As the command tells them.
     """
-    refuse_unknown(settings, ExportKeywords.__annotations__)
+    refuse_unknown(settings, (*ExportKeywords.__annotations__, "progress"))
     values: dict[str, Any] = {**settings, "source": source, "output": output, "format": format}
-    return labels.export_labels(ExportSettings(**values))
+    return labels.export_labels(ExportSettings(**values), progress)
 
 
 def read_coco(path: Path | str) -> DataSet:
@@ -174,14 +177,15 @@ def repair_coco(path: Path | str, destination: Path | str, images: Path | str | 
     return repair_file(Path(path), Path(destination), None if images is None else Path(images))
 
 
-def merge_runs(runs: Iterable[Path | str], output: Path | str) -> Counts:
+def merge_runs(runs: Iterable[Path | str], output: Path | str, *, progress: Progress = _silent) -> Counts:
     """Merge runs over different images with the same classes into one, as `grounded-seg merge-runs` does.
 
     Args:
         runs: The folders of the runs, two or more.
         output: A folder that holds no run yet.
+        progress: Told how many images are merged, and how many there are.
 
     Raises:
         UsageError, InputError, OutputError: As the command tells them.
     """
-    return merge.merge_runs([Path(one) for one in runs], Path(output))
+    return merge.merge_runs([Path(one) for one in runs], Path(output), progress)

@@ -70,9 +70,7 @@ def option_of(settings: type, name: str, text: str, *flags: str, **more: Any) ->
 debug_option = click.option(
     "--debug", is_flag=True, help="Show the traceback of an error, and the libraries' messages."
 )
-quiet_option = click.option(
-    "--quiet", is_flag=True, help="Show no progress: no bar on a terminal, no status line a minute elsewhere."
-)
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 offline_option = option_of(ModelSettings, "offline", "Download nothing; use only what is on this disk.")
 beams_option = option_of(DetectSettings, "beams", "Number of beams when the answer is generated; 1 is greedy decoding.")
 batch_size_option = option_of(RunSettings, "batch_size", "Number of images that go through the models together.")

@@ -40,7 +40,8 @@ class StatusLines:
         self._printed_s = now_s
         said = [f"{n_done} {what}"] if n_all is None else [f"{n_done} of {n_all} {what}", f"{n_all - n_done} left"]
         if now_s > self._began_s:
-            said.append(f"{(n_done - self._n_first) / (now_s - self._began_s):.2g} per second")
+            rate = (n_done - self._n_first) / (now_s - self._began_s)
+            said.append(f"{rate:.0f} per second" if rate >= 10 else f"{rate:.2g} per second")
         status(", ".join([*said, more] if more else said))
 
 

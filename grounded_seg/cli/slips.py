@@ -91,7 +91,8 @@ def check_order(prompt: str, paths: Sequence[str]) -> None:
     if _is_there(prompt) or _looks_like_image(prompt):
         if not prompt.startswith("@"):
             raise InputError(f"{first}; PROMPT comes before PATH: {_command(' '.join(missing), [prompt, *there])}")
-    elif there and missing == list(takewhile(lambda one: one in missing, paths)):
+    elif there and " " not in prompt and missing == list(takewhile(lambda one: one in missing, paths)):
+        # A prompt with a space was quoted: the path is misspelt.
         words = " ".join([prompt, *missing])
         raise InputError(f"{first}; a prompt of several words needs quotes: {_command(words, there)}")
 
@@ -106,7 +107,7 @@ def hint_about(prompt: str, paths: Sequence[str]) -> str | None:
     things = listed_in(prompt)
     if things:
         together = "; ".join(things)
-        return f'{prompt!r} is asked as one prompt; to ask about each, separate them with semicolons: "{together}"'
+        return f'{prompt!r} is asked as one prompt; if it lists several things, separate them: "{together}"'
     return None
 
 

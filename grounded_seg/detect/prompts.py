@@ -16,6 +16,13 @@ from grounded_seg.text.yaml_nodes import yaml_line, yaml_root, yaml_text
 _LIST_SIGNS = re.compile(r",(?:\s+|$)|(?:(?<=\w{3})|\s)\.(?:\s+|$)|\n+")
 _MOST_WORDS = 4
 """Of each thing that a prompt seems to list."""
+_ADJECTIVES = (
+    "big small large little tiny huge tall short long wide old new young red blue green yellow white black brown grey "
+    "gray pink purple dark bright light round square wooden metal empty open closed dirty clean wet dry"
+)
+"""A part that is only such a word describes what follows."""
+_TIES = "with without in on at of near behind under above from to who that which whose where wearing"
+"""A part that begins with such a word, or one in -ing, describes what it follows."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def read_prompts(argument: str) -> PromptSet:
 def listed_in(argument: str) -> tuple[str, ...]:
     """The things that one prompt seems to list with commas or full stops, as other tools want them; empty for none.
 
-    Short phrases only: a sentence is a prompt of its own.
+    Short phrases only: a sentence is a prompt of its own, and so is a thing described in parts, as far as words tell.
 
     >>> listed_in("red car, ball, and dog"), listed_in("red car. ball."), listed_in("St. Bernard"), listed_in("a; b, c")
     (('red car', 'ball', 'dog'), ('red car', 'ball'), (), ())
@@ -72,7 +79,18 @@ def listed_in(argument: str) -> tuple[str, ...]:
         return ()
     things = tuple(part.strip().removeprefix("and ").removeprefix("or ") for part in _LIST_SIGNS.split(argument))
     things = tuple(dict.fromkeys(thing for thing in things if thing))
-    return things if len(things) > 1 and all(len(thing.split()) <= _MOST_WORDS for thing in things) else ()
+    return things if len(things) > 1 and all(map(_may_be_a_thing, things)) else ()
+
+
+def _may_be_a_thing(part: str) -> bool:
+    """Whether a part between commas may stand alone: "ball", but not "big" or "wearing a hat"."""
+    words = part.lower().split()
+    describes = (
+        words[0] in _TIES.split()
+        or (len(words) > 1 and words[0].endswith("ing"))
+        or part.lower() in _ADJECTIVES.split()
+    )
+    return len(words) <= _MOST_WORDS and not describes
 
 
 def prompts_from(texts: Iterable[str]) -> PromptSet:

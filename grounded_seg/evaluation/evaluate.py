@@ -62,7 +62,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What an evaluation came to: scores, predictions, speed, and notes on the files."""
+    """The results of an evaluation: scores, predictions, speed, and notes on the files."""
 
     scores: Scores
     predictions: tuple[Prediction, ...]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 # What Pillow's decoders raise on damaged bytes: there is no common base class.
-_VALUE_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, RuntimeError)
+_VALUE_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, RuntimeError, AssertionError)
 DAMAGE = (OSError, EOFError, struct.error, zlib.error, *_VALUE_ERRORS)
 
 _UPRIGHT = {
@@ -146,9 +146,7 @@ def _in_srgb(image: PIL.Image.Image, profile: bytes | None, path: Path) -> PIL.I
         return image.convert("RGB")
     if isinstance(transform, str) or kind != mode:
         why = transform if isinstance(transform, str) else f"it is for {kind} pixels, and these are {mode}"
-        text = (
-            "the colour profile of %s can't be used (%s); its colours are taken for sRGB, and those of others like it"
-        )
+        text = "the colour profile of %s can't be used (%s), so it is read as sRGB; other images may be like it"
         _LOG.info(text, shown(path), why, extra=_ONCE)
         return image.convert("RGB")
     from PIL.ImageCms import applyTransform

@@ -42,8 +42,8 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
     A file named directly is taken whatever its ending, a file in a folder or one that matches a pattern only with one
     of `IMAGE_ENDINGS`. Links to files are followed, links to folders only where named directly, so that a link to a
     parent is no endless walk. The pictures of a run (`overlays`, `masks` and `crops` beside its journal or manifest)
-    are left out unless named. A folder within a folder that can't be listed, and what a list names and isn't there,
-    stand for themselves: reading them as images gives the reason.
+    are left out unless named. A folder within a folder or pattern that can't be listed, and what a list names and isn't
+    there, stand for themselves: reading them as images gives the reason.
 
     Raises:
         InputError: If a path doesn't exist, a pattern matches nothing, a folder or list that is named can't be read, a
@@ -53,13 +53,15 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
         if isinstance(path, Path) and not os.path.lexists(path):
             raise InputError(f"no file or folder is at {shown(path)}; check the path")
     left_out: list[str] = []
-    texts = list(_texts(paths, left_out))
-    root, resolved = _root(texts)
+    unlisted: set[str] = set()
+    texts = list(_texts(paths, left_out, unlisted))
+    root, resolved = _root(texts, unlisted)
     inside = len(os.path.join(root, ""))  # noqa: PTH118  (characters before a name, the separator's too)
     names: list[str] = []
     while texts:
         # Taken out one by one, so that a long list isn't held twice.
-        found = _images_at(resolved(texts.pop()), recursive, left_out)
+        text = texts.pop()
+        found = [resolved(text)] if text in unlisted else _images_at(resolved(text), recursive, left_out)
         names += (path[inside:].replace(os.sep, "/") for path in found)
     # Sorted with its repeats, rather than as a set: half the memory for ten million names.
     names.sort()
@@ -85,20 +87,27 @@ def common_root(folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
     return root, tuple("" if way == "." else f"{way}/" for way in ways)
 
 
-def _root(texts: Sequence[str]) -> tuple[str, Callable[[str], str]]:
-    """Find the root, and how the paths given are written below it."""
-    bases = {_base(text) for text in texts}
+def _root(texts: Sequence[str], unlisted: set[str]) -> tuple[str, Callable[[str], str]]:
+    """Find the root, and how the paths given are written below it; `unlisted` are those to be taken as files."""
+
+    def base(path: str, text: str) -> str:
+        return os.path.dirname(path) if text in unlisted else _base(path)  # noqa: PTH120
+
+    bases = {base(text, text) for text in texts}
     if len(bases) > 1:
         # Only now do relative and absolute paths, and those with "..", have to share one root.
-        return os.path.commonpath({_base(_absolute(text)) for text in texts}), _absolute
+        return os.path.commonpath({base(_absolute(text), text) for text in texts}), _absolute
     return bases.pop() if bases else "", str
 
 
-def _texts(paths: Sequence[Given], left_out: list[str]) -> Iterator[str]:
-    """Give each path as the shortest text for it, as `pathlib` writes it; the current folder is empty."""
+def _texts(paths: Sequence[Given], left_out: list[str], unlisted: set[str]) -> Iterator[str]:
+    """Give each path as the shortest text for it, as `pathlib` writes it; the current folder is empty.
+
+    `unlisted` takes the folders that match a pattern and can't be listed.
+    """
     for path in paths:
         if isinstance(path, PathPattern):
-            yield from _images_and_folders_of(path, left_out)
+            yield from _images_and_folders_of(path, left_out, unlisted)
             continue
         for text in path.paths() if isinstance(path, PathList) else [path]:
             if isinstance(text, str):
@@ -108,21 +117,33 @@ def _texts(paths: Sequence[Given], left_out: list[str]) -> Iterator[str]:
             yield "" if text == os.curdir else text
 
 
-def _images_and_folders_of(pattern: PathPattern, left_out: list[str]) -> Iterator[str]:
+def _images_and_folders_of(pattern: PathPattern, left_out: list[str], unlisted: set[str]) -> Iterator[str]:
     """Yield what matches a pattern, without files of other endings and the pictures of runs that it doesn't name."""
     n_fixed, n_found = len(Path(pattern.fixed).parts), 0
     is_of_a_run = cache(_is_of_a_run)
-    for text in pattern.paths():
+    for text in pattern.paths(unlisted):
         n_found += 1
         parts = Path(text).parts
         within = [Path(*parts[: at + 1]) for at in range(n_fixed, len(parts)) if parts[at] in _RUN_PICTURES]
         pictures = [str(folder) for folder in within if is_of_a_run(str(folder.parent))]
         if pictures:
             left_out += {pictures[0]} - set(left_out)
-        elif os.path.isdir(text or os.curdir) or _has_image_ending(text):
+        elif os.path.isdir(text or os.curdir):
+            if not _can_be_listed(text or os.curdir):
+                unlisted.add(text)
+            yield text
+        elif _has_image_ending(text):
             yield text
     if not n_found:
         raise InputError(f"no file or folder matches {shown(pattern)}; check the pattern")
+
+
+def _can_be_listed(folder: str) -> bool:
+    try:
+        os.scandir(folder).close()
+    except OSError:
+        return False
+    return True
 
 
 def _base(path: str) -> str:

@@ -31,6 +31,7 @@ def open_image(source: Path | BinaryIO) -> PIL.Image.Image:
 
     Raises:
         PIL.UnidentifiedImageError: If it is of no known format.
+        PIL.Image.DecompressionBombError: If it has more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
         SyntaxError and others: What Pillow raises on damage.
     """
     kind = container_of(_start_of(source))
@@ -39,13 +40,21 @@ def open_image(source: Path | BinaryIO) -> PIL.Image.Image:
         # process's.
         from pillow_heif import HeifImageFile
 
-        opened: PIL.Image.Image = HeifImageFile(source, "")
-        return opened
+        return _within_limit(HeifImageFile(source, ""))
     if kind == "AVIF":
         from PIL.AvifImagePlugin import AvifImageFile
 
-        return AvifImageFile(source, "")
+        return _within_limit(AvifImageFile(source, ""))
     return PIL.Image.open(source, formats=_FORMATS)
+
+
+def _within_limit(opened: PIL.Image.Image) -> PIL.Image.Image:
+    """Hold an image to Pillow's own limit, as `PIL.Image.open` does, which these formats go around."""
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    if limit is not None and opened.width * opened.height > 2 * limit:
+        opened.close()
+        raise PIL.Image.DecompressionBombError(f"{opened.width} x {opened.height} px")
+    return opened
 
 
 def container_of(start: bytes) -> str | None:

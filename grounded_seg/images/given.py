@@ -100,20 +100,29 @@ class PathPattern:
         n_fixed = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
         return os.path.join("", *parts[:n_fixed])  # noqa: PTH118  (empty rather than a dot)
 
-    def paths(self) -> Iterator[str]:
+    def paths(self, unlisted: set[str]) -> Iterator[str]:
         """Files and folders that match, in no particular order, some perhaps twice.
 
-        `*` and `?` match as in a shell, so no hidden names; `**` is any number of folders, links to folders not among
-        them.
+        `*` and `?` match as in a shell, so no hidden names; `**` is any number of folders. From `**` on, links to
+        folders match only a part without such signs, so that a link to a parent is no second way to an image.
+
+        Args:
+            unlisted: Takes the folders on the way that can't be listed; they are among the matches.
 
         Raises:
-            InputError: If a folder on the way can't be listed.
+            InputError: If the folder before the first sign can't be listed.
         """
         parts = Path(self.text).parts
         # Twice the same folders would be searched for two of them in a row.
         kept = [part for before, part in pairwise(("", *parts)) if not before == part == "**"]
         is_absolute = bool(Path(self.text).anchor)
-        return _matches(kept[0] if is_absolute else "", kept[is_absolute:])
+        refused: dict[str, str] = {}
+        yield from _matches(kept[0] if is_absolute else "", kept[is_absolute:], refused)
+        if self.fixed in refused:
+            why = refused[self.fixed]
+            raise InputError(f"folder {shown(self.fixed)} can't be listed ({why}); check its permissions")
+        unlisted.update(refused)
+        yield from refused
 
 
 Given: TypeAlias = Path | PathList | PathPattern
@@ -139,8 +148,7 @@ def given_from(text: str) -> Given:
 def refuse_address(text: str) -> None:
     """Refuse the address of something that isn't on this disk, such as https://HOST/NAME or s3://BUCKET/NAME."""
     if "://" in text and _ADDRESS.match(text) and not os.path.lexists(text):
-        kind = text.partition(":")[0]
-        raise InputError(f"{text!r} is a {kind} address, and these aren't read yet; give a path on this disk")
+        raise InputError(f"{text!r} is an address, and these aren't read yet; give a path on this disk")
 
 
 def shown(path: Given | str) -> str:
@@ -175,44 +183,47 @@ def _split(blocks: Iterator[bytes], end: bytes) -> Iterator[bytes]:
     yield rest
 
 
-def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
+def _matches(folder: str, parts: Sequence[str], refused: dict[str, str], with_links: bool = True) -> Iterator[str]:
     """Yield the paths below a folder that match the parts of a pattern; the current folder is empty."""
     if not parts:
         yield folder
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for below in _with_folders_below(folder):
-            yield from _matches(below, rest)
+        for below in _with_folders_below(folder, refused):
+            yield from _matches(below, rest, refused, with_links=False)
     elif _MAGIC.search(part):
-        for entry in _entries(folder):
+        for entry in _entries(folder, refused):
             place = _joined(folder, entry.name)
-            if _is_like(entry.name, part) and (not rest or os.path.isdir(place)):
-                yield from _matches(place, rest)
+            if not _is_like(entry.name, part) or (rest and not os.path.isdir(place)):
+                continue
+            if with_links or not entry.is_symlink() or not os.path.isdir(place):
+                yield from _matches(place, rest, refused, with_links)
     elif os.path.lexists(place := _joined(folder, part)):
-        yield from _matches(place, rest)
+        yield from _matches(place, rest, refused, with_links)
 
 
-def _with_folders_below(folder: str) -> Iterator[str]:
+def _with_folders_below(folder: str, refused: dict[str, str]) -> Iterator[str]:
     """Yield a folder and all within it, without hidden ones; links to folders aren't followed."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
         yield folder
-        for entry in _entries(folder):
+        for entry in _entries(folder, refused):
             if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                 waiting.append(_joined(folder, entry.name))
 
 
-def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
-    """Yield what is in a folder; nothing of what is none."""
+def _entries(folder: str, refused: dict[str, str]) -> Iterator["os.DirEntry[str]"]:
+    """Yield what is in a folder; nothing of what is none, or can't be listed, as `refused` then says."""
     try:
         with os.scandir(folder or os.curdir) as entries:
             yield from entries
-    except NotADirectoryError:
+    except (NotADirectoryError, ValueError):
+        # The latter of a text that no path can be, such as one with a zero byte.
         return
     except OSError as error:
-        raise InputError(f"folder {shown(folder)} can't be listed ({error.strerror}); check its permissions") from error
+        refused[folder] = error.strerror
 
 
 def _is_like(name: str, part: str) -> bool:

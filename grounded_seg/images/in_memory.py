@@ -133,7 +133,7 @@ def _rgb(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in _CHANNELS:
         advice = "(height, width, 3) for RGB, (height, width) for grey, or (height, width, 4) for RGBA"
-        if values.ndim == 3 and shape[0] in _CHANNELS:
+        if values.ndim == 3 and shape[0] in _CHANNELS and shape[0] < min(shape[1:]):
             advice += "; here the channels are the first axis: image.transpose(1, 2, 0)"
         elif values.ndim == 4:
             advice += "; several images go to batch() as a list: list(images)"

@@ -52,9 +52,23 @@ def image_from_bytes(content: bytes, path: Path, max_pixels: int = MAX_PIXELS) -
 
 
 def image_from_pillow(opened: PIL.Image.Image, path: Path) -> Image:
-    """Take the current frame of a Pillow image as `read_image` would; it stays open. `path` is what it is called."""
-    # It has passed Pillow's own limit.
-    return _decoded(path, lambda: nullcontext(opened), sys.maxsize)
+    """Take the current frame of a Pillow image as `read_image` would; it stays open. `path` is what it is called.
+
+    Raises:
+        ImageError: If it has no pixel, is damaged, or was closed before it was decoded.
+    """
+    if 0 in opened.size:
+        width, height = opened.size
+        raise ImageError(f"{shown(path)} is {width} x {height} px, without a pixel; check where it comes from")
+    try:
+        # It has passed Pillow's own limit.
+        return _decoded(path, lambda: nullcontext(opened), sys.maxsize)
+    except ImageError as error:
+        # Of an image that left its `with` block before it was decoded, Pillow asserts that it has a file.
+        if isinstance(error.__cause__, AssertionError) or " closed " in str(error.__cause__):
+            advice = "give it inside its `with` block, or call its load() there"
+            raise ImageError(f"{shown(path)} is a Pillow image that was closed; {advice}") from error
+        raise
 
 
 def _decoded(path: Path, opener: Callable[[], AbstractContextManager[PIL.Image.Image]], max_pixels: int) -> Image:
@@ -132,6 +146,8 @@ def _check_readable(path: Path) -> None:
         if error.errno not in _LASTING:
             raise _out_of_reach(path, error) from error
         raise ImageError(f"{shown(path)} can't be reached ({error.strerror}); check its permissions") from error
+    except ValueError as error:
+        raise ImageError(f"no file can be at {shown(path)} ({error}); check the path") from error
     if stat.S_ISDIR(status.st_mode):
         why = ", not an image"
         try:

@@ -200,7 +200,8 @@ def read_lines(path: Path) -> Iterator[JournalLine]:
                 line = _parsed(text)
                 if line is None:
                     raise InputError(
-                        f"{path}:{number}: this line is damaged; the same command with --resume repeats what follows"
+                        f"{path}:{number}: this line is damaged; the command that wrote it repeats what follows, with "
+                        "--resume"
                     )
                 yield line
     except OSError as error:

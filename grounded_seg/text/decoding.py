@@ -16,12 +16,19 @@ _LOOKED_AT_BYTES = 4096
 _BINARY_STARTS = {
     b"\xff\xd8\xff": "a picture (JPEG)",
     b"\x89PNG\r\n": "a picture (PNG)",
-    b"GIF8": "a picture (GIF)",
     b"II*\0": "a picture (TIFF)",
     b"MM\0*": "a picture (TIFF)",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "compressed (gzip)",
-    b"%PDF-": "a PDF",
+}
+# A list of paths may begin with these letters too, so more is looked at.
+_BINARY_FORMS = {
+    # Width and height below 8192 have a control byte each.
+    re.compile(rb"GIF8[79]a.[\0-\x1f].[\0-\x1f]", re.DOTALL): "a picture (GIF)",
+    re.compile(rb"RIFF....WEBPVP8", re.DOTALL): "a picture (WebP)",
+    # The length of this first part is four bytes.
+    re.compile(rb"\0\0..ftyp", re.DOTALL): "a picture or a film (HEIC, AVIF, MP4)",
+    re.compile(rb"%PDF-\d\.\d\s"): "a PDF",
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_SHOWN = 60
@@ -46,6 +53,8 @@ def read_content(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"no file is at {path}; check the path") from error
+    except ValueError as error:
+        raise InputError(f"no file can be at {str(path)!r} ({error}); check the path") from error
     except OSError as error:
         raise InputError(
             f"{path} can't be read ({error.strerror}); check that it is a file and its permissions"
@@ -112,9 +121,7 @@ def _kind_of_binary(start: bytes) -> str | None:
     for first, kind in _BINARY_STARTS.items():
         if start.startswith(first):
             return kind
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "a picture (WebP)"
-    return "a picture or a film (HEIC, AVIF, MP4)" if start[4:8] == b"ftyp" else None
+    return next((kind for form, kind in _BINARY_FORMS.items() if form.match(start)), None)
 
 
 def _looks_like_utf16(start: bytes) -> bool:

@@ -72,9 +72,12 @@ def test_predictions_are_scored_as_by_the_command(detector: ColourDetector, scen
 def test_an_export_is_that_of_the_command(scenes: Path, tmp_path: Path) -> None:
     options = ("--to", "yolo", "--split", "50/50", "--seed", "3", "--classes", "red;green")
     assert command("export", scenes, *options, "-o", tmp_path / "command").exit_code == 0
+    told = list[tuple[int, int]]()
+    own: dict[str, Any] = {"split": (50, 50), "seed": 3, "classes": ["red", "green"]}
     report = grounded_seg.export_labels(
-        scenes, tmp_path / "function", "yolo", split=(50, 50), seed=3, classes=["red", "green"]
+        scenes, tmp_path / "function", "yolo", **own, progress=lambda *done: told.append(done)
     )
+    assert told == [(1, 3), (2, 3), (3, 3)]
     assert files_of(tmp_path / "function") == files_of(tmp_path / "command")
     assert report.n_images == 3
 
@@ -101,7 +104,9 @@ def test_runs_are_merged_as_by_the_command(detector: ColourDetector, paint: Pain
         grounded_seg.run_images(PROMPTS, tmp_path / name, tmp_path / f"run-{name}", save=[])
     runs = [tmp_path / "run-a", tmp_path / "run-b"]
     assert command("merge-runs", *runs, "-o", tmp_path / "command").exit_code == 0
-    counts = grounded_seg.merge_runs(runs, tmp_path / "function")
+    told = list[tuple[int, int]]()
+    counts = grounded_seg.merge_runs(runs, tmp_path / "function", progress=lambda *done: told.append(done))
+    assert told == [(1, 2), (2, 2)]
     assert files_of(tmp_path / "function") == files_of(tmp_path / "command")
     assert counts.n_done == 2
 

@@ -62,6 +62,18 @@ def test_another_kind_of_work_has_its_own_rate_and_no_earlier_line(capsys: pytes
     assert shown(capsys) == ["status: 100 MB fetched, 10 per second", "status: 0 MB fetched"]
 
 
+@pytest.mark.parametrize(
+    ("n_done", "rate"), [(1, "0.017"), (90, "1.5"), (595, "9.9"), (600, "10"), (19_800, "330"), (740_000, "12333")]
+)
+def test_a_rate_is_a_plain_number(n_done: int, rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    lines = StatusLines(on=True, clock=clock)
+    lines.show("images", 0, None)
+    clock.now_s += 60
+    lines.show("images", n_done, None)
+    assert shown(capsys) == [f"status: {n_done} images, {rate} per second"]
+
+
 @pytest.mark.parametrize(("quiet", "on_terminal"), [(False, False), (True, False), (False, True), (True, True)])
 def test_bar_or_lines_or_nothing(
     quiet: bool, on_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

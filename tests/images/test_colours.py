@@ -135,7 +135,7 @@ def test_a_profile_that_cannot_be_used_is_ignored_with_a_note(
     with caplog.at_level(logging.INFO):
         assert np.array_equal(read_image(path).pixels, COLOURS)
     assert reason in caplog.text
-    assert "its colours are taken for sRGB" in caplog.text
+    assert "it is read as sRGB; other images may be like it" in caplog.text
 
 
 def test_a_profile_of_srgb_on_grey_pixels_needs_no_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -213,3 +213,16 @@ def test_metadata_without_end_is_refused_for_what_it_is(tmp_path: Path) -> None:
     packed = zlib.compress(b"x" * 200_000_000)
     with pytest.raises(ImageError, match="holds too much metadata; save it again without comments"):
         read_image(written(tmp_path, png_with(b"zTXt", b"Comment\0\0" + packed)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pillows_own_limit_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    path = written(tmp_path, encoded(BIG, kind))
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 96 * 64 // 2 - 1)
+    for read in (read_image, upright_size):
+        with pytest.raises(ImageError):
+            read(path)
+    with pytest.raises(ImageError, match=f"the limit is {96 * 64 - 2} pixels"):
+        read_image(path)
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 96 * 64 // 2)
+    assert read_image(path).size == ImageSize(96, 64)

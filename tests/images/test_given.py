@@ -1,6 +1,7 @@
 """What a PATH of the command line names: lists in the encodings that shells write, patterns, addresses."""
 
 import codecs
+import errno
 import io
 import logging
 import os
@@ -14,6 +15,8 @@ from paths import CASES
 from grounded_seg.errors import InputError
 from grounded_seg.images.find import find_images
 from grounded_seg.images.given import PathList, PathPattern, given_from
+from grounded_seg.images.read import read_or_skip
+from grounded_seg.records import ImageSkipped
 
 needs_cases = pytest.mark.skipif(not CASES.exists(), reason=f"the inputs are not at {CASES}")
 
@@ -121,7 +124,7 @@ def test_the_standard_input_may_be_the_list(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_list_of_addresses_is_refused_with_the_whole_address(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("https://example.org//a.jpg\n")
-    with pytest.raises(InputError, match=r"'https://example.org//a.jpg' is a https address"):
+    with pytest.raises(InputError, match=r"'https://example.org//a.jpg' is an address, and these"):
         find_images([PathList(tmp_path / "list")])
 
 
@@ -185,6 +188,55 @@ def test_a_pattern_follows_no_circle_of_links(photos: Path) -> None:
     (photos / "sub" / "back").symlink_to(photos, target_is_directory=True)
     (photos / "itself").symlink_to(photos / "itself")
     assert len(find_images([given_from("photos/**/*.png")]).file_names) == 4
+
+
+@pytest.mark.parametrize("pattern", ["p/**/*", "p/**", "p/**/q*/*", "p/**/*.png"])
+def test_a_link_to_a_parent_is_no_second_way_to_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(Path("p/q/a.png"))
+    Path("p/q/up").symlink_to("..", target_is_directory=True)
+    found = find_images([given_from(pattern)])
+    assert [found.path(name).absolute() for name in found.file_names] == [Path("p/q/a.png").absolute()]
+
+
+def test_a_link_to_a_folder_matches_before_two_stars_and_where_it_is_named(photos: Path) -> None:
+    (photos.parent / "linked").symlink_to(photos / "sub", target_is_directory=True)
+    assert find_images([given_from("l*/*.png")]).file_names == ("4.png",)
+    assert find_images([given_from("l*/**/*.png")]).file_names == ("4.png", "deep/5.png")
+    assert find_images([given_from("**/linked/*.png")]).file_names == ("4.png",)
+
+
+@pytest.mark.parametrize("pattern", ["photos/**/*.png", "photos/*", "photos/s*/*.png", "photos/sub*"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_folder_that_cannot_be_listed_does_not_end_a_pattern(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, absolute: bool
+) -> None:
+    touch(photos / "subtle" / "7.png")
+    real = os.scandir
+
+    def scandir(folder: str) -> object:
+        if str(folder).endswith("subtle"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = find_images([given_from(f"{photos.parent}/{pattern}" if absolute else pattern)])
+    assert found.path("subtle").name in found.file_names
+    assert any(name.endswith("4.png") for name in found.file_names)
+    skipped = read_or_skip(found.path("subtle"))
+    assert isinstance(skipped, ImageSkipped)
+    assert "can't be listed (Permission denied)" in skipped.reason
+    # Where nothing else matches, and where it is named, too.
+    assert find_images([given_from("photos/subt*")]).file_names == ("subtle",)
+    with pytest.raises(InputError, match=r"'photos/subtle/?' can't be listed \(Permission denied\)"):
+        find_images([given_from("photos/subtle/*.png")])
+
+
+def test_a_pattern_that_no_path_can_match_matches_nothing(photos: Path) -> None:
+    with pytest.raises(InputError, match="no file or folder matches"):
+        find_images([given_from("photos\0/*.png")])
 
 
 def test_the_pictures_of_a_run_match_only_where_the_pattern_names_them(

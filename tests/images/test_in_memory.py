@@ -108,6 +108,7 @@ def test_pillow_images_of_any_mode(mode: str) -> None:
         (PIXELS > 3, "bool"),
         (torch.zeros(3, 8, 8), "float32.*round"),
         (torch.zeros(3, 8, 8, dtype=torch.bfloat16), "bfloat16"),
+        (np.zeros((4, 4, 2), np.uint8), r"array of 4 x 4 x 2; give \(height, width, 3\) .* for RGBA$"),
         (np.moveaxis(PIXELS, 2, 0), r"3 x 30 x 40.*transpose\(1, 2, 0\)"),
         (PIXELS[None], r"1 x 30 x 40 x 3.*list\(images\)"),
         (PIXELS[0, 0], "array of 3;"),
@@ -132,10 +133,30 @@ def test_damaged_bytes_and_no_pixels_are_errors_of_the_image() -> None:
         skipped = image_or_skip(given, "image-2")
         assert isinstance(skipped, ImageSkipped)
         assert "image-2" in skipped.reason
-    closed = PIL.Image.open(io.BytesIO(as_png()))
+    with pytest.raises(ImageError, match="is 0 x 5 px, without a pixel"):
+        image_from(PIL.Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "JPEG"])
+def test_a_pillow_image_that_was_closed_is_told_as_such(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    PIL.Image.fromarray(PIXELS).save(path, kind)
+    with PIL.Image.open(path) as left:
+        pass
+    closed = PIL.Image.open(path)
     closed.close()
-    with pytest.raises(ImageError, match="image"):
-        image_from(closed)
+    loaded = PIL.Image.open(path)
+    loaded.load()
+    loaded.close()
+    with path.open("rb") as file:
+        without_file = PIL.Image.open(file)
+    for given in (left, closed, loaded, without_file):
+        with pytest.raises(ImageError, match=r"is a Pillow image that was closed; give it inside its `with` block"):
+            image_from(given)
+        assert isinstance(image_or_skip(given, "image-2"), ImageSkipped)
+    with PIL.Image.open(path) as kept:
+        kept.load()
+    assert image_from(kept).size == image_from(path).size
 
 
 def test_a_list_is_no_single_image() -> None:

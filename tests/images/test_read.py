@@ -299,6 +299,11 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert read_image(tmp_path / "a.png").width == 64
 
 
+@pytest.mark.parametrize("name", ["a\0.png", "a\ud800.png"])
+def test_a_path_that_no_file_can_have_is_an_error_of_the_image(name: str) -> None:
+    assert "no file can be at" in message_of(Path(name))
+
+
 def test_our_own_limit_may_be_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
     (tmp_path / "a.png").write_bytes(noise("PNG"))

@@ -129,7 +129,7 @@ def test_a_damaged_journal_is_told_with_its_line(
     result = CliRunner().invoke(main, ["merge-runs", str(a), str(b), "-o", str(tmp_path / "ab")])
     assert result.exit_code == 3
     [line] = result.stderr.splitlines()
-    assert line.startswith(f"error: {b / 'results.jsonl'}:2: this line is damaged; ")
+    assert line.startswith(f"error: {b / 'results.jsonl'}:2: this line is damaged; the command that wrote it repeats")
     # What the line says is of use.
     run_images(CARS, [photos / "b"], RunSettings(b, resume=True), Silent())
     assert merge_runs([a, b], tmp_path / "ab").n_images == 10

@@ -3,6 +3,7 @@
 import codecs
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from grounded_seg.errors import InputError
@@ -54,3 +55,32 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_text(tmp_path / "none.txt")
     with pytest.raises(InputError, match="can't be read"):
         read_text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "GIF80s/frame.png",
+        "GIF89a/frame.png",
+        "abc/ftyp.png",
+        "abcdftypheic.png",
+        "RIFF/tmpWEBP/a.png",
+        "%PDF-1.4/a.png",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_a_list_may_begin_with_the_letters_of_a_picture(first: str, end: str) -> None:
+    assert decode_text(f"{first}{end}b.png{end}".encode(), Path("list")) == f"{first}{end}b.png{end}"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "AVIF"])
+def test_a_picture_is_called_one(kind: str, tmp_path: Path) -> None:
+    PIL.Image.new("RGB", (640, 480), "red").save(tmp_path / "a", kind)
+    with pytest.raises(InputError, match="is a picture"):
+        read_text(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["a\0.json", "a\ud800.json"])
+def test_a_path_that_no_file_can_have_is_told(name: str) -> None:
+    with pytest.raises(InputError, match="no file can be at"):
+        read_text(Path(name))

@@ -7,7 +7,7 @@ matter once more in float32: of the 1000 locations, and of the best few tokens b
 """
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,16 +15,19 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 N_BEST = 8
-"""Tokens beside the locations whose logits are made again: more than beams compare for one answer."""
+"""Tokens beside the locations whose logits are made again, at least: as many as four beams compare at each step."""
 
 
 def use_float32_logits(network: Any, location_ids: Sequence[int], dtype: torch.dtype) -> None:
     """Convert a Florence-2 in float32 to a dtype of fewer bits, but for its logits, which stay float32.
 
     The network is changed in place, on its device; the names of its tensors stay. A head that an adapter beside the
-    weights tunes stays in float32 as a whole.
+    weights tunes stays in float32 as a whole. What was converted once takes the dtype and keeps its exact locations.
     """
     head = network.lm_head
+    if _of(network) is not None:
+        network.to(dtype=dtype)
+        return
     if not isinstance(head, nn.Linear):
         # peft's layer, which never shares the word embeddings' matrix.
         network.model.to(dtype=dtype)
@@ -33,17 +36,41 @@ def use_float32_logits(network: Any, location_ids: Sequence[int], dtype: torch.d
     ids = torch.tensor(location_ids, device=head.weight.device)
     rows = head.weight.detach()[ids].clone()
     network.to(dtype=dtype)
-    network.lm_head.forward = partial(_logits, head, ids, rows)
+    head.forward = _Float32Logits(head, ids, rows)
 
 
-def _logits(head: nn.Linear, ids: torch.Tensor, rows: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """The `forward` of a head in half precision: float32 logits, (..., vocabulary), of states (..., width).
+def compare_in_float32(network: Any, beams: int) -> None:
+    """Make as many logits again as so many beams compare: transformers takes twice as many tokens as beams."""
+    logits = _of(network)
+    if logits is not None:
+        logits.n_best = max(N_BEST, 2 * beams)
 
-    `ids` are the locations, `rows` their weights in float32, (1000, width).
-    """
-    logits = F.linear(states, head.weight).float()
-    exact = states.float()
-    # Not the locations: their logits are replaced in any case.
-    best = logits.index_fill(-1, ids, -torch.inf).topk(min(N_BEST, logits.shape[-1] - len(ids)), dim=-1).indices
-    again = (head.weight[best].float() @ exact[..., None])[..., 0]
-    return logits.scatter_(-1, best, again).index_copy_(-1, ids, F.linear(exact, rows))
+
+@dataclass(eq=False)
+class _Float32Logits:
+    """The `forward` of a head in half precision."""
+
+    head: nn.Linear
+    ids: torch.Tensor
+    """The locations."""
+    rows: torch.Tensor
+    """Their weights in float32, (1000, width)."""
+    n_best: int = N_BEST
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """Float32 logits, (..., vocabulary), of states (..., width)."""
+        if self.rows.device != states.device:
+            # They are no tensors of the network, which may have been moved since.
+            self.ids, self.rows = self.ids.to(states.device), self.rows.to(states.device)
+        logits = F.linear(states, self.head.weight).float()
+        exact = states.float()
+        # Not the locations: their logits are replaced in any case.
+        n_best = min(self.n_best, logits.shape[-1] - len(self.ids))
+        best = logits.index_fill(-1, self.ids, -torch.inf).topk(n_best, dim=-1).indices
+        again = (self.head.weight[best].float() @ exact[..., None])[..., 0]
+        return logits.scatter_(-1, best, again).index_copy_(-1, self.ids, F.linear(exact, self.rows))
+
+
+def _of(network: Any) -> _Float32Logits | None:
+    forward = vars(network.lm_head).get("forward")
+    return forward if isinstance(forward, _Float32Logits) else None

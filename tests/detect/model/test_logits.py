@@ -63,6 +63,40 @@ def test_in_float32_nothing_is_made_twice(folder: Path) -> None:
     assert "forward" not in vars(model.network.lm_head)
 
 
+def test_a_model_may_be_moved_twice(folder: Path) -> None:
+    model, again = load_florence(folder), load_florence(folder)
+    model.to(CPU, BFLOAT16)
+    for _ in range(2):
+        again.to(CPU, BFLOAT16)
+    head, states = head_and_states(model)
+    with torch.inference_mode():
+        assert torch.equal(head(states), again.network.lm_head(states))
+
+
+def test_a_network_moved_after_that_takes_all_along(folder: Path) -> None:
+    model = load_florence(folder)
+    model.to(CPU, BFLOAT16)
+    model.network.to("meta")
+    assert model.network.lm_head(torch.zeros(2, WIDTH, dtype=BFLOAT16, device="meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("beams", [1, 4, 5, 12])
+def test_all_that_beams_compare_is_exact(folder: Path, beams: int) -> None:
+    model = load_florence(folder)
+    model.to(CPU, BFLOAT16)
+    model.answer(model.encode_images([make_image(1)]), ["a dog"], beams=beams, max_new_tokens=2)
+    head, states = head_and_states(model)
+    with torch.inference_mode():
+        found = head(states)
+        unrounded = states.float() @ head.weight.float().T
+    others = unrounded.index_fill(-1, torch.tensor(list(model.vocabulary.location_ids)), -torch.inf)
+    # The last few may change places where they are rounded.
+    n_exact = (found == found.to(BFLOAT16).float()).logical_not().sum(dim=-1)
+    best = others.topk(2 * beams - beams // 4, dim=-1).indices
+    torch.testing.assert_close(found.gather(-1, best), unrounded.gather(-1, best), rtol=1e-6, atol=1e-6)
+    assert n_exact.min() >= 2 * beams
+
+
 def located(path: Path) -> LocatedWeights:
     return LocatedWeights(path=path, name=path.name, revision=None, sha256="1" * 64)
 
