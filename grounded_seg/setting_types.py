@@ -1,7 +1,8 @@
 """Types of settings with their limits, and the one converter of given values to them.
 
-A choice may be given as its text, a path as text, a set as a list; another type or a value out of range is a problem,
-told in one line that says what is right. A settings class is a `CheckedSettings`, or calls `convert_fields` itself.
+A choice may be given as its text, a path as text, a set as a list, a device or dtype of torch as it is; another type or
+a value out of range is a problem, told in one line that says what is right. A settings class is a `CheckedSettings`, or
+calls `convert_fields` itself.
 """
 
 import math
@@ -110,6 +111,8 @@ def _converted(value: Any, kind: Any, *, numbers_as_text: bool) -> Any:
     if type(value) not in (bool, int, float) and isinstance(value, Real):
         # A number of numpy, which msgspec doesn't know.
         value = int(value) if isinstance(value, Integral) else float(value)
+    if f"{type(value).__module__}.{type(value).__name__}" in ("torch.device", "torch.dtype"):
+        value = str(value).removeprefix("torch.")
     # An integer needs no loose reading, which would take 1 for true.
     strict = not numbers_as_text or isinstance(value, int)
     result = convert(value, kind, strict=strict, dec_hook=_path)

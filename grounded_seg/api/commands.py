@@ -61,7 +61,8 @@ def run_images(
     """Ask about all images of files, folders, patterns and lists into a folder, as `grounded-seg run` does.
 
     Args:
-        prompts: What to look for: "red car; dog", "@classes.yaml", a list of prompts, or a `PromptSet`.
+        prompts: What to look for: "red car; dog", "@classes.yaml", a list of prompts, or a mapping of prompts to
+            classes.
         paths: One or more images, folders, patterns such as "photos/*.png", or "@FILE" for a list of paths.
         output: Folder for `annotations.json`, `results.jsonl`, `run.json` and pictures.
         progress: Told how many images are done, and how many there are.

@@ -1,10 +1,10 @@
 """Prompts and their classes: from the command line, from Python, or from a YAML file."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -23,6 +23,8 @@ _ADJECTIVES = (
 """A part that is only such a word describes what follows."""
 _TIES = "with without in on at of near behind under above from to who that which whose where wearing"
 """A part that begins with such a word, or one in -ing, describes what it follows."""
+_MOST_SHOWN = 80
+"""Characters of a value in a message."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,58 @@ class PromptSet:
         return dict(zip(self.prompts, self.class_names, strict=True))
 
 
-Prompts: TypeAlias = str | Sequence[str] | PromptSet
+Prompts: TypeAlias = str | Sequence[str] | Mapping[str, str] | PromptSet
 """Prompts separated by `;` as on the command line, a sequence of prompts, or prompts with their classes."""
+
+_FORMS = '"red car; dog", "@classes.yaml", a list of texts, a mapping of prompts to classes, or a PromptSet'
 
 
 def prompt_set_from(prompts: Prompts) -> PromptSet:
-    """Prompts in any form as one."""
+    """Prompts in any form as one. A mapping has a class for each prompt, as a YAML file of classes has.
+
+    Raises:
+        UsageError: If there is no prompt, or it is none of the forms.
+
+    >>> prompt_set_from({"red car": "car", "blue car": "car"}).class_names
+    ('car', 'car')
+    """
     if isinstance(prompts, PromptSet):
         return prompts
-    return read_prompts(prompts) if isinstance(prompts, str) else prompts_from(prompts)
+    if isinstance(prompts, str):
+        return read_prompts(prompts)
+    if isinstance(prompts, Mapping):
+        return _from_mapping(prompts)
+    return prompts_from(_texts(prompts))
+
+
+def _texts(prompts: Any) -> list[str]:
+    """Take texts one by one, and refuse all else that a caller may have."""
+    if isinstance(prompts, bytes | bytearray) or not isinstance(prompts, Iterable):
+        raise UsageError(f"the prompts are {_shown(prompts)}; give {_FORMS}")
+    texts = list(prompts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"{_shown(text)} among the prompts is no text; give {_FORMS}")
+    return texts
+
+
+def _from_mapping(classes: Mapping[Any, Any]) -> PromptSet:
+    class_by_prompt: dict[str, str] = {}
+    for prompt, class_name in classes.items():
+        words = [side.strip() if isinstance(side, str) else "" for side in (prompt, class_name)]
+        if not all(words):
+            raise UsageError(f"expected prompt: class, both of them text, and got {_shown({prompt: class_name})}")
+        for what, side in zip(("prompt", "class"), words, strict=True):
+            check_is_text(what, side)
+        if words[0] in class_by_prompt:
+            raise UsageError(f"the prompt {words[0]!r} is there twice, keep one of them")
+        class_by_prompt[words[0]] = words[1]
+    return PromptSet(tuple(class_by_prompt), tuple(class_by_prompt.values())) if classes else prompts_from(())
+
+
+def _shown(given: object) -> str:
+    """Show a value in one line."""
+    return " ".join(repr(given).split())[:_MOST_SHOWN]
 
 
 def read_prompts(argument: str) -> PromptSet:

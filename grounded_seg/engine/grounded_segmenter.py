@@ -2,15 +2,16 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, Unpack, cast
+from typing import Never, TypeVar, Unpack, cast
 
 from grounded_seg.detect.prompts import Prompts, PromptSet, prompt_set_from
 from grounded_seg.engine.batches import BatchProcessor, ReadImage, batches, read_request
-from grounded_seg.engine.keywords import StageKeywords, refuse_unknown, run_settings_from
+from grounded_seg.engine.keywords import StageKeywords, TorchDevice, TorchDtype, refuse_unknown, run_settings_from
 from grounded_seg.engine.request import Request
+from grounded_seg.errors import UsageError
 from grounded_seg.images.find import find_images
 from grounded_seg.images.given import Given, PathPattern, given_from
 from grounded_seg.images.in_memory import ImageLike, image_from, image_or_skip, is_one_image, is_path
@@ -33,6 +34,9 @@ _PRESET_PARAMETERS = (
     "segmenter",
     "tiles",
 )
+
+_LOADED_SETTINGS = {*StageKeywords.__annotations__, *_PRESET_PARAMETERS} - {"score_threshold"}
+_CALL_SETTINGS = ("score_threshold",)
 
 
 class GroundedSegmenter:
@@ -66,8 +70,8 @@ class GroundedSegmenter:
         detector: str | None = None,
         adapter: str | None = None,
         segmenter: str | None = None,
-        device: str = "auto",
-        dtype: Precision | str = Precision.AUTO,
+        device: str | TorchDevice = "auto",
+        dtype: Precision | str | TorchDtype = Precision.AUTO,
         offline: bool = False,
         allow_base_mismatch: bool = False,
         detect: DetectSettings = DetectSettings(),  # noqa: B008
@@ -85,8 +89,8 @@ class GroundedSegmenter:
             adapter: Folder or hub id of a peft adapter instead of the preset's; "none" for none.
             segmenter: A segmenter instead of the preset's: vit_b, vit_l or vit_h for a published Segment Anything, a
                 file or folder of one, or folder or hub id of a SAM, SAM-HQ or SAM 2.
-            device: auto, cpu, cuda, cuda:N or mps.
-            dtype: auto, float32, bfloat16 or float16.
+            device: auto, cpu, cuda, cuda:N or mps; or a torch.device.
+            dtype: auto, float32, bfloat16 or float16; or such a dtype of torch.
             offline: Use only what is on disk already.
             allow_base_mismatch: Load an adapter although its record names another base.
             detect: How the detector is asked, and which of its boxes are kept.
@@ -101,9 +105,9 @@ class GroundedSegmenter:
             WeightsError: If weights are missing or wrong.
             DeviceError: If the device isn't there or can't run this.
         """
-        refuse_unknown(settings, (*StageKeywords.__annotations__, *_PRESET_PARAMETERS))
-        # The settings convert a text themselves.
-        where = (device, cast(Precision, dtype), offline, allow_base_mismatch)
+        refuse_unknown(settings, (*_CALL_SETTINGS, *_LOADED_SETTINGS))
+        # The settings convert a text, and what torch has, themselves.
+        where = (cast(str, device), cast(Precision, dtype), offline, allow_base_mismatch)
         models = ModelSettings(name, detector, adapter, segmenter, *where)
         asked = run_settings_from(settings, RunSettings(models=models, detect=detect, segment=segment, tiles=tiles))
         found = find_models(asked.models, boxes_only=boxes_only)
@@ -113,24 +117,28 @@ class GroundedSegmenter:
         loaded.loaded = found
         return loaded
 
-    def __call__(self, image: ImageLike, prompts: Prompts, *, score_threshold: float | None = None) -> PromptedResult:
+    def __call__(
+        self, image: ImageLike, prompts: Prompts, *, score_threshold: float | None = None, **unknown: Never
+    ) -> PromptedResult:
         """Look at one image.
 
         Args:
             image: A path, the bytes of an image file, a Pillow image, an array or torch tensor of uint8, or an `Image`;
                 see `ImageLike`. Text is a path.
-            prompts: What to look for: "red car; dog", a list of prompts, or a `PromptSet` with classes.
+            prompts: What to look for: "red car; dog", a list of prompts, or a mapping of prompts to classes.
             score_threshold: Drop boxes below this score, instead of what was chosen when the models were loaded.
+            unknown: None; a setting that isn't here is told with those that are.
 
         Raises:
-            UsageError: If nothing is asked for, or the image is none of these.
+            UsageError: If nothing is asked for, or the image is none of these, or there is no such setting.
             ImageError: If the image can't be read.
         """
+        _refuse_in_call(unknown, _CALL_SETTINGS)
         [result] = self._results([image], prompts, score_threshold, ["image"])
         return result
 
     def batch(
-        self, images: Iterable[ImageLike], prompts: Prompts, *, score_threshold: float | None = None
+        self, images: Iterable[ImageLike], prompts: Prompts, *, score_threshold: float | None = None, **unknown: Never
     ) -> list[PromptedResult]:
         """Look at some images at once. No images in, no results out.
 
@@ -139,6 +147,7 @@ class GroundedSegmenter:
         Raises:
             DeviceMemoryError: If that is too much for the device's memory.
         """
+        _refuse_in_call(unknown, _CALL_SETTINGS)
         given = [images] if is_one_image(images) else list(images)
         names = [f"image-{number}" for number in range(1, len(given) + 1)]
         return self._results(given, prompts, score_threshold, names)
@@ -157,6 +166,7 @@ class GroundedSegmenter:
         *,
         score_threshold: float | None = None,
         recursive: bool = True,
+        **unknown: Never,
     ) -> Iterator[PromptedResult | ImageSkipped]:
         """Look at many images, one outcome for each in their order; one that can't be read is skipped.
 
@@ -169,11 +179,13 @@ class GroundedSegmenter:
                 read, are padded with a repeated image, so that the numbers don't depend on that.
             score_threshold: As for a call.
             recursive: Look for images in sub-folders too.
+            unknown: As for a call.
 
         Raises:
-            UsageError: If nothing is asked for.
+            UsageError: If nothing is asked for, or there is no such setting.
             InputError: If there is no image at all.
         """
+        _refuse_in_call(unknown, (*_CALL_SETTINGS, "batch_size", "recursive"))
         prompt_set, chain = prompt_set_from(prompts), self._chain_for(score_threshold)
         images: Iterable[ImageLike]
         if is_path(paths):
@@ -202,6 +214,13 @@ class GroundedSegmenter:
         parts = {name: getattr(self.loaded, name) for name in ("detector", "adapter", "segmenter")}
         named = [f"{name}={part.name!r}" for name, part in parts.items() if part is not None]
         return f"GroundedSegmenter({', '.join(named)}, device={self.loaded.device!r}, dtype={self.loaded.dtype!r})"
+
+
+def _refuse_in_call(names: Collection[str], known: Collection[str]) -> None:
+    """Refuse settings that a call doesn't have; of those of `from_preset`, say that."""
+    refuse_unknown([name for name in names if name not in _LOADED_SETTINGS], known)
+    if names:
+        raise UsageError(f"the models are loaded with their {', '.join(names)}; give that to from_preset instead")
 
 
 def _found(given: Given, recursive: bool) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import (
@@ -20,6 +20,37 @@ from grounded_seg.settings import (
 
 _PARTS = {"models": ModelSettings, "detect": DetectSettings, "segment": SegmentSettings}
 """The settings within those of a run."""
+_OTHER_WORDS = {
+    "batch": ("batch_size",),
+    "box_threshold": ("score_threshold",),
+    "conf": ("score_threshold", "min_score"),
+    "confidence": ("score_threshold", "min_score"),
+    "copy_images": ('pictures="copy"',),
+    "score": ("score_threshold", "min_score"),
+    "threshold": ("score_threshold", "min_score"),
+    "torch_dtype": ("dtype",),
+}
+"""What other tools call a setting, and what may be meant: the first that the function has."""
+
+
+class TorchDevice(Protocol):
+    """What is needed of a torch.device; its library isn't imported for that."""
+
+    @property
+    def type(self) -> str:
+        """Such as "cuda"."""
+
+    @property
+    def index(self) -> int | None:
+        """Number among the devices of its type."""
+
+
+class TorchDtype(Protocol):
+    """What is needed of a torch.dtype."""
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether its values are fractions."""
 
 
 class StageKeywords(TypedDict, total=False):
@@ -53,8 +84,8 @@ class EngineKeywords(StageKeywords, total=False):
     detector: str | None
     adapter: str | None
     segmenter: str | None
-    device: str
-    dtype: Precision | str
+    device: str | TorchDevice
+    dtype: Precision | str | TorchDtype
     offline: bool
     allow_base_mismatch: bool
     boxes_only: bool
@@ -98,10 +129,15 @@ def run_settings_from(
 
 def refuse_unknown(names: Collection[str], known: Collection[str]) -> None:
     """Raise a `UsageError` about names of settings that aren't known, with the nearest and all that are."""
-    said = []
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            said.append(f"there is no setting {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    said = [f"there is no setting {name!r}{_meant(name, known)}" for name in names if name not in known]
     if said:
         raise UsageError(f"{'; '.join(said)}; the settings are {', '.join(sorted(known))}")
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    """Ask about the setting that has another word elsewhere, else about the one whose name is nearest."""
+    for one in _OTHER_WORDS.get(name, ()):
+        if one.partition("=")[0] in known:
+            return f" (did you mean {one if '=' in one else repr(one)}?)"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -132,3 +132,12 @@ def test_an_unknown_setting_is_told_with_those_there_are(call: Any) -> None:
     with pytest.raises(UsageError, match=r"there is no setting 'score'.*the settings are .*_.*, ") as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_an_export_knows_what_other_tools_call_its_settings() -> None:
+    with pytest.raises(
+        UsageError, match=r"there is no setting 'copy_images' \(did you mean pictures=\"copy\"\?\); the"
+    ):
+        grounded_seg.export_labels("a", "b", "yolo", copy_images=True)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"there is no setting 'conf' \(did you mean 'min_score'\?\); the"):
+        grounded_seg.export_labels("a", "b", "yolo", conf=0.5)  # type: ignore[call-arg]

@@ -1,8 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from grounded_seg.detect.prompts import PromptSet, prompts_from, read_prompts
+from grounded_seg.detect.prompts import PromptSet, prompt_set_from, prompts_from, read_prompts
 from grounded_seg.errors import UsageError
 
 
@@ -72,3 +73,47 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UsageError, match=r"bytes\.yaml: "):
         read_prompts(f"@{tmp_path}/bytes.yaml")
+
+
+def test_a_mapping_has_a_class_for_each_prompt(tmp_path: Path) -> None:
+    found = prompt_set_from({" red car": "vehicle ", "blue car": "vehicle", "no": "sign"})
+    assert found == PromptSet(("red car", "blue car", "no"), ("vehicle", "vehicle", "sign"))
+    assert found == read_prompts(classes_file(tmp_path, "red car: vehicle\nblue car: vehicle\nno: sign\n"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({}, "the prompt is empty"),
+        ({"dog": "pet", " dog": "animal"}, "'dog' is there twice"),
+        ({"dog": " "}, r"expected prompt: class, both of them text, and got \{'dog': ' '\}"),
+        ({1: "dog"}, r"got \{1: 'dog'\}"),
+        ({"dog": 1}, r"got \{'dog': 1\}"),
+        ({"dog": None}, r"got \{'dog': None\}"),
+        ({"dog": "caf\udce9"}, r"the class 'caf\\udce9' is not UTF-8"),
+    ],
+)
+def test_a_faulty_mapping_is_refused(classes: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        prompt_set_from(classes)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (None, "the prompts are None; give"),
+        (5, "the prompts are 5; give"),
+        (b"dog", "the prompts are b'dog'; give"),
+        (Path("classes.yaml"), r"classes\.yaml'\); give"),
+        (["dog", None], "None among the prompts is no text; give"),
+        ([("dog", "pet")], r"\('dog', 'pet'\) among the prompts is no text; give"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_with_the_forms_there_are(prompts: Any, message: str) -> None:
+    forms = '"red car; dog", "@classes.yaml", a list of texts, a mapping of prompts to classes, or a PromptSet'
+    with pytest.raises(UsageError, match=f"{message} {forms}$"):
+        prompt_set_from(prompts)
+
+
+def test_prompts_may_come_one_by_one() -> None:
+    assert prompt_set_from(word for word in ("dog", "cat", "dog")).prompts == ("dog", "cat")  # type: ignore[arg-type]

@@ -326,3 +326,60 @@ def test_it_says_which_models_run(segmenter: GroundedSegmenter) -> None:
     assert repr(demo) == (
         "GroundedSegmenter(detector='demo/detector', adapter='demo/adapter', device='cpu', dtype='float32')"
     )
+
+
+def test_a_mapping_gives_each_prompt_its_class(segmenter: GroundedSegmenter) -> None:
+    pixels = painted(40, 30, red=(2, 3, 12, 9))
+    assert segmenter(pixels, {"red car": "vehicle"}).class_names.tolist() == ["vehicle"]
+    assert segmenter.batch([pixels], {"red car": "vehicle"})[0].class_names.tolist() == ["vehicle"]
+    [outcome] = segmenter.stream([pixels], {"red car": "vehicle", "green car": "vehicle"})
+    assert isinstance(outcome, PromptedResult)
+    assert outcome.asked.classes == ("vehicle",)
+
+
+@pytest.mark.parametrize("prompts", [None, 5, [None]])
+def test_what_is_no_prompt_is_a_usage_error(segmenter: GroundedSegmenter, prompts: Any) -> None:
+    pixels = painted(40, 30)
+    for ask in (segmenter.__call__, lambda one, some: segmenter.batch([one], some), segmenter.stream):
+        with pytest.raises(UsageError, match=r'give "red car; dog", .*a mapping of prompts to classes, or a PromptSet'):
+            ask(pixels, prompts)
+
+
+def test_an_unknown_setting_of_a_call_is_told_with_those_there_are(segmenter: GroundedSegmenter) -> None:
+    pixels = painted(40, 30)
+    unknown = r"there is no setting 'conf' \(did you mean 'score_threshold'\?\); the settings are score_threshold$"
+    with pytest.raises(UsageError, match=unknown):
+        segmenter(pixels, "red car", conf=0.1)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=unknown):
+        segmenter.batch([pixels], "red car", conf=0.1)  # type: ignore[arg-type]
+    known = r"'batchsize' \(did you mean 'batch_size'\?\); the settings are batch_size, recursive, score_threshold$"
+    with pytest.raises(UsageError, match=known):
+        segmenter.stream([pixels], "red car", batchsize=2)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the models are loaded with their nms; give that to from_preset instead"):
+        segmenter(pixels, "red car", nms="none")  # type: ignore[arg-type]
+
+
+def test_the_words_of_other_tools_are_known_first() -> None:
+    told = r"^there is no setting 'conf' \(did you mean 'score_threshold'\?\); the settings are adapter, "
+    with pytest.raises(UsageError, match=told):
+        GroundedSegmenter.from_preset("demo", conf=0.3)  # type: ignore[call-arg]
+
+
+def test_a_device_and_a_dtype_of_torch_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    asked = []
+    monkeypatch.setattr("grounded_seg.engine.grounded_segmenter.load_chain", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "grounded_seg.engine.grounded_segmenter.find_models",
+        lambda models, **_: asked.append((models.device, models.dtype)),
+    )
+    GroundedSegmenter.from_preset("demo", device=torch.device("cpu"), dtype=torch.bfloat16)
+    GroundedSegmenter.from_preset("demo", device=torch.device("cuda", 1))
+    assert asked == [("cpu", "bfloat16"), ("cuda:1", "auto")]
+    with pytest.raises(
+        UsageError, match=r"dtype is torch\.float64, it must be one of auto, float32, bfloat16, float16"
+    ):
+        GroundedSegmenter.from_preset("demo", dtype=torch.float64)
+    with pytest.raises(UsageError, match="device is 0, it must be text"):
+        GroundedSegmenter.from_preset("demo", device=0)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grounded_seg.engine.keywords import EngineKeywords, RunKeywords, StageKeywords, run_settings_from
+from grounded_seg.engine.keywords import EngineKeywords, RunKeywords, StageKeywords, refuse_unknown, run_settings_from
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import (
     DetectSettings,
@@ -59,3 +59,20 @@ def test_they_replace_those_of_the_records() -> None:
 def test_all_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(UsageError, match=r"dtype is 'float8'.*beams is 0.*min-area is 0.*batch-size is 0"):
         run_settings_from({"dtype": "float8", "beams": 0, "min_area": 0, "batch_size": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("conf", ["iou_threshold", "score_threshold"], " (did you mean 'score_threshold'?)"),
+        ("threshold", ["iou_threshold", "score_threshold"], " (did you mean 'score_threshold'?)"),
+        ("confidence", ["min_score"], " (did you mean 'min_score'?)"),
+        ("copy_images", ["images", "pictures"], ' (did you mean pictures="copy"?)'),
+        ("torch_dtype", ["dtype"], " (did you mean 'dtype'?)"),
+        ("conf", ["rank"], ""),
+    ],
+)
+def test_the_words_of_other_tools_lead_to_the_setting(name: str, known: list[str], meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        refuse_unknown([name], known)
+    assert str(caught.value) == f"there is no setting {name!r}{meant}; the settings are {', '.join(known)}"
