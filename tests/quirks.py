@@ -315,11 +315,12 @@ QUIRKS = (
 
 @dataclass(frozen=True)
 class Planted:
-    """A clean data set and the same with a quirk, as files in folders of their own, with predictions and pictures."""
+    """A clean data set and predictions, the same two with a quirk, and pictures."""
 
     clean: Path
     quirky: Path
     predictions: Path
+    quirky_predictions: Path
     images: Path
 
 
@@ -331,15 +332,18 @@ def planted(folder: Path, images: Path, document: Document, index: int, quirk: Q
     for number, annotation in enumerate(predictions["annotations"]):
         annotation["score"] = round(0.9 - number / 50, 3)
         x, y, width, height = annotation["bbox"]
-        # Not quite right, so that the figures are neither 0 nor 1.
-        if number % 2 and "bbox" in annotation:
+        # Not quite right, so that the figures are neither 0 nor 1; but for the one that gets the quirk.
+        if number % 2 and number != index:
             annotation |= {"bbox": [x, y, max(width - 3, 1), height], "segmentation": []}
     quirky = copy.deepcopy(clean)
     quirk.plant(quirky, index)
-    paths = [folder / name for name in ("clean.json", "quirky.json", "found.json")]
+    quirky_predictions = copy.deepcopy(predictions)
+    quirk.plant(quirky_predictions, index)
+    paths = [folder / name for name in ("clean.json", "quirky.json", "found.json", "quirky-found.json")]
     paths[0].write_text(json.dumps(clean))
     paths[1].write_bytes(quirk.encode(json.dumps(quirky)))
     paths[2].write_text(json.dumps(predictions))
+    paths[3].write_bytes(quirk.encode(json.dumps(quirky_predictions)))
     return Planted(*paths, images)
 
 
@@ -381,8 +385,9 @@ def clean_document(boxes: Sequence[tuple[int, int, tuple[int, int, int, int]]], 
     return document
 
 
-def evaluated(files: Planted, path: Path) -> Any:
-    return evaluate(EvaluationSettings(path, files.predictions, 0.3, images=files.images), lambda *_: None)
+def evaluated(files: Planted, path: Path, predictions: Path | None = None) -> Any:
+    settings = EvaluationSettings(path, predictions or files.predictions, 0.3, images=files.images)
+    return evaluate(settings, lambda *_: None)
 
 
 def trained(files: Planted, path: Path) -> tuple[Any, tuple[str, ...]]:

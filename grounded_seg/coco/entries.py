@@ -117,12 +117,16 @@ def leaves_folder(file_name: str) -> bool:
 
 
 def read_classes_of(
-    entries: Sequence[Mapping[str, Any]], used: Collection[str], notes: Notes, least: int = 0
+    entries: Sequence[Mapping[str, Any]], used: Collection[str] | None, notes: Notes, least: int = 0
 ) -> Classes:
-    """Classes, but the root that Roboflow's exports begin with; `used` has the texts of the ids that objects have."""
+    """Classes, but the root that Roboflow's exports begin with.
+
+    `used` has the texts of the ids that objects have. It is None for predictions: a class of which nothing was found
+    looks like the root there, and only the truth knows which of them it is.
+    """
     texts = list(read_ids(entries, "categories", notes))
     names = [_class_name(entry, f"categories[{index}]", notes) for index, entry in enumerate(entries)]
-    root = _root(entries, names, [text in used for text in texts])
+    root = None if used is None else _root(entries, names, [text in used for text in texts])
     left = [text for index, text in enumerate(texts) if index != root]
     are_whole = all(is_whole_id(text, least) for text in left)
     ids = {text: int(text) if are_whole else number for number, text in enumerate(left, start=1)}
