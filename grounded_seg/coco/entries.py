@@ -7,10 +7,11 @@ Each function takes the raw entries of a list and gives clean values, with notes
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from grounded_seg.coco.values import Notes, id_text, shown
+from grounded_seg.coco.values import Notes, id_text, is_plain_id, shown
+from grounded_seg.errors import InputError
 
 NO_INFO = "there is no info, which some readers need"
 SHARES = "all boxes end within the first pixel: they look like shares of the image's sides, and were read as pixels"
@@ -25,6 +26,19 @@ class EntryError(ValueError):
     def __init__(self, place: str, what: str, remedy: str) -> None:
         super().__init__(f"{place}: {what}; {remedy}")
         self.place, self.what = place, what
+
+
+def nested_too_deeply(path: Path) -> InputError:
+    """What to raise for lists in lists beyond what any COCO file has."""
+    return InputError(f"{path} is nested too deeply to be a COCO file; export it again")
+
+
+def section_twice(path: Path, section: str) -> InputError:
+    """What to raise where a list of the file is there twice: readers would take the last one and lose the other."""
+    return InputError(
+        f'{path} has "{section}" twice; delete one of them, or let `grounded-seg validate {path} --fix OUT` keep the '
+        "last"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ def other_kind_of(annotation: Any) -> str | None:
 
 
 def read_id(entry: Mapping[str, Any], key: str, listed: str, notes: Notes, place: str) -> str:
-    """Text of an id of `listed`, with a note where it is no whole number from 1.
+    """Text of an id of `listed`, with a note where it is no whole number from 1 that 64 bits hold.
 
     Raises:
         ValueError: If there is none, or it is none.
@@ -67,6 +81,8 @@ def read_id(entry: Mapping[str, Any], key: str, listed: str, notes: Notes, place
         notes.add(f"ids of {listed} are written with a fraction", place)
     elif raw < 1:
         notes.add(f"ids of {listed} are below 1", place)
+    elif not is_plain_id(raw):
+        notes.add(f"ids of {listed} are more than 64 bits hold", place)
     return text
 
 

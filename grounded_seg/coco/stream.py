@@ -28,8 +28,8 @@ from grounded_seg.coco.entries import (
     read_ids,
 )
 from grounded_seg.coco.objects import object_of
-from grounded_seg.coco.schema import xyxy_from_xywh
-from grounded_seg.coco.sections import SECTIONS, HalfPairError, records_of
+from grounded_seg.coco.schema import SECTIONS, xyxy_from_xywh
+from grounded_seg.coco.sections import FastParserError, records_of
 from grounded_seg.coco.values import Notes, id_text, image_size
 from grounded_seg.errors import InputError, OutputError
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
@@ -157,8 +157,8 @@ class CocoReader(AbstractContextManager["CocoReader"]):
     def _load(self) -> None:
         try:
             found = self._loaded(exact=False)
-        except HalfPairError:
-            self._notes = Notes()
+        except FastParserError:
+            self._notes, self.sections = Notes(), {}
             found = self._loaded(exact=True)
         for section in SECTIONS:
             if section not in found:

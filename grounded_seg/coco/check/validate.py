@@ -8,13 +8,13 @@ from grounded_seg.coco.check.readers import reader_warnings
 from grounded_seg.coco.check.rules import Fault
 from grounded_seg.coco.check.shapes import by_image, look_swapped, shape_faults, turned
 from grounded_seg.coco.image_files import file_of
+from grounded_seg.coco.schema import SECTIONS
 from grounded_seg.coco.text import parse_file
 from grounded_seg.coco.values import Notes, is_plain_id, plain_numbers, plain_size
 from grounded_seg.errors import ImageError
 from grounded_seg.images.read import upright_size
 from grounded_seg.records import ImageSize
 
-SECTIONS = ("images", "categories", "annotations")
 _Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 
 
