@@ -5,7 +5,7 @@ Each function takes the raw entries of a list and gives clean values, with notes
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -17,7 +17,7 @@ NO_INFO = "there is no info, which some readers need"
 SHARES = "all boxes end within the first pixel: they look like shares of the image's sides, and were read as pixels"
 SAME_IDS = "ids of annotations are there more than once, which are only names"
 _OTHER_KINDS = {"caption": "captions", "segments_info": "panoptic segments"}
-"""What annotations are of that have such a key, and neither box nor mask."""
+"""What annotations are of where one has such a key, and none a box or a mask."""
 
 
 class EntryError(ValueError):
@@ -55,11 +55,20 @@ class Classes:
     """Whether our ids are others than the file's."""
 
 
-def other_kind_of(annotation: Any) -> str | None:
-    """What an annotation is of that has neither box nor mask: captions or panoptic segments; None for objects."""
-    if not isinstance(annotation, Mapping) or annotation.get("bbox") or annotation.get("segmentation"):
-        return None
-    return next((kind for key, kind in _OTHER_KINDS.items() if key in annotation), None)
+def other_kind_of(annotations: Iterable[Any]) -> str | None:
+    """What annotations are of if none has a box or a mask: captions or panoptic segments; None for objects."""
+    kind = None
+    for one in annotations:
+        if isinstance(one, Mapping):
+            if one.get("bbox") or one.get("segmentation"):
+                return None
+            kind = kind or next((name for key, name in _OTHER_KINDS.items() if key in one), None)
+    return kind
+
+
+def holds_other_kind(path: Path, kind: str) -> InputError:
+    """What to raise for a file of annotations that aren't objects."""
+    return InputError(f"{path} holds {kind}, no boxes; name a file of objects with their boxes")
 
 
 def read_id(entry: Mapping[str, Any], key: str, listed: str, notes: Notes, place: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from coco_cases import Box, truth, written
 
+from grounded_seg.coco.check.validate import hold_captions
 from grounded_seg.coco.data_set import read_data_set
 from grounded_seg.coco.sections import FastParserError, records_of
 from grounded_seg.coco.stream import CocoReader
@@ -240,3 +241,28 @@ def test_a_section_that_is_there_twice_is_refused(tmp_path: Path, section: str) 
     clean = changed("images") | {"info": {section: 1, "more": {section: 2}}}
     with CocoReader(written(path, clean)) as reader:
         assert len(reader.labelled_image(1).labels) == len(read_data_set(path).objects) == 2
+
+
+@pytest.mark.parametrize("key", ["caption", "segments_info"])
+def test_one_box_makes_a_file_one_of_objects(tmp_path: Path, key: str) -> None:
+    kind = {"caption": "captions", "segments_info": "panoptic segments"}[key]
+    other = {"id": 7, "image_id": 1, "category_id": 1, key: []}
+    plain = {"id": 8, "image_id": 1, "category_id": 1}
+    with_boxes = changed("images")
+    with_boxes["annotations"].insert(0, other)
+
+    def read(path: Path) -> None:
+        with CocoReader(path) as reader:
+            reader.labelled_image(1)
+
+    for annotations in ([other], [plain, other], [{"id": 8}, other]):
+        path = written(tmp_path / "a.json", truth() | {"annotations": annotations})
+        for one in (read, read_data_set):
+            with pytest.raises(InputError, match=rf"a\.json holds {kind}, no boxes; name a file of objects"):
+                one(path)
+        assert hold_captions(annotations) == (key == "caption")
+    path = written(tmp_path / "a.json", with_boxes)
+    for one in (read, read_data_set):
+        with pytest.raises(InputError, match=r"annotations\[0\]: it has neither bbox nor segmentation"):
+            one(path)
+    assert not hold_captions(with_boxes["annotations"])
