@@ -330,7 +330,12 @@ QUIRKS = (
     ),
     Quirk("a file of captions", captions, is_read=False),
     Quirk("no categories", section("categories", []), is_read=False),
-    Quirk("`images` there twice", lambda *_: None, is_read=False, encode=lambda text: f'{text[:-1]}, "images": []}}'),
+    Quirk(
+        "`images` there twice",
+        lambda *_: None,
+        is_read=False,
+        encode=lambda text: f'{text[:-1]}, "images": []}}'.encode(),
+    ),
     Quirk("no `annotations`", lambda document, _: document.pop("annotations"), is_read=False),
 )
 """All kinds, in the order of the page."""

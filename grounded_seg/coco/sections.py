@@ -62,12 +62,13 @@ def records_of(path: Path, *, exact: bool = False) -> Iterator[tuple[str, Any]]:
 
 
 def _records(events: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[str, Any]]:
-    builder, section, is_listed = None, None, False
+    builder, is_listed = None, False
+    section: str | None = None
     seen: set[str] = set()
     for event, value, before, depth in _with_depth(events, path):
         if builder is None:
             if before == 1 and event == "map_key":
-                section = value
+                section = str(value)
                 if section in seen:
                     raise section_twice(path, section)
                 seen |= {section} & set(SECTIONS)
@@ -83,7 +84,7 @@ def _records(events: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[st
                 continue
             builder, base = ijson.ObjectBuilder(), before
         builder.event(event, value)
-        if depth == base:
+        if depth == base and section is not None:
             yield section, builder.value
             builder = None
 
