@@ -129,6 +129,18 @@ def named(section: str, key: str) -> Callable[[Document, int], None]:
     return plant
 
 
+def huge(section: str, key: str) -> Callable[[Document, int], None]:
+    """Make the ids of a section larger than 64 bits hold."""
+
+    def plant(document: Document, _: int) -> None:
+        for entry in document[section]:
+            entry["id"] += 2**64
+        for annotation in document["annotations"]:
+            annotation[key] += 2**64
+
+    return plant
+
+
 def as_text(section: str, key: str) -> Callable[[Document, int], None]:
     def plant(document: Document, _: int) -> None:
         for entry in document[section]:
@@ -212,6 +224,11 @@ def of_image(**values: Any) -> Callable[[Document, int], None]:
     return lambda document, _index: document["images"][0].update(values)
 
 
+def without_sizes(document: Document, _: int) -> None:
+    for image in document["images"]:
+        del image["width"], image["height"]
+
+
 def marked(encoding: str, mark: bytes) -> Callable[[str], bytes]:
     return lambda text: mark + text.encode(encoding)
 
@@ -252,6 +269,8 @@ QUIRKS = (
         "an id as a number here, as text there",
         one(lambda annotation: annotation.update(image_id=str(annotation["image_id"]))),
     ),
+    Quirk("an annotation id beyond 64 bits", put(id=2**64)),
+    Quirk("an image id beyond 64 bits", huge("images", "image_id")),
     Quirk("one id of two images", same_image_ids, is_read=False),
     Quirk("an id that refers to nothing", put(category_id=99), is_read=False),
     Quirk("no `category_id`", without("category_id"), is_read=False),
@@ -267,10 +286,12 @@ QUIRKS = (
     Quirk("a file name that leaves the folder", of_image(file_name="../1.png"), is_read=False),
     Quirk("width and height as text", of_image(width=str(WIDTH), height=str(HEIGHT))),
     Quirk("width and height swapped", of_image(width=HEIGHT, height=WIDTH), is_read=False),
+    Quirk("no `width` and `height`", without_sizes),
     Quirk("a size that isn't the image's", of_image(width=WIDTH * 10, height=HEIGHT), is_read=False),
     Quirk("`bbox` as text", one(text_of_box), of_annotation=True),
     Quirk("numbers as text", one(text_numbers), of_annotation=True),
     Quirk("no `bbox`, but a mask", without("bbox"), one(outline), of_annotation=True),
+    Quirk("an `area` beyond 64 bits", put(area=2**64), put(area=float(2**64)), of_annotation=True),
     Quirk("no `area`", without("area"), of_annotation=True),
     Quirk("no `iscrowd`", without("iscrowd"), of_annotation=True),
     Quirk("`iscrowd` false", put(iscrowd=False), of_annotation=True),
@@ -308,6 +329,13 @@ QUIRKS = (
         of_annotation=True,
     ),
     Quirk("a file of captions", captions, is_read=False),
+    Quirk("no categories", section("categories", []), is_read=False),
+    Quirk(
+        "`images` there twice",
+        lambda *_: None,
+        is_read=False,
+        encode=lambda text: f'{text[:-1]}, "images": []}}'.encode(),
+    ),
     Quirk("no `annotations`", lambda document, _: document.pop("annotations"), is_read=False),
 )
 """All kinds, in the order of the page."""
@@ -315,11 +343,12 @@ QUIRKS = (
 
 @dataclass(frozen=True)
 class Planted:
-    """A clean data set and the same with a quirk, as files in folders of their own, with predictions and pictures."""
+    """A clean data set and predictions, the same two with a quirk, and pictures."""
 
     clean: Path
     quirky: Path
     predictions: Path
+    quirky_predictions: Path
     images: Path
 
 
@@ -331,15 +360,18 @@ def planted(folder: Path, images: Path, document: Document, index: int, quirk: Q
     for number, annotation in enumerate(predictions["annotations"]):
         annotation["score"] = round(0.9 - number / 50, 3)
         x, y, width, height = annotation["bbox"]
-        # Not quite right, so that the figures are neither 0 nor 1.
-        if number % 2 and "bbox" in annotation:
+        # Not quite right, so that the figures are neither 0 nor 1; but for the one that gets the quirk.
+        if number % 2 and number != index:
             annotation |= {"bbox": [x, y, max(width - 3, 1), height], "segmentation": []}
     quirky = copy.deepcopy(clean)
     quirk.plant(quirky, index)
-    paths = [folder / name for name in ("clean.json", "quirky.json", "found.json")]
+    quirky_predictions = copy.deepcopy(predictions)
+    quirk.plant(quirky_predictions, index)
+    paths = [folder / name for name in ("clean.json", "quirky.json", "found.json", "quirky-found.json")]
     paths[0].write_text(json.dumps(clean))
     paths[1].write_bytes(quirk.encode(json.dumps(quirky)))
     paths[2].write_text(json.dumps(predictions))
+    paths[3].write_bytes(quirk.encode(json.dumps(quirky_predictions)))
     return Planted(*paths, images)
 
 
@@ -381,8 +413,9 @@ def clean_document(boxes: Sequence[tuple[int, int, tuple[int, int, int, int]]], 
     return document
 
 
-def evaluated(files: Planted, path: Path) -> Any:
-    return evaluate(EvaluationSettings(path, files.predictions, 0.3, images=files.images), lambda *_: None)
+def evaluated(files: Planted, path: Path, predictions: Path | None = None) -> Any:
+    settings = EvaluationSettings(path, predictions or files.predictions, 0.3, images=files.images)
+    return evaluate(settings, lambda *_: None)
 
 
 def trained(files: Planted, path: Path) -> tuple[Any, tuple[str, ...]]:

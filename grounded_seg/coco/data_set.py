@@ -16,6 +16,7 @@ from grounded_seg.coco.entries import (
     SHARES,
     Classes,
     EntryError,
+    holds_other_kind,
     note_annotation_ids,
     other_kind_of,
     read_classes_of,
@@ -32,8 +33,11 @@ from grounded_seg.records import ImageSize, RunLength
 _T = TypeVar("_T")
 ObjectFault = Callable[[int, int, InputError], None]
 """Called with an object's index among the annotations, our id of its image, and what is wrong."""
-ImagesCheck = Callable[[Sequence["DataSetImage"]], None]
-"""Called with all images, in the order of the file, before the first object is read: for who has them at hand."""
+ImagesCheck = Callable[[Sequence["DataSetImage"]], Mapping[str, ImageSize]]
+"""Called with all images, in the order of the file, before the first object is read: for who has them at hand.
+
+It gives the sizes of those for which the file has none, by file name.
+"""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class DataSet:
 
 
 def read_data_set(
-    path: Path, on_fault: ObjectFault | None = None, check_images: ImagesCheck = lambda _images: None
+    path: Path, on_fault: ObjectFault | None = None, check_images: ImagesCheck = lambda _images: {}
 ) -> DataSet:
     """Data set of a COCO file.
 
@@ -117,7 +121,7 @@ def read_data_set(
 
 
 def data_set_from(
-    document: Any, path: Path, on_fault: ObjectFault | None = None, check_images: ImagesCheck = lambda _images: None
+    document: Any, path: Path, on_fault: ObjectFault | None = None, check_images: ImagesCheck = lambda _images: {}
 ) -> DataSet:
     """Data set of a COCO document in memory; `path` is where messages say it is."""
     try:
@@ -139,14 +143,15 @@ class _Reader:
             )
         images = self._listed(document, "images")
         annotations = self._listed(document, "annotations")
-        if annotations and (kind := other_kind_of(annotations[0])):
-            raise InputError(f"{self._path} holds {kind}, no boxes; name a file of objects with their boxes")
+        if kind := other_kind_of(annotations):
+            raise holds_other_kind(self._path, kind)
         image_ids, by_text = self._images(images)
         classes = self._classes(self._listed(document, "categories"), annotations)
         if "info" not in document:
             self._notes.add(NO_INFO)
         note_annotation_ids(annotations, self._notes)
-        self._check_images(list(by_text.values()))
+        measured = self._check_images(list(by_text.values()))
+        by_text = {text: replace(one, size=one.size or measured.get(one.file_name)) for text, one in by_text.items()}
         objects = tuple(self._objects(annotations, by_text, classes.ids))
         # An image's size is its masks' where the file doesn't say.
         sizes = {one.image_id: one.mask.size for one in objects if one.mask is not None}

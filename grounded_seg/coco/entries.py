@@ -5,18 +5,19 @@ Each function takes the raw entries of a list and gives clean values, with notes
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from grounded_seg.coco.values import Notes, id_text, shown
+from grounded_seg.coco.values import Notes, id_text, is_plain_id, shown
+from grounded_seg.errors import InputError
 
 NO_INFO = "there is no info, which some readers need"
 SHARES = "all boxes end within the first pixel: they look like normalized coordinates, and were read as pixels"
 SAME_IDS = "ids of annotations are there more than once, which are only names"
 _OTHER_KINDS = {"caption": "captions", "segments_info": "panoptic segments"}
-"""What annotations are of that have such a key, and neither box nor mask."""
+"""What annotations are of where one has such a key, and none a box or a mask."""
 
 
 class EntryError(ValueError):
@@ -25,6 +26,19 @@ class EntryError(ValueError):
     def __init__(self, place: str, what: str, remedy: str) -> None:
         super().__init__(f"{place}: {what}; {remedy}")
         self.place, self.what = place, what
+
+
+def nested_too_deeply(path: Path) -> InputError:
+    """What to raise for lists in lists beyond what any COCO file has."""
+    return InputError(f"{path} is nested too deeply to be a COCO file; export it again")
+
+
+def section_twice(path: Path, section: str) -> InputError:
+    """What to raise where a list of the file is there twice: readers would take the last one and lose the other."""
+    return InputError(
+        f'{path} has "{section}" twice; delete one of them, or let `grounded-seg validate {path} --fix OUT` keep the '
+        "last"
+    )
 
 
 @dataclass(frozen=True)
@@ -41,15 +55,24 @@ class Classes:
     """Whether our ids are others than the file's."""
 
 
-def other_kind_of(annotation: Any) -> str | None:
-    """What an annotation is of that has neither box nor mask: captions or panoptic segments; None for objects."""
-    if not isinstance(annotation, Mapping) or annotation.get("bbox") or annotation.get("segmentation"):
-        return None
-    return next((kind for key, kind in _OTHER_KINDS.items() if key in annotation), None)
+def other_kind_of(annotations: Iterable[Any]) -> str | None:
+    """What annotations are of if none has a box or a mask: captions or panoptic segments; None for objects."""
+    kind = None
+    for one in annotations:
+        if isinstance(one, Mapping):
+            if one.get("bbox") or one.get("segmentation"):
+                return None
+            kind = kind or next((name for key, name in _OTHER_KINDS.items() if key in one), None)
+    return kind
+
+
+def holds_other_kind(path: Path, kind: str) -> InputError:
+    """What to raise for a file of annotations that aren't objects."""
+    return InputError(f"{path} holds {kind}, no boxes; name a file of objects with their boxes")
 
 
 def read_id(entry: Mapping[str, Any], key: str, listed: str, notes: Notes, place: str) -> str:
-    """Text of an id of `listed`, with a note where it is no whole number from 1.
+    """Text of an id of `listed`, with a note where it is no whole number from 1 that 64 bits hold.
 
     Raises:
         ValueError: If there is none, or it is none.
@@ -67,6 +90,8 @@ def read_id(entry: Mapping[str, Any], key: str, listed: str, notes: Notes, place
         notes.add(f"ids of {listed} are written with a fraction", place)
     elif raw < 1:
         notes.add(f"ids of {listed} are below 1", place)
+    elif not is_plain_id(raw):
+        notes.add(f"ids of {listed} are more than 64 bits hold", place)
     return text
 
 
@@ -117,12 +142,16 @@ def leaves_folder(file_name: str) -> bool:
 
 
 def read_classes_of(
-    entries: Sequence[Mapping[str, Any]], used: Collection[str], notes: Notes, least: int = 0
+    entries: Sequence[Mapping[str, Any]], used: Collection[str] | None, notes: Notes, least: int = 0
 ) -> Classes:
-    """Classes, but the root that Roboflow's exports begin with; `used` has the texts of the ids that objects have."""
+    """Classes, but the root that Roboflow's exports begin with.
+
+    `used` has the texts of the ids that objects have. It is None for predictions: a class of which nothing was found
+    looks like the root there, and only the truth knows which of them it is.
+    """
     texts = list(read_ids(entries, "categories", notes))
     names = [_class_name(entry, f"categories[{index}]", notes) for index, entry in enumerate(entries)]
-    root = _root(entries, names, [text in used for text in texts])
+    root = None if used is None else _root(entries, names, [text in used for text in texts])
     left = [text for index, text in enumerate(texts) if index != root]
     are_whole = all(is_whole_id(text, least) for text in left)
     ids = {text: int(text) if are_whole else number for number, text in enumerate(left, start=1)}

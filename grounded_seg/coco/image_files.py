@@ -61,18 +61,23 @@ def _names_by_form(folder: str, changed_ns: int) -> Mapping[str, str | None]:  #
     return found
 
 
-def check_sizes(source: Path, images: Iterable[tuple[str, str, ImageSize | None]], folder: Path, notes: Notes) -> None:
+def check_sizes(
+    source: Path, images: Iterable[tuple[str, str, ImageSize | None]], folder: Path, notes: Notes
+) -> dict[str, ImageSize]:
     """Compare the sizes that a file gives with the upright ones of its images, without decoding their pixels.
+
+    Returns the upright sizes of those for which the file gives none, by name.
 
     Args:
         source: The file, for messages.
         images: Place in the file, file name and size of each.
         folder: What the names are relative to.
-        notes: Are told of images that aren't there or can't be read.
+        notes: Are told of images that aren't there or can't be read, or whose size the file lacks.
 
     Raises:
         InputError: If one is of another size; says so where width and height are swapped.
     """
+    missing = {}
     for place, name, stated in images:
         path = file_of(folder, name, notes)
         if path is None:
@@ -83,11 +88,15 @@ def check_sizes(source: Path, images: Iterable[tuple[str, str, ImageSize | None]
         except ImageError:
             notes.add("images can't be read, so that their sizes weren't compared", repr(name))
             continue
-        if stated is not None and stated != size:
+        if stated is None:
+            missing[name] = size
+            notes.add("images without width and height got those of their files", place)
+        elif stated != size:
             raise InputError(
                 f"{source}: {place}: {other_size(name, stated, size)}; `grounded-seg validate {source} --images "
                 f"{folder} --fix OUT` mends what the image proves"
             )
+    return missing
 
 
 def other_size(name: str, stated: ImageSize, found: ImageSize) -> str:

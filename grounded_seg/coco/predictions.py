@@ -6,7 +6,6 @@ uses the data set's own ids.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ from grounded_seg.coco.entries import EntryError, read_classes_of, read_file_nam
 from grounded_seg.coco.image_names import images_by_name, names_among
 from grounded_seg.coco.objects import shape_of
 from grounded_seg.coco.text import read_json
-from grounded_seg.coco.values import Notes, id_text, noted_number
+from grounded_seg.coco.values import Notes, noted_number
 from grounded_seg.errors import InputError
 from grounded_seg.records import RunLength
 from grounded_seg.text.decoding import read_text
@@ -98,11 +97,7 @@ class _Reader:
                 if not isinstance(one, Mapping):
                     raise EntryError(f"{key}[{index}]", "it is no object", "export the predictions again")
         annotations = document["annotations"]
-        used = set()
-        for one in annotations:
-            with suppress(ValueError):
-                used.add(id_text(one.get("category_id")))
-        classes = read_classes_of(document["categories"], used, self._notes)
+        classes = read_classes_of(document["categories"], None, self._notes)
         names = {text: classes.names[class_id] for text, class_id in classes.ids.items()}
         texts = read_ids(document["images"], "images", self._notes)
         files = {

@@ -12,6 +12,8 @@ from grounded_seg.records import BoxXyxy
 
 Kind: TypeAlias = Literal["bbox", "segm"]
 """Boxes or masks, in COCO's words."""
+SECTIONS = ("images", "categories", "annotations")
+"""The lists that a data set can't do without."""
 
 
 class Attributes(TypedDict):

@@ -8,19 +8,25 @@ from typing import IO, Any
 
 import ijson
 
+from grounded_seg.coco.entries import nested_too_deeply, section_twice
+from grounded_seg.coco.schema import SECTIONS
 from grounded_seg.errors import InputError
 from grounded_seg.text.decoding import mark_and_encoding
 
-SECTIONS = ("categories", "images", "annotations")
 _START_BYTES = 4096
+_MOST_DEPTH = 500
+"""Of lists and objects in each other; json, which writes the records again, takes hardly twice as many."""
 _HALF_PAIR = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F])"
 )
 _PAIR_BYTES = 12
 
 
-class HalfPairError(Exception):
-    """The file may hold half of a pair of surrogates, which the fast parser can't give; read it with `exact`."""
+class FastParserError(Exception):
+    """The file may hold what the fast parser can't give; read it with `exact`.
+
+    That is half of a pair of surrogates, or a whole number beyond 64 bits.
+    """
 
 
 def records_of(path: Path, *, exact: bool = False) -> Iterator[tuple[str, Any]]:
@@ -30,19 +36,22 @@ def records_of(path: Path, *, exact: bool = False) -> Iterator[tuple[str, Any]]:
 
     Args:
         path: The file: UTF-8 with or without a byte order mark, or UTF-16 with one.
-        exact: Take the slow parser, which keeps halves of pairs.
+        exact: Take the slow parser, which keeps halves of pairs and has no largest number.
 
     Raises:
-        InputError: If it can't be read, or is no JSON.
-        HalfPairError: If it may hold half of a pair, unless `exact`.
+        InputError: If it can't be read, is no JSON or is nested too deeply, or if one of the sections is there twice.
+        FastParserError: If only the slow parser can read it, unless `exact`.
     """
     parser = ijson.get_backend("python") if exact else ijson
     try:
         with path.open("rb") as file:
-            yield from _records(parser.parse(_Utf8(file, path, is_checked=not exact), use_float=True))
+            content = _Utf8(file, path, is_checked=not exact)
+            yield from _records(parser.basic_parse(content, use_float=True), path)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); check the path") from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
+        if not exact and "integer overflow" in str(error):
+            raise FastParserError from error
         # The fast parser's words for bytes that are no text.
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise InputError(f"{path}: some of its bytes are not UTF-8; save the file as UTF-8") from error
@@ -52,25 +61,49 @@ def records_of(path: Path, *, exact: bool = False) -> Iterator[tuple[str, Any]]:
         ) from error
 
 
-def _records(events: Iterator[tuple[str, str, Any]]) -> Iterator[tuple[str, Any]]:
-    # One pass over the events, because `ijson.items` finds one section only.
-    builder, section, depth = None, "", 0
-    for prefix, event, value in events:
+def _records(events: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[str, Any]]:
+    builder, is_listed = None, False
+    section: str | None = None
+    seen: set[str] = set()
+    for event, value, before, depth in _with_depth(events, path):
         if builder is None:
-            if prefix == "" and event == "map_key":
-                section = value
-            if section in SECTIONS and prefix == section and event == "start_array":
-                yield section, None
-            starts = prefix == f"{section}.item" if section in SECTIONS else prefix == section != ""
-            if not starts or event == "map_key":
+            if before == 1 and event == "map_key":
+                section = str(value)
+                if section in seen:
+                    raise section_twice(path, section)
+                seen |= {section} & set(SECTIONS)
                 continue
-            builder = ijson.ObjectBuilder()
+            if section is None or depth < before:
+                continue
+            if section in SECTIONS and before == 1:
+                is_listed = event == "start_array"
+                if is_listed:
+                    yield section, None
+                continue
+            if section in SECTIONS and not (is_listed and before == 2):
+                continue
+            builder, base = ijson.ObjectBuilder(), before
         builder.event(event, value)
-        depth += event in ("start_map", "start_array")
-        depth -= event in ("end_map", "end_array")
-        if depth == 0:
+        if depth == base and section is not None:
             yield section, builder.value
             builder = None
+
+
+def _with_depth(events: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple[str, Any, int, int]]:
+    """Add in how many lists and objects an event stands, before and after it.
+
+    The parser's own prefixes say so too, but those of a file that is nested 100,000 deep would fill the memory.
+    """
+    depth = 0
+    for event, value in events:
+        before = depth
+        if event in ("start_map", "start_array"):
+            depth += 1
+            if depth > _MOST_DEPTH:
+                raise nested_too_deeply(path)
+        elif event in ("end_map", "end_array"):
+            depth -= 1
+        yield event, value, before, depth
 
 
 class _Utf8:
@@ -91,13 +124,13 @@ class _Utf8:
             return b""
         raw = self._start or self._file.read(n_bytes)
         self._start = b""
-        if self._decoder is not None:
-            text = self._decoder.decode(raw, final=not raw)
-            # A letter may be cut.
-            return text.encode("utf-8") if text or not raw else self.read(n_bytes)
+        content = raw if self._decoder is None else self._decoder.decode(raw, final=not raw).encode("utf-8")
+        if raw and not content:
+            # A letter was cut.
+            return self.read(n_bytes)
         if self._is_checked:
-            self._check(raw)
-        return raw
+            self._check(content)
+        return content
 
     def _check(self, raw: bytes) -> None:
         """Look for halves of pairs, of which the last bytes may have to wait for the next ones."""
@@ -105,5 +138,5 @@ class _Utf8:
         first = max(len(self._last) - _PAIR_BYTES, 0)
         end = len(looked_at) - (_PAIR_BYTES if raw else 0)
         if any(first <= found.start() < end for found in _HALF_PAIR.finditer(looked_at)):
-            raise HalfPairError
+            raise FastParserError
         self._last = looked_at[-2 * _PAIR_BYTES :]

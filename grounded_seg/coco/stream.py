@@ -20,6 +20,7 @@ from grounded_seg.coco.entries import (
     Classes,
     EntryError,
     annotation_id,
+    holds_other_kind,
     is_whole_id,
     other_kind_of,
     read_classes_of,
@@ -28,8 +29,8 @@ from grounded_seg.coco.entries import (
     read_ids,
 )
 from grounded_seg.coco.objects import object_of
-from grounded_seg.coco.schema import xyxy_from_xywh
-from grounded_seg.coco.sections import SECTIONS, HalfPairError, records_of
+from grounded_seg.coco.schema import SECTIONS, xyxy_from_xywh
+from grounded_seg.coco.sections import FastParserError, records_of
 from grounded_seg.coco.values import Notes, id_text, image_size
 from grounded_seg.errors import InputError, OutputError
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
@@ -77,6 +78,7 @@ class CocoReader(AbstractContextManager["CocoReader"]):
         self.numbered: dict[str, int] = {}
         """How many entries of a section got other ids, as the file's weren't all whole numbers from 1."""
         self._notes = Notes()
+        self._has_shapes = False
         self._farthest_px = 0.0
         self._classes = Classes({}, {}, {})
         # Texts of the file's ids by ours, where they differ.
@@ -88,6 +90,7 @@ class CocoReader(AbstractContextManager["CocoReader"]):
                 self._load()
         except EntryError as error:
             self._waiting.close()
+            self._refuse_other_kind()
             raise self._unusable(error) from error
         except BaseException:
             self._waiting.close()
@@ -129,8 +132,17 @@ class CocoReader(AbstractContextManager["CocoReader"]):
         size = image_size(self.images[image_id])
         if size is None:
             place = f"images[{list(self.images).index(image_id)}]"
-            raise self._unusable(EntryError(place, "it has no width and height", "add them"))
+            raise self._unusable(
+                EntryError(place, "it has no width and height (--images takes them from the files)", "add them")
+            )
         return size
+
+    def take_sizes(self, by_name: Mapping[str, ImageSize]) -> None:
+        """Give sizes to images that have none, by their file names."""
+        for image_id, record in self.images.items():
+            size = by_name.get(record["file_name"])
+            if size is not None and image_size(record) is None:
+                self.images[image_id] = {**record, "width": size.width, "height": size.height}
 
     def _label(self, row: int, written: str, image_id: int, notes: Notes) -> Label | None:
         place, annotation = f"annotations[{row - 1}]", json.loads(written)
@@ -157,14 +169,16 @@ class CocoReader(AbstractContextManager["CocoReader"]):
     def _load(self) -> None:
         try:
             found = self._loaded(exact=False)
-        except HalfPairError:
-            self._notes = Notes()
+        except FastParserError:
+            self._notes, self.sections = Notes(), {}
             found = self._loaded(exact=True)
+        self._refuse_other_kind()
         for section in SECTIONS:
             if section not in found:
                 raise InputError(f'{self.path} has no list "{section}"; a COCO file needs it, export it again')
-        if not found["images"]:
-            raise self._unusable("it lists no images")
+        for section in ("images", "categories"):
+            if not found[section]:
+                raise self._unusable(f"it lists no {section}")
         self._waiting.execute("CREATE INDEX by_image ON annotations (image)")
         self._take_images(found["images"])
         self._take_classes(found["categories"])
@@ -197,10 +211,16 @@ class CocoReader(AbstractContextManager["CocoReader"]):
                 found[section].append(record)
         return found
 
+    def _refuse_other_kind(self) -> None:
+        """Look at all annotations, where none that was read has a box or a mask."""
+        if not self._has_shapes:
+            records = (record for section, record in records_of(self.path, exact=True) if section == "annotations")
+            if kind := other_kind_of(records):
+                raise holds_other_kind(self.path, kind)
+
     def _put(self, index: int, record: Mapping[str, Any]) -> None:
         place = f"annotations[{index}]"
-        if index == 0 and (kind := other_kind_of(record)):
-            raise InputError(f"{self.path} holds {kind}, no boxes; name a file of objects with their boxes")
+        self._has_shapes = self._has_shapes or bool(record.get("bbox") or record.get("segmentation"))
         try:
             image = read_id(record, "image_id", "images", self._notes, place)
             category = read_id(record, "category_id", "categories", self._notes, place)

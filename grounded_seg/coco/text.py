@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from grounded_seg.coco.check.rules import Fault
+from grounded_seg.coco.entries import nested_too_deeply, section_twice
+from grounded_seg.coco.schema import SECTIONS
 from grounded_seg.errors import InputError
 from grounded_seg.text.decoding import mark_and_encoding, read_content, read_text, whole_characters
 
@@ -24,16 +26,36 @@ def read_json(path: Path) -> Any:
     if not text.strip():
         raise InputError(f"{path} is empty; export it again")
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _document(text, path)
     except json.JSONDecodeError as error:
         what = f"{error.lineno}:{error.colno}: this is not JSON ({error.msg}); export it again"
         if error.msg == "Extra data":
             what = f"{error.lineno}: more text follows after the end of the JSON; delete it, or export the file again"
         raise InputError(f"{path}:{what}") from error
     except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply to be a COCO file; export it again") from error
+        raise nested_too_deeply(path) from error
     except ValueError as error:
-        raise InputError(f"{path}: {error}; replace it by a number") from error
+        # Python reads no whole number of thousands of digits, and names its own remedy.
+        raise InputError(f"{path}: {str(error).partition(';')[0]}; replace it by a number") from error
+
+
+def _document(text: str, path: Path) -> Any:
+    """Parse a text; refuse one in which a section is there twice."""
+    perhaps_twice = [name for name in SECTIONS if text.count(f'"{name}"') > 1]
+    if not perhaps_twice:
+        return json.loads(text, parse_constant=_refuse_constant)
+    keys: list[str] = []
+
+    def object_of(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        # The outermost object is the last one.
+        keys[:] = [key for key, _ in items]
+        return dict(items)
+
+    document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=object_of)
+    for name in perhaps_twice:
+        if isinstance(document, dict) and keys.count(name) > 1:
+            raise section_twice(path, name)
+    return document
 
 
 def parse_file(path: Path) -> tuple[Any, list[Fault]]:

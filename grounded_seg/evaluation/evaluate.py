@@ -16,6 +16,7 @@ from grounded_seg.detect.prompts import PromptSet, read_classes
 from grounded_seg.errors import InputError
 from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
+from grounded_seg.records import ImageSize
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import refuse_evaluation
 from grounded_seg.scoring.json_report import report_of
@@ -120,10 +121,11 @@ def _checked_data_set(path: Path, folder: Path | None) -> DataSet:
     """Read the truth; the sizes of its images are compared before all else where these are at hand."""
     notes = Notes()
 
-    def check_images(listed: Sequence[DataSetImage]) -> None:
-        if folder is not None:
-            named = [(f"images[{index}]", image.file_name, image.size) for index, image in enumerate(listed)]
-            check_sizes(path, named, folder, notes)
+    def check_images(listed: Sequence[DataSetImage]) -> Mapping[str, ImageSize]:
+        if folder is None:
+            return {}
+        named = [(f"images[{index}]", image.file_name, image.size) for index, image in enumerate(listed)]
+        return check_sizes(path, named, folder, notes)
 
     data_set = read_data_set(path, check_images=check_images)
     return replace(data_set, notes=(*data_set.notes, *notes.lines()))

@@ -76,7 +76,7 @@ def export_labels(
     ):
         notes = Notes()
         if root is not None:
-            check_sizes(annotations, _named_sizes(source), root, notes)
+            source.take_sizes(check_sizes(annotations, _named_sizes(source), root, notes))
         categories = _categories(source, settings.classes, notes)
         target = Target(
             output=folder,

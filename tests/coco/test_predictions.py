@@ -10,6 +10,8 @@ from coco_cases import Box, results, truth, written
 from grounded_seg.coco.data_set import read_data_set
 from grounded_seg.coco.predictions import PredictionFile, read_predictions
 from grounded_seg.errors import InputError
+from grounded_seg.evaluation.evaluate import EvaluationSettings, evaluate
+from grounded_seg.scoring.json_report import report_of
 
 HERE: Box = (10, 10, 40, 40)
 
@@ -108,3 +110,16 @@ def test_predictions_of_unknown_classes_are_left_out_and_said(tmp_path: Path) ->
     file = read_found(tmp_path, results((1, 7, HERE, 0.9), (1, 1, HERE, 0.9)))
     assert len(file.predictions) == 1
     assert "classes that truth.json lacks were left out (once, first in [0])" in file.notes[0]
+
+
+def test_a_class_of_which_nothing_was_found_is_no_root_of_the_predictions(tmp_path: Path) -> None:
+    document = truth((1, 1, HERE), (1, 2, HERE), classes=("vehicles", "car"))
+    for category, above in zip(document["categories"], ("none", "vehicles"), strict=True):
+        category["supercategory"] = above
+    path = written(tmp_path / "truth.json", document)
+    found = results((1, 2, HERE, 0.9))
+    for predictions in (found, document | {"annotations": found}):
+        file = written(tmp_path / "found.json", predictions)
+        evaluation = evaluate(EvaluationSettings(path, file, 0.3), lambda *_: None)
+        assert report_of(evaluation.scores, None, (), {})["boxes"]["AP"] == pytest.approx(0.5)
+        assert not any("asked" in note or "parent" in note for note in evaluation.notes)

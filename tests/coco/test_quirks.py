@@ -45,9 +45,9 @@ def composed(value: Any) -> Any:
     return json.loads(unicodedata.normalize("NFC", unquote(json.dumps(value, ensure_ascii=False))))
 
 
-def figures(files: Any, path: Path) -> dict[str, Any]:
-    """All of a report but notes, and what holds the file's ids."""
-    evaluation = evaluated(files, path)
+def figures(files: Any, path: Path, predictions: Path | None = None) -> dict[str, Any]:
+    """All of a report but notes, and what holds the file's ids or name."""
+    evaluation = evaluated(files, path, predictions)
     report = report_of(evaluation.scores, evaluation.speed, (), {})
     for stage in ("boxes", "masks"):
         for one in report.get(stage, {}).get("per_class", ()):
@@ -80,7 +80,7 @@ def labels(boxes: Any) -> list[Any]:
 
 
 def written(files: Any, path: Path, folder: Path, kind: LabelFormat) -> dict[str, Any]:
-    """All files of an export by name: JSON as a document, other text as it is."""
+    """All files of an export by name: JSON as documents, other text as it is."""
     exported(files, path, folder, kind)
     content: dict[str, Any] = {}
     for file in sorted(one for one in folder.rglob("*") if one.is_file()):
@@ -91,6 +91,8 @@ def written(files: Any, path: Path, folder: Path, kind: LabelFormat) -> dict[str
             content[name] = composed(json.loads(file.read_text(encoding="utf-8")))
             if isinstance(content[name], dict):
                 content[name].pop("info", None)
+        elif file.suffix == ".jsonl":
+            content[name] = [composed(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
         else:
             content[name] = unicodedata.normalize("NFC", file.read_text(encoding="utf-8"))
     return content
@@ -111,7 +113,9 @@ def test_a_quirk_changes_no_figure_no_row_and_no_label(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = planted(folder, write_pictures(folder / "images"), document, choice % len(boxes), quirk)
-        assert same(figures(files, files.clean), figures(files, files.quirky))
+        expected = figures(files, files.clean)
+        assert same(expected, figures(files, files.quirky))
+        assert same(expected, figures(files, files.clean, files.quirky_predictions))
         assert rows(files, files.clean) == rows(files, files.quirky)
         for one in {kind, LabelFormat.COCO}:
             clean, quirky = (

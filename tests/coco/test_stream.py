@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from coco_cases import Box, truth, written
 
+from grounded_seg.coco.check.validate import hold_captions
 from grounded_seg.coco.data_set import read_data_set
-from grounded_seg.coco.sections import HalfPairError, records_of
+from grounded_seg.coco.sections import FastParserError, records_of
 from grounded_seg.coco.stream import CocoReader
 from grounded_seg.errors import InputError
 from grounded_seg.geometry.masks import area_px
@@ -164,7 +165,7 @@ def test_halves_of_pairs_are_found_wherever_the_file_is_cut(
     document = json.dumps(changed("categories", name="x" * (4096 + shift) + "TEXT")).replace("TEXT", text + text)
     path = written(tmp_path / "a.json", document)
     if is_half:
-        with pytest.raises(HalfPairError):
+        with pytest.raises(FastParserError):
             list(records_of(path))
         assert dict(records_of(path, exact=True)).keys() == {"info", "images", "categories", "annotations"}
     else:
@@ -192,3 +193,76 @@ def test_captions_are_named(tmp_path: Path) -> None:
     document = truth() | {"annotations": [{"id": 1, "image_id": 1, "caption": "a car"}]}
     with pytest.raises(InputError, match=r"a\.json holds captions, no boxes; name a file of objects"):
         CocoReader(written(tmp_path / "a.json", document))
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_halves_of_pairs_in_utf16_are_refused(tmp_path: Path, mark: bytes) -> None:
+    encoding = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+    text = json.dumps(changed("categories", name="a\ud83d"))
+    (tmp_path / "a.json").write_bytes(mark + text.encode(encoding))
+    for read in (CocoReader, read_data_set):
+        with pytest.raises(InputError, match=r"categories\[0\]: name 'a.ud83d' holds half of a pair of surrogates"):
+            read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("depth", [5_000, 100_000])
+@pytest.mark.parametrize("place", ["info", "annotations"])
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path: Path, place: str, depth: int) -> None:
+    document = json.dumps(changed("annotations", x="DEEP") if place == "annotations" else truth() | {"info": "DEEP"})
+    path = written(tmp_path / "a.json", document.replace('"DEEP"', "[" * depth + "]" * depth))
+    for read in (CocoReader, read_data_set):
+        with pytest.raises(InputError, match=r"a\.json is nested too deeply to be a COCO file; export it again"):
+            read(path)
+
+
+def test_what_is_nested_deeply_but_can_be_written_again_is_kept(tmp_path: Path) -> None:
+    depth = 400
+    document = json.dumps(changed("annotations", x="DEEP")).replace('"DEEP"', "[" * depth + "]" * depth)
+    with CocoReader(written(tmp_path / "a.json", document)) as reader:
+        assert json.dumps(reader.labelled_image(1).labels[0].record["x"]) == "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize("key", ["id", "area", "x"])
+def test_numbers_beyond_64_bits_are_read(tmp_path: Path, key: str) -> None:
+    path = written(tmp_path / "a.json", changed("annotations", **{key: 2**64}))
+    with CocoReader(path) as reader:
+        record = reader.labelled_image(1).labels[0].record
+        assert record[key] == (1 if key == "id" else 2**64)
+        assert reader.sections["info"] == {"description": "made by hand"}
+        assert set(reader.notes) == set(read_data_set(path).notes)
+
+
+@pytest.mark.parametrize("section", ["images", "categories", "annotations"])
+def test_a_section_that_is_there_twice_is_refused(tmp_path: Path, section: str) -> None:
+    path = written(tmp_path / "a.json", json.dumps(changed("images"))[:-1] + f', "{section}": []}}')
+    for read in (CocoReader, read_data_set):
+        with pytest.raises(InputError, match=f'a.json has "{section}" twice; delete one of them'):
+            read(path)
+    clean = changed("images") | {"info": {section: 1, "more": {section: 2}}}
+    with CocoReader(written(path, clean)) as reader:
+        assert len(reader.labelled_image(1).labels) == len(read_data_set(path).objects) == 2
+
+
+@pytest.mark.parametrize("key", ["caption", "segments_info"])
+def test_one_box_makes_a_file_one_of_objects(tmp_path: Path, key: str) -> None:
+    kind = {"caption": "captions", "segments_info": "panoptic segments"}[key]
+    other = {"id": 7, "image_id": 1, "category_id": 1, key: []}
+    plain = {"id": 8, "image_id": 1, "category_id": 1}
+    with_boxes = changed("images")
+    with_boxes["annotations"].insert(0, other)
+
+    def read(path: Path) -> None:
+        with CocoReader(path) as reader:
+            reader.labelled_image(1)
+
+    for annotations in ([other], [plain, other], [{"id": 8}, other]):
+        path = written(tmp_path / "a.json", truth() | {"annotations": annotations})
+        for one in (read, read_data_set):
+            with pytest.raises(InputError, match=rf"a\.json holds {kind}, no boxes; name a file of objects"):
+                one(path)
+        assert hold_captions(annotations) == (key == "caption")
+    path = written(tmp_path / "a.json", with_boxes)
+    for one in (read, read_data_set):
+        with pytest.raises(InputError, match=r"annotations\[0\]: it has neither bbox nor segmentation"):
+            one(path)
+    assert not hold_captions(with_boxes["annotations"])

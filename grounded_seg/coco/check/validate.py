@@ -7,14 +7,15 @@ from typing import Any, TypeAlias
 from grounded_seg.coco.check.readers import reader_warnings
 from grounded_seg.coco.check.rules import Fault
 from grounded_seg.coco.check.shapes import by_image, group_of, look_swapped, shape_faults, turned
+from grounded_seg.coco.entries import leaves_folder, other_kind_of
 from grounded_seg.coco.image_files import file_of
+from grounded_seg.coco.schema import SECTIONS
 from grounded_seg.coco.text import parse_file
 from grounded_seg.coco.values import Notes, is_plain_id, plain_numbers, plain_size
 from grounded_seg.errors import ImageError
 from grounded_seg.images.read import upright_size
 from grounded_seg.records import ImageSize
 
-SECTIONS = ("images", "categories", "annotations")
 _Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 
 
@@ -55,19 +56,13 @@ def validate_document(document: Any, images: Path | None = None) -> list[Fault]:
 
 def hold_captions(annotations: Any) -> bool:
     """Whether annotations are captions, without a box or a mask in any."""
-    records = [one for one in annotations if isinstance(one, Mapping)] if isinstance(annotations, list) else []
-    return any("caption" in one for one in records) and not any(
-        one.get("bbox") or one.get("segmentation") for one in records
-    )
+    return isinstance(annotations, list) and other_kind_of(annotations) == "captions"
 
 
 def has_portable_name(record: Mapping[str, Any]) -> bool:
     """Whether an image's name is a path that every system reads alike, below the folder of the images."""
     name = str(record.get("file_name", ""))
-    windows = PureWindowsPath(name)
-    return not (
-        PurePosixPath(name).is_absolute() or windows.anchor or ".." in windows.parts or {"\\", "\0"} & set(name)
-    )
+    return not (leaves_folder(name) or PureWindowsPath(name).anchor or {"\\", "\0"} & set(name))
 
 
 def _section_faults(document: Mapping[str, Any], name: str) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject, rea
 from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.schema import xyxy_from_xywh
 from grounded_seg.coco.values import Notes
-from grounded_seg.errors import InputError
+from grounded_seg.errors import ImageError, InputError
+from grounded_seg.images.read import upright_size
+from grounded_seg.records import ImageSize
 from grounded_seg.text.decoding import read_text
 from grounded_seg.train.data.checks import ImageSizes, UnusableRowError, checked_box, image_beside
 from grounded_seg.train.data.records import BoxExample, Fault, LabelledBox, SplitData, split_from
@@ -33,7 +36,7 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
         objects[image_id].append((index, wrong))
 
     try:
-        data_set = read_data_set(path, on_fault)
+        data_set = read_data_set(path, on_fault, lambda images: _missing_sizes(path.parent, images))
     except InputError as error:
         text = str(error).removeprefix(f"{path}: ")
         raise InputError(with_line(path, text) if text != str(error) else text) from error
@@ -48,6 +51,16 @@ def read_coco(path: Path, sizes: ImageSizes) -> tuple[SplitData, DataSet]:
         for image in data_set.images
     ]
     return split_from(found), replace(data_set, notes=(*data_set.notes, *_of_names(path.parent, data_set)))
+
+
+def _missing_sizes(folder: Path, images: Sequence[DataSetImage]) -> dict[str, ImageSize]:
+    """Upright sizes of the images for which the file gives none; what can't be read is a fault later."""
+    sizes = {}
+    for image in images:
+        if image.size is None:
+            with suppress(UnusableRowError, ImageError):
+                sizes[image.file_name] = upright_size(image_beside(folder, image.file_name))
+    return sizes
 
 
 def _of_names(folder: Path, data_set: DataSet) -> tuple[str, ...]:
