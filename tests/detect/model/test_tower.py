@@ -30,6 +30,13 @@ def test_outputs_are_transformers_own(whole_up_to: int, monkeypatch: pytest.Monk
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_half_precision_loses_no_more_than_transformers_own() -> None:
+    with torch.inference_mode():
+        exact, *half = (one(pixels()).last_hidden_state for one in (towers()[0], *(t.bfloat16() for t in towers())))
+    theirs, ours = (float((one.float() - exact).abs().mean()) for one in half)
+    assert 0 < ours <= 1.1 * theirs
+
+
 def test_gradients_are_transformers_own() -> None:
     gradients = []
     for one in towers():

@@ -1,0 +1,99 @@
+"""What one memory layout saves in the image encoders: each beside itself as its library lays it out, same weights.
+
+    python benchmarks/encoder_layouts.py [--size base] [--sam b] [--dtype float32] [--output layouts.json]
+
+Full size, random weights, one image; the two take turns. Segment Anything attends the fast way in both. The difference
+is the largest one of an output, beside the largest output.
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from full_size_florence import SIZES
+from torch import nn
+from transformers.models.florence2.configuration_florence2 import Florence2VisionConfig
+from transformers.models.florence2.modeling_florence2 import Florence2VisionBackbone
+
+from grounded_seg.detect.model.tower import use_one_layout
+from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
+from grounded_seg.segment.sam.build import SamConfig, build_sam
+
+SAM_SIZES: dict[str, Callable[[], SamConfig]] = {"b": SamConfig.vit_b, "l": SamConfig.vit_l, "h": SamConfig.vit_h}
+LARGEST_SHARE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+"""Difference allowed, as a share of the largest output."""
+
+
+def towers(size: str) -> tuple[nn.Module, nn.Module]:
+    """Florence-2's vision tower as it is, and in one layout."""
+    shape = SIZES[size]
+    config = Florence2VisionConfig(
+        embed_dim=shape["widths"], num_heads=shape["heads"], num_groups=shape["heads"], depths=(1, 1, shape["depth"], 1)
+    )
+    config._attn_implementation = "sdpa"
+    tower = Florence2VisionBackbone(config).eval()
+    ours = copy.deepcopy(tower)
+    use_one_layout(ours)
+    return tower, ours
+
+
+def encoders(size: str) -> tuple[nn.Module, nn.Module]:
+    """Segment Anything's encoder with fast attention, and in one layout."""
+    encoder = build_sam(SAM_SIZES[size]()).image_encoder
+    ours = copy.deepcopy(encoder)
+    for one in (encoder, ours):
+        use_fast_attention(one)
+    lay_out_patches(ours.patch_embed)
+    return encoder, ours
+
+
+@torch.inference_mode()
+def measured(pair: tuple[nn.Module, nn.Module], side: int, dtype: torch.dtype, repeats: int) -> dict[str, float]:
+    """Seconds of both, the least of some turns, and how far their outputs are apart."""
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(dtype)
+    outputs, seconds = [], [[], []]
+    for turn in range(repeats + 1):
+        for place, one in enumerate(pair):
+            started = time.perf_counter()
+            found = one.to(dtype)(pixels)
+            # The first turn doesn't count.
+            if turn:
+                seconds[place].append(time.perf_counter() - started)
+            else:
+                outputs.append(getattr(found, "last_hidden_state", found).float())
+    before, after = (min(some) for some in seconds)
+    largest, off = float(outputs[0].abs().max()), float((outputs[0] - outputs[1]).abs().max())
+    if not largest > 0 or off > LARGEST_SHARE[dtype] * largest:
+        raise RuntimeError(f"the outputs differ by {off}, the largest of them is {largest}")
+    return {"before_s": before, "after_s": after, "ratio": after / before, "difference": off, "largest": largest}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--size", choices=SIZES, default="base")
+    options.add_argument("--sam", choices=SAM_SIZES, default="b")
+    options.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--output", type=Path, help="write the figures as JSON")
+    chosen = options.parse_args()
+    dtype = getattr(torch, chosen.dtype)
+    rows = {
+        f"Florence-2-{chosen.size}, vision tower": measured(towers(chosen.size), 768, dtype, chosen.repeats),
+        f"SAM ViT-{chosen.sam.upper()}, encoder": measured(encoders(chosen.sam), 1024, dtype, chosen.repeats),
+    }
+    for name, row in rows.items():
+        print(
+            f"{name:34}{row['before_s']:7.2f} s -> {row['after_s']:.2f} s, {row['ratio']:.2f} of it; outputs differ by "
+            f"{row['difference']:.2g} of {row['largest']:.2g}"
+        )
+    if chosen.output:
+        chosen.output.write_text(json.dumps({"dtype": chosen.dtype, **rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
