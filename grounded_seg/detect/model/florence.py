@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grounded_seg.detect.answer.box_scores import TokenEvidence
 from grounded_seg.detect.model.adapters import NamedAdapters
-from grounded_seg.detect.model.logits import use_float32_logits
+from grounded_seg.detect.model.logits import be_exact_for, use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS
@@ -67,9 +67,12 @@ class FlorenceModel:
         """The same network with adapters beside its weights, for `using`."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move the network, in float32, to where it runs; its weights take the dtype, its logits stay float32."""
+        """Move the network to where it runs; its weights take the dtype, its logits stay float32.
+
+        Weights that were rounded once stay rounded, also in float32.
+        """
         self.network.to(device=device)
-        if dtype is not torch.float32:
+        if dtype is not self.network.dtype:
             use_float32_logits(self.network, self.vocabulary.location_ids, dtype)
 
     @contextmanager
@@ -113,6 +116,7 @@ class FlorenceModel:
             max_new_tokens: Longest answer; never more than the decoder has positions for.
         """
         encoded, mask = self._encode(features, questions)
+        be_exact_for(self.network.lm_head, beams)
         sequences = self.network.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
