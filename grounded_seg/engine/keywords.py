@@ -1,6 +1,5 @@
 """Settings that Python callers give as keywords: their names and types, and the records that they make."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, TypedDict
@@ -101,6 +100,9 @@ def refuse_unknown(names: Collection[str], known: Collection[str]) -> None:
     said = []
     for name in names:
         if name not in known:
+            # Loaded for a mistake only: it would slow --help down.
+            import difflib
+
             near = difflib.get_close_matches(name, known, n=1)
             said.append(f"there is no setting {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     if said:
