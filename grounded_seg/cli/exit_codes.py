@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from grounded_seg.cli import messages, slips
+from grounded_seg.cli import messages
 from grounded_seg.errors import GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
@@ -99,6 +99,9 @@ def _explain(error: Exception) -> int:
 
 
 def _usage_problem(error: click.UsageError, context: click.Context) -> str:
+    # Loaded for a mistake only: it would slow --help down.
+    from grounded_seg.cli import slips
+
     if isinstance(error, click.NoSuchOption):
         return slips.explain_option(error, context)
     if isinstance(error, click.MissingParameter):

@@ -1,6 +1,5 @@
 """Settings that Python callers give as keywords: their names and types, and the records that they make."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, Protocol, TypedDict
@@ -139,5 +138,8 @@ def _meant(name: str, known: Collection[str]) -> str:
     for one in _OTHER_WORDS.get(name, ()):
         if one.partition("=")[0] in known:
             return f" (did you mean {one if '=' in one else repr(one)}?)"
+    # Loaded for a mistake only: it would slow --help down.
+    import difflib
+
     near = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

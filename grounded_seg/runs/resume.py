@@ -19,6 +19,7 @@ _LOG = logging.getLogger(__name__)
 _FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models"}
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}
+_LOGITS_DTYPE = "float32"
 _MAX_SHOWN = 40
 """Characters of a value in a message."""
 
@@ -65,6 +66,9 @@ def earlier_run(manifest: Mapping[str, Any], now: Manifest, names: Sequence[str]
         raise UsageError(
             f"{folder} was merged from several runs and can't be resumed; resume those runs, then merge them again"
         )
+    if manifest.get("exit_code") is None:
+        # Told before what can be mended, as this can't; a finished run needs no more answers.
+        _refuse_rounded_logits(manifest, folder)
     _refuse_older_list(manifest, now, names)
     check_same(manifest, now, folder)
     _tell_if_moved(manifest, now)
@@ -95,6 +99,8 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
         UsageError: If prompts, images, settings, weights, device, dtype, threads or software differ; says which.
     """
     wanted = dict(_comparable(now.as_json()))
+    if now.models is not None:
+        _refuse_rounded_logits(earlier, folder)
     try:
         was = dict(_comparable(earlier))
     except (KeyError, TypeError, AttributeError) as error:
@@ -113,6 +119,27 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
         raise UsageError(
             f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
             "or name another folder with --output"
+        )
+    if now.models is not None and _is_before_float32_logits(earlier):
+        _LOG.warning(
+            "this run was begun with an earlier version of grounded-seg: the numbers of the images that follow may "
+            "differ from its own in the last digits, and by more where an image has a colour profile; to have all from "
+            "one version, stop it and use --overwrite"
+        )
+
+
+def _is_before_float32_logits(earlier: Mapping[str, Any]) -> bool:
+    """Tell whether a run was begun by a version that had no `logits_dtype`: its logits were in its `dtype`."""
+    models = earlier.get("models")
+    return isinstance(models, Mapping) and "logits_dtype" not in models
+
+
+def _refuse_rounded_logits(earlier: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a run of an earlier version whose logits were rounded; no setting brings them back."""
+    if _is_before_float32_logits(earlier) and (dtype := earlier["models"].get("dtype")) != _LOGITS_DTYPE:
+        raise UsageError(
+            f"{folder} holds a run of an earlier version of grounded-seg, whose logits were {dtype}, where they are "
+            f"{_LOGITS_DTYPE} now; start again with --overwrite, or name another folder with --output"
         )
 
 
@@ -159,6 +186,8 @@ def _comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):
             value = {key: one for key, one in value.items() if key not in _FREE_OF_WEIGHTS}
         yield from _leaves(f"models {name}", value)
+    if _is_before_float32_logits(manifest):
+        yield "models logits-dtype", manifest["models"]["dtype"]
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

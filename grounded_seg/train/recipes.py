@@ -8,11 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from grounded_seg.engine.keywords import refuse_unknown
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.setting_types import convert_values
 from grounded_seg.settings import ModelSettings, Precision
-from grounded_seg.text.decoding import decode_text
 from grounded_seg.train.settings import (
     ADAPTER_ONLY,
     Logger,
@@ -142,6 +140,9 @@ def settings_or_keywords(settings: TrainSettings | None, keywords: Mapping[str, 
         if keywords:
             raise UsageError(f"{', '.join(keywords)} given beside settings; put all into the settings, or give none")
         return settings
+    # The command line, which has no keywords, loads this module for its help.
+    from grounded_seg.engine.keywords import refuse_unknown
+
     refuse_unknown(keywords, TrainKeywords.__annotations__)
     given = dict(keywords)
     recipe, file, metrics = (given.pop(name, None) for name in ("recipe", "config", "metrics"))
@@ -198,6 +199,8 @@ def settings_from(
 
 
 def _read(file: Path) -> dict[str, Any]:
+    from grounded_seg.text.decoding import decode_text
+
     try:
         text = decode_text(file.read_bytes(), file)
         read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower())

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import PIL.Image
 import pytest
 from conftest import Paint
 from fakes import ColourDetector, FakeVersions, Silent, found_models
-from paths import TESTS
+from paths import DATA, TESTS
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet, prompts_from
@@ -35,6 +36,7 @@ from grounded_seg.settings import DetectSettings, Drawn, ModelSettings, OnError,
 RED = prompts_from(["red car"])
 N_IMAGES = 12
 N_LINES = N_IMAGES + 1
+EARLIER_RUN = DATA / "earlier_run"
 FAKE_RUN = [sys.executable, str(TESTS / "fake_run.py")]
 
 
@@ -320,6 +322,69 @@ def test_a_run_from_before_heic_counted_says_so(detector: ColourDetector, photos
     (photos / "b.AVIF").rename(photos / "b.png")
     with pytest.raises(UsageError, match="number of images was 13 and is 15"):
         run(photos, settings, resume=True)
+
+
+def begin_with_earlier_version(settings: RunSettings, photos: Path, dtype: str = "float32") -> None:
+    """Put the first four lines of a run into its folder, as the version before float32 logits left them."""
+    shutil.copytree(EARLIER_RUN, settings.output)
+    manifest = json.loads((settings.output / "run.json").read_text())
+    manifest["images"]["root"], manifest["models"]["dtype"] = str(photos), dtype
+    (settings.output / "run.json").write_text(json.dumps(manifest))
+
+
+def test_a_run_of_an_earlier_version_in_float32_is_resumed_with_a_warning(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begin_with_earlier_version(settings, photos)
+    (photos / "a.heic").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"from before HEIC and AVIF .* move them away to resume it"):
+        run(photos, settings, resume=True)
+    # The advice holds.
+    (photos / "a.heic").unlink()
+    report = run(photos, settings, resume=True)
+    assert report.n_done == N_IMAGES
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "this run was begun with an earlier version of grounded-seg"
+    ]
+    results = results_of(settings.output)
+    assert results["results.jsonl"] == whole["results.jsonl"]
+    assert results["annotations.json"] == whole["annotations.json"]
+    caplog.clear()
+    run(photos, settings, resume=True)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("has_heic", [False, True])
+def test_a_run_of_an_earlier_version_with_rounded_logits_is_refused_in_one_line(
+    detector: ColourDetector, photos: Path, settings: RunSettings, has_heic: bool
+) -> None:
+    begin_with_earlier_version(settings, photos, dtype="bfloat16")
+    if has_heic:
+        (photos / "a.heic").write_bytes(b"x")
+    before = results_of(settings.output)
+    with pytest.raises(UsageError, match=r"earlier version.*logits were bfloat16.*--overwrite") as raised:
+        run(photos, settings, resume=True)
+    assert not any(wrong in str(raised.value) for wrong in ("move", "same settings", "\n"))
+    assert results_of(settings.output) == before
+
+
+def test_a_finished_run_of_an_earlier_version_is_left_as_it_is(
+    detector: ColourDetector, photos: Path, settings: RunSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(photos, settings)
+    path = settings.output / "run.json"
+    manifest = json.loads(path.read_text())
+    del manifest["models"]["logits_dtype"]
+    manifest["models"]["dtype"] = "bfloat16"
+    path.write_text(json.dumps(manifest))
+    before = path.read_bytes()
+    assert run(photos, settings, resume=True).n_done == N_IMAGES
+    assert path.read_bytes() == before
+    assert not caplog.records
 
 
 def test_what_changes_no_result_may_change(

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grounded_seg.detect.answer.box_scores import TokenEvidence
 from grounded_seg.detect.model.adapters import NamedAdapters
-from grounded_seg.detect.model.logits import compare_in_float32, use_float32_logits
+from grounded_seg.detect.model.logits import be_exact_for, use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS
@@ -69,10 +69,10 @@ class FlorenceModel:
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the network to where it runs; its weights take the dtype, its logits stay float32.
 
-        Called again it moves the network once more; weights that were rounded stay so.
+        Weights that were rounded once stay rounded, also in float32.
         """
         self.network.to(device=device)
-        if dtype is not torch.float32:
+        if dtype is not self.network.dtype:
             use_float32_logits(self.network, self.vocabulary.location_ids, dtype)
 
     @contextmanager
@@ -116,7 +116,7 @@ class FlorenceModel:
             max_new_tokens: Longest answer; never more than the decoder has positions for.
         """
         encoded, mask = self._encode(features, questions)
-        compare_in_float32(self.network, beams)
+        be_exact_for(self.network.lm_head, beams)
         sequences = self.network.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
