@@ -238,8 +238,9 @@ class _Reader:
                 f"(such as {missing[0].file_name!r}); name the predictions on that data set"
             )
         if missing:
+            have = "has" if len(missing) == 1 else "have"
             self._notes.add(
-                f"{len(missing)} of {len(self._data_set.images)} images have no results, such as "
+                f"{len(missing)} of {len(self._data_set.images)} images {have} no results, such as "
                 f"{missing[0].file_name!r}: nothing counts as found there"
             )
         return found

@@ -161,7 +161,8 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
             )
         n_left_out = len(data_set.classes) - len(known)
         if n_left_out:
-            notes.append(f"{n_left_out} of {len(data_set.classes)} classes weren't asked about and are left out")
+            were, are = ("wasn't", "is") if n_left_out == 1 else ("weren't", "are")
+            notes.append(f"{n_left_out} of {len(data_set.classes)} classes {were} asked about and {are} left out")
             data_set = data_set.only_classes(known)
     if not settings.boxes_only and data_set.has_masks and file.predictions and not file.has_masks:
         notes.append("the predictions have boxes only: masks are not measured")

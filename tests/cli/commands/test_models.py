@@ -213,7 +213,7 @@ def test_verify_finds_what_changed(published: StandInHub, caches: Path) -> None:
     for names in ((), ("base-ft",), (ID,)):
         damaged = grounded("models", "verify", *names)
         assert damaged.exit_code == 4
-        assert error_of(damaged).startswith("error: 1 files are missing or damaged")
+        assert error_of(damaged).startswith("error: 1 file is missing or damaged")
         assert "its hash differs" in damaged.stdout
     # Also where nothing was noted down: the hub's cache names a blob by its hash.
     lock_path().unlink()
