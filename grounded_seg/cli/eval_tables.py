@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from grounded_seg.cli.messages import plain_table, stdout_console
+from grounded_seg.cli.messages import counted, plain_table, stdout_console
 from grounded_seg.evaluation.evaluate import Evaluation
 from grounded_seg.scoring.average_precision import FIGURES
 from grounded_seg.scoring.columns import KIND_NAMES
@@ -23,7 +23,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
     """Print all tables and figures."""
     console, scores = stdout_console(), evaluation.scores
     data_set = scores.data_set
-    head = f"{len(data_set.images)} images, {len(data_set.objects)} objects, {len(data_set.classes)} classes"
+    n_classes = len(data_set.classes)
+    classes = "1 class" if n_classes == 1 else f"{n_classes} classes"
+    head = f"{counted(len(data_set.images), 'image')}, {counted(len(data_set.objects), 'object')}, {classes}"
     console.print(Text(head), soft_wrap=True)
     for table in (_figures(scores), _per_class(scores), _per_prompt(scores), _presence(scores), _errors(scores)):
         if table is not None:

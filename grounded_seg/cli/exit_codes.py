@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -42,6 +43,17 @@ class Commands(click.Group):
             # The error was printed already.
             _discard_stdout()
         sys.exit(code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; what stands before a path instead of one is a prompt without `run`."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and any(os.path.lexists(one.removeprefix("@")) for one in args[1:]):
+            prompt = f'"{name}"' if name.replace(" ", "").isalnum() else shlex.quote(name)
+            meant = f"{ctx.command_path} run {prompt} {shlex.join(args[1:])}"
+            raise click.UsageError(f"No such command {name!r}; to look for it in images: {meant}.", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; end it silently if the reader closed the pipe."""

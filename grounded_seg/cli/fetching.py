@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from grounded_seg.cli.messages import error, note, plain_table, stdout_console
+from grounded_seg.cli.messages import counted, error, note, plain_table, stdout_console
 from grounded_seg.cli.progress import StatusLines
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.locate import locate
@@ -90,7 +90,8 @@ def show_verified(names: Sequence[str]) -> int:
     else:
         note("no downloaded weights on this disk")
     if n_wrong:
-        error(f"{n_wrong} files are missing or damaged; remove the model and fetch it again (`grounded-seg models -h`)")
+        wrong = f"{counted(n_wrong, 'file')} {'is' if n_wrong == 1 else 'are'}"
+        error(f"{wrong} missing or damaged; remove the model and fetch it again (`grounded-seg models -h`)")
         return WeightsError.exit_code
     return 0
 

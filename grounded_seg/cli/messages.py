@@ -81,6 +81,15 @@ def error(message: str) -> None:
     _line("error", message)
 
 
+def counted(n: int, what: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "image"), counted(0, "image")
+    ('1 image', '0 images')
+    """
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def stdout_error(error: OSError) -> OutputError:
     """The error for a standard output that can't be written, such as a file on a full disk."""
     return OutputError(

@@ -1,5 +1,6 @@
 """Options that several commands share, named after the settings' fields, and the settings built from them."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
@@ -35,11 +36,18 @@ COUNT = click.IntRange(min=0)
 
 
 class EnumChoice(click.Choice[Any]):
-    """A choice among an enum's values; click by itself would take its names."""
+    """A choice among an enum's values, in any case; click by itself would take its names."""
 
     def normalize_choice(self, choice: Any, ctx: click.Context | None) -> str:  # noqa: ARG002  (click's signature)
         """The text that stands for a member on the command line."""
-        return str(choice)
+        return str(choice).casefold()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Find the member; several in one text are refused with the option repeated, where it takes several."""
+        if isinstance(value, str) and "," in value and param is not None and param.multiple:
+            several = " ".join(f"{param.opts[-1]} {one.strip()}" for one in value.split(","))
+            self.fail(f"{value!r} is none of the choices; repeat the option: {several}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def click_type(kind: Any) -> Any:
@@ -173,8 +181,19 @@ def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Setting
         settings = kind(**_values_of(kind, options))
     except UsageError as error:
         problems.append(str(error))
-    refuse(problems)
+    refuse([_as_options(one) for one in problems])
     return settings
+
+
+def _as_options(problems: str) -> str:
+    """Write settings that are told of as the options that they were given by."""
+    context = click.get_current_context(silent=True)
+    known = {name for one in context.command.params for name in one.opts} if context else set()
+    return re.sub(
+        r"(^|; )([a-z][a-z-]*) is ",
+        lambda one: one[0] if f"--{one[2]}" not in known else f"{one[1]}--{one[2]} is ",
+        problems,
+    )
 
 
 def _values_of(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:

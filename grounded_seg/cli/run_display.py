@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from grounded_seg.cli.messages import plain_table, stdout_console, stdout_error
+from grounded_seg.cli.messages import counted, plain_table, stdout_console, stdout_error
 from grounded_seg.cli.progress import StatusLines
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.journal import text_of
@@ -179,7 +179,7 @@ def _row(name: str, instance: JournalInstance) -> tuple[str, ...]:
 
 
 def _sum(counts: Counts) -> str:
-    images = "1 image" if counts.n_done == 1 else f"{counts.n_done} images"
+    images = counted(counts.n_done, "image")
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
     return f"{counts.n_instances} found in {images}{skipped}, {counts.seconds['total']:.1f} s"
 

@@ -82,6 +82,8 @@ class DataSet:
     category_ids: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Unusual forms that were read, a line each."""
+    is_of_run: bool = False
+    """Whether it is a run's file, whose `bbox` is the mask's and another than the detector's."""
 
     def __repr__(self) -> str:
         """Name the file and how much is in it."""
@@ -167,6 +169,7 @@ class _Reader:
             image_ids=image_ids,
             category_ids=classes.ids,
             notes=self._notes.lines(),
+            is_of_run=any(one.get("detector_bbox") not in (None, one.get("bbox")) for one in annotations),
         )
 
     def _note_what_is_missing(self, objects: Sequence[DataSetObject]) -> None:

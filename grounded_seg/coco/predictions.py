@@ -49,6 +49,8 @@ class PredictionFile:
     asked: frozenset[str] | None
     """Classes that were asked about, by the data set's names for those that it has; None where the file doesn't say."""
     notes: tuple[str, ...]
+    has_detector_boxes: bool = False
+    """Whether the boxes are the detector's own, as in a run's files."""
 
     @property
     def has_masks(self) -> bool:
@@ -88,6 +90,7 @@ class _Reader:
         self._image_by_id = {image.id: image for image in data_set.images}
         self._id_by_class = {name: class_id for class_id, name in data_set.classes.items()}
         self._own_names: dict[str, str | None] = {}
+        self._has_detector_boxes = False
 
     def document(self, document: Mapping[str, Any]) -> PredictionFile:
         for key in ("categories", "images", "annotations"):
@@ -157,7 +160,7 @@ class _Reader:
             self._notes.add(f"{n_without} of {len(predictions)} predictions have no mask: they count as boxes only")
         if asked is not None:
             asked = frozenset(self._own_name(name) or name for name in asked)
-        return PredictionFile(tuple(predictions), asked, self._notes.lines())
+        return PredictionFile(tuple(predictions), asked, self._notes.lines(), self._has_detector_boxes)
 
     def of_results(self, entries: list[Any]) -> Iterator[_Found]:
         images = {text: self._image_by_id[image_id] for text, image_id in self._data_set.image_ids.items()}
@@ -230,8 +233,9 @@ class _Reader:
                 f"(such as {missing[0].file_name!r}); name the predictions on that data set"
             )
         if missing:
+            have = "has" if len(missing) == 1 else "have"
             self._notes.add(
-                f"{len(missing)} of {len(self._data_set.images)} images have no results, such as "
+                f"{len(missing)} of {len(self._data_set.images)} images {have} no results, such as "
                 f"{missing[0].file_name!r}: nothing counts as found there"
             )
         return found
@@ -245,6 +249,7 @@ class _Reader:
                 raise ValueError("it has no score")
             score = noted_number(entry["score"], "score", f"{place}.score", self._notes)
             bbox = entry.get("detector_bbox") or entry.get("bbox")
+            self._has_detector_boxes |= bool(entry.get("detector_bbox"))
             shape = shape_of(bbox, entry.get("segmentation"), image.size, place, self._notes, "predictions")
         except ValueError as error:
             raise self._error(place, str(error)) from error

@@ -162,13 +162,18 @@ def read_classes(path: Path) -> PromptSet:
     Both sides are taken as text: `no: sign` is the prompt "no", not a truth value. A `UsageError` names file and line.
     """
     try:
-        root = yaml_root(decode_text(path.read_bytes(), path), path)
+        text = decode_text(path.read_bytes(), path)
+        root = yaml_root(text, path)
     except OSError as error:
         raise UsageError(
             f"{path}: the classes can't be read ({error.strerror}); check the path and its permissions"
         ) from error
     except InputError as error:
         raise UsageError(str(error)) from error
+    if isinstance(root, yaml.ScalarNode | yaml.SequenceNode):
+        line = yaml_line(root)
+        prompt = text.splitlines()[line - 1].strip(" \t-'\"") or "red car"
+        raise UsageError(f"{path}:{line}: expected `prompt: class` on each line, such as `{prompt}: {prompt}`")
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UsageError(f"{path}: expected lines of the form `prompt: class`")
     classes: dict[str, str] = {}

@@ -98,7 +98,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
     data_set = _checked_data_set(settings.ground_truth, settings.images)
     prompts = None if settings.prompts is None else read_classes(settings.prompts)
     if isinstance(settings.source, Path) or settings.images is None:
-        return _of_file(data_set, Path(str(settings.source)), prompts, settings)
+        return _of_file(data_set, _predictions_at(Path(str(settings.source))), prompts, settings)
     questions = questions_for(data_set, prompts, settings.n_absent)
     asked = ask_models(
         questions, settings.images, settings.source, progress, output=settings.output, n_absent=settings.n_absent
@@ -113,7 +113,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         boxes_only=settings.boxes_only,
         n_resamples=settings.n_resamples,
     )
-    notes = (*data_set.notes, *questions.notes)
+    notes = (*data_set.notes, *questions.notes, *_two_kinds_of_box(data_set))
     return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes)
 
 
@@ -129,6 +129,20 @@ def _checked_data_set(path: Path, folder: Path | None) -> DataSet:
 
     data_set = read_data_set(path, check_images=check_images)
     return replace(data_set, notes=(*data_set.notes, *notes.lines()))
+
+
+def _predictions_at(path: Path) -> Path:
+    """The file of predictions that a path names: itself, or what a run left in its folder."""
+    if not os.path.isdir(path):
+        return path
+    folder = RunFolder(path)
+    for file in (folder.annotations, folder.journal):
+        if os.path.isfile(file):
+            return file
+    raise InputError(
+        f"{path} is a folder without {folder.annotations.name} or {folder.journal.name}; name a run's folder, or a "
+        "file of predictions"
+    )
 
 
 def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
@@ -149,10 +163,13 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
             )
         n_left_out = len(data_set.classes) - len(known)
         if n_left_out:
-            notes.append(f"{n_left_out} of {len(data_set.classes)} classes weren't asked about and are left out")
+            were, are = ("wasn't", "is") if n_left_out == 1 else ("weren't", "are")
+            notes.append(f"{n_left_out} of {len(data_set.classes)} classes {were} asked about and {are} left out")
             data_set = data_set.only_classes(known)
     if not settings.boxes_only and data_set.has_masks and file.predictions and not file.has_masks:
         notes.append("the predictions have boxes only: masks are not measured")
+    if file.has_detector_boxes:
+        notes += _two_kinds_of_box(data_set)
     made_with: dict[str, Any] = {"predictions": path.name}
     if run.score_threshold is not None:
         made_with["detect"] = {"score_threshold": run.score_threshold}
@@ -170,6 +187,17 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         n_resamples=settings.n_resamples,
     )
     return Evaluation(scores, file.predictions, None, made_with, tuple(notes))
+
+
+def _two_kinds_of_box(data_set: DataSet) -> list[str]:
+    """Say that boxes of the detector are compared with boxes of masks, where a run's file is the truth."""
+    if not data_set.is_of_run:
+        return []
+    name = data_set.path.name
+    return [
+        f"{name} is a run's file: its boxes are those of the masks, and predicted boxes are the detector's; box AP "
+        "compares the two, so the same file as both has a box AP below 1"
+    ]
 
 
 @dataclass(frozen=True)

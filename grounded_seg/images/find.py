@@ -12,7 +12,7 @@ from pathlib import Path
 
 from grounded_seg.errors import InputError
 from grounded_seg.images.formats import IMAGE_ENDINGS
-from grounded_seg.images.given import Given, PathList, PathPattern, refuse_address, shown
+from grounded_seg.images.given import Given, PathList, PathPattern, advice_about, refuse_address, shown
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,10 +51,12 @@ def find_images(paths: Sequence[Given], recursive: bool = True) -> FoundImages:
     """
     for path in paths:
         if isinstance(path, Path) and not os.path.lexists(path):
-            raise InputError(f"no file or folder is at {shown(path)}; check the path")
+            raise InputError(f"no file or folder is at {shown(path)}; {advice_about(path)}")
     left_out: list[str] = []
     unlisted: set[str] = set()
     texts = list(_texts(paths, left_out, unlisted))
+    if not texts and (empty := [path.words for path in paths if isinstance(path, PathList)]):
+        raise InputError(f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty; give one path a line")
     root, resolved = _root(texts, unlisted)
     inside = len(os.path.join(root, ""))  # noqa: PTH118  (characters before a name, the separator's too)
     names: list[str] = []

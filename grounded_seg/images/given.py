@@ -35,6 +35,11 @@ class PathList:
         """As it stands on the command line."""
         return f"@{self.file}"
 
+    @property
+    def words(self) -> str:
+        """What it is called in a sentence."""
+        return "the standard input" if self.file == _STDIN else f"list {shown(self.file)}"
+
     def paths(self) -> Iterator[str]:
         """Read the paths one by one, empty lines left out; from first to last, so that the list may be a pipe.
 
@@ -154,6 +159,19 @@ def refuse_address(text: str) -> None:
 def shown(path: Given | str) -> str:
     """Quote a path, so that spaces are seen and a line break in a name doesn't break the message's one line."""
     return repr(str(path))
+
+
+def advice_about(path: Path | str) -> str:
+    """What to do about a path where nothing is: quotes or blanks around it are the usual reasons."""
+    text = str(path)
+    for quote in "\"'":
+        start = text.find(quote)
+        # A list's path may stand behind the folder that all its paths share.
+        if text.endswith(quote) and start < len(text) - 1 and os.path.lexists(text[start + 1 : -1]):
+            return "take the quotes off"
+    if text != text.rstrip() and os.path.lexists(text.rstrip()):
+        return "take the blank at its end off"
+    return "check the path"
 
 
 def _blocks(first: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:

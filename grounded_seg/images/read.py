@@ -14,7 +14,7 @@ import PIL.Image
 from grounded_seg.errors import ImageAccessError, ImageError
 from grounded_seg.images.colours import DAMAGE, orientation, upright_rgb
 from grounded_seg.images.formats import IMAGE_ENDINGS, PILLOW_ADAPTED, open_image
-from grounded_seg.images.given import shown
+from grounded_seg.images.given import advice_about, shown
 from grounded_seg.records import Image, ImageSize, ImageSkipped
 from grounded_seg.settings import MAX_PIXELS
 
@@ -141,7 +141,7 @@ def _check_readable(path: Path) -> None:
     except FileNotFoundError as error:
         if path.is_symlink():
             raise ImageError(f"{shown(path)} is a link to a file that isn't there; remove the link") from error
-        raise ImageError(f"no file is at {shown(path)}; check the path") from error
+        raise ImageError(f"no file is at {shown(path)}; {advice_about(path)}") from error
     except OSError as error:
         if error.errno not in _LASTING:
             raise _out_of_reach(path, error) from error

@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -127,6 +128,8 @@ def merge_runs(
 
 def _part(run: Path) -> _Part:
     folder = RunFolder(run)
+    if not os.path.lexists(run):
+        raise InputError(f"no run is at {run}; check the path")
     manifest = read_manifest(folder.manifest)
     refuse_evaluation(manifest, run)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from grounded_seg.errors import UsageError
 from grounded_seg.files import as_output_error, write_text
-from grounded_seg.train.settings import Method
+from grounded_seg.train.settings import Method, TrainSettings
 
 _SURROUNDINGS = ("device", "dtype", "threads", "processes")
 """What sums are rounded by, and with several processes what a step sees."""
@@ -67,7 +67,21 @@ class TrainFolder:
         if changed:
             # Some of it comes from a file.
             named = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(changed))
-            raise UsageError(f"{self.root} was trained with other {named}; give the same, or name another folder")
+            named = named.replace("_", "-")
+            raise UsageError(
+                f"{self.root} was trained with other settings or data: {named}; give the same, or name another folder"
+            )
+
+    def is_finished(self, settings: TrainSettings, n_steps: int) -> bool:
+        """Whether a training that took so many steps has all its results here, with the report that is asked for."""
+        try:
+            known = json.loads(self.manifest.read_text(encoding="utf-8"))
+            is_done = known["status"] == "done" and known["steps"] == n_steps
+            has_same_report = known["settings"]["retention"] == settings.option_values()["retention"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+        needs = [self.result(settings.method), *([self.report] if settings.report else [])]
+        return is_done and (has_same_report or not settings.report) and all(path.exists() for path in needs)
 
     def seconds_so_far(self) -> float:
         """What a training that is resumed took until its last checkpoint; 0 where `run.json` doesn't say."""

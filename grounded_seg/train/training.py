@@ -21,6 +21,8 @@ from grounded_seg.train.settings import TrainSettings
 from grounded_seg.weights.strict_loading import quiet_libraries
 
 _LOG = logging.getLogger(__name__)
+_FOR_ALL = {"once": True}
+"""Of a line that is shown without a terminal too."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,16 @@ def train(
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()
     n_steps = int(learnt.rows[-1]["step"]) if learnt.rows else 0
-    if is_first_process():
+    seconds = None
+    if resume and folder.is_finished(settings, n_steps):
+        seconds = folder.seconds_so_far()
+        if is_first_process():
+            _LOG.info("the training in %s is finished already; nothing is left to do", folder.root, extra=_FOR_ALL)
+    elif is_first_process():
         draw_losses(learnt.rows, folder.loss_picture)
         test = write_report(settings, learnt.data, progress) if settings.report else {}
-        seconds = time.monotonic() - started
-        done = {"status": "done", "best": dict(learnt.best), "steps": n_steps, "seconds": seconds, "test": test}
-        folder.write_manifest(learnt.manifest | done)
+        figures = {"best": dict(learnt.best), "steps": n_steps, "seconds": time.monotonic() - started, "test": test}
+        folder.write_manifest(learnt.manifest | {"status": "done"} | figures)
     return TrainReport(
         settings=settings,
         folder=folder,
@@ -92,7 +98,7 @@ def train(
         n_steps=n_steps,
         n_trained=learnt.n_trained,
         faults=learnt.data.faults,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - started if seconds is None else seconds,
     )
 
 

@@ -67,7 +67,9 @@ def preset_by_name(name: str) -> Preset:
     """The preset of this name; a `UsageError` that lists the presets if there is none."""
     presets = preset_table().presets
     if name not in presets:
-        raise UsageError(f"Unknown preset {name!r}; there are {', '.join(presets)}.")
+        near, known = name.strip().lower(), ", ".join(presets)
+        what = f"did you mean {near}? There are {known}." if near in presets else f"there are {known}."
+        raise UsageError(f"Unknown preset {name!r}; {what}")
     return presets[name]
 
 

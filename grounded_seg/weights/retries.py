@@ -88,7 +88,9 @@ def persist(
         if pause_s is None or not fault.passes:
             raise GivenUpError(fault.reason) from cause
         pause_s = max(pause_s, fault.pause_s)
-        _LOG.info("%s: %s; trying again in %.0f s", what, fault.reason, pause_s)
+        # Without a terminal too the first one is told, or minutes would pass in silence.
+        extra = None if n_done() else {"once": True}
+        _LOG.info("%s: %s; trying again in %.0f s", what, fault.reason, pause_s, extra=extra)
         patience.sleep(pause_s)
     raise GivenUpError(f"it broke off {_MOST_TRIES} times")
 
@@ -98,6 +100,10 @@ def _fault_of(error: Exception) -> _Fault:
         # It is a response as well, and holds the connection.
         error.close()
         return _refused(error.code, dict(error.headers or {}), first_line(error))
+    reason = getattr(error, "reason", None)
+    if isinstance(error, urllib.error.URLError) and isinstance(reason, OSError):
+        passes = not isinstance(reason, ssl.SSLCertVerificationError)
+        return _Fault(f"no connection ({reason.strerror or first_line(reason)})", passes=passes)
     response = getattr(error, "response", None)
     if response is not None:
         return _refused(response.status_code, response.headers, f"HTTP Error {response.status_code}")

@@ -165,7 +165,7 @@ def test_names_are_shown_as_they_are(detector: ColourDetector, paint: Paint) -> 
         (["run", "red car", "a.png", "--nonsense"], 2, "--nonsense"),
         (["run", "red car", "a.png", "--task", "guess"], 2, "'guess' is not one of 'grounding'"),
         (["run", "red car", "a.png", "--preset", "huge"], 2, "demo"),
-        (["run", "red car", "a.png", "--score-threshold", "2", "--beams", "0"], 2, "score-threshold is 2"),
+        (["run", "red car", "a.png", "--score-threshold", "2", "--beams", "0"], 2, "--score-threshold is 2"),
         (["run", "red car", "a.png", "--batch-size", "0"], 2, "batch-size"),
         (["run", "red car", "a.png", "--overlap", "7"], 2, "overlap is 7"),
         (["run", "red car", "a.png", "--save", "none", "--save", "crops"], 2, "--save none"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.messages import counted, set_up_messages
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +59,7 @@ def test_a_note_about_one_of_many_is_printed_once_for_everyone(
             log.info("image %d is broken", number, extra={"once": True})
         # As the next command would.
         assert capsys.readouterr().err.splitlines() == ["note: image 0 is dark", "note: image 0 is broken"]
+
+
+def test_one_of_a_thing_is_singular() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

@@ -239,3 +239,29 @@ def test_a_picture_for_a_data_set_or_a_list_is_called_one(paint: Paint) -> None:
     for words in (["eval", image, "--predictions", image], ["export", image, "--to", "coco", "-o", "out"],
                   ["run", "red car", f"@{image}"]):  # fmt: skip
         assert "is a picture (PNG), not text" in error_of(grounded(*words), 3)
+
+
+# --- commands and choices ------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_without_run_is_told_the_command(tmp_path: Path) -> None:
+    Path("img.jpg").touch()
+    told = error_of(grounded("red car", "img.jpg"), 2)
+    assert """No such command 'red car'; to look for it in images: grounded-seg run "red car" img.jpg.""" in told
+    assert "No such command 'red'" in error_of(grounded("red", "car"), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["export", "a.json", "--to", "YOLO"], "a.json"),
+        (["run", "red car", "a.png", "--dtype", "Float32", "--save", "None"], "a.png"),
+        (["run", "red car", "a.png", "--preset", "Demo"], "Unknown preset 'Demo'; did you mean demo? There are demo, "),
+        (["run", "red car", "a.png", "--save", "masks,crops"], "repeat the option: --save masks --save crops"),
+        (["export", "a.json", "--to", "yolo", "--split", "0.8/0.1/0.1"], "takes whole numbers; write 80/10/10"),
+    ],
+)
+def test_choices_in_another_form(arguments: list[str], told: str) -> None:
+    line = error_of(grounded(*arguments), 3 if told.startswith("a.") else 2)
+    assert told in line
+    assert "is not one of" not in line

@@ -58,7 +58,7 @@ def test_a_journal_is_matched_by_names(tmp_path: Path) -> None:
     file = read_found(tmp_path, text, "results.jsonl", class_by_prompt={"red one": "car"})
     [one] = file.predictions
     assert (one.image_id, one.category_id, one.prompt) == (1, 1, "red one")
-    assert "1 of 2 images have no results, such as '2.png'" in file.notes[0]
+    assert "1 of 2 images has no results, such as '2.png'" in file.notes[0]
     with pytest.raises(InputError, match=r"results.jsonl:1: this is no line of a run's journal"):
         read_found(tmp_path, "{}", "results.jsonl")
     with pytest.raises(InputError, match=r"results.jsonl:1: .*its instances are no list of objects"):
@@ -72,7 +72,7 @@ def test_a_journal_whose_run_was_killed_is_read_up_to_there(tmp_path: Path) -> N
     text = "".join(json.dumps(line) + "\n" for line in lines)
     file = read_found(tmp_path, text[:-9], "results.jsonl")
     assert "the last line is cut off and was left out" in file.notes[0]
-    assert "1 of 2 images have no results, such as '2.png'" in file.notes[1]
+    assert "1 of 2 images has no results, such as '2.png'" in file.notes[1]
     assert read_found(tmp_path, text[:-1], "results.jsonl").notes == ()
 
 

@@ -209,7 +209,7 @@ def test_a_list_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"list .*gone\.txt' can't be read"):
         find_images([PathList(tmp_path / "gone.txt")])
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(InputError, match=r"no images in '@.*empty\.txt'"):
+    with pytest.raises(InputError, match=r"list '.*empty\.txt' is empty"):
         find_images([PathList(tmp_path / "empty.txt")])
 
 

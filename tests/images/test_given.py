@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from paths import CASES
 
-from grounded_seg.errors import InputError
+from grounded_seg.errors import ImageError, InputError
 from grounded_seg.images.find import find_images
 from grounded_seg.images.given import PathList, PathPattern, given_from
-from grounded_seg.images.read import read_or_skip
+from grounded_seg.images.read import read_image, read_or_skip
 from grounded_seg.records import ImageSkipped
 
 needs_cases = pytest.mark.skipif(not CASES.exists(), reason=f"the inputs are not at {CASES}")
@@ -248,3 +248,33 @@ def test_the_pictures_of_a_run_match_only_where_the_pattern_names_them(
         assert find_images([given_from("photos/o*/**/*.png"), Path("photos/1.png")]).file_names == ("1.png",)
     assert "left out 1 folders with the pictures of earlier runs, such as 'photos/out/overlays'" in caplog.text
     assert find_images([given_from("photos/out/overlays/*.png")]).file_names == ("1.png", "2.png")
+
+
+def test_an_empty_list_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(InputError, match=r"^the standard input is empty; give one path a line$"):
+        find_images([given_from("@-")])
+
+
+@pytest.mark.parametrize(
+    ("written", "advice"),
+    [
+        ('"{0}"', "take the quotes off"),
+        ("'{0}'", "take the quotes off"),
+        ("{0} ", "take the blank at its end off"),
+        ("{0}x", "check the path"),
+        ('"', "check the path"),
+    ],
+)
+def test_quotes_and_blanks_around_a_path_are_named(tmp_path: Path, written: str, advice: str) -> None:
+    touch(tmp_path / "photos" / "a.jpg", tmp_path / "b.jpg")
+    text = written.format(tmp_path / "photos" / "a.jpg")
+    with pytest.raises(InputError, match=f"; {advice}$"):
+        find_images([Path(text)])
+    # In a list it is skipped, with the reason that it has as an image; alone in the list, and beside others.
+    for others in ("", f"{tmp_path / 'b.jpg'}\n"):
+        (tmp_path / "list").write_text(f"{others}{text}\n")
+        found = find_images([PathList(tmp_path / "list")])
+        [skipped] = [one for name in found.file_names if not (one := found.path(name)).exists()]
+        with pytest.raises(ImageError, match=f"; {advice}$"):
+            read_image(skipped)

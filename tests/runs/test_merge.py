@@ -89,6 +89,8 @@ def test_runs_that_do_not_go_together_are_refused(detector: ColourDetector, phot
         merge_runs([a], merged)
     with pytest.raises(InputError, match=r"run\.json can't be read"):
         merge_runs([a, photos], merged)
+    with pytest.raises(InputError, match=r"no run is at .*nothere; check the path"):
+        merge_runs([a, tmp_path / "nothere"], merged)
     with pytest.raises(InputError, match=r"image '0.png' is in two"):
         merge_runs([a, a], merged)
     assert not (merged / "results.jsonl").exists()

@@ -1,5 +1,6 @@
 """The folder of a training: what is in it, and whose it is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from grounded_seg.errors import UsageError
 from grounded_seg.train.folder import TrainFolder
-from grounded_seg.train.settings import Method
+from grounded_seg.train.settings import Method, TrainSettings
 
 
 def manifest(lr: float = 1.0, data: str = "d", output: str = "o") -> dict[str, Any]:
@@ -20,8 +21,22 @@ def test_only_the_same_training_is_resumed(tmp_path: Path) -> None:
         folder.check_same(manifest())
     folder.write_manifest(manifest())
     folder.check_same(manifest(output="moved"))
-    with pytest.raises(UsageError, match="other lr, data;"):
+    with pytest.raises(UsageError, match="other settings or data: lr, data;"):
         folder.check_same(manifest(lr=2.0, data="e"))
+
+
+def test_a_training_is_finished_with_its_last_step_and_its_report(tmp_path: Path) -> None:
+    folder = TrainFolder(tmp_path)
+    settings = TrainSettings(dataset=tmp_path, output=tmp_path)
+    assert not folder.is_finished(settings, 4)
+    folder.write_manifest({"status": "done", "steps": 4, "settings": settings.option_values()})
+    folder.adapter.mkdir()
+    assert not folder.is_finished(settings, 4)
+    folder.report.write_text("# figures")
+    assert folder.is_finished(settings, 4)
+    assert not folder.is_finished(settings, 5)
+    # A report on more data is asked for.
+    assert not folder.is_finished(replace(settings, retention=tmp_path / "known.json"), 4)
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", '{"settings": 1, "base": {}}', '{"settings": {}}'])
@@ -41,7 +56,7 @@ def test_seconds_that_are_none_are_0(tmp_path: Path, text: str) -> None:
 def test_what_a_manifest_says_stays_on_its_line(tmp_path: Path) -> None:
     folder = TrainFolder(tmp_path)
     folder.write_manifest(manifest() | {"settings": {"lr": 1.0, "\x1b[31m\n": 1}})
-    with pytest.raises(UsageError, match=r"with other \?\[31m\?; give the same") as caught:
+    with pytest.raises(UsageError, match=r"with other settings or data: \?\[31m\?; give the same") as caught:
         folder.check_same(manifest())
     assert str(caught.value).isprintable()
 
@@ -49,9 +64,9 @@ def test_what_a_manifest_says_stays_on_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"device": "cuda:1"}, r"other device \(was cpu, is cuda:1\)"),
-        ({"dtype": "bfloat16"}, r"other dtype \(was float32, is bfloat16\)"),
-        ({"threads": 4, "processes": 2}, r"other threads \(was 2, is 4\), processes \(was 1, is 2\)"),
+        ({"device": "cuda:1"}, r"data: device \(was cpu, is cuda:1\)"),
+        ({"dtype": "bfloat16"}, r"data: dtype \(was float32, is bfloat16\)"),
+        ({"threads": 4, "processes": 2}, r"data: threads \(was 2, is 4\), processes \(was 1, is 2\)"),
     ],
 )
 def test_what_rounds_otherwise_is_not_resumed(tmp_path: Path, change: dict[str, Any], told: str) -> None:

@@ -1,6 +1,7 @@
 """Whole trainings of a tiny model: loss sequences, resuming after an interruption, and what is left in the folder."""
 
 import json
+import logging
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,8 +98,26 @@ def test_a_resumed_run_has_the_same_losses(trained: TrainSettings, tmp_path: Pat
         for checkpoint in (run / "checkpoints").iterdir():
             if int(checkpoint.name.rpartition("-")[2]) > step:
                 (checkpoint / "trainer_state.json").write_text('{"global_step": ')
+        manifest = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(manifest | {"status": "running"}))
         train(TrainSettings(**{**_fields(trained), "output": run}), resume=True)
         assert losses(run) == pytest.approx(whole, abs=1e-6)
+        assert json.loads((run / "run.json").read_text())["status"] == "done"
+
+
+def test_a_finished_training_that_is_resumed_is_left_untouched(
+    trained: TrainSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.output, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.setattr(logging.getLogger("grounded_seg"), "propagate", True)
+    with caplog.at_level(logging.INFO, "grounded_seg"):
+        report = train(TrainSettings(**{**_fields(trained), "output": run}), resume=True)
+    assert "is finished already; nothing is left to do" in caplog.text
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert report.n_steps == 4
+    assert report.seconds == json.loads((run / "run.json").read_text())["seconds"]
 
 
 def test_the_seconds_are_those_of_the_whole_training(trained: TrainSettings, tmp_path: Path) -> None:
@@ -130,7 +149,7 @@ def _fields(settings: TrainSettings) -> dict[str, Any]:
 
 
 def test_another_setting_is_not_gone_on_with(trained: TrainSettings) -> None:
-    with pytest.raises(UsageError, match="other lr, rank"):
+    with pytest.raises(UsageError, match="other settings or data: lr, rank"):
         train(TrainSettings(**{**_fields(trained), "rank": 2, "lr": 1.0}), resume=True)
     with pytest.raises(UsageError, match="already holds adapter"):
         train(trained)

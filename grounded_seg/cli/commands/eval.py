@@ -36,8 +36,8 @@ def _intervals_option(default: int) -> Callable[[Any], Any]:
 @click.option(
     "--predictions",
     type=PATH,
-    help="Score this file instead of running the models: a run's annotations.json or results.jsonl, finished or not, "
-    "or a COCO result list.",
+    help="Score this file instead of running the models: a run's folder, its annotations.json or results.jsonl, "
+    "finished or not, or a COCO result list.",
 )
 @click.option(
     "--prompts", type=PATH, help="YAML file with one line `prompt: class` per prompt; by default the class names."

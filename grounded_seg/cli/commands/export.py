@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.messages import counted, note, set_up_messages
 from grounded_seg.cli.options import PATH, debug_option, option_of, quiet_option
+from grounded_seg.errors import UsageError
 from grounded_seg.export.settings import ExportSettings, Pictures
 
 
@@ -65,6 +66,7 @@ def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> in
     from grounded_seg.export.export import export_labels
 
     options["classes"] = tuple(name.strip() for name in options["classes"].split(";") if name.strip())
+    _refuse_fractions(options["split"])
     options["split"] = _shares_from(options["split"])
     settings = ExportSettings(**options, pictures=Pictures(pictures or Pictures.NONE))
     with WorkDisplay(quiet=quiet) as display:
@@ -72,19 +74,29 @@ def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> in
     for line in report.notes:
         note(line)
     splits = [f"{n} {split}" for split, n in report.images_by_split.items() if split]
-    images = f"{report.n_images} images ({', '.join(splits)})" if splits else f"{report.n_images} images"
+    images = counted(report.n_images, "image") + (f" ({', '.join(splits)})" if splits else "")
     left_out = f", {report.n_left_out} left out" if report.n_left_out else ""
-    click.echo(f"{report.n_labels} labels of {images}{left_out}: {options['output']}")
+    click.echo(f"{counted(report.n_labels, 'label')} of {images}{left_out}: {options['output']}")
     losses = report.losses
     if losses.n_masks:
         worst = f", in {losses.least_file_name}" if losses.least_file_name else ""
+        masks = "1 mask as a polygon" if losses.n_masks == 1 else f"{losses.n_masks} masks as polygons"
         click.echo(
-            f"{losses.n_masks} masks as polygons: IoU with the mask {losses.iou_mean:.4f} on average, "
-            f"{losses.iou_least:.4f} at least{worst}"
+            f"{masks}: IoU with the mask {losses.iou_mean:.4f} on average, {losses.iou_least:.4f} at least{worst}"
         )
     for what, n in sorted(losses.counts.items()):
         click.echo(f"{options['format']}: {n} {what}")
     return 0
+
+
+def _refuse_fractions(text: str) -> None:
+    """Refuse a split in shares of 1, with the percent that they are."""
+    try:
+        percents = [round(100 * float(share)) for share in text.split("/")]
+    except (ValueError, OverflowError):
+        percents = []
+    if "." in text and len(percents) in (2, 3) and sum(percents) == 100:
+        raise UsageError(f"--split is {text}, and takes whole numbers; write {'/'.join(map(str, percents))}")
 
 
 def _shares_from(text: str) -> tuple[int | str, ...]:

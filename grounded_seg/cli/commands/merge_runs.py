@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.messages import counted, note, set_up_messages
 from grounded_seg.cli.options import PATH, debug_option, quiet_option
 
 
@@ -32,5 +32,5 @@ def merge_runs(runs: tuple[Path, ...], output: Path, quiet: bool, debug: bool) -
     for line in notes:
         note(line)
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
-    click.echo(f"{counts.n_instances} instances in {counts.n_done} images{skipped}: {output}")
+    click.echo(f"{counted(counts.n_instances, 'instance')} in {counted(counts.n_done, 'image')}{skipped}: {output}")
     return 0

@@ -101,7 +101,10 @@ def remove_models(name: str, debug: bool) -> None:
     n_freed, kept = remove(name)
     for one in kept:
         note(f"kept {one}")
-    click.echo(f"{n_freed / 1e6:.1f} MB freed")
+    if n_freed or kept:
+        click.echo(f"{n_freed / 1e6:.1f} MB freed")
+    else:
+        click.echo(f"nothing of {name} is on this disk: nothing to delete")
 
 
 @models.command(name="convert", short_help="Convert an older model or adapter to a native folder.")

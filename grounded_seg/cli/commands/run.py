@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import demo_note, error, hint, interruption_explained, note, set_up_messages
+from grounded_seg.cli.messages import counted, demo_note, error, hint, interruption_explained, note, set_up_messages
 from grounded_seg.cli.options import (
     EnumChoice,
     batch_size_option,
@@ -95,5 +95,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
         raise OutputError(f"{problem}; {how_to_resume}") from problem
     display.summarise(counts, folder.written())
     if counts.n_skipped:
-        error(f"{counts.n_skipped} of {counts.n_images} images were skipped; the reasons are in {folder.journal}")
+        skipped = f"{counts.n_skipped} of {counted(counts.n_images, 'image')}"
+        were = "was" if counts.n_skipped == 1 else "were"
+        error(f"{skipped} {were} skipped; the reasons are in {folder.journal}")
     return counts.exit_code

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from grounded_seg.cli.messages import interruption_explained, note_if_demo, set_up_messages
+from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
 from grounded_seg.cli.options import PATH, click_type, debug_option, quiet_option
 from grounded_seg.settings import ModelSettings
 from grounded_seg.train.recipes import RECIPES, settings_from
@@ -45,7 +45,7 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @click.option("-o", "--output", required=True, type=PATH, help="Folder for the results.")
 @click.option(
     "--recipe",
-    type=click.Choice(list(RECIPES)),
+    type=click.Choice(list(RECIPES), case_sensitive=False),
     help="Named set of settings to start from; other options replace its values.",
 )
 @click.option(
@@ -181,7 +181,9 @@ class _Table:
 
 def _show_report(report: "TrainReport") -> None:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in report.figures.items())
-    click.echo(f"\n{report.n_steps} steps, {report.n_trained:,} trainable parameters, {report.seconds:.0f} s")
+    click.echo(
+        f"\n{counted(report.n_steps, 'step')}, {report.n_trained:,} trainable parameters, {report.seconds:.0f} s"
+    )
     click.echo(f"best: {figures}")
     for path in (report.result, report.folder.metrics, report.folder.loss_picture, report.folder.report):
         if path.exists():
@@ -196,10 +198,10 @@ def _show_dry_run(found: "DryRun") -> None:
         click.echo(line)
     for name, split in found.splits.items():
         boxes = ", ".join(f"{label} {n}" for label, n in split.boxes.items()) or "none"
-        images = f"{split.n_images} images ({split.n_background} without objects)"
-        click.echo(f"{name}: {images}, {split.n_texts} texts, boxes: {boxes}")
-    click.echo(f"{found.n_questions} questions per epoch, {found.n_negatives} of them about absent objects")
-    click.echo(f"{found.n_steps} steps, {found.steps_per_epoch} per epoch")
+        images = f"{counted(split.n_images, 'image')} ({split.n_background} without objects)"
+        click.echo(f"{name}: {images}, {counted(split.n_texts, 'text')}, boxes: {boxes}")
+    click.echo(f"{counted(found.n_questions, 'question')} per epoch, {found.n_negatives} of them about absent objects")
+    click.echo(f"{counted(found.n_steps, 'step')}, {found.steps_per_epoch} per epoch")
     for what, (shortest, median, longest) in (("question", found.question_tokens), ("answer", found.answer_tokens)):
         click.echo(f"{what} tokens: {shortest} to {longest}, median {median}")
     for question in found.examples:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages
+from grounded_seg.cli.messages import counted, set_up_messages
 from grounded_seg.cli.options import PATH, debug_option
 from grounded_seg.errors import InputError
 
@@ -42,7 +42,7 @@ def validate(file: Path, images: Path | None, destination: Path | None, strict: 
     _print_few([(None if fault.rule == "reader" else fault.rule, str(fault)) for fault in faults])
     n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
     if destination is None:
-        click.echo(f"{file}: {n_errors} errors, {len(faults) - n_errors} warnings")
+        click.echo(f"{file}: {counted(n_errors, 'error')}, {counted(len(faults) - n_errors, 'warning')}")
     else:
         repairs = repair_file(file, destination, images)
         _print_few([(_kind_of(line), f"repaired {line}") for line in repairs])
@@ -50,8 +50,10 @@ def validate(file: Path, images: Path | None, destination: Path | None, strict: 
         errors = [fault for fault in faults if fault.severity is Severity.ERROR]
         n_errors = len(errors)
         _print_few([(fault.rule, f"left {fault}") for fault in errors])
-        left = f"{n_errors} errors and {len(faults) - n_errors} warnings" if strict else f"{n_errors} errors"
-        click.echo(f"{destination}: {len(repairs)} repairs, {left} left")
+        left = counted(n_errors, "error")
+        if strict:
+            left += f" and {counted(len(faults) - n_errors, 'warning')}"
+        click.echo(f"{destination}: {counted(len(repairs), 'repair')}, {left} left")
     return InputError.exit_code if n_errors or (strict and faults) else 0
 
 

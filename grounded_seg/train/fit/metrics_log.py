@@ -93,6 +93,7 @@ def draw_losses(rows: Sequence[Row], path: Path) -> None:
     """Draw the loss of each step and each validation; the log says so once where matplotlib isn't installed."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         _say_missing(path)
         return
@@ -102,7 +103,9 @@ def draw_losses(rows: Sequence[Row], path: Path) -> None:
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=4)
+    axes.set_title("loss of the training")
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss per token")
     axes.set_ylim(bottom=0)
     axes.legend()

@@ -28,7 +28,7 @@ from grounded_seg.train.data.samples import (
 )
 from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
 from grounded_seg.train.folder import TrainFolder
-from grounded_seg.train.measure.comparison import check_measurable
+from grounded_seg.train.measure.comparison import check_measurable, leaves_out_adapter
 from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, lower_is_better
 from grounded_seg.train.settings import OptimizerName, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights
@@ -85,8 +85,8 @@ class PreparedTraining:
         prompts = all_prompts(data, settings)
         shown = set(list(dict.fromkeys(example.image for example in data.valid.examples))[: settings.eval_images])
         n_valid = len({example.image for example in data.valid.examples})
-        self.notes = (*data.notes, *_too_few(len(shown), n_valid))
-        """What there is to say of the data set, a line each."""
+        self.notes = (*data.notes, *_too_few(len(shown), n_valid), *_without_adapter(settings))
+        """What there is to say of the data set and the base, a line each."""
         examples = [example for example in data.valid.examples if example.image in shown]
         self.asked = all_questions(examples, prompts, settings.prompt_form)
         """What the validation's answers are generated for."""
@@ -186,6 +186,15 @@ def _too_few(n_shown: int, n_valid: int) -> list[str]:
     images = "1 validation image is" if n_shown == 1 else f"{n_shown} validation images are"
     remedy = "raise --eval-images" if n_shown < n_valid else "add some, or give a larger share with --split"
     return [f"{images} too few to choose the best checkpoint by, chance decides; {remedy}"]
+
+
+def _without_adapter(settings: TrainSettings) -> list[str]:
+    if not leaves_out_adapter(settings):
+        return []
+    return [
+        f"the adapter of the preset {settings.models.preset} isn't kept: the training begins with the bare detector, "
+        "and the report's base is that too"
+    ]
 
 
 def _sha256_of(questions: Sequence[Question]) -> str:

@@ -31,6 +31,11 @@ class Pair:
     tuned: Evaluation
 
 
+def leaves_out_adapter(settings: TrainSettings) -> bool:
+    """Whether the preset has an adapter of its own, which the base that is trained and compared with is without."""
+    return settings.models.detector is None and resolve(settings.models).adapter is not None
+
+
 def pair_on(file: Path, images: Path, settings: TrainSettings, progress: Progress) -> Pair:
     """Measure both on a COCO file."""
     result = TrainFolder(settings.output).result(settings.method)

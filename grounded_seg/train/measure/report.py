@@ -20,7 +20,7 @@ from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Example, TextExample, TrainingData
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.answers import ask
-from grounded_seg.train.measure.comparison import Pair, images_of, pair_on, write_test_file
+from grounded_seg.train.measure.comparison import Pair, images_of, leaves_out_adapter, pair_on, write_test_file
 from grounded_seg.train.measure.metrics import LOWER_IS_BETTER, Answered, figures_of, in_words, lower_is_better
 from grounded_seg.train.settings import PromptForm, TrainSettings
 
@@ -56,6 +56,8 @@ def write_report(settings: TrainSettings, data: TrainingData, progress: WorkProg
     """
     folder = TrainFolder(settings.output)
     base = settings.models.detector or f"the preset {settings.models.preset}'s"
+    if leaves_out_adapter(settings):
+        base = f"the detector of the preset {settings.models.preset} without the preset's adapter, as training began"
     boxed = [one for one in data.test.examples if isinstance(one, BoxExample)]
     as_run = settings.prompt_form is PromptForm.CLASS
     parts = [f"# {folder.root.name}\n", f"Base: {base}. Test split: {_extent(data.test.examples)}."]

@@ -222,3 +222,30 @@ def test_the_page_of_a_files_predictions_needs_images_that_fit(scenes: Path, tmp
         "images[1]: the image '2.png' is 40 x 30 px there, but upright it is 30 x 40 px: width and height are swapped"
         in (outcome.stderr)
     )
+
+
+def test_a_run_as_truth_says_which_boxes_are_compared(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    images = scenes.parent / "images"
+    assert grounded_seg("run", "red; green", images, "-o", run, "--save", "none").exit_code == 0
+    truth = run / "annotations.json"
+    outcome = grounded_seg("eval", truth, "--predictions", truth)
+    assert outcome.exit_code == 0, outcome.stderr
+    [line] = [line for line in outcome.stderr.splitlines() if "run's file" in line]
+    assert "its boxes are those of the masks, and predicted boxes are the detector's" in line
+    # Where both are the annotator's, there is nothing to say.
+    assert "run's file" not in grounded_seg("eval", scenes, "--predictions", truth).stderr
+
+
+def test_the_folder_of_a_run_is_scored_by_its_file(scenes: Path, detector: ColourDetector, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert grounded_seg("run", "red; green", scenes.parent / "images", "-o", run, "--save", "none").exit_code == 0
+    by_name = grounded_seg("eval", scenes, "--predictions", run / "annotations.json")
+    assert grounded_seg("eval", scenes, "--predictions", run).stdout == by_name.stdout
+    (run / "annotations.json").unlink()
+    assert grounded_seg("eval", scenes, "--predictions", run).exit_code == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    refused = grounded_seg("eval", scenes, "--predictions", empty)
+    assert refused.exit_code == 3
+    assert "is a folder without annotations.json or results.jsonl" in refused.stderr

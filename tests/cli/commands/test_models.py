@@ -213,7 +213,7 @@ def test_verify_finds_what_changed(published: StandInHub, caches: Path) -> None:
     for names in ((), ("base-ft",), (ID,)):
         damaged = grounded("models", "verify", *names)
         assert damaged.exit_code == 4
-        assert error_of(damaged).startswith("error: 1 files are missing or damaged")
+        assert error_of(damaged).startswith("error: 1 file is missing or damaged")
         assert "its hash differs" in damaged.stdout
     # Also where nothing was noted down: the hub's cache names a blob by its hash.
     lock_path().unlink()
@@ -231,7 +231,7 @@ def test_remove_takes_what_nothing_else_uses(published: StandInHub, caches: Path
     done = grounded("models", "remove", "base-ft")
     assert done.stdout.endswith(" MB freed\n")
     assert not [path for path in caches.rglob("*") if path.is_file()]
-    assert grounded("models", "remove", "base-ft").stdout == "0.0 MB freed\n"
+    assert grounded("models", "remove", "base-ft").stdout == "nothing of base-ft is on this disk: nothing to delete\n"
     demo = grounded("models", "remove", "demo")
     assert (demo.exit_code, "comes with the project" in error_of(demo)) == (2, True)
 

@@ -123,7 +123,7 @@ def test_captions_are_one_line() -> None:
     outcome = grounded_seg("validate", case("15_captions"))
     first, total = outcome.stdout.splitlines()
     assert first.startswith("error captions: annotations: the file holds captions, no boxes and no masks")
-    assert total.endswith("1 errors, 0 warnings")
+    assert total.endswith("1 error, 0 warnings")
 
 
 @needs_cases

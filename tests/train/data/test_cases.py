@@ -128,6 +128,7 @@ def test_an_answer_that_is_too_long_is_named_with_its_tokens(tmp_path: Path) -> 
     # "car", its space, four tokens a box, and the two at the ends.
     told = "its answer has 1202 tokens, and this model takes 256; shorten or split the row"
     assert line == f"left out: {case}/annotations.jsonl:1: {told}"
+    assert "the adapter of the preset demo isn't kept: the training begins with the bare detector" in looked.stdout
 
 
 @pytest.mark.parametrize("case", ["35-xywh", "36-300"])

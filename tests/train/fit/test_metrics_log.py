@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,13 @@ def test_the_curves_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib isn't installed")
     draw_losses(ROWS, tmp_path / "loss.png")
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_the_picture_has_a_title_and_whole_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="matplotlib isn't installed")
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    draw_losses(ROWS, tmp_path / "loss.png")
+    [axes] = drawn[0].axes
+    assert axes.get_title() == "loss of the training"
+    assert all(step == int(step) for step in axes.get_xticks())
