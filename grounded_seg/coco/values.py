@@ -215,6 +215,10 @@ def _plain_run_lengths(value: Mapping[str, Any], place: str, notes: Notes) -> Ma
         if key not in value:
             raise ValueError(f'the mask has no "{key}"')
         listed = value[key]
+        if not isinstance(listed, list | str) or (key == "size" and len(listed) != 2):
+            raise ValueError(
+                f"{key} of the mask is {shown(listed)}, no list of {'two ' * (key == 'size')}whole numbers"
+            )
         # A list of thousands is looked at once, as it nearly always is what it has to be.
         if isinstance(listed, list) and any(type(one) is not int for one in listed):
             numbers = [number(one) for one in listed]

@@ -266,3 +266,11 @@ def test_one_box_makes_a_file_one_of_objects(tmp_path: Path, key: str) -> None:
         with pytest.raises(InputError, match=r"annotations\[0\]: it has neither bbox nor segmentation"):
             one(path)
     assert not hold_captions(with_boxes["annotations"])
+
+
+@pytest.mark.parametrize(("size", "counts"), [(5, [9]), (None, [9]), ([3], [9]), ([3, 3], None), ([3, 3], {"a": 1})])
+def test_damaged_run_lengths_are_told_without_python(tmp_path: Path, size: Any, counts: Any) -> None:
+    path = written(tmp_path / "a.json", changed("annotations", segmentation={"size": size, "counts": counts}))
+    [note] = [note for note in read_data_set(path).notes if "masks that can't be read" in note]
+    assert "of the mask is" in note
+    assert "Error" not in note

@@ -104,13 +104,15 @@ def _read_files(files: dict[str, Path], sizes: ImageSizes) -> _Read:
     classes: list[str] = []
     notes: list[str] = []
     for split, path in files.items():
+        # The files of the splits have one name.
+        name = path.name if len(files) == 1 else f"{path.parent.name}/{path.name}"
         if path.suffix.lower() == ".jsonl":
             splits[split], found = read_jsonl(path, sizes)
-            notes += [f"{path.name}: {note}" for note in found]
+            notes += [f"{name}: {note}" for note in found]
         else:
             splits[split], data_set = read_coco(path, sizes)
             classes += data_set.classes.values()
-            notes += [f"{path.name}: {note}" for note in data_set.notes]
+            notes += [f"{name}: {note}" for note in data_set.notes]
     return splits, classes, notes
 
 
