@@ -241,7 +241,7 @@ def _entries(folder: str, refused: dict[str, str]) -> Iterator["os.DirEntry[str]
         # The latter of a text that no path can be, such as one with a zero byte.
         return
     except OSError as error:
-        refused[folder] = error.strerror
+        refused[folder] = error.strerror or str(error)
 
 
 def _is_like(name: str, part: str) -> bool:
