@@ -50,7 +50,7 @@ class RoundedHead(nn.Linear):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "RoundedHead":
         """Move or convert the head, as torch does for `to` and `half`; the locations' rows move, but stay float32."""
         rows = self.location_rows
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.location_rows = rows.to(device=self.location_ids.device)
         return self
 

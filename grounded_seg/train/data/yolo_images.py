@@ -74,7 +74,7 @@ def _pattern(bases: Iterable[Path], text: str) -> Path | None:
     """A pattern below the first of the folders where names match it; None if it is no pattern, or nothing matches."""
     for base in bases if _PATTERN.search(text) else ():
         pattern = Path(glob.escape(str(base)), text)
-        if any(PathPattern(str(pattern)).paths()):
+        if any(PathPattern(str(pattern)).paths(set())):
             return pattern
     return None
 
