@@ -61,6 +61,8 @@ LAZY = {
     "train.__init__": "the same",
     "cli.commands": "numpy, rich and torch would slow --help down",
     "cli.messages": "the same",
+    "cli.exit_codes": "slips are looked up where a command line is wrong",
+    "engine.keywords": "names are compared where one is wrong",
     "cli.options": "the same",
     "cli.slips": "the same",
     "device.choose": "torch's compiler takes a second, and few runs compile",
