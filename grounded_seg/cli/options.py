@@ -1,7 +1,8 @@
 """Options that several commands share, named after the settings' fields, and the settings built from them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -185,15 +186,33 @@ def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Setting
     return settings
 
 
+@contextmanager
+def problems_as_options() -> Iterator[None]:
+    """Name settings that are refused as the options of this command that they were given by."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(_as_options(str(error))) from error
+
+
 def _as_options(problems: str) -> str:
-    """Write settings that are told of as the options that they were given by."""
     context = click.get_current_context(silent=True)
     known = {name for one in context.command.params for name in one.opts} if context else set()
-    return re.sub(
-        r"(^|; )([a-z][a-z-]*) is ",
-        lambda one: one[0] if f"--{one[2]}" not in known else f"{one[1]}--{one[2]} is ",
-        problems,
-    )
+
+    def named(found: re.Match[str]) -> str:
+        return f"{found[1]}--{found[2]} is " if f"--{found[2]}" in known else found[0]
+
+    return re.sub(r"(^|; )([a-z][a-z-]*) is ", named, problems)
+
+
+def refuse_fractions(split: str) -> None:
+    """Refuse a split in shares of 1, with the percent that they are."""
+    try:
+        percents = [round(100 * float(share)) for share in split.split("/")]
+    except (ValueError, OverflowError):
+        percents = []
+    if "." in split and len(percents) in (2, 3) and sum(percents) == 100:
+        raise UsageError(f"--split is {split}, and takes whole numbers; write {'/'.join(map(str, percents))}")
 
 
 def _values_of(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:

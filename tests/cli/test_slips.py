@@ -259,6 +259,9 @@ def test_a_prompt_without_run_is_told_the_command(tmp_path: Path) -> None:
         (["run", "red car", "a.png", "--preset", "Demo"], "Unknown preset 'Demo'; did you mean demo? There are demo, "),
         (["run", "red car", "a.png", "--save", "masks,crops"], "repeat the option: --save masks --save crops"),
         (["export", "a.json", "--to", "yolo", "--split", "0.8/0.1/0.1"], "takes whole numbers; write 80/10/10"),
+        (["train", "data", "-o", "x", "--split", "0.8/0.15/0.05"], "takes whole numbers; write 80/15/5"),
+        (["train", "data", "-o", "x", "--rank", "0"], "--rank is 0, it must be at least 1"),
+        (["export", "a.json", "--to", "yolo", "--min-score", "50"], "--min-score is 50, it must be between 0 and 1"),
     ],
 )
 def test_choices_in_another_form(arguments: list[str], told: str) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from grounded_seg.cli.messages import counted, note, set_up_messages
-from grounded_seg.cli.options import PATH, debug_option, option_of, quiet_option
-from grounded_seg.errors import UsageError
+from grounded_seg.cli.options import PATH, debug_option, option_of, problems_as_options, quiet_option, refuse_fractions
 from grounded_seg.export.settings import ExportSettings, Pictures
 
 
@@ -66,9 +65,10 @@ def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> in
     from grounded_seg.export.export import export_labels
 
     options["classes"] = tuple(name.strip() for name in options["classes"].split(";") if name.strip())
-    _refuse_fractions(options["split"])
+    refuse_fractions(options["split"])
     options["split"] = _shares_from(options["split"])
-    settings = ExportSettings(**options, pictures=Pictures(pictures or Pictures.NONE))
+    with problems_as_options():
+        settings = ExportSettings(**options, pictures=Pictures(pictures or Pictures.NONE))
     with WorkDisplay(quiet=quiet) as display:
         report = export_labels(settings, display.of("images"))
     for line in report.notes:
@@ -87,16 +87,6 @@ def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> in
     for what, n in sorted(losses.counts.items()):
         click.echo(f"{options['format']}: {n} {what}")
     return 0
-
-
-def _refuse_fractions(text: str) -> None:
-    """Refuse a split in shares of 1, with the percent that they are."""
-    try:
-        percents = [round(100 * float(share)) for share in text.split("/")]
-    except (ValueError, OverflowError):
-        percents = []
-    if "." in text and len(percents) in (2, 3) and sum(percents) == 100:
-        raise UsageError(f"--split is {text}, and takes whole numbers; write {'/'.join(map(str, percents))}")
 
 
 def _shares_from(text: str) -> tuple[int | str, ...]:

@@ -1,6 +1,7 @@
 """`grounded-seg train`: fine-tune the detector on a data set, as an adapter or as a full model."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
-from grounded_seg.cli.options import PATH, click_type, debug_option, quiet_option
+from grounded_seg.cli.options import PATH, click_type, debug_option, problems_as_options, quiet_option, refuse_fractions
 from grounded_seg.settings import ModelSettings
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import TrainSettings
@@ -119,7 +120,10 @@ def train(
     set_up_messages(debug=debug)
     # Options that aren't given mustn't replace what the file, the recipe or the environment says.
     given = _from_source(ParameterSource.COMMANDLINE, options)
-    settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
+    refuse_fractions(given.get("split", ""))
+    # What is wrong may stand in the file, where it has no dashes.
+    with nullcontext() if config else problems_as_options():
+        settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
     note_if_demo(settings.models, boxes_only=True)
     # These import rich and torch, which would slow --help down.
     from grounded_seg.cli.progress import WorkDisplay
