@@ -18,7 +18,7 @@ from grounded_seg.coco.check.rules import Severity
 from grounded_seg.coco.check.validate import validate_document
 from grounded_seg.coco.data_set import data_set_from, read_data_set
 
-# Without the images, polygons of an image without a size can't be read; an area that no reader holds becomes the mask's.
+# Polygons of an image without a size need the image; an area that no reader can hold becomes the mask's.
 NOT_AS_BEFORE = {"no `width` and `height`", "an `area` beyond 64 bits"}
 READ = {quirk.name: quirk for quirk in QUIRKS if quirk.is_read and quirk.name not in NOT_AS_BEFORE}
 FORMS = ("polygon", "run lengths", "none")
