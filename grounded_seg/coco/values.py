@@ -215,7 +215,8 @@ def _plain_run_lengths(value: Mapping[str, Any], place: str, notes: Notes) -> Ma
         if key not in value:
             raise ValueError(f'the mask has no "{key}"')
         listed = value[key]
-        if not isinstance(listed, list | str) or (key == "size" and len(listed) != 2):
+        # Compressed counts in memory are bytes, as pycocotools makes them.
+        if not isinstance(listed, list | tuple | str | bytes) or (key == "size" and len(listed) != 2):
             raise ValueError(
                 f"{key} of the mask is {shown(listed)}, no list of {'two ' * (key == 'size')}whole numbers"
             )

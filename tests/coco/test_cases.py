@@ -176,7 +176,8 @@ def test_a_dry_run_of_train_reads_the_boxes(base: Path, tmp_path: Path, name: st
     for label, _ in case.boxes:
         counts[label] += 1
     listed = ", ".join(f"{label} {n}" for label, n in counts.items())
-    shown = f"{len(case.pictures)} images (0 without objects), 0 texts, boxes: {listed}\n"
+    n = len(case.pictures)
+    shown = f"{n} {'image' if n == 1 else 'images'} (0 without objects), 0 texts, boxes: {listed}\n"
     assert f"\ntrain: {shown}" in f"\n{outcome.stdout}"
     assert [note for note in case.notes if note not in outcome.output] == []
 
