@@ -55,13 +55,19 @@ def check_shards(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
     """Check that runs are all the shards of one list, each once, run with the same settings and weights.
 
     Args:
-        runs: Folder and manifest of each, in any order.
+        runs: Folder and manifest of each, in any order; at least one is a shard.
 
     Raises:
         UsageError: If one is no shard, is missing or there twice, or is of another list, or run otherwise; says which.
         InputError: If a manifest is damaged.
     """
     (first_run, first), *others = runs
+    plain = next((run for run, manifest in runs if manifest.get("shard") is None), None)
+    if plain is not None:
+        shard = next(run for run, manifest in runs if manifest.get("shard") is not None)
+        raise UsageError(
+            f"{plain} is no shard, and {shard} is; merge all shards of a list first, then the result with other runs"
+        )
     try:
         for run, manifest in runs:
             _check_is_of_list(run, manifest, first_run, first)
@@ -98,12 +104,6 @@ def named_shards(numbers: Sequence[int], count: int) -> str:
 
 
 def _check_is_of_list(run: Path, manifest: Mapping[str, Any], first_run: Path, first: Mapping[str, Any]) -> None:
-    for one, is_shard in ((run, manifest.get("shard")), (first_run, first.get("shard"))):
-        if is_shard is None:
-            other = first_run if one == run else run
-            raise UsageError(
-                f"{one} is no shard, and {other} is; merge all shards of a list first, then the result with other runs"
-            )
     own, wanted = manifest["shard"], first["shard"]
     if own["count"] != wanted["count"]:
         raise UsageError(
