@@ -7,6 +7,7 @@ image read to the last line in the journal.
 import logging
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import journal_line, write_annotations
 from grounded_seg.detect.prompts import PromptSet
+from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.errors import InputError, UsageError
@@ -63,6 +65,8 @@ class Job:
     """Makes an image's line, and its files; see `engine.request.PerImage`."""
     skips: bool = True
     """An image that can't be read is skipped."""
+    group_starts: Sequence[int] = (0,)
+    """Index of the first image of each group; a batch never has images of two."""
 
     @property
     def settings(self) -> RunSettings:
@@ -212,6 +216,7 @@ def _job_of(prompts: PromptSet, paths: Sequence[Given], found: FoundImages, sett
         lambda index: Request(index, found.file_names[index], found.path(found.file_names[index]), prompts),
         partial(_line_and_pictures, folder=RunFolder(settings.output), save=settings.save),
         skips=settings.on_error is OnError.SKIP and not is_alone,
+        group_starts=found.group_starts,
     )
 
 
@@ -221,12 +226,12 @@ def _requests(job: Job, earlier: Earlier | None) -> Iterator[Request]:
     A batch that was cut off is asked about as a whole: the last bits of its numbers depend on who is in it.
     """
     n_lines, again = (0, frozenset[int]()) if earlier is None else (earlier.n_lines, earlier.again)
-    size, n_images = job.settings.batch_size, len(job.names)
-    for start in range(0, n_images, size):
-        batch = range(start, min(start + size, n_images))
+    for batch in batch_ranges(len(job.names), job.settings.batch_size, job.group_starts):
         known = [index < n_lines and index not in again for index in batch]
         if not all(known):
-            yield from (replace(job.request(index), is_known=one) for index, one in zip(batch, known, strict=True))
+            group = job.group_starts[bisect_right(job.group_starts, batch.start) - 1]
+            for index, one in zip(batch, known, strict=True):
+                yield replace(job.request(index), group=group, is_known=one)
 
 
 def _start_afresh(folder: RunFolder, journal: Journal) -> None:
