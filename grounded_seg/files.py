@@ -152,6 +152,13 @@ def one_process_at_a_time(path: Path, wait: Callable[[], None]) -> Iterator[None
         lock.release()
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse to write into what is there already, as a `UsageError`; an empty folder may be filled."""
+    is_empty = folder.is_dir() and all(path.name == UNFINISHED for path in folder.iterdir())
+    if folder.exists() and not is_empty:
+        raise UsageError(f"{folder} exists and is not an empty folder; name a new one")
+
+
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Folder to write into that becomes `folder` at the end of the block, or goes away where the block fails.

@@ -92,7 +92,7 @@ _WHICH_DETECTOR = (
     option_of(
         ModelSettings,
         "preset",
-        "Named set of weights: demo (included, for rendered scenes only), base, base-ft, large or large-ft.",
+        "Named set of weights: demo (included, for rendered scenes only), fast, base, base-ft, large or large-ft.",
         envvar="GROUNDED_SEG_PRESET",
         show_envvar=True,
     ),
