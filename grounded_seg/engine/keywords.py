@@ -13,6 +13,7 @@ from grounded_seg.settings import (
     ModelSettings,
     OnError,
     Precision,
+    ResultsForm,
     RunSettings,
     SegmentSettings,
     SuppressionScope,
@@ -104,6 +105,8 @@ class RunKeywords(EngineKeywords, total=False):
     overwrite: bool
     on_error: OnError | str
     save: Collection[Drawn | str]
+    shard: str | None
+    results: ResultsForm | str
 
 
 def run_settings_from(

@@ -176,7 +176,7 @@ def serve(descriptor: int) -> None:
 
     callers: ThreadPoolExecutor | None = None
     try:
-        # On this thread only the pipe is read: so the end of the parent is noticed at once, even while models are loaded.
+        # On this thread only the pipe is read: so the end of the parent is noticed at once, while models load too.
         starting = ThreadPoolExecutor(1).submit(_started, pipe.recv_bytes())
         starting.add_done_callback(send_start)
         while True:

@@ -110,7 +110,7 @@ class SeveralWorkers(Generic[Made]):
 
     def read_first(self) -> bool:
         """Take the first batch, and read it here if a bad image would end the work; see `Executor`."""
-        all_batches = batches(self._requests, self._work.batch_size)
+        all_batches = batches(self._requests, self._work.batch_size, lambda one: one.group)
         first = next(all_batches, None)
         if first is None:
             return False
