@@ -17,6 +17,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class RunsOn:
+    """What models run on, as far as their numbers depend on it."""
+
+    device: str
+    dtype: str
+    threads: int
+    versions: "Versions"
+    workers: tuple[str, ...] = ()
+    """The device of each worker; empty where the models run in this process."""
+
+
+def runs_here(models: ModelSettings) -> RunsOn:
+    """Say what models would run on in this process.
+
+    Raises:
+        UsageError: If the device's name makes no sense.
+        DeviceError: If the device isn't there or can't compute in the dtype.
+    """
+    # This imports torch, which takes seconds.
+    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+
+    device = resolve_device(models.device)
+    dtype = resolve_dtype(models.dtype, device)
+    return RunsOn(str(device), str(dtype).removeprefix("torch."), n_threads(), versions())
+
+
+@dataclass(frozen=True)
 class FoundModels:
     """Exactly which weights are to be loaded, and where they run; for a run's manifest."""
 
@@ -30,6 +57,8 @@ class FoundModels:
     versions: "Versions"
     logits_dtype: str = "float32"
     """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
+    workers: tuple[str, ...] = ()
+    """See `RunsOn`."""
 
 
 def find_models(
@@ -38,6 +67,7 @@ def find_models(
     boxes_only: bool = False,
     sources: "ModelSources | None" = None,
     progress: "Progress | None" = None,
+    runs_on: RunsOn | None = None,
 ) -> FoundModels:
     """Find or fetch the weights that `models` names, and what they will run on; nothing is loaded yet.
 
@@ -46,6 +76,7 @@ def find_models(
         boxes_only: Look for no segmenter.
         sources: What `models` was resolved to, where the caller has done so.
         progress: Called while a weight file is fetched.
+        runs_on: What they will run on; None for what `models` names in this process.
 
     Raises:
         UsageError: If there is no such preset, or the device's name makes no sense.
@@ -53,13 +84,11 @@ def find_models(
         DeviceError: If the device isn't there or can't run this.
     """
     # These import torch, which takes seconds: not before a model is really wanted.
-    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
     from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import resolve
 
     # What is quick comes first: a wrong device is told before weights are fetched.
-    device = resolve_device(models.device)
-    dtype = resolve_dtype(models.dtype, device)
+    runs_on = runs_on or runs_here(models)
     sources, offline = sources or resolve(models), models.offline
     return FoundModels(
         detector=locate(sources.detector, offline=offline, progress=progress),
@@ -67,10 +96,11 @@ def find_models(
         if sources.adapter
         else None,
         segmenter=None if boxes_only else locate(sources.segmenter, offline=offline, progress=progress),
-        device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
-        threads=n_threads(),
-        versions=versions(),
+        device=runs_on.device,
+        dtype=runs_on.dtype,
+        threads=runs_on.threads,
+        versions=runs_on.versions,
+        workers=runs_on.workers,
     )
 
 

@@ -105,7 +105,6 @@ def greedy_rows(
 def _answer(rows: DecoderRows, row: int, n_tokens: int) -> TokenRow:
     """A row's answer, copied off the device, as the row is used again."""
     log_probabilities, locations = (
-        memory[row, :n_tokens].to("cpu", copy=True)
-        for memory in (rows.log_probabilities, rows.location_probabilities)
+        memory[row, :n_tokens].to("cpu", copy=True) for memory in (rows.log_probabilities, rows.location_probabilities)
     )
     return TokenRow(tuple(rows.answers[row, :n_tokens].tolist()), log_probabilities, locations)
