@@ -199,9 +199,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def is_without_images(manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a run is finished that had no images: a shard that was left empty, whose journal has no line."""
+    """Tell whether a run has no images, so that no line is ever in its journal: a shard that was left empty."""
     images = manifest.get("images")
-    return manifest.get("exit_code") is not None and isinstance(images, Mapping) and images.get("count") == 0
+    return isinstance(images, Mapping) and images.get("count") == 0
 
 
 def refuse_evaluation(manifest: Mapping[str, Any], folder: Path) -> None:
