@@ -65,6 +65,7 @@ LAZY = {
     "engine.keywords": "names are compared where one is wrong",
     "cli.options": "the same",
     "cli.slips": "the same",
+    "detect.model.adapters": "peft takes a second; most adapters are plain, and merged without it",
     "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",
     "diagnosis.installation": "a library that can't be imported is what is looked for",

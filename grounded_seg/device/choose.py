@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from grounded_seg.errors import DeviceError, UsageError
-from grounded_seg.settings import Precision
+from grounded_seg.errors import DeviceError
+from grounded_seg.settings import Precision, check_device_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,25 +30,14 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         DeviceError: If this machine doesn't have the device.
     """
+    check_device_name(name)
     available = _available_devices()
     if name == "auto":
         return torch.device(available[0])
     wanted = "cuda:0" if name == "cuda" else name
-    kind, _, index = wanted.partition(":")
-    if wanted not in ("cpu", "mps") and not (kind == "cuda" and index.isdecimal()):
-        raise UsageError(f"unknown device {name!r}; {_advice(name)}give auto, cpu, cuda, cuda:N or mps")
     if wanted not in available:
         raise DeviceError(f"device {name} isn't available; this machine has {', '.join(available)}; use one, or auto")
     return torch.device(wanted)
-
-
-def _advice(name: str) -> str:
-    """What was probably meant by the name of a device as other tools have it."""
-    first = re.fullmatch(r"(?:cuda|gpu)?[:\s]*(\d+)(,[\s\d,]*)?", name.lower())
-    if first is not None:
-        more = ", and one card at a time" if first[2] else ""
-        return f"write cuda:{first[1]}{more}; "
-    return "write cuda on a machine with an NVIDIA card, mps on a Mac; " if name.lower() in ("gpu", "nvidia") else ""
 
 
 def _available_devices() -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from grounded_seg.detect.model.record import check_questions
 from grounded_seg.pipeline.chain import Chain
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings, check_device_name
 
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
@@ -52,15 +52,17 @@ def find_models(
         WeightsError: If weights are missing, or can't be fetched.
         DeviceError: If the device isn't there or can't run this.
     """
-    # These import torch, which takes seconds: not before a model is really wanted.
-    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
     from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import resolve
 
-    # What is quick comes first: a wrong device is told before weights are fetched.
+    # What is quick comes first: wrong names are told before anything is imported, a missing device before a download.
+    check_device_name(models.device)
+    sources, offline = sources or resolve(models), models.offline
+    # This imports torch, which takes seconds: not before a model is really wanted.
+    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+
     device = resolve_device(models.device)
     dtype = resolve_dtype(models.dtype, device)
-    sources, offline = sources or resolve(models), models.offline
     return FoundModels(
         detector=locate(sources.detector, offline=offline, progress=progress),
         adapter=locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
