@@ -77,9 +77,7 @@ class BlobShaped:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
-    def decode(
-        self, embedding: Any, boxes_xyxy: torch.Tensor, *, multimask: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(self, embedding: Any, boxes_xyxy: torch.Tensor, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode, and put the blobs in."""
         logits, ious = self._network.decode(embedding, boxes_xyxy, multimask=multimask)
         if self._blobs is None:

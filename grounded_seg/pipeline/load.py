@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grounded_seg.detect.model.record import check_questions
+from grounded_seg.device.memory import collection_paused
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings, check_device_name
 
@@ -59,7 +60,8 @@ def find_models(
     check_device_name(models.device)
     sources, offline = sources or resolve(models), models.offline
     # This imports torch, which takes seconds: not before a model is really wanted.
-    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+    with collection_paused():
+        from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
 
     device = resolve_device(models.device)
     dtype = resolve_dtype(models.dtype, device)
@@ -76,6 +78,7 @@ def find_models(
     )
 
 
+@collection_paused()
 def load_found_detector(
     found: FoundModels, detect: DetectSettings, *, allow_base_mismatch: bool = False
 ) -> "FlorenceDetector":
@@ -89,6 +92,7 @@ def load_found_detector(
     )
 
 
+@collection_paused()
 def load_chain(
     found: FoundModels,
     detect: DetectSettings,

@@ -14,6 +14,7 @@ from grounded_seg.cli import main
 
 HEAVY = ("torch", "torchvision", "transformers", "peft", "segment_anything")
 DEMO = ROOT / "checkpoints" / "demo"
+DETECTOR, ADAPTER, SEGMENTER = (str(DEMO / part) for part in ("detector", "adapter", "segmenter"))
 SCENE = str(ROOT / "examples" / "scene-1.jpg")
 ASKED = ("red car", SCENE, "--preset", "demo", "-o", "out")
 REFUSED: dict[str, tuple[int, str, tuple[str, ...]]] = {
@@ -37,13 +38,17 @@ REFUSED: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "train, data, without a step": (3, "missing", ("train", "missing", "-o", "out", "--preset", "demo", "--dry-run")),
     "train, a preset": (2, "huge", ("train", ".", "-o", "out", "--preset", "huge")),
     "train, a device": (2, "gpu", ("train", ".", "-o", "out", "--preset", "demo", "--device", "gpu")),
-    "convert, native already": (2, "native layout", ("models", "convert", str(DEMO / "detector"), "out")),
-    "convert, a native adapter": (2, "native layout", ("models", "convert", str(DEMO / "adapter"), "out")),
+    "convert, native already": (2, "native layout", ("models", "convert", DETECTOR, "out")),
+    "convert, a native adapter": (2, "native layout", ("models", "convert", ADAPTER, "out")),
     "convert, no model": (4, "config.json", ("models", "convert", "weights", "out")),
-    "convert, a full folder": (2, "full", ("models", "convert", str(DEMO / "detector"), "full")),
-    "merge, a full folder": (2, "full", ("models", "merge", str(DEMO / "detector"), str(DEMO / "adapter"), "full")),
-    "merge, no base": (4, "./missing", ("models", "merge", "./missing", str(DEMO / "adapter"), "out")),
-    "merge, another base": (4, "trained on", ("models", "merge", str(DEMO / "segmenter"), str(DEMO / "adapter"), "out")),
+    "convert, a full folder": (2, "full", ("models", "convert", DETECTOR, "full")),
+    "merge, a full folder": (2, "full", ("models", "merge", DETECTOR, ADAPTER, "full")),
+    "merge, no base": (4, "./missing", ("models", "merge", "./missing", ADAPTER, "out")),
+    "merge, another base": (
+        4,
+        "trained on",
+        ("models", "merge", SEGMENTER, ADAPTER, "out"),
+    ),
     "fetch": (2, "nothing", ("models", "fetch", "nothing")),
     "remove": (2, "demo", ("models", "remove", "demo")),
 }
@@ -132,3 +137,15 @@ def test_a_run_of_the_demo_imports_neither_peft_nor_torchvision(tmp_path: Path) 
     words = ("run", "red car", SCENE, "--preset", "demo", "--device", "cpu", "--dtype", "float32", "-o", str(tmp_path))
     subprocess.run([sys.executable, "-c", program, *words], check=True, cwd=ROOT)
     assert json.loads((tmp_path / "annotations.json").read_text())["annotations"]
+
+
+def test_the_end_looks_for_no_garbage() -> None:
+    # What was registered first runs last.
+    program = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 0))\n"
+        "from grounded_seg.cli import main\n"
+        "main(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "frozen True"

@@ -17,6 +17,7 @@ from grounded_seg.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from grounded_seg.cli.progress import WorkDisplay
+    from grounded_seg.device.memory import collection_paused
     from grounded_seg.train.dry_run import DryRun
     from grounded_seg.train.training import TrainReport
 
@@ -135,11 +136,13 @@ def train(
     with WorkDisplay(quiet=quiet) as display:
         table = _Table(display)
         if dry_run:
-            from grounded_seg.train.dry_run import dry_run as look
+            with collection_paused():
+                from grounded_seg.train.dry_run import dry_run as look
 
             _show_dry_run(look(settings, display.show, resume=resume))
             return 0
-        from grounded_seg.train.training import train as start
+        with collection_paused():
+            from grounded_seg.train.training import train as start
 
         def explain() -> str | None:
             if not any((settings.output / "checkpoints").glob("checkpoint-*")):
