@@ -17,7 +17,6 @@ from grounded_seg.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from grounded_seg.cli.progress import WorkDisplay
-    from grounded_seg.device.memory import collection_paused
     from grounded_seg.train.dry_run import DryRun
     from grounded_seg.train.training import TrainReport
 
@@ -127,6 +126,7 @@ def train(
         settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
     # These import numpy and rich, which would slow --help down. torch comes last: it takes seconds.
     from grounded_seg.cli.progress import WorkDisplay
+    from grounded_seg.device.memory import collection_paused
     from grounded_seg.train.data.data_set import check_is_there
 
     check_is_there(settings.dataset)
