@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grounded_seg.detect.model.record import check_questions
+from grounded_seg.device.memory import collection_paused
 from grounded_seg.pipeline.chain import Chain
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings, check_device_name
 
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
@@ -35,8 +36,10 @@ def runs_here(models: ModelSettings) -> RunsOn:
         UsageError: If the device's name makes no sense.
         DeviceError: If the device isn't there or can't compute in the dtype.
     """
-    # This imports torch, which takes seconds.
-    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+    check_device_name(models.device)
+    # This imports torch, which takes seconds: not before a model is really wanted.
+    with collection_paused():
+        from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
 
     device = resolve_device(models.device)
     dtype = resolve_dtype(models.dtype, device)
@@ -83,13 +86,13 @@ def find_models(
         WeightsError: If weights are missing, or can't be fetched.
         DeviceError: If the device isn't there or can't run this.
     """
-    # These import torch, which takes seconds: not before a model is really wanted.
     from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import resolve
 
-    # What is quick comes first: a wrong device is told before weights are fetched.
-    runs_on = runs_on or runs_here(models)
+    # What is quick comes first: wrong names are told before anything is imported, a missing device before a download.
+    check_device_name(models.device)
     sources, offline = sources or resolve(models), models.offline
+    runs_on = runs_on or runs_here(models)
     return FoundModels(
         detector=locate(sources.detector, offline=offline, progress=progress),
         adapter=locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
@@ -104,6 +107,7 @@ def find_models(
     )
 
 
+@collection_paused()
 def load_found_detector(
     found: FoundModels, detect: DetectSettings, *, allow_base_mismatch: bool = False
 ) -> "FlorenceDetector":
@@ -117,6 +121,7 @@ def load_found_detector(
     )
 
 
+@collection_paused()
 def load_chain(
     found: FoundModels,
     detect: DetectSettings,
