@@ -85,9 +85,7 @@ class FlorenceDetector:
             return iter(())
         rows, texts = zip(*pairs, strict=True)
         return iter(
-            self.model.answer(
-                features, texts, about=rows, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS
-            )
+            self.model.answer(features, texts, about=rows, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS)
         )
 
     def _detections(
