@@ -11,6 +11,7 @@ from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
     from grounded_seg.device.choose import Versions
+    from grounded_seg.device.kernels import Kernels
     from grounded_seg.weights.locate import LocatedWeights
     from grounded_seg.weights.sources import ModelSources
     from grounded_seg.weights.transfer import Progress
@@ -28,6 +29,8 @@ class FoundModels:
     threads: int
     """CPU threads that one operation may use."""
     versions: "Versions"
+    kernels: "Kernels | None" = None
+    """In which of several ways products are computed; whoever loads the same models elsewhere is given them."""
     logits_dtype: str = "float32"
     """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
 
@@ -54,6 +57,7 @@ def find_models(
     """
     # These import torch, which takes seconds: not before a model is really wanted.
     from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+    from grounded_seg.device.kernels import choose_kernels
     from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import resolve
 
@@ -71,6 +75,7 @@ def find_models(
         dtype=str(dtype).removeprefix("torch."),
         threads=n_threads(),
         versions=versions(),
+        kernels=choose_kernels(device, dtype),
     )
 
 
@@ -83,7 +88,13 @@ def load_found_detector(
 
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     return load_detector(
-        found.detector, found.adapter, detect, device=device, dtype=dtype, allow_base_mismatch=allow_base_mismatch
+        found.detector,
+        found.adapter,
+        detect,
+        device=device,
+        dtype=dtype,
+        kernels=found.kernels,
+        allow_base_mismatch=allow_base_mismatch,
     )
 
 
@@ -116,7 +127,8 @@ def load_chain(
     if found.segmenter is None:
         return Chain(detector, tiles=tiles, detect=detect)
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
-    return Chain(detector, load_segmenter(found.segmenter.path, device, dtype, segment), tiles=tiles, detect=detect)
+    segmenter = load_segmenter(found.segmenter.path, device, dtype, segment, found.kernels)
+    return Chain(detector, segmenter, tiles=tiles, detect=detect)
 
 
 def _options_of(found: FoundModels) -> str:
