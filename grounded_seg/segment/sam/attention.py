@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from segment_anything.modeling import ImageEncoderViT
+
+from grounded_seg.segment.sam.modules import ImageEncoderViT
 
 from grounded_seg.device.kernels import AttentionKernel
 
