@@ -12,6 +12,7 @@ from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
     from grounded_seg.device.choose import Versions
+    from grounded_seg.device.kernels import Kernels
     from grounded_seg.weights.locate import LocatedWeights
     from grounded_seg.weights.sources import ModelSources
     from grounded_seg.weights.transfer import Progress
@@ -25,6 +26,8 @@ class RunsOn:
     dtype: str
     threads: int
     versions: "Versions"
+    kernels: "Kernels | None" = None
+    """See `FoundModels`."""
     workers: tuple[str, ...] = ()
     """The device of each worker; empty where the models run in this process."""
 
@@ -40,10 +43,17 @@ def runs_here(models: ModelSettings) -> RunsOn:
     # This imports torch, which takes seconds: not before a model is really wanted.
     with collection_paused():
         from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+        from grounded_seg.device.kernels import choose_kernels
 
     device = resolve_device(models.device)
     dtype = resolve_dtype(models.dtype, device)
-    return RunsOn(str(device), str(dtype).removeprefix("torch."), n_threads(), versions())
+    return RunsOn(
+        str(device),
+        str(dtype).removeprefix("torch."),
+        n_threads(),
+        versions(),
+        kernels=choose_kernels(device, dtype),
+    )
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,8 @@ class FoundModels:
     threads: int
     """CPU threads that one operation may use."""
     versions: "Versions"
+    kernels: "Kernels | None" = None
+    """In which of several ways products are computed; whoever loads the same models elsewhere is given them."""
     logits_dtype: str = "float32"
     """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
     workers: tuple[str, ...] = ()
@@ -104,6 +116,7 @@ def find_models(
         threads=runs_on.threads,
         versions=runs_on.versions,
         workers=runs_on.workers,
+        kernels=runs_on.kernels,
     )
 
 
@@ -117,7 +130,13 @@ def load_found_detector(
 
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     return load_detector(
-        found.detector, found.adapter, detect, device=device, dtype=dtype, allow_base_mismatch=allow_base_mismatch
+        found.detector,
+        found.adapter,
+        detect,
+        device=device,
+        dtype=dtype,
+        kernels=found.kernels,
+        allow_base_mismatch=allow_base_mismatch,
     )
 
 
@@ -151,7 +170,8 @@ def load_chain(
     if found.segmenter is None:
         return Chain(detector, tiles=tiles, detect=detect)
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
-    return Chain(detector, load_segmenter(found.segmenter.path, device, dtype, segment), tiles=tiles, detect=detect)
+    segmenter = load_segmenter(found.segmenter.path, device, dtype, segment, found.kernels)
+    return Chain(detector, segmenter, tiles=tiles, detect=detect)
 
 
 def _options_of(found: FoundModels) -> str:
