@@ -123,10 +123,10 @@ class Step(NamedTuple):
     weight: torch.Tensor
 
     def mix(self, values: torch.Tensor, axis: int) -> torch.Tensor:
-        """Values (x, y), resized along axis 0 or 1."""
+        """Values (x, y), or (n, x, y), resized along axis 0 (x) or 1 (y)."""
         weight = self.weight if axis else self.weight[:, None]
-        mixed = values.index_select(axis, self.first).mul_(1 - weight)
-        return mixed.addcmul_(values.index_select(axis, self.second), weight)
+        mixed = values.index_select(axis - 2, self.first).mul_(1 - weight)
+        return mixed.addcmul_(values.index_select(axis - 2, self.second), weight)
 
     def strip(self, start: int, stop: int) -> "Step":
         """The outputs from `start` to `stop` (exclusive)."""
