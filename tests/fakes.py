@@ -66,6 +66,8 @@ class ColourDetector:
 
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
+        self.first_images: list[str] = []
+        """Name of each batch's first image."""
 
     def detect(
         self,
@@ -76,6 +78,7 @@ class ColourDetector:
         asked: Sequence[Collection[str]] | None = None,
     ) -> list[tuple[Detection, ...]]:
         self.batch_sizes.append(len(images))
+        self.first_images.append(images[0].path.name)
         each = [prompts if asked is None else [one for one in prompts if one in some] for some in asked or images]
         return [
             tuple(found for prompt in some for found in self._find(image, prompt))

@@ -54,10 +54,11 @@ def open_engine(requests: Iterable[Request], work: Work[Made]) -> Executor[Made]
     """Give what executes the requests: this process.
 
     Which images go through the models together is fixed by position: the requests are cut into batches from their
-    first on, and a short batch is padded. So the same requests give the same numbers, whoever executes them.
+    first on and at each new group, and a short batch is padded. So the same requests give the same numbers, whoever
+    executes them.
 
     Args:
-        requests: Taken as they are needed, a batch or two ahead. Only the last batch may be short.
+        requests: Taken as they are needed, a batch or two ahead. Only the last batch of a group may be short.
         work: What is done with each image.
     """
     return ThisProcess(requests, work)
@@ -76,7 +77,7 @@ class ThisProcess(Generic[Made]):
         n_ahead = self._work.batch_size + N_THREADS
         read = partial(read_request, max_pixels=self._work.max_pixels, skips=self._work.skips)
         images = self._stack.enter_context(read_ahead(self._requests, read, n_threads=N_THREADS, n_ahead=n_ahead))
-        self._batches = batches(images, self._work.batch_size)
+        self._batches = batches(images, self._work.batch_size, lambda one: one.request.group)
         self._writers = self._stack.enter_context(ThreadPoolExecutor(N_THREADS, thread_name_prefix="writer"))
         return self
 

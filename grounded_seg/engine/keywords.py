@@ -12,6 +12,7 @@ from grounded_seg.settings import (
     ModelSettings,
     OnError,
     Precision,
+    ResultsForm,
     RunSettings,
     SegmentSettings,
     SuppressionScope,
@@ -100,6 +101,8 @@ class RunKeywords(EngineKeywords, total=False):
     overwrite: bool
     on_error: OnError | str
     save: Collection[Drawn | str]
+    shard: str | None
+    results: ResultsForm | str
 
 
 def run_settings_from(

@@ -28,6 +28,8 @@ class Request:
     """The upright size that it has to have; None for any."""
     boxes: tuple[Detection, ...] | None = None
     """Boxes to segment beside the detector's, in pixels of the image, cut to it; None for none."""
+    group: int = 0
+    """Index of the first image of its group, such as the images of one tar. A batch never has images of two groups."""
     is_known: bool = False
     """Its outcome is known from an earlier run: it only completes its batch, and no outcome comes of it."""
 
