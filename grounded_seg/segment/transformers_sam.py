@@ -15,7 +15,7 @@ import torch
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 
 from grounded_seg.device.choose import compile_failure_as_device_error
-from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels, use_linear_kernel
+from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size

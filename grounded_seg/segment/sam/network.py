@@ -8,7 +8,7 @@ import torch
 from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.records import Image, ImageSize
-from grounded_seg.segment.resize import Axis, axes_through_square, resized_pixels, resized_size
+from grounded_seg.segment.resize import Axis, axes_through_square, resized_on, resized_size
 from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
 from grounded_seg.segment.sam.decoder import BoxDecoder
 from grounded_seg.segment.sam.modules import Sam
@@ -66,14 +66,13 @@ class SamNetwork:
     def encode(self, images: Sequence[Image]) -> list[torch.Tensor]:
         """The embeddings of images, each (channels, grid, grid)."""
         # Sam.preprocess pads to the square, so images of any shape stack.
-        squares = [
-            self._sam.preprocess(
-                torch.from_numpy(resized_pixels(image.pixels, self.frame(image.size))).to(self.device).permute(2, 0, 1)
-            )
-            for image in images
-        ]
+        frames = [resized_on(self.device, image.pixels, self.frame(image.size)) for image in images]
+        return self.encode_squares(torch.stack([self._sam.preprocess(one.permute(2, 0, 1)) for one in frames]))
+
+    def encode_squares(self, squares: torch.Tensor) -> list[torch.Tensor]:
+        """The embeddings of normalised and padded images (n, 3, side, side)."""
         with self._compiling():
-            return list(self._sam.image_encoder(torch.stack(squares).to(self._dtype)))
+            return list(self._sam.image_encoder(squares.to(self._dtype)))
 
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool
