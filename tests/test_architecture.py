@@ -70,6 +70,7 @@ LAZY = {
     "engine.keywords": "names are compared where one is wrong",
     "cli.options": "the same",
     "cli.slips": "the same",
+    "detect.model.adapters": "peft takes a second; most adapters are plain, and merged without it",
     "coco.parquet": "pyarrow is optional",
     "device.choose": "torch's compiler takes a second, and few runs compile",
     "device.memory": "torch takes seconds; what runs out of memory has loaded it already",

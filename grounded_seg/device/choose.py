@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from grounded_seg.errors import DeviceError, UsageError
-from grounded_seg.settings import Precision
+from grounded_seg.settings import Precision, check_device_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,13 +30,11 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         DeviceError: If this machine doesn't have the device.
     """
+    check_device_name(name)
     available = _available_devices()
     if name == "auto":
         return torch.device(available[0])
     wanted = "cuda:0" if name == "cuda" else name
-    kind, _, index = wanted.partition(":")
-    if wanted not in ("cpu", "mps") and not (kind == "cuda" and index.isdecimal()):
-        raise UsageError(f"unknown device {name!r}; {_advice(name)}give auto, cpu, cuda, cuda:N or mps")
     if wanted not in available:
         raise DeviceError(f"device {name} isn't available; this machine has {', '.join(available)}; use one, or auto")
     return torch.device(wanted)
@@ -76,16 +73,6 @@ def check_alike(names: Sequence[str], precision: Precision) -> None:
             "the devices are different models (%s): the last digits of an image's numbers depend on which one it meets",
             ", ".join(sorted(models)),
         )
-
-
-def _advice(name: str) -> str:
-    """What was probably meant by the name of a device as other tools have it."""
-    first = re.fullmatch(r"(?:cuda|gpu)?[:\s]*(\d+)(,[\s\d,]*)?", name.lower())
-    if first is not None:
-        cards = ",".join(f"cuda:{index}" for index in re.findall(r"\d+", name))
-        more = f"; run and eval take several with --devices {cards}" if first[2] else ""
-        return f"write cuda:{first[1]}{more}; "
-    return "write cuda on a machine with an NVIDIA card, mps on a Mac; " if name.lower() in ("gpu", "nvidia") else ""
 
 
 def _available_devices() -> list[str]:
