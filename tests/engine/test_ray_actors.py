@@ -13,7 +13,7 @@ from worker_fakes import colour_chain, found_at, width, width_and_file
 from worker_fakes import width_or_death as dies
 
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.engine import ray_actors
+from grounded_seg.engine import ray_actors, several_workers
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Request, Work
 from grounded_seg.errors import DeviceError, InputError, UsageError, WeightsError
@@ -74,12 +74,17 @@ def test_files_are_sent_where_the_output_folder_is_out_of_reach(
     requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, unseen = tmp_path / "seen", tmp_path / "unseen"
+    n_sent: list[int] = []
+    write = several_workers._write
+    monkeypatch.setattr(several_workers, "_write", lambda one, to: (n_sent.append(len(one.files)), write(one, to))[1])
     for folder in (seen, unseen):
         folder.mkdir()
     assert run(requests, Work(width_and_file, 2, output=seen), tmp_path) == EXPECTED
+    assert n_sent == [0] * 5
     # The worker looks for another proof than the driver has written.
     monkeypatch.setattr(ray_actors, "_PROOF_FILE", ".elsewhere")
     assert run(requests, Work(width_and_file, 2, output=unseen), tmp_path) == EXPECTED
+    assert n_sent == [0] * 5 + [1] * 5
     names = [f"sub/{number}.png.txt" for number in range(5)]
     for folder in (seen, unseen):
         found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
