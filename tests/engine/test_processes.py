@@ -1,9 +1,7 @@
 """Workers in processes of this machine: the same outcomes, kills, and ends."""
 
-import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Request, Work
 from grounded_seg.errors import DeviceError, UsageError, WeightsError, WorkerError
+from grounded_seg.settings import ModelSettings
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes get their pipe as POSIX has it")
 RED = prompts_from(["red car"])
@@ -118,17 +117,12 @@ def test_all_devices_without_a_card_are_refused(monkeypatch: pytest.MonkeyPatch)
         open_engine([], Work(width), devices=("all",))
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def gone(pids: list[int], seconds: float = 30) -> bool:
-    """Wait until processes are gone."""
-    end = time.monotonic() + seconds
-    while any(map(is_alive, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not any(map(is_alive, pids))
+def test_more_threads_than_cores_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("grounded_seg.device.choose.n_threads", lambda: 2)
+    models = ModelSettings(preset="demo", dtype="float32")  # type: ignore[arg-type]
+    with open_engine([], Work(width), devices=("cpu", "cpu")) as engine:
+        runs_on = engine.runs_on(models)
+    assert runs_on is not None
+    assert runs_on.workers == ("cpu", "cpu")
+    assert "2 processes of 2 threads each share 2 cores; OMP_NUM_THREADS=1 is faster" in caplog.text

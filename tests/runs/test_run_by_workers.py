@@ -9,9 +9,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from conftest import Paint
 from paths import TESTS
+
+from grounded_seg.scenes import Split, render_scene
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found below /proc")
 FAKE_RUN = [sys.executable, str(TESTS / "fake_run.py"), "run", "red car"]
@@ -28,7 +31,7 @@ def photos(paint: Paint) -> Path:
 def started(photos: Path, out: Path, *options: str, seconds: float = 0.01) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*FAKE_RUN, str(photos), "--preset", "demo", "--batch-size", "2", "-o", str(out), *options],
-        env={**os.environ, "SECONDS_PER_BATCH": str(seconds)},
+        env={**os.environ, "SECONDS_PER_BATCH": str(seconds), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -123,6 +126,61 @@ def test_an_interruption_ends_all_processes_with_one_line(
     assert are_gone(pids)
     assert finished(started(photos, out, *TWO, "--resume"))[0] == 0
     assert results(out) == whole
+
+
+def ray_run(photos: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "grounded_seg.cli", "run", "red car; ball", str(photos), "--preset", "demo"]
+    return subprocess.Popen(
+        [*command, "--dtype", "float32", "--batch-size", "2", "-o", str(out), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+@pytest.mark.release
+def test_ray_leaves_the_bytes_of_one_process_whatever_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray isn't installed: pip install 'grounded-seg[ray]'")
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for index in range(16):
+        PIL.Image.fromarray(render_scene(Split.TEST, index).pixels).save(photos / f"{index:02}.png")
+    assert finished(ray_run(photos, tmp_path / "whole", "--device", "cpu"))[0] == 0
+    two = ["--engine", "ray", "--workers", "2", "--device", "cpu"]
+    process = ray_run(photos, out, *two)
+    wait_for_lines(process, out, 2)
+    actors = [pid for pid in descendants(process.pid) if b"ray::_Actor" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(actors) == 2
+    os.kill(actors[0], signal.SIGKILL)
+    wait_for_lines(process, out, 4)
+    pids = descendants(process.pid)
+    process.kill()
+    _, said = finished(process)
+    assert "Ray worker " in said
+    assert are_gone(pids)
+    process = ray_run(photos, out, *two, "--resume")
+    wait_for_lines(process, out, 6)
+    pids = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    code, said = finished(process)
+    assert code == 130, said
+    [line] = [one for one in said.splitlines() if not one.startswith(("note:", "hint:"))]
+    assert line.startswith("error: interrupted; finished images are kept")
+    assert are_gone(pids)
+    code, said = finished(ray_run(photos, out, *two, "--resume"))
+    assert code == 0, said
+    assert results(out) == results(tmp_path / "whole")
 
 
 def test_wrong_combinations_are_refused(photos: Path, tmp_path: Path) -> None:
