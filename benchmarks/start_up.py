@@ -102,7 +102,9 @@ def compare_light(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: 
         (folder / "full").mkdir(exist_ok=True)
         (folder / "full" / "file").touch()
     for name, words in LIGHT.items():
-        both = [[took(one, words, folder) for _ in range(n_rounds)] for one, folder in zip(checkouts, folders, strict=True)]
+        both = [
+            [took(one, words, folder) for _ in range(n_rounds)] for one, folder in zip(checkouts, folders, strict=True)
+        ]
         before, after = (statistics.median(one.seconds for one in side) for side in both)
         codes = {one.code for side in both for one in side}
         if len(codes) > 1:
