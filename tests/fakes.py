@@ -35,6 +35,13 @@ class FakeVersions:
 
 
 @dataclass(frozen=True)
+class FakeKernels:
+    """Stands for `device.kernels.Kernels`, which imports torch."""
+
+    attention: str = "fused"
+
+
+@dataclass(frozen=True)
 class FakeWeights:
     """Stands for `weights.locate.LocatedWeights`, which imports the hub's library."""
 
@@ -58,6 +65,7 @@ def found_models(models: ModelSettings, *, boxes_only: bool = False, progress: o
         dtype="float32" if models.dtype == "auto" else str(models.dtype),
         threads=1,
         versions=FakeVersions(),  # type: ignore[arg-type]
+        kernels=FakeKernels(),  # type: ignore[arg-type]
     )
 
 

@@ -31,6 +31,8 @@ class FoundModels:
     versions: "Versions"
     kernels: "Kernels | None" = None
     """In which of several ways products are computed; whoever loads the same models elsewhere is given them."""
+    allocator: str = "system"
+    """`kept` where glibc keeps large buffers for the next operation; it changes no result."""
     logits_dtype: str = "float32"
     """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
 
@@ -56,6 +58,7 @@ def find_models(
         DeviceError: If the device isn't there or can't run this.
     """
     # These import torch, which takes seconds: not before a model is really wanted.
+    from grounded_seg.device.allocator import keep_large_buffers
     from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
     from grounded_seg.device.kernels import choose_kernels
     from grounded_seg.weights.locate import locate
@@ -76,6 +79,7 @@ def find_models(
         threads=n_threads(),
         versions=versions(),
         kernels=choose_kernels(device, dtype),
+        allocator=keep_large_buffers() if device.type == "cpu" else "system",
     )
 
 
@@ -84,8 +88,12 @@ def load_found_detector(
 ) -> "FlorenceDetector":
     """Load the detector alone to where it runs; arguments and errors as for `load_chain`."""
     from grounded_seg.detect.detector import load_detector
+    from grounded_seg.device.allocator import keep_large_buffers
     from grounded_seg.device.choose import dtype_named, resolve_device
 
+    if found.allocator == "kept":
+        # Whoever is handed `found` in another process has an allocator of its own.
+        keep_large_buffers()
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     return load_detector(
         found.detector,

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from grounded_seg.segment.sam.modules import ImageEncoderViT
-
 from grounded_seg.device.kernels import AttentionKernel
+from grounded_seg.segment.sam.modules import ImageEncoderViT
 
 SCORES_AT_A_TIME = {torch.float32: 1 << 20, torch.bfloat16: 1 << 22, torch.float16: 1 << 22}
 """Scores in a block of `blocked_attention`: 4 and 8 MB, which stay in the caches from product to product."""

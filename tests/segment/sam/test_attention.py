@@ -100,9 +100,7 @@ def test_encoders_attend_by_their_kernel_and_compiled_ones_by_the_fused(monkeypa
 
 @pytest.mark.parametrize("at_a_time", [50, 600, 10**6])
 @torch.inference_mode()
-def test_blocks_in_bfloat16_round_the_scores_and_no_more(
-    at_a_time: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_in_bfloat16_round_the_scores_and_no_more(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(attention_module.SCORES_AT_A_TIME, torch.bfloat16, at_a_time)
     torch.manual_seed(2)
     qkv = torch.randn(3, 2, 3, 16, 8)
@@ -114,8 +112,12 @@ def test_blocks_in_bfloat16_round_the_scores_and_no_more(
     # Fused attention keeps scores in float32, blocks store them in bfloat16, as segment-anything's own attention does.
     queries, keys, values = half[0].unbind(0)
     on_grid = queries.unflatten(2, (4, 4))
-    terms = [torch.einsum(f"bnhwc,{side}kc->bnhwk", on_grid, table) for side, table in zip("hw", half[1:3], strict=True)]
-    scores = queries * 8**-0.5 @ keys.transpose(2, 3) + (terms[0][..., None] + terms[1][..., None, :]).flatten(4).flatten(2, 3)
+    terms = [
+        torch.einsum(f"bnhwc,{side}kc->bnhwk", on_grid, table) for side, table in zip("hw", half[1:3], strict=True)
+    ]
+    scores = queries * 8**-0.5 @ keys.transpose(2, 3) + (terms[0][..., None] + terms[1][..., None, :]).flatten(
+        4
+    ).flatten(2, 3)
     own = float((scores.softmax(dim=-1) @ values - exact).abs().mean())
     assert off[0] < own
     assert 0 < off[1] <= 1.1 * own
