@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.geometry.masks import run_length_from_mask
-from grounded_seg.pipeline.load import FoundModels
+from grounded_seg.pipeline.load import FoundModels, RunsOn
 from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.runs.manifest import Counts
 from grounded_seg.settings import ModelSettings
@@ -48,7 +48,9 @@ class FakeWeights:
         return cls(Path(name), name, None, hashlib.sha256(name.encode()).hexdigest())
 
 
-def found_models(models: ModelSettings, *, boxes_only: bool = False, progress: object = None) -> FoundModels:
+def found_models(
+    models: ModelSettings, *, boxes_only: bool = False, progress: object = None, runs_on: RunsOn | None = None
+) -> FoundModels:
     """Stand for `pipeline.load.find_models`: every name has weights of its own, and nothing is on disk."""
     return FoundModels(
         detector=FakeWeights.named(models.detector or models.preset),  # type: ignore[arg-type]
@@ -58,6 +60,7 @@ def found_models(models: ModelSettings, *, boxes_only: bool = False, progress: o
         dtype="float32" if models.dtype == "auto" else str(models.dtype),
         threads=1,
         versions=FakeVersions(),  # type: ignore[arg-type]
+        workers=() if runs_on is None else runs_on.workers,
     )
 
 

@@ -16,7 +16,18 @@ _LOG = logging.getLogger(__name__)
 
 # Settings that change no result: where and in which form it is written, how the images were found (their names are
 # compared), and what is done at a bad one.
-_FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models", "results"}
+_FREE_SETTINGS = {
+    "output",
+    "recursive",
+    "resume",
+    "overwrite",
+    "on_error",
+    "models",
+    "results",
+    "devices",
+    "engine",
+    "workers",
+}
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}
 _LOGITS_DTYPE = "float32"
@@ -185,6 +196,12 @@ def comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "data set", manifest["evaluation"]["sha256"]
         yield "absent", manifest["evaluation"]["absent"]
     for name, value in (manifest["models"] or {}).items():
+        if name == "workers":
+            # Any number gives the same results.
+            continue
+        if name == "device":
+            # And any card of the same kind.
+            value = value.partition(":")[0]
         if isinstance(value, Mapping):
             value = {key: one for key, one in value.items() if key not in _FREE_OF_WEIGHTS}
         yield from _leaves(f"models {name}", value)

@@ -15,6 +15,7 @@ import torch
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 
 from grounded_seg.device.choose import compile_failure_as_device_error
+from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
@@ -52,8 +53,17 @@ class TransformersNetwork:
     """A model of transformers; weights stay in float32, its image encoder computes in `dtype` by autocast."""
 
     def __init__(
-        self, family: Family, model: Any, processor: Any, device: torch.device, dtype: torch.dtype, compiled: bool
+        self,
+        family: Family,
+        model: Any,
+        processor: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        kernels: Kernels | None = None,
+        compiled: bool = False,
     ) -> None:
+        kernels = kernels or choose_kernels(device, dtype)
         self._family = family
         self._side = int(model.config.prompt_encoder_config.image_size)
         self._grid_side = self._side // int(model.config.prompt_encoder_config.patch_size)
@@ -63,7 +73,7 @@ class TransformersNetwork:
         self.device = device
         if family.pads:
             for layer in self._model.vision_encoder.layers:
-                layer.attn.forward = partial(_attend, layer.attn)
+                layer.attn.forward = partial(_attend, layer.attn, kernels.attention)
         for name, module in self._model.vision_encoder.named_modules():
             if name.rpartition(".")[2] == "patch_embed":
                 lay_out_patches(module)
@@ -110,7 +120,13 @@ class TransformersNetwork:
 
 
 def load_transformers_network(
-    folder: Path, model_type: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+    folder: Path,
+    model_type: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    kernels: Kernels | None = None,
+    compiled: bool = False,
 ) -> TransformersNetwork:
     """The network of a folder as transformers' `save_pretrained` writes it, loaded strictly and without running code.
 
@@ -125,7 +141,7 @@ def load_transformers_network(
         raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
     tensors = read_tensors(folder, NATIVE_WEIGHT_FILES)
     model = load_strictly(family.model, folder, family.name, config=config, tensors=tensors, dtype=torch.float32)
-    return TransformersNetwork(family, model, processor, device, dtype, compiled)
+    return TransformersNetwork(family, model, processor, device, dtype, kernels=kernels, compiled=compiled)
 
 
 def _load_processor(folder: Path, family: Family, side: int) -> Any:
@@ -150,6 +166,8 @@ def _of_image(embeddings: Any, index: int) -> dict[str, Any]:
     return {"image_embeddings": embeddings[one].float()}
 
 
-def _attend(attention: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+def _attend(
+    attention: Any, kernel: AttentionKernel, hidden_states: torch.Tensor, **_: Any
+) -> tuple[torch.Tensor, None]:
     """The `forward` of transformers' vision attention of SAM and SAM-HQ."""
-    return attend(attention, attention.num_attention_heads, hidden_states), None
+    return attend(attention, attention.num_attention_heads, kernel, hidden_states), None
