@@ -73,6 +73,7 @@ class BlobShaped:
         """Take over a network."""
         self._network = network
         self._blobs: torch.Tensor | None = None
+        self._n_given = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
@@ -82,7 +83,10 @@ class BlobShaped:
         logits, ious = self._network.decode(embedding, boxes_xyxy, multimask=multimask)
         if self._blobs is None:
             self._blobs = blobs(N_BOXES, logits.shape[-1]).to(logits)
-        return self._blobs[: len(logits), None].expand_as(logits), ious
+        # Each box of an image its own, whatever the chunks.
+        indices = torch.arange(self._n_given, self._n_given + len(logits)) % N_BOXES
+        self._n_given += len(logits)
+        return self._blobs[indices, None].expand_as(logits), ious
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
