@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from grounded_seg.errors import UsageError
 from grounded_seg.setting_types import CheckedSettings, PositiveInt, Share, ShareBelowOne, convert_fields, refuse
 
 MAX_PIXELS = 2 * 89_478_485
@@ -231,3 +232,20 @@ class RunSettings:
             yield f"device is {device}; with --engine ray it is auto, cpu or cuda, and Ray chooses which"
         if self.engine is EngineKind.LOCAL and self.workers is not None:
             yield "--workers is for --engine ray; name the GPUs of this machine with --devices"
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a name that is none of auto, cpu, cuda, cuda:N and mps; whether there is such a device isn't looked at."""
+    kind, _, index = name.partition(":")
+    if name not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and index.isdecimal()):
+        raise UsageError(f"unknown device {name!r}; {_advice(name)}give auto, cpu, cuda, cuda:N or mps")
+
+
+def _advice(name: str) -> str:
+    """What was probably meant by the name of a device as other tools have it."""
+    first = re.fullmatch(r"(?:cuda|gpu)?[:\s]*(\d+)(,[\s\d,]*)?", name.lower())
+    if first is not None:
+        cards = ",".join(f"cuda:{index}" for index in re.findall(r"\d+", name))
+        more = f"; run and eval take several with --devices {cards}" if first[2] else ""
+        return f"write cuda:{first[1]}{more}; "
+    return "write cuda on a machine with an NVIDIA card, mps on a Mac; " if name.lower() in ("gpu", "nvidia") else ""

@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from grounded_seg.errors import DeviceError, UsageError
-from grounded_seg.settings import Precision
+from grounded_seg.settings import Precision, check_device_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,13 +30,11 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         DeviceError: If this machine doesn't have the device.
     """
+    check_device_name(name)
     available = _available_devices()
     if name == "auto":
         return torch.device(available[0])
     wanted = "cuda:0" if name == "cuda" else name
-    kind, _, index = wanted.partition(":")
-    if wanted not in ("cpu", "mps") and not (kind == "cuda" and index.isdecimal()):
-        raise UsageError(f"unknown device {name!r}; {_advice(name)}give auto, cpu, cuda, cuda:N or mps")
     if wanted not in available:
         raise DeviceError(f"device {name} isn't available; this machine has {', '.join(available)}; use one, or auto")
     return torch.device(wanted)
@@ -76,16 +73,6 @@ def check_alike(names: Sequence[str], precision: Precision) -> None:
             "the devices are different models (%s): the last digits of an image's numbers depend on which one it meets",
             ", ".join(sorted(models)),
         )
-
-
-def _advice(name: str) -> str:
-    """What was probably meant by the name of a device as other tools have it."""
-    first = re.fullmatch(r"(?:cuda|gpu)?[:\s]*(\d+)(,[\s\d,]*)?", name.lower())
-    if first is not None:
-        cards = ",".join(f"cuda:{index}" for index in re.findall(r"\d+", name))
-        more = f"; run and eval take several with --devices {cards}" if first[2] else ""
-        return f"write cuda:{first[1]}{more}; "
-    return "write cuda on a machine with an NVIDIA card, mps on a Mac; " if name.lower() in ("gpu", "nvidia") else ""
 
 
 def _available_devices() -> list[str]:
@@ -140,6 +127,24 @@ def _check_runs(dtype: torch.dtype, device: torch.device) -> None:
         reason = str(error).partition("\n")[0].rstrip(".")
         remedy = "--device cpu" if dtype is torch.float32 else "--dtype float32"
         raise DeviceError(f"{device} can't compute in {dtype}: {reason}. Use {remedy}.") from error
+
+
+def use_exact_float32(device: torch.device) -> None:
+    """Let a GPU of NVIDIA compute float32 in float32 from now on, in this whole process.
+
+    By itself torch lets convolutions round to TF32, which has 10 bits where float32 has 23.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def compile_encoder(encoder: torch.nn.Module) -> None:
+    """Send an image encoder through torch.compile, in place: when it is called, once for each size of a batch.
+
+    Batches are padded to one size, so sizes are compiled in: a first short one doesn't make the others slower.
+    """
+    encoder.compile(dynamic=False)
 
 
 @contextmanager
