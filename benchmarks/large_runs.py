@@ -3,10 +3,10 @@
     python benchmarks/large_runs.py [--images 200000] [--instances 5] [--shards 8] [--output large_runs.json]
 
 Makes up a finished run of that many images as shards, with run-length masks of ellipses on images of 640 x 480 px;
-every hundredth was skipped. Then it measures, each command in a process of its own: the bytes of a journal line, `merge-runs`
-with and without tables, and `status` while the journals are unfinished. Seconds include the start of the process; memory is
-its peak. A quarter of the images is merged too, to show that memory doesn't grow with them. The merged files are
-read back: each image has to be there. What docs/large_runs.md plans with comes from here.
+every hundredth was skipped. Then it measures, each command in a process of its own: the bytes of a journal line,
+`merge-runs` with and without tables, and `status` while the journals are unfinished. Seconds include the start of the
+process; memory is its peak. A quarter of the images is merged too, to show that memory doesn't grow with them. The
+merged files are read back: each image has to be there. What docs/large_runs.md plans with comes from here.
 """
 
 import argparse
