@@ -147,6 +147,8 @@ class RunSettings:
     on_error: OnError = OnError.SKIP
     save: frozenset[Drawn] = frozenset({Drawn.OVERLAY})
     """Pictures to write; NONE, alone, is the same as an empty set."""
+    upload: str | None = None
+    """Address of a folder that the finished run is copied to, such as s3://BUCKET/FOLDER; None for none."""
 
     def __post_init__(self) -> None:
         problems = convert_fields(self)

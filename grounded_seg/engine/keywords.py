@@ -100,6 +100,7 @@ class RunKeywords(EngineKeywords, total=False):
     overwrite: bool
     on_error: OnError | str
     save: Collection[Drawn | str]
+    upload: str | None
 
 
 def run_settings_from(

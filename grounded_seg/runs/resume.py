@@ -16,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 # Settings that change no result: where it is written, how the images were found (their names are compared), and what
 # is done at a bad one.
-_FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models"}
+_FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models", "upload"}
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}
 _LOGITS_DTYPE = "float32"

@@ -5,7 +5,6 @@ image read to the last line in the journal.
 """
 
 import logging
-import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +22,11 @@ from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error
-from grounded_seg.images.find import FoundImages, find_images
+from grounded_seg.images.find import find_images
 from grounded_seg.images.formats import only_own_limit
+from grounded_seg.images.found import FoundImages
 from grounded_seg.images.given import Given
+from grounded_seg.images.remote.put import upload_address
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
@@ -33,6 +34,7 @@ from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import Counts, ImageNames, Manifest, read_manifest, refuse_evaluation, refuse_run
 from grounded_seg.runs.pictures import write_pictures
 from grounded_seg.runs.resume import Earlier, check_same, earlier_run
+from grounded_seg.runs.upload import upload_results
 from grounded_seg.settings import Drawn, OnError, RunSettings
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def run_images(
 
     Args:
         prompts: What is asked about each image.
-        paths: Image files, folders, and lists of these.
+        paths: Image files, folders, tars, lists of these, and addresses.
         settings: How it is asked, and what is written.
         watcher: Is told about each image.
         progress: Is called while a weight file is fetched.
@@ -102,21 +104,28 @@ def run_images(
         InputError: If there are no images, or one can't be read that isn't to be skipped.
         WeightsError, DeviceError: As for `GroundedSegmenter.from_preset`.
         OutputError: If the results can't be written.
+        UploadError: If the finished run can't be copied to `settings.upload`.
     """
     started = time.perf_counter()
     folder = RunFolder(settings.output)
+    upload_to = None if settings.upload is None else upload_address(settings.upload)
     with claimed(folder, settings) as journal:
         found = _find_inputs(paths, settings, folder)
         job = _job_of(prompts, paths, found, settings)
         earlier = earlier_of(job, folder, journal)
         if earlier is not None and is_complete(earlier, job) and folder.annotations.exists():
             _LOG.info("the run in %s is finished already; nothing is left to do", folder.root)
-            earlier.counts.add_seconds({"total": time.perf_counter() - started})
-            return earlier.counts
+            counts = earlier.counts
+            counts.add_seconds({"total": time.perf_counter() - started})
+            if upload_to is not None:
+                upload_results(folder, upload_to)
+            return counts
         manifest, counts = fill(job, folder, journal, earlier, watcher, progress=progress)
         with counts.timed("write"), as_output_error(folder.annotations):
             write_annotations(read_lines(folder.journal), prompts.classes, folder.annotations, prompts.class_by_prompt)
         finish(manifest, counts, folder, started)
+        if upload_to is not None:
+            upload_results(folder, upload_to)
     return counts
 
 
@@ -197,23 +206,26 @@ def finish(manifest: Manifest, counts: Counts, folder: RunFolder, started: float
 def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolder) -> FoundImages:
     """List the images, without the pictures that an earlier run wrote into the output folder."""
     found = find_images(paths, settings.recursive)
+    if not isinstance(found.root, Path):
+        return found
     file_names = folder.without_own(found.file_names, found.root)
     if not file_names:
         raise UsageError(f"all images there are results of an earlier run in {folder.root}; name other images")
-    return replace(found, file_names=file_names)
+    return found.only(file_names)
 
 
 def _job_of(prompts: PromptSet, paths: Sequence[Given], found: FoundImages, settings: RunSettings) -> Job:
     # Absolute, so that runs that were started in different folders can be merged.
-    names = ImageNames.of(found.root.absolute(), found.file_names)
+    root = found.root.absolute() if isinstance(found.root, Path) else found.root
+    names = ImageNames.of(root, found.file_names)
     manifest = Manifest(
         prompts.class_by_prompt, tuple(map(str, paths)), names, settings, None, images_at_once=settings.batch_size
     )
-    is_alone = len(paths) == 1 and isinstance(paths[0], Path) and not os.path.isdir(paths[0])
+    is_alone = len(paths) == 1 and paths[0] == found.location(0)
     return Job(
         manifest,
         found.file_names,
-        lambda index: Request(index, found.file_names[index], found.path(found.file_names[index]), prompts),
+        lambda index: Request(index, found.file_names[index], found.location(index), prompts),
         partial(_line_and_pictures, folder=RunFolder(settings.output), save=settings.save),
         skips=settings.on_error is OnError.SKIP and not is_alone,
         group_starts=found.group_starts,
