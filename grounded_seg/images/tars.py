@@ -49,9 +49,7 @@ def is_tar(name: str) -> bool:
     """
     ending = name.lower()
     if ending.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        raise InputError(
-            f"{shown(name)} is compressed, so no image in it has a position; unpack it to a .tar"
-        )
+        raise InputError(f"{shown(name)} is compressed, so no image in it has a position; unpack it to a .tar")
     return ending.endswith(".tar")
 
 
