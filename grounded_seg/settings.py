@@ -1,5 +1,6 @@
 """Settings of both stages and of a run as frozen records, each with unit, default and meaning."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +9,7 @@ from grounded_seg.setting_types import CheckedSettings, PositiveInt, Share, Shar
 
 MAX_PIXELS = 2 * 89_478_485
 """179 megapixels, 0.5 GB as RGB: what Pillow refuses as a decompression bomb."""
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
 class GroundingTask(StrEnum):
@@ -52,6 +54,39 @@ class OnError(StrEnum):
 
     SKIP = "skip"
     STOP = "stop"
+
+
+class ResultsForm(StrEnum):
+    """The form in which a run's results are written at its end."""
+
+    COCO = "coco"
+    """annotations.json."""
+    PARQUET = "parquet"
+    """results.parquet and images.parquet beside it."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts of a list of images that are runs of their own; K/N as text."""
+
+    number: int
+    """From 1 to `count`."""
+    count: int
+
+    def __str__(self) -> str:
+        """As it stands on the command line."""
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def of(cls, text: str) -> "Shard | None":
+        """Read K/N; None if it isn't that, with K from 1 to N.
+
+        >>> Shard.of("2/3"), Shard.of("0/3")
+        (Shard(number=2, count=3), None)
+        """
+        found = _SHARD.fullmatch(text)
+        shard = None if found is None else cls(int(found[1]), int(found[2]))
+        return shard if shard is not None and 1 <= shard.number <= shard.count else None
 
 
 @dataclass(frozen=True)
@@ -149,9 +184,17 @@ class RunSettings:
     """Pictures to write; NONE, alone, is the same as an empty set."""
     upload: str | None = None
     """Address of a folder that the finished run is copied to, such as s3://BUCKET/FOLDER; None for none."""
+    shard: str | None = None
+    """K/N for the K-th of N parts of the list of images; None for all of it."""
+    results: ResultsForm = ResultsForm.COCO
 
     def __post_init__(self) -> None:
         problems = convert_fields(self)
+        if self.shard is not None:
+            shard = Shard.of(self.shard)
+            if shard is None:
+                problems.append(f"shard is {self.shard!r}, it must be K/N with K from 1 to N, such as 2/8")
+            object.__setattr__(self, "shard", None if shard is None else str(shard))
         pictures = self.save - {Drawn.NONE}
         if self.resume and self.overwrite:
             problems.append("--resume keeps the results that --overwrite replaces; leave one of them out")

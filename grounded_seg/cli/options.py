@@ -86,13 +86,16 @@ quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 offline_option = option_of(ModelSettings, "offline", "Download nothing; use only what is on this disk.")
 beams_option = option_of(DetectSettings, "beams", "Number of beams when the answer is generated; 1 is greedy decoding.")
 batch_size_option = option_of(RunSettings, "batch_size", "Number of images that go through the models together.")
+results_option = option_of(
+    RunSettings, "results", "Form of the results; parquet writes results.parquet and images.parquet beside COCO's file."
+)
 max_pixels_option = option_of(RunSettings, "max_pixels", "Refuse images of more pixels than this, before decoding.")
 
 _WHICH_DETECTOR = (
     option_of(
         ModelSettings,
         "preset",
-        "Named set of weights: demo (included, for rendered scenes only), base, base-ft, large or large-ft.",
+        "Named set of weights: demo (included, for rendered scenes only), fast, base, base-ft, large or large-ft.",
         envvar="GROUNDED_SEG_PRESET",
         show_envvar=True,
     ),

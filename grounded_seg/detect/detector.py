@@ -26,8 +26,6 @@ _TASKS = {
     GroundingTask.OPEN_VOCABULARY: TASKS["OPEN_VOCABULARY_DETECTION"],
     GroundingTask.REFERRING: TASKS["REFERRING_EXPRESSION_SEGMENTATION"],
 }
-_QUESTIONS_AT_ONCE = 16
-"""Questions that go through encoder and decoder together, at most: bounds the memory."""
 
 
 class FlorenceDetector:
@@ -83,11 +81,12 @@ class FlorenceDetector:
     def _answers(self, features: torch.Tensor, prompts: Sequence[Sequence[str]]) -> Iterator[GeneratedAnswer]:
         """The answers of every image to its prompts, image by image."""
         pairs = [(row, self._task.question(prompt)) for row, some in enumerate(prompts) for prompt in some]
-        for start in range(0, len(pairs), _QUESTIONS_AT_ONCE):
-            rows, texts = zip(*pairs[start : start + _QUESTIONS_AT_ONCE], strict=True)
-            yield from self.model.answer(
-                features[list(rows)], texts, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS
-            )
+        if not pairs:
+            return iter(())
+        rows, texts = zip(*pairs, strict=True)
+        return iter(
+            self.model.answer(features, texts, about=rows, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS)
+        )
 
     def _detections(
         self, size: ImageSize, prompts: Sequence[str], answers: Sequence[GeneratedAnswer]

@@ -12,6 +12,7 @@ from grounded_seg.settings import (
     ModelSettings,
     OnError,
     Precision,
+    ResultsForm,
     RunSettings,
     SegmentSettings,
     SuppressionScope,
@@ -101,6 +102,8 @@ class RunKeywords(EngineKeywords, total=False):
     on_error: OnError | str
     save: Collection[Drawn | str]
     upload: str | None
+    shard: str | None
+    results: ResultsForm | str
 
 
 def run_settings_from(

@@ -13,7 +13,7 @@ from grounded_seg.images.formats import IMAGE_ENDINGS, has_image_ending
 from grounded_seg.images.found import FoundImages, assembled
 from grounded_seg.images.given import Given, PathList, PathPattern, advice_about, given_from, shown
 from grounded_seg.images.parquet_list import ParquetColumn
-from grounded_seg.images.remote.addresses import AddressPattern, Braces, address_from
+from grounded_seg.images.remote.addresses import AddressPattern, Braces, address_from, below, common_address
 from grounded_seg.images.remote.elsewhere import Elsewhere
 from grounded_seg.images.tars import is_tar
 from grounded_seg.records import Address
@@ -92,13 +92,26 @@ def _on_disk(texts: list[str], recursive: bool, left_out: list[str], unlisted: s
     return assembled(Path(root), names, tars)
 
 
-def common_root(folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
+def root_from(text: str) -> Path | Address:
+    """A root as `run.json` has it: a folder or an address."""
+    return address_from(text) or Path(text)
+
+
+def common_root(folders: Sequence[Path | Address]) -> tuple[Path | Address, tuple[str, ...]]:
     """The folder that several folders lie in: the one given, or the absolute common parent of different ones.
 
     With it comes the way from there to each: POSIX, empty or ending with a slash.
+
+    Raises:
+        InputError: If they are in different kinds of storage.
     """
     if len(set(folders)) == 1:
         return folders[0], ("",) * len(folders)
+    addresses = [folder.url for folder in folders if isinstance(folder, Address)]
+    if addresses:
+        shared = common_address([*addresses, *(f"file://{one}" for one in folders if isinstance(one, Path))])
+        inside = len(below(shared, "").url)
+        return shared, tuple(f"{way}/" if (way := url[inside:]) else "" for url in addresses)
     absolute = [Path(_absolute(str(folder))) for folder in folders]
     root = Path(os.path.commonpath(absolute))
     ways = (folder.relative_to(root).as_posix() for folder in absolute)

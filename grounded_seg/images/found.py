@@ -72,6 +72,27 @@ class FoundImages:
             return DamagedTar(self.path(name), self._damaged[name])
         return self.path(name)
 
+    @property
+    def absolute_root(self) -> Path | Address:
+        """The root, whatever folder is the current one."""
+        return self.root.absolute() if isinstance(self.root, Path) else self.root
+
+    def part(self, indices: range) -> "FoundImages":
+        """Take images that follow each other, under the same names; a group that is cut is one of its own."""
+        starts = [max(start, indices.start) for start in self.group_starts if start < indices.stop]
+        starts = starts[bisect_right(starts, indices.start) - 1 :] or [indices.start]
+        tars = {}
+        for start in starts:
+            before = self.group_starts[bisect_right(self.group_starts, start) - 1]
+            if before in self._tars:
+                tar, skipped = self._tars[before], start - before
+                moved = replace(tar, offsets=tar.offsets[skipped:], lengths=tar.lengths[skipped:])
+                tars[start - indices.start] = moved
+        names = self.file_names[indices.start : indices.stop]
+        return replace(
+            self, file_names=names, group_starts=tuple(start - indices.start for start in starts), _tars=tars
+        )
+
     def only(self, file_names: Sequence[str]) -> "FoundImages":
         """Keep some of the names, in their order; the images of a tar together."""
         if len(file_names) == len(self.file_names):

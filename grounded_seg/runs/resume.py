@@ -14,9 +14,9 @@ from grounded_seg.runs.manifest import Counts, ImageNames, Manifest
 
 _LOG = logging.getLogger(__name__)
 
-# Settings that change no result: where it is written, how the images were found (their names are compared), and what
-# is done at a bad one.
-_FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models", "upload"}
+# Settings that change no result: where and in which form it is written, how the images were found (their names are
+# compared), and what is done at a bad one.
+_FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models", "results", "upload"}
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}
 _LOGITS_DTYPE = "float32"
@@ -98,11 +98,11 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
     Raises:
         UsageError: If prompts, images, settings, weights, device, dtype, threads or software differ; says which.
     """
-    wanted = dict(_comparable(now.as_json()))
+    wanted = dict(comparable(now.as_json()))
     if now.models is not None:
         _refuse_rounded_logits(earlier, folder)
     try:
-        was = dict(_comparable(earlier))
+        was = dict(comparable(earlier))
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{folder} holds a run of another version of grounded-seg ({error!r} in its run.json); "
@@ -111,7 +111,7 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
     if now.models is None:
         was = {name: value for name, value in was.items() if not name.startswith("models")}
     differing = [
-        f"{name} was {_shown(was.get(name))} and is {_shown(wanted.get(name))}"
+        f"{name} was {shown_value(was.get(name))} and is {shown_value(wanted.get(name))}"
         for name in sorted(was.keys() | wanted.keys())
         if was.get(name) != wanted.get(name)
     ]
@@ -170,12 +170,14 @@ def _tell_if_moved(earlier: Mapping[str, Any], now: Manifest) -> None:
         )
 
 
-def _comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Name all that results depend on, as the options are named."""
     # Their order counts: it is that of the categories.
     yield "prompts", list(manifest["prompts"].items())
     yield "number of images", manifest["images"]["count"]
     yield "list of images", manifest["images"]["sha256"]
+    if manifest.get("shard") is not None:
+        yield "list of all shards", manifest["shard"]["whole"]["sha256"]
     for name, value in manifest["settings"].items():
         if name not in _FREE_SETTINGS:
             yield from _leaves(name, value)
@@ -198,6 +200,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name.replace("_", "-"), value
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """Write a value of a manifest as JSON, cut off where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

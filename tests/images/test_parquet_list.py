@@ -20,9 +20,10 @@ def write(path: Path, columns: dict[str, Any], rows_in_group: int = 2) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "kind", [pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())]
-)
+KINDS = (pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_column_names_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
     monkeypatch.chdir(tmp_path)
     texts = ["b.png", None, "a.png", "", "c.png", "a.png"]

@@ -635,7 +635,7 @@ def test_a_finished_run_is_neither_located_nor_written_anew(
     run(photos, settings)
     before = {path.name: path.stat().st_mtime_ns for path in settings.output.iterdir()}
     monkeypatch.setattr(runs, "find_models", None)
-    monkeypatch.setattr(runs, "write_annotations", None)
+    monkeypatch.setattr(runs, "write_results", None)
     run(photos, settings, resume=True)
     assert {path.name: path.stat().st_mtime_ns for path in settings.output.iterdir()} == before
 

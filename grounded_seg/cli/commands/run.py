@@ -13,6 +13,7 @@ from grounded_seg.cli.options import (
     model_options,
     option_of,
     quiet_option,
+    results_option,
     settings_from,
     stage_options,
 )
@@ -47,6 +48,8 @@ from grounded_seg.settings import Drawn, RunSettings
     show_default=True,
     help="Pictures to write for each image; repeat the option for several kinds.",
 )
+@results_option
+@option_of(RunSettings, "shard", "Take only the K-th of N parts of the images; merge-runs joins them.", metavar="K/N")
 @click.option("--json", "json_lines", is_flag=True, help="Print one JSON line per image instead of the table.")
 @quiet_option
 @debug_option

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from segment_anything.modeling import ImageEncoderViT
+
+from grounded_seg.segment.sam.modules import ImageEncoderViT
 
 SCORES_AT_A_TIME = 1 << 20
 """Scores in a block of `blocked_attention`: 4 MB, which stay in the caches from product to product."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from segment_anything.modeling import Sam
 
 from grounded_seg.device.choose import compile_failure_as_device_error
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_through_square, resized_pixels, resized_size
 from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
 from grounded_seg.segment.sam.decoder import BoxDecoder
+from grounded_seg.segment.sam.modules import Sam
 
 
 class SamNetwork:
