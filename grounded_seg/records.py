@@ -17,14 +17,14 @@ from grounded_seg.geometry.run_length import ImageSize as ImageSize
 from grounded_seg.geometry.run_length import RunLength as RunLength
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Address:
     """A place in storage elsewhere, such as s3://BUCKET/KEY or https://HOST/NAME.
 
     It is no path, and nothing takes it for one: a library that is given `s3:/BUCKET/KEY` looks on this disk.
     """
 
-    url: str = field(repr=False)
+    url: str
     """The whole address, which may hold a signature."""
 
     @property
@@ -36,6 +36,9 @@ class Address:
     def name(self) -> str:
         """The last part."""
         return str(self).rstrip("/").rpartition("/")[2]
+
+    def __repr__(self) -> str:
+        return f"Address({str(self)!r})"
 
     def __str__(self) -> str:
         """The address as it may be shown and stored: without what a web address carries of signatures and passwords."""

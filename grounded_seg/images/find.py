@@ -92,6 +92,12 @@ def _on_disk(texts: list[str], recursive: bool, left_out: list[str], unlisted: s
     return assembled(Path(root), names, tars)
 
 
+def image_files(given: Path | PathPattern) -> list[Path]:
+    """List the image files that a folder or pattern of this disk names, as `find_images` does."""
+    found = find_images([given])
+    return [Path(found.root, name) for name in found.file_names] if isinstance(found.root, Path) else []
+
+
 def root_from(text: str) -> Path | Address:
     """A root as `run.json` has it: a folder or an address."""
     return address_from(text) or Path(text)
@@ -157,7 +163,7 @@ def _texts(
 def _images_and_folders_of(pattern: PathPattern, left_out: list[str], unlisted: set[str]) -> Iterator[str]:
     """Yield what matches a pattern, without files of other endings and the pictures of runs that it doesn't name."""
     n_fixed, n_found = len(Path(pattern.fixed).parts), 0
-    is_of_a_run = cache(_is_of_a_run)
+    is_of_a_run, names_tars = cache(_is_of_a_run), is_tar(pattern.text)
     for text in pattern.paths(unlisted):
         n_found += 1
         parts = Path(text).parts
@@ -169,7 +175,7 @@ def _images_and_folders_of(pattern: PathPattern, left_out: list[str], unlisted: 
             if not _can_be_listed(text or os.curdir):
                 unlisted.add(text)
             yield text
-        elif has_image_ending(text) or is_tar(text):
+        elif has_image_ending(text) or (names_tars and is_tar(text)):
             yield text
     if not n_found:
         raise InputError(f"no file or folder matches {shown(pattern)}; check the pattern")

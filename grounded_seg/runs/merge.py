@@ -161,7 +161,7 @@ def merge_runs(
     return merged.counts
 
 
-def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path, merged: _Merged) -> str:
+def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path | Address, merged: _Merged) -> str:
     counts = merged.counts.as_json()
     for dropped in ("empty_masks", "unusable_boxes"):
         # Not known of a run that was resumed.

@@ -31,6 +31,7 @@ def upload_results(folder: RunFolder, address: Address) -> None:
     def put(path: Path) -> None:
         put_file(path, below(address, path.relative_to(folder.root).as_posix()))
 
+    _LOG.info("uploading the run in %s to %s", folder.root, address)
     try:
         with read_ahead(_files_of(folder, last), put, n_threads=_N_THREADS, n_ahead=2 * _N_THREADS) as done:
             n_files = sum(1 for _ in done)

@@ -75,7 +75,8 @@ def test_images_between_tars_are_groups_too(shards: Path) -> None:
 
 def test_a_folder_beside_a_tar_keeps_its_images_and_tars_are_named_themselves(shards: Path) -> None:
     (shards / "a.png").write_bytes(picture())
-    assert found(".").file_names == ("a.png",)
+    (shards / "z.tar.gz").write_bytes(b"")
+    assert found(".").file_names == found("*").file_names == ("a.png",)
     (shards / "a.png").unlink()
     with pytest.raises(InputError, match=r"tars are named themselves, as in 'FOLDER/\*\.tar'"):
         found(".")
@@ -163,7 +164,7 @@ def test_a_tar_that_is_cut_off_gives_what_is_whole_and_stands_for_the_rest(tmp_p
 def test_a_tar_that_shrank_since_it_was_listed_is_told(shards: Path) -> None:
     images = found("s-000.tar")
     whole = (shards / "s-000.tar").read_bytes()
-    (shards / "s-000.tar").write_bytes(whole[:600])
+    (shards / "s-000.tar").write_bytes(whole[:520])
     with pytest.raises(ImageError, match="cut off: its tar has changed"):
         read_image(images.location(0))
 
@@ -200,13 +201,13 @@ def test_a_header_that_claims_much_takes_no_memory(tmp_path: Path) -> None:
     content = bytearray(tar_of([("a" * 200 + ".png", picture())]))
     assert content[156:157] == b"x"
     with (tmp_path / "t.tar").open("wb") as file:
-        # The extended header claims 8 GB, and the file is as large, though empty.
-        content[124:136] = b"%011o\0" % (8 << 30)
+        # The extended header claims 4 GB, and the file is as large, though empty.
+        content[124:136] = b"%011o\0" % (4 << 30)
         content[148:156] = b" " * 8
         content[148:156] = b"%06o\0 " % sum(content[:512])
         file.write(content)
-        file.truncate(9 << 30)
-    with pytest.raises(InputError, match="a header of 8589934592 bytes"):
+        file.truncate(5 << 30)
+    with pytest.raises(InputError, match="a header of 4294967296 bytes"):
         found(str(tmp_path / "t.tar"))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from grounded_seg.errors import InputError
 from grounded_seg.images.formats import has_image_ending
-from grounded_seg.images.remote.addresses import WEB, AddressPattern, common_address, names_of
+from grounded_seg.images.remote.addresses import WEB, AddressPattern, below, common_address, names_of
 from grounded_seg.images.remote.keys import check_bucket, is_folder, keys_below
 from grounded_seg.images.tars import is_tar
 from grounded_seg.records import Address
@@ -73,8 +73,8 @@ class Elsewhere:
         """Names of the images, the addresses of those that aren't root and name, and the tars by name."""
         names, elsewhere = names_of(self.images, root)
         tar_names, tars_elsewhere = names_of(self.tars, root)
-        plain = {name: f"{root.url.rstrip('/')}/{name}" for name in tar_names}
-        return names, elsewhere, {name: Address(url) for name, url in (plain | tars_elsewhere).items()}
+        tars = {name: below(root, name) for name in tar_names}
+        return names, elsewhere, tars | {name: Address(url) for name, url in tars_elsewhere.items()}
 
     def _add_object(self, url: str) -> None:
         plain = str(Address(url))
@@ -90,13 +90,15 @@ class Elsewhere:
         fixed, n_found = pattern.fixed, 0
         if not fixed.url.partition("://")[2]:
             raise InputError(f"{str(pattern)!r}: a bucket's name can't be a pattern; name the bucket")
+        names_tars = is_tar(pattern.text)
         is_deep = "/" in pattern.text[len(fixed.url) + 1 :]
         for url in keys_below(fixed, recursive=is_deep):
             if pattern.matches(url):
                 n_found += 1
-                if is_tar(url) or has_image_ending(url.rpartition("/")[2]):
+                is_one = names_tars and is_tar(url)
+                if is_one or has_image_ending(url.rpartition("/")[2]):
                     self._bases.add(url.rpartition("/")[0])
-                    (self.tars if is_tar(url) else self.images).append(url)
+                    (self.tars if is_one else self.images).append(url)
         if not n_found:
             raise InputError(f"no object matches {str(pattern)!r}; check the pattern")
 

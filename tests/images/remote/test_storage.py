@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec.registry
 import pytest
 from buckets import Bucket, Web, picture, s3_environment
 
@@ -239,7 +240,8 @@ def test_a_missing_package_is_named(
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr("fsspec.registry._registry", {})
+    for protocol in ("s3", "gs", "abfs"):
+        monkeypatch.delitem(fsspec.registry._registry, protocol, raising=False)
     with pytest.raises(UsageError, match=rf"needs a package .*{package}.*; install grounded-seg\[cloud\]"):
         names(text)
 
