@@ -36,6 +36,8 @@ class Job:
     """An image that can't be read is skipped."""
     group_starts: Sequence[int] = (0,)
     """Index of the first image of each group; a batch never has images of two."""
+    writes_files: bool = False
+    """The per-image function writes files into the output folder."""
 
     @property
     def settings(self) -> RunSettings:

@@ -1,7 +1,7 @@
 """One step of Florence-2's decoder for many answers at once, in memory that is allocated ahead.
 
-The modules are the network's own, so their weights, adapters and dtypes work as they do there; what lies between them is
-written out. A step has no shape that depends on data and never waits for the device, so a GPU can record it as a graph.
+The modules are the network's own, so their weights, adapters and dtypes work as they do there; what lies between them
+is written out. A step has no shape that depends on data and never waits for the device, so a GPU can record it.
 """
 
 from collections.abc import Sequence

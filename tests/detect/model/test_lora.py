@@ -29,9 +29,7 @@ PLAIN = {
     "ends": lora(),
     "pattern": lora(target_modules=PATTERN, lora_alpha=3, r=5),
     "vision": lora(target_modules=["qkv", "proj", "image_projection"]),
-    "paths": lora(
-        target_modules=["model.language_model.decoder.layers.1.fc2"], lora_dropout=0.3, task_type="SEQ_2_SEQ_LM"
-    ),
+    "paths": lora(target_modules=["model.language_model.decoder.layers.1.fc2"], lora_dropout=0.3),
 }
 OTHER = {
     "dora": lora(use_dora=True),
