@@ -19,7 +19,6 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.images.given import Given
-from grounded_seg.images.remote.put import upload_address
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
@@ -34,7 +33,7 @@ from grounded_seg.runs.pictures import write_pictures
 from grounded_seg.runs.resume import Earlier, check_same
 from grounded_seg.runs.shards import cut
 from grounded_seg.runs.start import Job, claimed, earlier_of, find_inputs, is_complete, requests_of, start_afresh
-from grounded_seg.runs.upload import upload_results
+from grounded_seg.runs.upload import upload_address, upload_results
 from grounded_seg.settings import Drawn, OnError, ResultsForm, RunSettings, Shard
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.errors import InputError, UploadError, UsageError
 from grounded_seg.images.given import given_from
-from grounded_seg.images.remote import put, storage
+from grounded_seg.images.remote import storage
 from grounded_seg.pipeline.result import PromptedResult
+from grounded_seg.runs import upload
 from grounded_seg.runs.run import run_images
 from grounded_seg.settings import RunSettings
 
@@ -254,7 +255,7 @@ def test_the_finished_run_is_uploaded_and_resuming_it_uploads_what_is_missing(
         order.append(path.name)
         original(path, address)
 
-    original = put.put_file
+    original = upload.put_file
     monkeypatch.setattr("grounded_seg.runs.upload.put_file", counted)
     to = f"{photos.url}/results/one/"
     (settings.output).mkdir()
@@ -277,9 +278,9 @@ def test_an_upload_that_fails_is_one_line_and_keeps_the_run(
     detector: ColourDetector, photos: Bucket, settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "PAUSES_S", ())
-    original = put._told_of
+    original = upload._told_of
     monkeypatch.setattr(
-        put, "_told_of", lambda address: (3, None) if address.name == "results.jsonl" else original(address)
+        upload, "_told_of", lambda address: (3, None) if address.name == "results.jsonl" else original(address)
     )
     with pytest.raises(UploadError) as raised:
         run(settings, str(tmp_path / "local"), upload=f"{photos.url}/results")
@@ -288,7 +289,7 @@ def test_an_upload_that_fails_is_one_line_and_keeps_the_run(
     assert f"the run in {settings.output} is finished, and --resume uploads it again" in str(raised.value)
     # What says that all is there comes last.
     assert "results/run.json" not in photos.content()
-    monkeypatch.setattr(put, "_told_of", original)
+    monkeypatch.setattr(upload, "_told_of", original)
     whole = run(settings, str(tmp_path / "local"), upload=f"{photos.url}/results", resume=True)
     assert uploaded(photos, "results/").keys() == whole.keys() | {"run.json"}
 
