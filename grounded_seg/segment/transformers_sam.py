@@ -17,8 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention, do_pool
 
-from grounded_seg.device.choose import compile_failure_as_device_error
-from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels
+from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
@@ -89,7 +89,7 @@ class TransformersNetwork:
                 module.to(dtype=dtype)
         use_linear_kernel(self._model.vision_encoder, kernels.linear)
         if compiled:
-            self._model.vision_encoder.compile()
+            compile_encoder(self._model.vision_encoder)
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
 
     @property
@@ -112,10 +112,14 @@ class TransformersNetwork:
         pixels = [self._pixels(image) for image in images]
         # By itself transformers takes an image of 1, 3 or 4 rows for one whose colours come first.
         squares = self._processor(pixels, input_data_format="channels_last", return_tensors="pt").pixel_values
+        return self.encode_squares(squares.to(self.device))
+
+    def encode_squares(self, squares: torch.Tensor) -> list[dict[str, Any]]:
+        """The embeddings of images as the model's own processor prepares them, (n, 3, side, side)."""
         is_half = self._dtype is not torch.float32
         with self._compiling(), torch.autocast(self.device.type, dtype=self._dtype, enabled=is_half):
-            embeddings = self._model.get_image_embeddings(squares.to(self.device))
-        return [_of_image(embeddings, index) for index in range(len(images))]
+            embeddings = self._model.get_image_embeddings(squares)
+        return [_of_image(embeddings, index) for index in range(len(squares))]
 
     def decode(
         self, embedding: dict[str, Any], boxes_xyxy: torch.Tensor, *, multimask: bool
