@@ -1,5 +1,6 @@
 """Workers in processes of this machine, one for each device."""
 
+import logging
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ from grounded_seg.errors import UsageError
 from grounded_seg.pipeline.load import RunsOn, runs_here
 from grounded_seg.settings import ModelSettings
 
+_LOG = logging.getLogger(__name__)
 _PROGRAM = "import sys; from grounded_seg.engine.processes import serve; serve(int(sys.argv[1]))"
 """A process of its own from its start on: a fork has none of torch's threads and no CUDA, and what multiprocessing
 spawns runs the caller's script again."""
@@ -64,6 +66,15 @@ class Processes:
 
         check_alike(self._devices, models.dtype)
         here = runs_here(replace(models, device=self._devices[0]))
+        n_cores = os.cpu_count() or 1
+        if here.device == "cpu" and self.n_workers > 1 and n_cores < here.threads * self.n_workers:
+            _LOG.warning(
+                "%d processes of %d threads each share %d cores; OMP_NUM_THREADS=%d is faster",
+                self.n_workers,
+                here.threads,
+                n_cores,
+                max(1, n_cores // self.n_workers),
+            )
         return replace(here, workers=self._devices)
 
     def set_up(self, setup: Setup[Any], first: Batch) -> None:  # noqa: ARG002  (they see the same files as this process)

@@ -290,7 +290,7 @@ def _check_images(proof: _Proof, work: Work[Any]) -> None:
 
 def _check_software(proof: _Proof) -> None:
     here, there = runs_here(proof.models), proof.runs_on
-    was, now = ({"dtype": one.dtype, **asdict(one.versions)} for one in (there, here))
+    was, now = ({"dtype": one.dtype, "kernels": one.kernels, **asdict(one.versions)} for one in (there, here))
     differing = [f"{name} {now[name]} where the first has {was[name]}" for name in was if was[name] != now[name]]
     if differing:
         raise DeviceError(

@@ -188,8 +188,10 @@ def fill(
         )
     output = folder.root if job.writes_files else None
     work = Work(job.per_image, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips, output)
-    where = {"devices": settings.devices, "n_workers": settings.workers}
-    with open_engine(_requests(job, earlier), work, settings.engine, **where) as engine:
+    requests, workers = _requests(job, earlier), settings.workers
+    with counts.timed("load"):
+        opened = open_engine(requests, work, settings.engine, devices=settings.devices, n_workers=workers)
+    with opened as engine:
         # The first batch is read before the models are loaded: a single bad image is told at once.
         has_any = engine.read_first()
         if has_any or earlier is None or not earlier.same_models_named(manifest):
