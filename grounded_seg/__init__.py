@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         read_coco,
         repair_coco,
         run_images,
+        run_status,
         validate_coco,
     )
     from grounded_seg.coco.check.rules import Fault
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from grounded_seg.pipeline.result import PromptedResult
     from grounded_seg.records import Detection, Image, ImageSize, ImageSkipped, Instance, RunLength
     from grounded_seg.runs.manifest import Counts
+    from grounded_seg.runs.status import RunsStatus, RunStatus
     from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
     from grounded_seg.weights.locate import PresetParts, presets
 
@@ -64,6 +66,8 @@ __all__ = [
     "PromptSet",
     "PromptedResult",
     "RunLength",
+    "RunStatus",
+    "RunsStatus",
     "SegmentSettings",
     "TileSettings",
     "UsageError",
@@ -76,11 +80,12 @@ __all__ = [
     "read_coco",
     "repair_coco",
     "run_images",
+    "run_status",
     "validate_coco",
 ]
 
 _MODULES = {
-    "api.commands": "evaluate export_labels merge_runs read_coco repair_coco run_images validate_coco",
+    "api.commands": "evaluate export_labels merge_runs read_coco repair_coco run_images run_status validate_coco",
     "coco.data_set": "DataSet",
     "coco.check.rules": "Fault",
     "detect.prompts": "PromptSet",
@@ -92,6 +97,7 @@ _MODULES = {
     "pipeline.result": "PromptedResult",
     "records": "Detection Image ImageSize ImageSkipped Instance RunLength",
     "runs.manifest": "Counts",
+    "runs.status": "RunStatus RunsStatus",
     "settings": "DetectSettings ModelSettings SegmentSettings TileSettings",
     "weights.locate": "PresetParts presets",
 }

@@ -20,6 +20,7 @@ UNFINISHED = ".part"
 """Ends the names of hidden files and folders that are being written."""
 MAX_NAME_BYTES = 255
 """Of one part of a path, on every common file system."""
+_ASKED_S = 0.2
 
 
 @contextmanager
@@ -83,7 +84,8 @@ class Lock:
         self._lock = FileLock(path)
         with as_output_error(path):
             try:
-                self._lock.acquire(timeout=0)
+                # Longer than `is_locked` holds it.
+                self._lock.acquire(timeout=_ASKED_S, poll_interval=_ASKED_S / 4)
             except Timeout as error:
                 raise UsageError(in_use) from error
             except (OSError, NotImplementedError) as error:
@@ -101,6 +103,24 @@ class Lock:
         with suppress(OSError):
             self._path.unlink()
         self._lock.release()
+
+
+def is_locked(path: Path) -> bool | None:
+    """Tell whether a process holds the lock of this file; None where that can't be told, as without permission.
+
+    It is taken for an instant to find out, which `Lock` waits for.
+    """
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return None
+    lock.release()
+    return False
 
 
 @contextmanager
@@ -130,6 +150,13 @@ def one_process_at_a_time(path: Path, wait: Callable[[], None]) -> Iterator[None
         with suppress(OSError):
             path.unlink()
         lock.release()
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse to write into what is there already, as a `UsageError`; an empty folder may be filled."""
+    is_empty = folder.is_dir() and all(path.name == UNFINISHED for path in folder.iterdir())
+    if folder.exists() and not is_empty:
+        raise UsageError(f"{folder} exists and is not an empty folder; name a new one")
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """Settings of both stages and of a run as frozen records, each with unit, default and meaning."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from grounded_seg.errors import UsageError
 from grounded_seg.setting_types import CheckedSettings, PositiveInt, Share, ShareBelowOne, convert_fields, refuse
 
 MAX_PIXELS = 2 * 89_478_485
 """179 megapixels, 0.5 GB as RGB: what Pillow refuses as a decompression bomb."""
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
 class GroundingTask(StrEnum):
@@ -52,6 +56,46 @@ class OnError(StrEnum):
 
     SKIP = "skip"
     STOP = "stop"
+
+
+class EngineKind(StrEnum):
+    """What executes the work: this machine, or a Ray cluster."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class ResultsForm(StrEnum):
+    """The form in which a run's results are written at its end."""
+
+    COCO = "coco"
+    """annotations.json."""
+    PARQUET = "parquet"
+    """results.parquet and images.parquet beside it."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts of a list of images that are runs of their own; K/N as text."""
+
+    number: int
+    """From 1 to `count`."""
+    count: int
+
+    def __str__(self) -> str:
+        """As it stands on the command line."""
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def of(cls, text: str) -> "Shard | None":
+        """Read K/N; None if it isn't that, with K from 1 to N.
+
+        >>> Shard.of("2/3"), Shard.of("0/3")
+        (Shard(number=2, count=3), None)
+        """
+        found = _SHARD.fullmatch(text)
+        shard = None if found is None else cls(int(found[1]), int(found[2]))
+        return shard if shard is not None and 1 <= shard.number <= shard.count else None
 
 
 @dataclass(frozen=True)
@@ -147,9 +191,25 @@ class RunSettings:
     on_error: OnError = OnError.SKIP
     save: frozenset[Drawn] = frozenset({Drawn.OVERLAY})
     """Pictures to write; NONE, alone, is the same as an empty set."""
+    shard: str | None = None
+    """K/N for the K-th of N parts of the list of images; None for all of it."""
+    results: ResultsForm = ResultsForm.COCO
+    devices: tuple[str, ...] | None = None
+    """Devices of this machine, a process each: cuda:0 and cuda:1, or "all" CUDA devices; also as one text with commas.
+    None for `models.device` in this process."""
+    engine: EngineKind = EngineKind.LOCAL
+    workers: PositiveInt | None = None
+    """Number of Ray workers; None for one per GPU, or one per node where there are none."""
 
     def __post_init__(self) -> None:
-        problems = convert_fields(self)
+        if isinstance(self.devices, str):
+            object.__setattr__(self, "devices", tuple(one.strip() for one in self.devices.split(",") if one.strip()))
+        problems = [*convert_fields(self), *self._engine_problems()]
+        if self.shard is not None:
+            shard = Shard.of(self.shard)
+            if shard is None:
+                problems.append(f"shard is {self.shard!r}, it must be K/N with K from 1 to N, such as 2/8")
+            object.__setattr__(self, "shard", None if shard is None else str(shard))
         pictures = self.save - {Drawn.NONE}
         if self.resume and self.overwrite:
             problems.append("--resume keeps the results that --overwrite replaces; leave one of them out")
@@ -159,3 +219,33 @@ class RunSettings:
             problems.append("--save masks needs masks, and --boxes-only makes none; leave one of them out")
         refuse(problems)
         object.__setattr__(self, "save", pictures)
+
+    def _engine_problems(self) -> Iterator[str]:
+        device = self.models.device
+        if self.devices == ():
+            yield "devices is empty; name some, as in cuda:0,cuda:1"
+        if self.devices and device != "auto":
+            yield f"--devices replaces --device {device}; leave one of them out"
+        if self.engine is EngineKind.RAY and self.devices:
+            yield "--devices is for this machine; with --engine ray give the number of --workers"
+        if self.engine is EngineKind.RAY and device not in ("auto", "cpu", "cuda"):
+            yield f"device is {device}; with --engine ray it is auto, cpu or cuda, and Ray chooses which"
+        if self.engine is EngineKind.LOCAL and self.workers is not None:
+            yield "--workers is for --engine ray; name the GPUs of this machine with --devices"
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a name that is none of auto, cpu, cuda, cuda:N and mps; whether there is such a device isn't looked at."""
+    kind, _, index = name.partition(":")
+    if name not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and index.isdecimal()):
+        raise UsageError(f"unknown device {name!r}; {_advice(name)}give auto, cpu, cuda, cuda:N or mps")
+
+
+def _advice(name: str) -> str:
+    """What was probably meant by the name of a device as other tools have it."""
+    first = re.fullmatch(r"(?:cuda|gpu)?[:\s]*(\d+)(,[\s\d,]*)?", name.lower())
+    if first is not None:
+        cards = ",".join(f"cuda:{index}" for index in re.findall(r"\d+", name))
+        more = f"; run and eval take several with --devices {cards}" if first[2] else ""
+        return f"write cuda:{first[1]}{more}; "
+    return "write cuda on a machine with an NVIDIA card, mps on a Mac; " if name.lower() in ("gpu", "nvidia") else ""

@@ -7,6 +7,7 @@ alone, all of them where no plain session went before, and `auto` is bfloat16 in
 
 import os
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 import torch
@@ -68,12 +69,24 @@ class AutoDtype:
         return outcome
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        told = {test for test, names in self._fixtures_of.items() if self._fixtures & set(names)}
+        if hasattr(session.config, "workeroutput"):
+            # One of several processes, which share the tests; the first process puts together what each of them tells.
+            session.config.workeroutput[_CACHE_KEY] = (sorted(self._tests | told), sorted(self._fixtures_of))
+            return
+        self._tests |= told
         cache = session.config.cache
         if self._forced is None and cache is not None:
-            told = {test for test, names in self._fixtures_of.items() if self._fixtures & set(names)}
             # A part of the suite says nothing of the rest.
             earlier = set(cache.get(_CACHE_KEY, None) or ()) - self._fixtures_of.keys()
-            cache.set(_CACHE_KEY, sorted(earlier | self._tests | told))
+            cache.set(_CACHE_KEY, sorted(earlier | self._tests))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what one of several processes tells; pytest-xdist calls this, whose objects have no types."""
+        tests, collected = node.workeroutput.get(_CACHE_KEY, ((), ())) if hasattr(node, "workeroutput") else ((), ())
+        self._tests |= set(tests)
+        self._fixtures_of |= dict.fromkeys(collected, ())
 
 
 def pytest_configure(config: pytest.Config) -> None:

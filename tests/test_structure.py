@@ -34,6 +34,7 @@ SAME_NAMES = {
     "run": "a command, and the run it starts",
     "settings": "of the package, of an export, of a training",
     "shapes": "those that are checked, and those that are rendered",
+    "status": "a command, and what it shows",
     "validate": "a command, and the check it starts",
     "yolo": "export's format, and training's reader of it",
 }

@@ -17,8 +17,10 @@ from grounded_seg.evaluation.ask_models import Progress, ProgressWatcher
 from grounded_seg.export import export as labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.images.given import given_from
-from grounded_seg.runs import merge, run
+from grounded_seg.runs import merge, run, status
 from grounded_seg.runs.manifest import Counts
+from grounded_seg.runs.status import RunsStatus
+from grounded_seg.settings import ResultsForm, RunSettings
 
 
 class EvaluationKeywords(EngineKeywords, total=False):
@@ -178,15 +180,39 @@ def repair_coco(path: Path | str, destination: Path | str, images: Path | str | 
     return repair_file(Path(path), Path(destination), None if images is None else Path(images))
 
 
-def merge_runs(runs: Iterable[Path | str], output: Path | str, *, progress: Progress = _silent) -> Counts:
+def merge_runs(
+    runs: Path | str | Iterable[Path | str],
+    output: Path | str,
+    *,
+    results: ResultsForm | str = ResultsForm.COCO,
+    progress: Progress = _silent,
+) -> Counts:
     """Merge runs over different images with the same classes into one, as `grounded-seg merge-runs` does.
 
     Args:
-        runs: The folders of the runs, two or more.
+        runs: The folders of the runs, two or more, or of all shards of a list; patterns such as "out/shard-*" too.
         output: A folder that holds no run yet.
+        results: "parquet" for tables beside the COCO file.
         progress: Told how many images are merged, and how many there are.
 
     Raises:
         UsageError, InputError, OutputError: As the command tells them.
     """
-    return merge.merge_runs([Path(one) for one in runs], Path(output), progress)
+    form = RunSettings(results=results).results  # type: ignore[arg-type]  # it converts text
+    return merge.merge_runs(_paths(runs), Path(output), progress, results=form)
+
+
+def run_status(runs: Path | str | Iterable[Path | str]) -> RunsStatus:
+    """Tell how far runs are, while they run or after, as `grounded-seg status` does.
+
+    Args:
+        runs: The folders of one or more runs, such as all shards of a list; patterns such as "out/shard-*" too.
+
+    Raises:
+        InputError: If a folder is no run's, or can't be read.
+    """
+    return status.status_of(_paths(runs))
+
+
+def _paths(given: Path | str | Iterable[Path | str]) -> list[Path]:
+    return [Path(given)] if isinstance(given, Path | str) else [Path(one) for one in given]

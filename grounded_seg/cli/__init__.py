@@ -10,6 +10,7 @@ from grounded_seg.cli.commands.export import export
 from grounded_seg.cli.commands.merge_runs import merge_runs
 from grounded_seg.cli.commands.models import models
 from grounded_seg.cli.commands.run import run
+from grounded_seg.cli.commands.status import status
 from grounded_seg.cli.commands.train import train
 from grounded_seg.cli.commands.validate import validate
 from grounded_seg.cli.exit_codes import Commands
@@ -30,6 +31,7 @@ _COMMANDS = (
     (export, "Write labels in another tool's format."),
     (validate, "Check a COCO file, and repair it."),
     (merge_runs, "Merge runs over different images into one."),
+    (status, "Show how far runs are, while they run or after."),
     (doctor, "Check that everything works on this machine."),
     (models, "List, fetch, verify and convert weights; merge adapters."),
 )

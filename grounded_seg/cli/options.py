@@ -83,13 +83,16 @@ quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 offline_option = option_of(ModelSettings, "offline", "Download nothing; use only what is on this disk.")
 beams_option = option_of(DetectSettings, "beams", "Number of beams when the answer is generated; 1 is greedy decoding.")
 batch_size_option = option_of(RunSettings, "batch_size", "Number of images that go through the models together.")
+results_option = option_of(
+    RunSettings, "results", "Form of the results; parquet writes results.parquet and images.parquet beside COCO's file."
+)
 max_pixels_option = option_of(RunSettings, "max_pixels", "Refuse images of more pixels than this, before decoding.")
 
 _WHICH_DETECTOR = (
     option_of(
         ModelSettings,
         "preset",
-        "Named set of weights: demo (included, for rendered scenes only), base, base-ft, large or large-ft.",
+        "Named set of weights: demo (included, for rendered scenes only), fast, base, base-ft, large or large-ft.",
         envvar="GROUNDED_SEG_PRESET",
         show_envvar=True,
     ),
@@ -160,6 +163,16 @@ def _together(*options: _Option) -> _Option:
 
 model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
 detector_options = _together(*_WHICH_DETECTOR, *_WHERE_IT_RUNS)
+worker_options = _together(
+    option_of(
+        RunSettings,
+        "devices",
+        "Devices of this machine that share the images, a process each: cuda:0,cuda:1 or all; instead of --device.",
+        metavar="DEVICE,...|all",
+    ),
+    option_of(RunSettings, "engine", "What runs the models: this machine, or workers of a Ray cluster."),
+    option_of(RunSettings, "workers", "Number of Ray workers; by default one per GPU, or one per node without GPUs."),
+)
 
 
 def stage_options(threshold_text: str) -> _Option:

@@ -7,8 +7,9 @@ box or a score means, and makes the text, and so the file's bytes, short and sta
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from grounded_seg import __version__
 from grounded_seg.coco.schema import (
@@ -27,6 +28,9 @@ from grounded_seg.records import BoxXyxy, ImageResult, ImageSkipped, Instance
 
 PIXEL_DECIMALS = 3
 SCORE_DECIMALS = 6
+
+Also: TypeAlias = Callable[[JournalLine, CocoImage | None, Sequence[CocoAnnotation]], None]
+"""Is told each line, with its image (None for a skipped one) and annotations as the COCO file has them."""
 
 
 def annotation_from_instance(instance: Instance) -> JournalInstance:
@@ -85,7 +89,9 @@ def document_from_lines(
 ) -> CocoDocument:
     """COCO file in memory; the arguments are those of `write_annotations`."""
     document = _empty_document(categories)
-    for image, annotations in _numbered(lines, categories, category_of_prompt):
+    for _, image, annotations in _numbered(lines, categories, category_of_prompt):
+        if image is None:
+            continue
         document["images"].append(image)
         document["annotations"].extend(annotations)
     return document
@@ -96,13 +102,14 @@ def write_annotations(
     categories: Sequence[str],
     destination: Path,
     category_of_prompt: Mapping[str, str] | None = None,
+    also: Also | None = None,
 ) -> None:
     """Stream journal lines into a COCO file, one record a line, in memory that doesn't grow with the run.
 
     Images and annotations are numbered from 1 in the order of the lines, categories in their own; images that were
     skipped are left out, images on which nothing was found are listed. The same lines give the same bytes. The text is
     ASCII: some readers open files in the system's encoding, and would garble any other. Without `category_of_prompt`
-    the prompts are the categories; an `InputError` for a prompt that has none.
+    the prompts are the categories; an `InputError` for a prompt that has none. `also` is told each line in passing.
     """
     document = _empty_document(categories)
     head = [f'"{key}": {_text(document[key])},\n' for key in ("info", "licenses", "categories")]
@@ -110,7 +117,11 @@ def write_annotations(
     with whole_file(destination) as file, tempfile.TemporaryFile("w+b", dir=Path(file.name).parent) as waiting:
         file.write(("{\n" + "".join(head) + '"images": [').encode("ascii"))
         between_images = between_annotations = "\n"
-        for image, annotations in _numbered(lines, categories, category_of_prompt):
+        for line, image, annotations in _numbered(lines, categories, category_of_prompt):
+            if also is not None:
+                also(line, image, annotations)
+            if image is None:
+                continue
             file.write((between_images + _text(image)).encode("ascii"))
             between_images = ",\n"
             if annotations:
@@ -124,8 +135,8 @@ def write_annotations(
 
 def _numbered(
     lines: Iterable[JournalLine], categories: Sequence[str], category_of_prompt: Mapping[str, str] | None
-) -> Iterator[tuple[CocoImage, list[CocoAnnotation]]]:
-    """Yield each image that was done with its annotations, all with their ids."""
+) -> Iterator[tuple[JournalLine, CocoImage | None, list[CocoAnnotation]]]:
+    """Yield each line with its image, unless that was skipped, and its annotations, all with their ids."""
     ids = {name: number for number, name in enumerate(categories, start=1)}
     if len(ids) != len(categories):
         raise ValueError(f"categories are named twice: {', '.join(categories)}")
@@ -133,6 +144,7 @@ def _numbered(
     n_images = n_annotations = 0
     for line in lines:
         if line["status"] == "skipped" or line["width"] is None or line["height"] is None:
+            yield line, None, []
             continue
         n_images += 1
         annotations: list[CocoAnnotation] = []
@@ -146,10 +158,13 @@ def _numbered(
                 )
             category_id = ids[prompts[prompt]]
             annotations.append({"id": n_annotations, "image_id": n_images, "category_id": category_id, **instance})
-        yield (
-            {"id": n_images, "file_name": line["file_name"], "width": line["width"], "height": line["height"]},
-            annotations,
-        )
+        image: CocoImage = {
+            "id": n_images,
+            "file_name": line["file_name"],
+            "width": line["width"],
+            "height": line["height"],
+        }
+        yield line, image, annotations
 
 
 def _empty_document(categories: Sequence[str]) -> CocoDocument:

@@ -14,7 +14,8 @@ from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
-from grounded_seg.device.choose import compile_failure_as_device_error
+from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error, use_exact_float32
+from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, Image, ImageSize
@@ -26,8 +27,6 @@ _TASKS = {
     GroundingTask.OPEN_VOCABULARY: TASKS["OPEN_VOCABULARY_DETECTION"],
     GroundingTask.REFERRING: TASKS["REFERRING_EXPRESSION_SEGMENTATION"],
 }
-_QUESTIONS_AT_ONCE = 16
-"""Questions that go through encoder and decoder together, at most: bounds the memory."""
 
 
 class FlorenceDetector:
@@ -83,11 +82,12 @@ class FlorenceDetector:
     def _answers(self, features: torch.Tensor, prompts: Sequence[Sequence[str]]) -> Iterator[GeneratedAnswer]:
         """The answers of every image to its prompts, image by image."""
         pairs = [(row, self._task.question(prompt)) for row, some in enumerate(prompts) for prompt in some]
-        for start in range(0, len(pairs), _QUESTIONS_AT_ONCE):
-            rows, texts = zip(*pairs[start : start + _QUESTIONS_AT_ONCE], strict=True)
-            yield from self.model.answer(
-                features[list(rows)], texts, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS
-            )
+        if not pairs:
+            return iter(())
+        rows, texts = zip(*pairs, strict=True)
+        return iter(
+            self.model.answer(features, texts, about=rows, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS)
+        )
 
     def _detections(
         self, size: ImageSize, prompts: Sequence[str], answers: Sequence[GeneratedAnswer]
@@ -151,6 +151,7 @@ def load_detector(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    kernels: Kernels | None = None,
     allow_base_mismatch: bool = False,
     adapters: Mapping[str, LocatedWeights] | None = None,
 ) -> FlorenceDetector:
@@ -158,12 +159,13 @@ def load_detector(
 
     `adapter` is merged in float32 before the weights take their dtype. `adapters`, by names without a dot, are kept
     beside the weights, and each call of `detect` chooses one: slower than a merged one. With `allow_base_mismatch`
-    their records may name another base.
+    their records may name another base. Without `kernels` they are chosen here.
 
     Raises:
         WeightsError: If a folder is missing, damaged or incomplete, or they don't belong together.
         DeviceMemoryError: If the device runs out of memory.
     """
+    use_exact_float32(device)
     model = load_florence(weights.path)
     for one in (*([adapter] if adapter else []), *(adapters or {}).values()):
         check_adapter_base(one.path, weights, allow_mismatch=allow_base_mismatch)
@@ -178,7 +180,7 @@ def load_detector(
         model.adapters = NamedAdapters(attach_adapters(model.network, folders), sides)
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.to(device, dtype)
+    use_linear_kernel(model.network.model.vision_tower, (kernels or choose_kernels(device, dtype)).linear)
     if settings.compile:
-        # In place: when it is first called, and again for each other batch size.
-        model.network.model.vision_tower.compile()
+        compile_encoder(model.network.model.vision_tower)
     return FlorenceDetector(model, settings)

@@ -58,7 +58,7 @@ def _device(device: str, dtype: str) -> Finding:
         what += f"; {card.name}, {card.n_free / 2**30:.1f} of {card.n_bytes / 2**30:.1f} GiB free"
         what += f", compute capability {card.capability}, driver {driver or 'unknown'}, CUDA {build}"
         if card.n_free < _LITTLE_MEMORY_BYTES:
-            remedy = "end other programs on this card, or use --preset base-ft with --batch-size 1"
+            remedy = "end other programs on this card, or use --preset fast with --batch-size 1"
             return Finding("device", State.WARNING, what, remedy, 0, facts)
         return Finding("device", State.OK, what, facts=facts)
     if driver is not None and not found:
@@ -76,7 +76,7 @@ def _memory() -> Finding:
         return Finding("memory", State.OK, "unknown on this system")
     what, facts = f"{n_bytes / 2**30:.1f} GiB", {"bytes": n_bytes}
     if n_bytes < _LITTLE_MEMORY_BYTES:
-        remedy = "use base-ft instead of large-ft, and --batch-size 1"
+        remedy = "use fast or base-ft instead of large-ft, and --batch-size 1"
         return Finding("memory", State.WARNING, f"{what}: little for full-size models", remedy, 0, facts)
     return Finding("memory", State.OK, what, facts=facts)
 

@@ -1,10 +1,13 @@
-"""Fixed batches: cut by position, and halved where the device's memory is too small."""
+"""Fixed batches: cut by position, and halved where the device's memory is too small.
+
+`batch_ranges` is the one function that maps a list of images to batches: runs, resumed runs and shards all use it.
+"""
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice, pairwise
 from typing import TypeVar
 
 from grounded_seg.device.memory import halving
@@ -32,20 +35,54 @@ class ReadImage:
     seconds: float
 
 
-def batches(items: Iterable[_Item], size: int) -> Iterator[tuple[_Item, ...]]:
-    """Cut a list into batches by position; the last one may be short.
+def batch_ranges(n_images: int, size: int, group_starts: Sequence[int] = (0,)) -> Iterator[range]:
+    """Give the indices of each batch of a list of images, in order; the last batch of each group may be short.
+
+    Args:
+        n_images: Length of the list.
+        size: Images in a full batch.
+        group_starts: Index of the first image of each group, such as the images of one tar: 0 first, rising. A batch
+            never has images of two groups.
+
+    Raises:
+        UsageError: If the size is below 1.
+
+    >>> list(batch_ranges(5, 2, (0, 3)))
+    [range(0, 2), range(2, 3), range(3, 5)]
+    """
+    _check_size(size)
+    for first, end in pairwise((*group_starts, n_images)):
+        for start in range(first, end, size):
+            yield range(start, min(start + size, end))
+
+
+def batches(
+    items: Iterable[_Item], size: int, group: Callable[[_Item], int] = lambda _: 0
+) -> Iterator[tuple[_Item, ...]]:
+    """Cut items into batches by position, the last one of each group may be short: what `batch_ranges` gives, as items.
+
+    Args:
+        items: Taken as they are needed.
+        size: Items in a full batch.
+        group: Tells an item's group. Items of one group stand together.
 
     Raises:
         UsageError: If the size is below 1.
 
     >>> list(batches("abcde", 2))
     [('a', 'b'), ('c', 'd'), ('e',)]
+    >>> list(batches((1, 2, 3, 14, 15), 2, lambda item: item // 10))
+    [(1, 2), (3,), (14, 15)]
     """
+    _check_size(size)
+    for _, together in groupby(items, group):
+        while batch := tuple(islice(together, size)):
+            yield batch
+
+
+def _check_size(size: int) -> None:
     if size < 1:
         raise UsageError(f"batch-size is {size}, it must be at least 1")
-    iterator = iter(items)
-    while batch := tuple(islice(iterator, size)):
-        yield batch
 
 
 def read_request(request: Request, *, max_pixels: int = MAX_PIXELS, skips: bool = True) -> ReadImage:

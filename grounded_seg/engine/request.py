@@ -28,6 +28,8 @@ class Request:
     """The upright size that it has to have; None for any."""
     boxes: tuple[Detection, ...] | None = None
     """Boxes to segment beside the detector's, in pixels of the image, cut to it; None for none."""
+    group: int = 0
+    """Index of the first image of its group, such as the images of one tar. A batch never has images of two groups."""
     is_known: bool = False
     """Its outcome is known from an earlier run: it only completes its batch, and no outcome comes of it."""
 
@@ -46,8 +48,9 @@ class Processed:
     """Of each stage: `read`, `detect`, `segment`, and `true_boxes` for given boxes."""
 
 
-PerImage: TypeAlias = Callable[[Processed], Made]
-"""What is done with each image where its pixels are: module-level or a `partial` of it, so that it can be pickled."""
+PerImage: TypeAlias = Callable[..., Made]
+"""What is done with each image, a `Processed`, where its pixels are: module-level or a `partial` of it, so that it can
+be pickled. One that writes files takes the folder for them as `output`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,8 @@ class Outcome(Generic[Made]):
     """Those of `Processed`, and `write` for the per-image function."""
     n_at_once: int
     """Images that went through the models together: the batch size, or less where memory was too small."""
+    files: tuple[tuple[str, bytes], ...] = ()
+    """What the per-image function wrote where `Work.output` is out of reach: paths in that folder, POSIX; contents."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,5 @@ class Work(Generic[Made]):
     """Width x height above which an image isn't read."""
     skips: bool = True
     """An image that can't be read is skipped; otherwise it ends the work."""
+    output: Path | None = None
+    """Folder that the per-image function writes into; None if it writes no files."""

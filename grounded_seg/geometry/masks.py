@@ -62,7 +62,11 @@ def run_length_from_region(region: npt.NDArray[np.bool_], left: int, top: int, s
     # Where a run reaches the bottom and the next column begins with one, they are one run.
     is_seam = np.zeros(edges.size + 1, dtype=np.bool_)
     is_seam[1:-1] = edges[1:] == edges[:-1]
-    edges = edges[~(is_seam[1:] | is_seam[:-1])]
+    return run_length_from_edges(edges[~(is_seam[1:] | is_seam[:-1])], size)
+
+
+def run_length_from_edges(edges: npt.NDArray[np.int64], size: ImageSize) -> RunLength:
+    """Run lengths of a mask by the pixels at which it begins and ends in turn, counted down the columns, ascending."""
     n_pixels = size.width * size.height
     ends = [] if edges.size and edges[-1] == n_pixels else [n_pixels]
     return _run_length_from_runs(np.diff(np.concatenate([[0], edges, ends]).astype(np.int64)).tolist(), size)

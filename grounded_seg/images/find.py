@@ -30,6 +30,8 @@ class FoundImages:
     """The folder given, or the common parent of several."""
     file_names: tuple[str, ...]
     """Path of each image relative to `root`, POSIX, unique, sorted by code point; never empty."""
+    group_starts: tuple[int, ...] = (0,)
+    """Index of the first image of each group: the images of one tar, or those between two tars."""
 
     def path(self, file_name: str) -> Path:
         """Where the image of this name is."""

@@ -8,16 +8,20 @@ like a picture gets an underscore: without it, the pictures of `a.jpg.jpg/b.jpg`
 What changes the folder raises `OutputError` where that can't be done.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error, name_within_limit
+from grounded_seg.settings import ResultsForm
 
 _IMAGE_FOLDERS = ("overlays", "masks", "crops")
+_MAGIC = re.compile(r"[*?[]")
 _LIKE_A_PICTURE = re.compile(r"\.(jpg|png)_*$", re.IGNORECASE)
 """Folders whose names end so get one more underscore; then no two become one, and none ends like a picture."""
 
@@ -42,6 +46,19 @@ class RunFolder:
     def manifest(self) -> Path:
         """What the run did and with what."""
         return self.root / "run.json"
+
+    @property
+    def tables(self) -> tuple[Path, Path]:
+        """One row an instance, and one row an image, in Parquet; both are there or none."""
+        return self.root / "results.parquet", self.root / "images.parquet"
+
+    def has_tables(self) -> bool:
+        """Tell whether the results are there in Parquet too."""
+        return any(path.exists() for path in self.tables)
+
+    def has_results(self, form: ResultsForm) -> bool:
+        """Tell whether the results are there in a form."""
+        return self.annotations.exists() and (form is ResultsForm.COCO or all(path.exists() for path in self.tables))
 
     def overlay(self, file_name: str, ending: str) -> Path:
         """The picture of all boxes and masks of an image, in the format of the ending."""
@@ -73,13 +90,16 @@ class RunFolder:
         return [path for path in self._results() if path.exists()]
 
     @as_output_error()
-    def check_free(self, *, overwrite: bool, resume: bool = False, can_overwrite: bool = True) -> None:
+    def check_free(
+        self, *, overwrite: bool, resume: bool = False, can_overwrite: bool = True, is_empty: bool = False
+    ) -> None:
         """Refuse a folder that is in use; nothing is changed yet.
 
         Args:
             overwrite: What an earlier run wrote may be replaced.
             resume: An earlier run may be resumed.
             can_overwrite: The command has an option for that, which a message may name.
+            is_empty: The earlier run had no images, so no line is in its journal.
 
         Raises:
             UsageError: If it is no folder; if it holds results, and `overwrite` and `resume` are off; if what it holds
@@ -101,7 +121,8 @@ class RunFolder:
                 f"{self.root} holds {', '.join(used)} that no run of grounded-seg wrote; "
                 "name another folder with --output"
             )
-        if resume and self.annotations.exists() and not (self.journal.exists() and self.journal.stat().st_size):
+        has_lines = self.journal.exists() and self.journal.stat().st_size > 0
+        if resume and self.annotations.exists() and not has_lines and not is_empty:
             raise UsageError(
                 f"{self.annotations} is there, but not {self.journal.name}, which it was made from; start again with "
                 "--overwrite, or name another folder with --output"
@@ -126,14 +147,15 @@ class RunFolder:
         In this order, a run that is killed meanwhile leaves either the earlier one, to be resumed, or an empty journal,
         which resuming begins anew: never a COCO file without its journal, or a journal without its manifest.
         """
-        self.annotations.unlink(missing_ok=True)
+        for path in (*self.tables, self.annotations):
+            path.unlink(missing_ok=True)
         empty_journal()
         self.manifest.unlink(missing_ok=True)
 
     @as_output_error()
     def remove_records(self) -> None:
-        """Remove COCO file, journal and manifest, as far as they are there."""
-        for path in (self.annotations, self.journal, self.manifest):
+        """Remove COCO file, tables, journal and manifest, as far as they are there."""
+        for path in (*self.tables, self.annotations, self.journal, self.manifest):
             path.unlink(missing_ok=True)
 
     @as_output_error()
@@ -146,4 +168,32 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def _results(self) -> tuple[Path, ...]:
-        return (self.annotations, self.journal, self.manifest, *(self.root / name for name in _IMAGE_FOLDERS))
+        pictures = (self.root / name for name in _IMAGE_FOLDERS)
+        return (self.annotations, *self.tables, self.journal, self.manifest, *pictures)
+
+
+def find_runs(runs: Sequence[Path]) -> list[Path]:
+    """Expand the patterns among the folders of runs: those with results, in the order of the numbers in their names.
+
+    A text with `*`, `?` or `[` is a pattern unless a folder of that very name exists.
+
+    Raises:
+        InputError: If a pattern matches no run.
+    """
+    found: list[Path] = []
+    for run in runs:
+        if not _MAGIC.search(str(run)) or os.path.lexists(run):
+            found.append(run)
+            continue
+        matches = [Path(text) for text in glob(str(run), recursive=True)]  # noqa: PTH207  (absolute ones too)
+        folders = [one for one in matches if RunFolder(one).journal.exists() or RunFolder(one).manifest.exists()]
+        if not folders:
+            raise InputError(f"no folder of a run matches {str(run)!r}; check the pattern")
+        found += sorted(folders, key=_by_numbers)
+    return found
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    """Sort shard-2 before shard-10."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [(int(part), "") if number % 2 else (0, part) for number, part in enumerate(parts)]

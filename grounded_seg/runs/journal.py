@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,9 @@ from grounded_seg.files import Lock, as_output_error, whole_file
 LOCK_NAME = ".lock"
 
 _LOG = logging.getLogger(__name__)
+_BLOCK_BYTES = 1 << 22
+_SKIPPED, _AGAIN = b'"status": "skipped"', b'"error": "ImageAccessError"'
+"""In a line of `text_of`; within a value, such quotes would stand behind backslashes."""
 
 _SYNC_S = 1.0
 """At most so much of what was reported done is lost when the power fails; a crash of the process loses nothing."""
@@ -181,6 +185,38 @@ class _Replacement:
 
 class _DiscardedError(Exception):
     """The new journal isn't wanted."""
+
+
+@dataclass(frozen=True)
+class JournalCounts:
+    """What a journal holds, as far as that can be told without reading its lines as JSON."""
+
+    n_lines: int
+    n_skipped: int
+    n_again: int
+    """Skipped as their files were out of reach, so that `--resume` asks about them again."""
+
+
+def count_lines(path: Path) -> JournalCounts:
+    """Count the whole lines of a journal, also while it is written; a journal that isn't there yet has none.
+
+    Raises:
+        InputError: If it can't be read.
+    """
+    n_lines = n_skipped = n_again = 0
+    rest = b""
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                whole, end, rest = (rest + block).rpartition(b"\n")
+                n_lines += whole.count(b"\n") + len(end)
+                n_skipped += whole.count(_SKIPPED)
+                n_again += whole.count(_AGAIN)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}); check that it is a file, and the disk") from error
+    return JournalCounts(n_lines, n_skipped, n_again)
 
 
 def text_of(line: JournalLine) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -76,6 +77,11 @@ class Counts:
         }
 
 
+def hashed_name(name: str) -> bytes:
+    """Give what a name adds to the hash of a list."""
+    return os.fsencode(name) + b"\0"
+
+
 @dataclass(frozen=True)
 class ImageNames:
     """Which images a run is about."""
@@ -91,8 +97,34 @@ class ImageNames:
         """Count and hash the names of images below a root."""
         digest = hashlib.sha256()
         for name in names:
-            digest.update(os.fsencode(name) + b"\0")
+            digest.update(hashed_name(name))
         return cls(root, len(names), digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """Which part of a list of images a run is about."""
+
+    number: int
+    """From 1 to `count`."""
+    count: int
+    whole: ImageNames
+    """The list that was cut, of which the run's own images are a part."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """When the first image of a run was next, or of one that was resumed; for its rate while it runs."""
+
+    time: str
+    """In ISO 8601."""
+    images: int
+    """Lines in the journal then."""
+
+    @classmethod
+    def now(cls, n_lines: int) -> "Started":
+        """Note the time."""
+        return cls(datetime.now(UTC).isoformat(timespec="milliseconds"), n_lines)
 
 
 @dataclass(frozen=True)
@@ -128,6 +160,9 @@ class Manifest:
     exit_code: int | None = None
     evaluation: DataSetAsked | None = None
     """None for a `run`."""
+    shard: ShardRecord | None = None
+    """None for a run over all of its images."""
+    started: Started | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Give the manifest as it reads back."""
@@ -140,8 +175,9 @@ class Manifest:
 
     def _text(self) -> str:
         content = asdict(self)
-        if self.evaluation is None:
-            del content["evaluation"]
+        for key in ("evaluation", "shard", "started"):
+            if content[key] is None:
+                del content[key]
         return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
 
@@ -160,6 +196,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InputError(f"{path} is no manifest of a run; {_WHY_NEEDED}")
     return manifest
+
+
+def is_without_images(manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a run is finished that had no images: a shard that was left empty, whose journal has no line."""
+    images = manifest.get("images")
+    return manifest.get("exit_code") is not None and isinstance(images, Mapping) and images.get("count") == 0
 
 
 def refuse_evaluation(manifest: Mapping[str, Any], folder: Path) -> None:

@@ -1,10 +1,12 @@
 """Join runs of different images into one: their journals line by line, in the order of one run over all of them."""
 
+import hashlib
 import heapq
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,21 @@ from typing import Any
 from grounded_seg.coco.entries import leaves_folder
 from grounded_seg.coco.image_names import names_among
 from grounded_seg.coco.objects import is_plain, object_of
+from grounded_seg.coco.parquet import check_can_write_tables, write_results
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.values import Notes
-from grounded_seg.coco.write import write_annotations
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.files import as_output_error, write_text
+from grounded_seg.files import write_text
 from grounded_seg.images.find import common_root
 from grounded_seg.records import ImageSize
-from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.folder import RunFolder, find_runs
 from grounded_seg.runs.journal import Journal, read_lines
-from grounded_seg.runs.manifest import Counts, read_manifest, refuse_evaluation
+from grounded_seg.runs.manifest import Counts, hashed_name, read_manifest, refuse_evaluation
+from grounded_seg.runs.shards import check_shards
+from grounded_seg.settings import ResultsForm
+
+_MAX_NAMED = 8
+"""Runs named in a message."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class _Part:
     prompts: Mapping[str, str]
     """The class of each prompt."""
     n_images: int
+    shard: int | None
+    """Its number; None for a run over all of its images."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -69,61 +78,122 @@ def _plain_instances(line: JournalLine, place: str, notes: Notes) -> Iterator[An
             yield read.plain(one)
 
 
+class _Merged:
+    """What was merged: counts and hash of the names."""
+
+    def __init__(self) -> None:
+        self.counts = Counts(is_resumed=True)
+        self.names = hashlib.sha256()
+
+    def written(
+        self, lines: Iterable[JournalLine], n_images: int, journal: Journal, progress: Callable[[int, int], None]
+    ) -> Iterator[JournalLine]:
+        """Put lines into the journal, and give each when it stands there."""
+        last = None
+        for line in lines:
+            if line["file_name"] == last:
+                raise InputError(f"image {last!r} is in two of the runs; merge runs of different images")
+            last = line["file_name"]
+            journal.append(line)
+            self.counts.add_line(line)
+            self.names.update(hashed_name(line["file_name"]))
+            progress(self.counts.n_images, n_images)
+            yield line
+
+
 def merge_runs(
     runs: Sequence[Path],
     output: Path,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     note: Callable[[str], None] = lambda _line: None,
+    results: ResultsForm = ResultsForm.COCO,
 ) -> Counts:
     """Join the journals of finished runs into a new run folder with one COCO file; pictures stay where they are.
 
     Names become relative to the common parent of the runs' images, and stand in the order of one run over all of them.
-    The classes keep the order of the first run. Memory doesn't grow with the runs.
+    The classes keep the order of the first run. Shards give the bytes of one run over their whole list, with its names.
+    Memory doesn't grow with the runs.
 
     Args:
-        runs: Folders of runs, two or more, with the same classes and no image in common.
+        runs: Folders of runs, or patterns of such, in any order: two or more with the same classes and no image in
+            common, or all shards of a list.
         output: A folder that holds no run yet.
         progress: Is told how many images are done, and how many there are.
         note: Is told in the end what was read in spite of its form, a line each.
+        results: The form of the results.
 
     Raises:
         UsageError: If there is but one run, one isn't finished, the classes differ, a prompt stands for several
-            classes, or `output` is in use.
+            classes, or `output` is in use. If shards are missing, there twice, of different lists, or run otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
-    if len(runs) < 2:
-        raise UsageError("merging takes two runs or more")
-    parts = [_part(run) for run in runs]
-    notes = Notes()
+    if results is ResultsForm.PARQUET:
+        check_can_write_tables()
+    parts, notes = _parts(find_runs(runs)), Notes()
     prompts = _common_prompts(parts, notes)
     root, prefixes = common_root([part.root for part in parts])
-    folder, counts = RunFolder(output), Counts(is_resumed=True)
+    is_whole_list = parts[0].shard is not None
+    if is_whole_list:
+        _note_roots(parts, note)
+        root, prefixes = parts[0].root, ("",) * len(parts)
+    folder, merged = RunFolder(output), _Merged()
     folder.check_new()
     folder.make()
     with Journal(folder.journal) as journal:
         journal.make()
         try:
             sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
-            _merge(sources, sum(part.n_images for part in parts), journal, counts, progress)
-            with as_output_error(folder.annotations):
-                write_annotations(read_lines(folder.journal), parts[0].classes, folder.annotations, prompts)
-            manifest = {
-                "prompts": prompts,
-                "paths": [str(run) for run in runs],
-                "images": {"root": str(root), "count": counts.n_images},
-                "merged": [part.manifest for part in parts],
-                "counts": counts.as_json(),
-                "exit_code": counts.exit_code,
-            }
-            write_text(folder.manifest, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+            # Each is in the order of its names, and shards stand one behind the other.
+            in_order = chain(*sources) if is_whole_list else heapq.merge(*sources, key=itemgetter("file_name"))
+            written = merged.written(in_order, sum(part.n_images for part in parts), journal, progress)
+            tables = folder.tables if results is ResultsForm.PARQUET else None
+            write_results(written, parts[0].classes, prompts, folder.annotations, tables)
+            if is_whole_list:
+                _check_is_whole(parts, merged.names)
+            write_text(folder.manifest, _manifest(parts, prompts, root, merged))
         except BaseException:
             # Half of a merged run is of no use, and would be taken for a run.
             folder.remove_records()
             raise
     for one in notes.lines():
         note(one)
-    return counts
+    return merged.counts
+
+
+def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path, merged: _Merged) -> str:
+    counts = merged.counts.as_json()
+    for dropped in ("empty_masks", "unusable_boxes"):
+        # Not known of a run that was resumed.
+        known = [(part.manifest.get("counts") or {}).get(dropped) for part in parts]
+        counts[dropped] = None if None in known else sum(known)
+    manifest = {
+        "prompts": prompts,
+        "paths": [str(part.folder.root) for part in parts],
+        "images": {"root": str(root), "count": merged.counts.n_images, "sha256": merged.names.hexdigest()},
+        "merged": [part.manifest for part in parts],
+        "counts": counts,
+        "exit_code": merged.counts.exit_code,
+    }
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+
+
+def _parts(runs: Sequence[Path]) -> list[_Part]:
+    """Read the manifests of all runs; of shards, check that they make up a list, and put them into its order."""
+    parts = [_part(run) for run in runs]
+    shards = [part for part in parts if part.shard is not None]
+    if len(parts) < 2 and not shards:
+        raise UsageError("merging takes two runs or more")
+    unfinished = [str(part.folder.root) for part in parts if part.manifest["exit_code"] is None]
+    if unfinished:
+        named = ", ".join(unfinished[:_MAX_NAMED])
+        more = f" and {len(unfinished) - _MAX_NAMED} more" if len(unfinished) > _MAX_NAMED else ""
+        are, it, its = ("isn't", "it", "its") if len(unfinished) == 1 else ("aren't", "them", "their")
+        raise UsageError(f"{named}{more} {are} finished; bring {it} to {its} end with run --resume")
+    if shards:
+        check_shards([(part.folder.root, part.manifest) for part in parts])
+        parts.sort(key=lambda part: part.shard or 0)
+    return parts
 
 
 def _part(run: Path) -> _Part:
@@ -133,17 +203,35 @@ def _part(run: Path) -> _Part:
     manifest = read_manifest(folder.manifest)
     refuse_evaluation(manifest, run)
     try:
-        if manifest["exit_code"] is None:
-            raise UsageError(f"{run} isn't finished; bring it to its end with run --resume")
-        part = _Part(
-            folder, manifest, Path(manifest["images"]["root"]), dict(manifest["prompts"]), manifest["images"]["count"]
-        )
+        manifest["exit_code"]
+        images, shard = manifest["images"], manifest.get("shard")
+        number = None if shard is None else int(shard["number"])
+        part = _Part(folder, manifest, Path(images["root"]), dict(manifest["prompts"]), images["count"], number)
     except (KeyError, TypeError, ValueError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{folder.manifest} isn't that of a run ({why}); name folders that run wrote") from error
     if not folder.journal.is_file():
         raise InputError(f"{folder.journal} isn't there; name folders that run wrote")
     return part
+
+
+def _note_roots(parts: Sequence[_Part], note: Callable[[str], None]) -> None:
+    """Say so where shards saw their list in different folders, as on machines that mount it differently."""
+    roots = list(dict.fromkeys(str(part.root) for part in parts))
+    if len(roots) > 1:
+        note(
+            f"the shards found the images in different folders, {roots[0]} and {roots[1]}, under the same names; "
+            "if they aren't the same images, run the shards again"
+        )
+
+
+def _check_is_whole(parts: Sequence[_Part], names: "hashlib._Hash") -> None:
+    """Check by their hash that the names are those of the list that was cut into shards."""
+    if names.hexdigest() != parts[0].manifest["shard"]["whole"]["sha256"]:
+        raise InputError(
+            "the journals of the shards don't hold the images of their list, each once and in its order; one was "
+            "changed by hand, or is another run's: run that shard again"
+        )
 
 
 def _common_prompts(parts: Sequence[_Part], notes: Notes) -> dict[str, str]:
@@ -162,21 +250,3 @@ def _common_prompts(parts: Sequence[_Part], notes: Notes) -> dict[str, str]:
                     f"the prompt {prompt!r} is {name!r} in {part.folder.root} and {prompts[prompt]!r} in another run"
                 )
     return prompts
-
-
-def _merge(
-    sources: Sequence[Iterator[JournalLine]],
-    n_images: int,
-    journal: Journal,
-    counts: Counts,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Merge the journals, each of which is in the order of its names."""
-    last = None
-    for line in heapq.merge(*sources, key=itemgetter("file_name")):
-        if line["file_name"] == last:
-            raise InputError(f"image {last!r} is in two of the runs; merge runs of different images")
-        last = line["file_name"]
-        journal.append(line)
-        counts.add_line(line)
-        progress(counts.n_images, n_images)

@@ -14,11 +14,24 @@ from grounded_seg.runs.manifest import Counts, ImageNames, Manifest
 
 _LOG = logging.getLogger(__name__)
 
-# Settings that change no result: where it is written, how the images were found (their names are compared), and what
-# is done at a bad one.
-_FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models"}
+# Settings that change no result: where and in which form it is written, how the images were found (their names are
+# compared), and what is done at a bad one.
+_FREE_SETTINGS = {
+    "output",
+    "recursive",
+    "resume",
+    "overwrite",
+    "on_error",
+    "models",
+    "results",
+    "devices",
+    "engine",
+    "workers",
+}
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}
+# What models run with that changes no result.
+_FREE_OF_MODELS = {"allocator", "workers"}
 _LOGITS_DTYPE = "float32"
 _MAX_SHOWN = 40
 """Characters of a value in a message."""
@@ -98,20 +111,22 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
     Raises:
         UsageError: If prompts, images, settings, weights, device, dtype, threads or software differ; says which.
     """
-    wanted = dict(_comparable(now.as_json()))
+    wanted = dict(comparable(now.as_json()))
     if now.models is not None:
         _refuse_rounded_logits(earlier, folder)
     try:
-        was = dict(_comparable(earlier))
+        was = dict(comparable(earlier))
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{folder} holds a run of another version of grounded-seg ({error!r} in its run.json); "
             "start again with --overwrite, or name another folder with --output"
         ) from error
+    if _is_before_kernels(earlier):
+        wanted = {name: value for name, value in wanted.items() if not name.startswith("models kernels")}
     if now.models is None:
         was = {name: value for name, value in was.items() if not name.startswith("models")}
     differing = [
-        f"{name} was {_shown(was.get(name))} and is {_shown(wanted.get(name))}"
+        f"{name} was {shown_value(was.get(name))} and is {shown_value(wanted.get(name))}"
         for name in sorted(was.keys() | wanted.keys())
         if was.get(name) != wanted.get(name)
     ]
@@ -120,7 +135,7 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
             f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
             "or name another folder with --output"
         )
-    if now.models is not None and _is_before_float32_logits(earlier):
+    if now.models is not None and (_is_before_float32_logits(earlier) or _is_before_kernels(earlier)):
         _LOG.warning(
             "this run was begun with an earlier version of grounded-seg: the numbers of the images that follow may "
             "differ from its own in the last digits, and by more where an image has a colour profile; to have all from "
@@ -132,6 +147,12 @@ def _is_before_float32_logits(earlier: Mapping[str, Any]) -> bool:
     """Tell whether a run was begun by a version that had no `logits_dtype`: its logits were in its `dtype`."""
     models = earlier.get("models")
     return isinstance(models, Mapping) and "logits_dtype" not in models
+
+
+def _is_before_kernels(earlier: Mapping[str, Any]) -> bool:
+    """Tell whether a run was begun by a version that had one way for each product, and so didn't name it."""
+    models = earlier.get("models")
+    return isinstance(models, Mapping) and "kernels" not in models
 
 
 def _refuse_rounded_logits(earlier: Mapping[str, Any], folder: Path) -> None:
@@ -170,12 +191,14 @@ def _tell_if_moved(earlier: Mapping[str, Any], now: Manifest) -> None:
         )
 
 
-def _comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Name all that results depend on, as the options are named."""
     # Their order counts: it is that of the categories.
     yield "prompts", list(manifest["prompts"].items())
     yield "number of images", manifest["images"]["count"]
     yield "list of images", manifest["images"]["sha256"]
+    if manifest.get("shard") is not None:
+        yield "list of all shards", manifest["shard"]["whole"]["sha256"]
     for name, value in manifest["settings"].items():
         if name not in _FREE_SETTINGS:
             yield from _leaves(name, value)
@@ -183,6 +206,11 @@ def _comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "data set", manifest["evaluation"]["sha256"]
         yield "absent", manifest["evaluation"]["absent"]
     for name, value in (manifest["models"] or {}).items():
+        if name in _FREE_OF_MODELS:
+            continue
+        if name == "device":
+            # Any card of the same kind gives the same results.
+            value = value.partition(":")[0]
         if isinstance(value, Mapping):
             value = {key: one for key, one in value.items() if key not in _FREE_OF_WEIGHTS}
         yield from _leaves(f"models {name}", value)
@@ -198,6 +226,7 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name.replace("_", "-"), value
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """Write a value of a manifest as JSON, cut off where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -7,6 +7,7 @@ image read to the last line in the journal.
 import logging
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from grounded_seg.coco.parquet import check_can_write_tables, write_results
 from grounded_seg.coco.schema import JournalLine
-from grounded_seg.coco.write import journal_line, write_annotations
+from grounded_seg.coco.write import journal_line
 from grounded_seg.detect.prompts import PromptSet
+from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.files import as_output_error
 from grounded_seg.images.find import FoundImages, find_images
 from grounded_seg.images.formats import only_own_limit
 from grounded_seg.images.given import Given
@@ -28,10 +30,20 @@ from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import Journal, read_lines
-from grounded_seg.runs.manifest import Counts, ImageNames, Manifest, read_manifest, refuse_evaluation, refuse_run
+from grounded_seg.runs.manifest import (
+    Counts,
+    ImageNames,
+    Manifest,
+    Started,
+    is_without_images,
+    read_manifest,
+    refuse_evaluation,
+    refuse_run,
+)
 from grounded_seg.runs.pictures import write_pictures
 from grounded_seg.runs.resume import Earlier, check_same, earlier_run
-from grounded_seg.settings import Drawn, OnError, RunSettings
+from grounded_seg.runs.shards import cut
+from grounded_seg.settings import Drawn, OnError, ResultsForm, RunSettings, Shard
 
 if TYPE_CHECKING:
     from grounded_seg.weights.transfer import Progress
@@ -63,6 +75,10 @@ class Job:
     """Makes an image's line, and its files; see `engine.request.PerImage`."""
     skips: bool = True
     """An image that can't be read is skipped."""
+    group_starts: Sequence[int] = (0,)
+    """Index of the first image of each group; a batch never has images of two."""
+    writes_files: bool = False
+    """The per-image function writes files into the output folder."""
 
     @property
     def settings(self) -> RunSettings:
@@ -102,34 +118,49 @@ def run_images(
     started = time.perf_counter()
     folder = RunFolder(settings.output)
     with claimed(folder, settings) as journal:
-        found = _find_inputs(paths, settings, folder)
-        job = _job_of(prompts, paths, found, settings)
+        job = _job_of(prompts, paths, folder, settings)
         earlier = earlier_of(job, folder, journal)
-        if earlier is not None and is_complete(earlier, job) and folder.annotations.exists():
+        # Tables that were left as they are would soon be those of other results.
+        has_tables = settings.results is ResultsForm.PARQUET or (earlier is not None and folder.has_tables())
+        was_complete = earlier is not None and is_complete(earlier, job)
+        if earlier is not None and was_complete and folder.has_results(settings.results):
             _LOG.info("the run in %s is finished already; nothing is left to do", folder.root)
             earlier.counts.add_seconds({"total": time.perf_counter() - started})
             return earlier.counts
+        if has_tables:
+            check_can_write_tables()
         manifest, counts = fill(job, folder, journal, earlier, watcher, progress=progress)
-        with counts.timed("write"), as_output_error(folder.annotations):
-            write_annotations(read_lines(folder.journal), prompts.classes, folder.annotations, prompts.class_by_prompt)
-        finish(manifest, counts, folder, started)
+        with counts.timed("write"):
+            tables = folder.tables if has_tables else None
+            lines = read_lines(folder.journal)
+            write_results(lines, prompts.classes, prompts.class_by_prompt, folder.annotations, tables)
+        if was_complete:
+            # Only its results are written again, which `run.json` says nothing about.
+            counts.add_seconds({"total": time.perf_counter() - started})
+        else:
+            finish(manifest, counts, folder, started)
     return counts
 
 
 @contextmanager
 def claimed(folder: RunFolder, settings: RunSettings, *, evaluates: bool = False) -> Iterator[Journal]:
     """Check that the folder may be written, by a `run` or by an `eval`, and lock its journal for the block."""
+    is_empty = False
     with suppress(InputError):
         # What it holds is told first; a manifest that is missing or damaged is another matter.
-        (refuse_run if evaluates else refuse_evaluation)(read_manifest(folder.manifest), folder.root)
-    folder.check_free(overwrite=settings.overwrite, resume=settings.resume, can_overwrite=not evaluates)
+        manifest = read_manifest(folder.manifest)
+        (refuse_run if evaluates else refuse_evaluation)(manifest, folder.root)
+        is_empty = is_without_images(manifest)
+    folder.check_free(
+        overwrite=settings.overwrite, resume=settings.resume, can_overwrite=not evaluates, is_empty=is_empty
+    )
     with Journal(folder.journal) as journal, only_own_limit():
         yield journal
 
 
 def earlier_of(job: Job, folder: RunFolder, journal: Journal) -> Earlier | None:
     """Find the run that is to be resumed; None to start afresh, as where it was killed before its first line."""
-    if not (job.settings.resume and journal.has_lines):
+    if not job.settings.resume or not (journal.has_lines or (not job.names and folder.manifest.exists())):
         return None
     return earlier_run(read_manifest(folder.manifest), job.manifest, job.names, journal)
 
@@ -155,25 +186,33 @@ def fill(
         manifest = replace(
             manifest, models=earlier.manifest["models"], images_at_once=earlier.manifest["images_at_once"]
         )
-    work = Work(job.per_image, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips)
-    with open_engine(_requests(job, earlier), work) as engine:
+    output = folder.root if job.writes_files else None
+    work = Work(job.per_image, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips, output)
+    requests, workers = _requests(job, earlier), settings.workers
+    with counts.timed("load"):
+        opened = open_engine(requests, work, settings.engine, devices=settings.devices, n_workers=workers)
+    with opened as engine:
         # The first batch is read before the models are loaded: a single bad image is told at once.
         has_any = engine.read_first()
         if has_any or earlier is None or not earlier.same_models_named(manifest):
             with counts.timed("load"):
-                models = find_models(settings.models, boxes_only=settings.boxes_only, progress=progress)
+                runs_on = engine.runs_on(settings.models)
+                models = find_models(
+                    settings.models, boxes_only=settings.boxes_only, progress=progress, runs_on=runs_on
+                )
                 manifest = replace(manifest, models=models)
                 if earlier is not None:
                     check_same(earlier.manifest, manifest, folder.root)
                 if has_any:
-                    stages = (settings.detect, settings.segment, settings.tiles)
+                    stages = {"detect": settings.detect, "segment": settings.segment, "tiles": settings.tiles}
                     mismatch = settings.models.allow_base_mismatch
-                    engine.load(partial(load_chain, models, *stages, allow_base_mismatch=mismatch))
+                    engine.load(models, partial(load_chain, **stages, allow_base_mismatch=mismatch))
         if earlier is None:
             _start_afresh(folder, journal)
         elif earlier.again:
             journal.replace_lines(earlier.n_lines)
         watcher.started(len(job.names), counts)
+        manifest = replace(manifest, started=Started.now(0 if earlier is None else earlier.n_lines))
         if has_any:
             manifest.write(folder.manifest)
             for outcome in engine.outcomes():
@@ -199,19 +238,30 @@ def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolde
     return replace(found, file_names=file_names)
 
 
-def _job_of(prompts: PromptSet, paths: Sequence[Given], found: FoundImages, settings: RunSettings) -> Job:
+def _job_of(prompts: PromptSet, paths: Sequence[Given], folder: RunFolder, settings: RunSettings) -> Job:
+    found, shard = _find_inputs(paths, settings, folder), None
+    if settings.shard is not None and (part := Shard.of(settings.shard)) is not None:
+        found, shard = cut(found, settings.batch_size, part)
     # Absolute, so that runs that were started in different folders can be merged.
     names = ImageNames.of(found.root.absolute(), found.file_names)
     manifest = Manifest(
-        prompts.class_by_prompt, tuple(map(str, paths)), names, settings, None, images_at_once=settings.batch_size
+        prompts.class_by_prompt,
+        tuple(map(str, paths)),
+        names,
+        settings,
+        None,
+        images_at_once=settings.batch_size,
+        shard=shard,
     )
     is_alone = len(paths) == 1 and isinstance(paths[0], Path) and not os.path.isdir(paths[0])
     return Job(
         manifest,
         found.file_names,
         lambda index: Request(index, found.file_names[index], found.path(found.file_names[index]), prompts),
-        partial(_line_and_pictures, folder=RunFolder(settings.output), save=settings.save),
+        partial(_line_and_pictures, save=settings.save),
         skips=settings.on_error is OnError.SKIP and not is_alone,
+        group_starts=found.group_starts,
+        writes_files=bool(settings.save),
     )
 
 
@@ -221,12 +271,12 @@ def _requests(job: Job, earlier: Earlier | None) -> Iterator[Request]:
     A batch that was cut off is asked about as a whole: the last bits of its numbers depend on who is in it.
     """
     n_lines, again = (0, frozenset[int]()) if earlier is None else (earlier.n_lines, earlier.again)
-    size, n_images = job.settings.batch_size, len(job.names)
-    for start in range(0, n_images, size):
-        batch = range(start, min(start + size, n_images))
+    for batch in batch_ranges(len(job.names), job.settings.batch_size, job.group_starts):
         known = [index < n_lines and index not in again for index in batch]
         if not all(known):
-            yield from (replace(job.request(index), is_known=one) for index, one in zip(batch, known, strict=True))
+            group = job.group_starts[bisect_right(job.group_starts, batch.start) - 1]
+            for index, one in zip(batch, known, strict=True):
+                yield replace(job.request(index), group=group, is_known=one)
 
 
 def _start_afresh(folder: RunFolder, journal: Journal) -> None:
@@ -241,8 +291,9 @@ def _record(
     outcome: Outcome[JournalLine], manifest: Manifest, folder: RunFolder, journal: Journal, counts: Counts
 ) -> Manifest:
     """Put an image's line into the journal; only from then on it is done."""
-    if outcome.n_at_once != manifest.images_at_once:
-        # A resumed run sends as many images at once, but doesn't repeat what was done before.
+    if outcome.n_at_once < manifest.images_at_once:
+        # A resumed run sends as many images at once, but doesn't repeat what was done before. Of several workers, the
+        # one with the least memory counts.
         manifest = replace(manifest, images_at_once=outcome.n_at_once)
         manifest.write(folder.manifest)
     journal.put(outcome.request.index, outcome.made)
@@ -253,8 +304,8 @@ def _record(
     return manifest
 
 
-def _line_and_pictures(processed: Processed, *, folder: RunFolder, save: frozenset[Drawn]) -> JournalLine:
-    """Write an image's pictures, and make its line."""
-    if processed.image is not None and isinstance(processed.result, PromptedResult):
-        write_pictures(folder, processed.request.name, processed.image, processed.result, save)
+def _line_and_pictures(processed: Processed, *, save: frozenset[Drawn], output: Path | None = None) -> JournalLine:
+    """Write an image's pictures into `output`, and make its line."""
+    if output is not None and processed.image is not None and isinstance(processed.result, PromptedResult):
+        write_pictures(RunFolder(output), processed.request.name, processed.image, processed.result, save)
     return journal_line(processed.request.name, processed.result)

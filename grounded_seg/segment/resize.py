@@ -17,6 +17,7 @@ import numpy.typing as npt
 import PIL.Image
 import torch
 
+from grounded_seg.device.resample import PILLOW_BILINEAR, resampled, uploaded
 from grounded_seg.records import BoxXyxy, ImageSize
 
 STRIP_PIXELS = 1 << 20
@@ -37,6 +38,13 @@ def resized_pixels(pixels: npt.NDArray[np.uint8], size: ImageSize) -> npt.NDArra
     """RGB pixels (height, width, 3) resized by Pillow's antialiased bilinear filter."""
     resized = PIL.Image.fromarray(pixels).resize((size.width, size.height), PIL.Image.Resampling.BILINEAR)
     return np.array(resized)
+
+
+def resized_on(device: torch.device, pixels: npt.NDArray[np.uint8], size: ImageSize) -> torch.Tensor:
+    """RGB pixels (height, width, 3) resized likewise, on a device; a GPU of NVIDIA resizes them itself."""
+    if device.type == "cuda":
+        return resampled(uploaded(pixels, device), size.width, size.height, PILLOW_BILINEAR)
+    return torch.from_numpy(resized_pixels(pixels, size)).to(device)
 
 
 def resized_boxes(boxes_xyxy: Sequence[BoxXyxy], size: ImageSize, resized: ImageSize) -> npt.NDArray[np.float32]:
@@ -115,10 +123,10 @@ class Step(NamedTuple):
     weight: torch.Tensor
 
     def mix(self, values: torch.Tensor, axis: int) -> torch.Tensor:
-        """Values (x, y), resized along axis 0 or 1."""
+        """Values (x, y), or (n, x, y), resized along axis 0 (x) or 1 (y)."""
         weight = self.weight if axis else self.weight[:, None]
-        mixed = values.index_select(axis, self.first).mul_(1 - weight)
-        return mixed.addcmul_(values.index_select(axis, self.second), weight)
+        mixed = values.index_select(axis - 2, self.first).mul_(1 - weight)
+        return mixed.addcmul_(values.index_select(axis - 2, self.second), weight)
 
     def strip(self, start: int, stop: int) -> "Step":
         """The outputs from `start` to `stop` (exclusive)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from grounded_seg.device.ahead import one_ahead
+from grounded_seg.device.choose import use_exact_float32
+from grounded_seg.device.kernels import Kernels
 from grounded_seg.device.memory import in_chunks, out_of_memory_as_device_error
 from grounded_seg.geometry.masks import masks_kept_by_group, opencv, run_length_from_region
 from grounded_seg.records import BoxXyxy, Detection, Image, ImageResult, ImageSize, Instance
+from grounded_seg.segment.encode_there import EncodedMask, encoded_masks
 from grounded_seg.segment.load import BoxNetwork, load_network
 from grounded_seg.segment.resize import Region, regions_from_logits, resized_boxes
 from grounded_seg.settings import SegmentSettings
@@ -20,6 +25,8 @@ DECODER_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31, "mps": 1 << 30}
 """Memory of a chunk of boxes, by type of device; on a CPU, what caches and allocator handle well."""
 ENCODER_IMAGES = {"cpu": 1, "cuda": 4, "mps": 4}
 """Images in a call of the encoder, at most, by type of device: a CPU gains nothing by more than one."""
+ENCODES_MASKS = {"cuda"}
+"""Types of device that turn logits into run lengths themselves; a CPU computes only where a mask can be."""
 
 
 class SamSegmenter:
@@ -63,9 +70,11 @@ class SamSegmenter:
     def _embeddings(self, images: Sequence[Image], n_batch: int) -> Iterator[Any]:
         """Embeddings of some images of a batch of `n_batch`, encoded in calls of one shape as they are asked for."""
         at_once = max(1, min(n_batch, ENCODER_IMAGES.get(self._network.device.type, ENCODER_IMAGES["cuda"])))
-        for start in range(0, len(images), at_once):
-            some = images[start : start + at_once]
-            yield from self._network.encode([*some, *[some[0]] * (at_once - len(some))])[: len(some)]
+        parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
+        padded = ([*some, *[some[0]] * (at_once - len(some))] for some in parts)
+        calls = (partial(self._network.encode, some) for some in padded)
+        for some, embeddings in zip(parts, one_ahead(calls, self._network.device), strict=True):
+            yield from embeddings[: len(some)]
 
     def _segment_image(
         self, image: Image, embedding: Any, boxes: npt.NDArray[np.float32], detections: Sequence[Detection]
@@ -80,11 +89,15 @@ class SamSegmenter:
             logits, ious = self._network.decode(embedding, boxes_xyxy[chunk], multimask=multimask)
             best = ious.argmax(dim=1)
             rows = torch.arange(len(best), device=best.device)
-            scores = ious[rows, best].clamp(0, 1).tolist()
+            found, predicted = detections[chunk], ious[rows, best].clamp(0, 1)
+            if self._network.device.type in ENCODES_MASKS:
+                masks = encoded_masks(logits[rows, best], axes, [one.box_xyxy for one in found], image.size)
+                each = zip(found, masks, predicted.tolist(), strict=True)
+                return [self._encoded_instance(detection, mask, score) for detection, mask, score in each]
             regions = regions_from_logits(logits[rows, best], *axes)
             return [
                 self._instance(detection, region, score, image.size)
-                for detection, region, score in zip(detections[chunk], regions, scores, strict=True)
+                for detection, region, score in zip(found, regions, predicted.tolist(), strict=True)
             ]
 
         made = list(in_chunks(range(len(detections)), self._boxes_per_chunk, work))
@@ -94,6 +107,16 @@ class SamSegmenter:
         if min(limits) < 1:
             found = without_duplicates(found, *limits)
         return ImageResult(image.path, image.size, found, n_empty_masks=n_empty_masks)
+
+    def _encoded_instance(self, detection: Detection, mask: EncodedMask | None, score: float) -> Instance | None:
+        """A mask that was encoded on the device as an instance; it is decoded here only to be cleaned."""
+        if mask is not None and self._settings.clean:
+            pixels, left, top = mask.mask.tight_region()
+            return self._instance(detection, Region(left, top, pixels), score, mask.mask.size)
+        if mask is None or mask.n_pixels < self._settings.min_area:
+            return None
+        leaves_box = mask.share_outside > self._settings.outside_share
+        return Instance(detection=detection, mask=mask.mask, mask_score=score, leaves_box=leaves_box)
 
     def _instance(self, detection: Detection, region: Region | None, score: float, size: ImageSize) -> Instance | None:
         """A mask as an instance; None if it is too small."""
@@ -158,12 +181,14 @@ def load_segmenter(
     device: torch.device,
     dtype: torch.dtype,
     settings: SegmentSettings = SegmentSettings(),  # noqa: B008  (frozen, so one for all calls is safe)
+    kernels: Kernels | None = None,
 ) -> SamSegmenter:
-    """A segmenter on its device; `dtype` is that of its image encoder.
+    """A segmenter on its device; `dtype` is that of its image encoder, `kernels` None for the fastest there.
 
     `source` is an official `.pth`, the same tensors as `.safetensors`, a folder that `sam.build.save_sam` wrote, or one
     of SAM, SAM-HQ or SAM 2 in transformers' layout.
     """
+    use_exact_float32(device)
     with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
-        network = load_network(source, device, dtype, compiled=settings.compile)
+        network = load_network(source, device, dtype, kernels=kernels, compiled=settings.compile)
     return SamSegmenter(network, settings)

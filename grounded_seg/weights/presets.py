@@ -20,12 +20,15 @@ class Preset:
     detector: str
     """Hub id of a native Florence-2."""
     segmenter: str
-    """Name in the table of segmenters."""
+    """Name in the table of segmenters, or a hub id."""
     adapter: str | None = None
     parameters: int | None = None
     """Of the detector: it has 2 or 4 bytes for each."""
     revision: str | None = None
     """Branch or commit of the detector on the hub."""
+    segmenter_parameters: int | None = None
+    segmenter_revision: str | None = None
+    """Likewise, of a segmenter on the hub."""
     ships_with_project: bool = False
     """Its three parts are folders below `checkpoints/<name>`."""
 
@@ -74,7 +77,7 @@ def preset_by_name(name: str) -> Preset:
 
 
 def preset_with(detector: str) -> Preset | None:
-    """The preset whose detector a run's manifest names so; None if it is no preset's."""
+    """The preset whose detector a run's manifest names so, the last of several; None if it is no preset's."""
     presets = preset_table().presets.values()
     names = {f"{one.name}/{one.detector}" if one.ships_with_project else one.detector: one for one in presets}
     return names.get(detector)

@@ -123,7 +123,9 @@ def _segmenter(given: str | None, preset: Preset) -> Source:
     if given is None:
         if preset.ships_with_project:
             return _shipped(preset, preset.segmenter)
-        return PublishedSource(published[preset.segmenter])
+        if preset.segmenter in published:
+            return PublishedSource(published[preset.segmenter])
+        return HubSource(preset.segmenter, preset.segmenter_revision or _DEFAULT_REVISION)
     path = _path_from(given)
     if given and os.path.exists(path):
         return LocalSource(path, given)

@@ -100,7 +100,9 @@ def preset_size(name: str) -> PresetSize:
         elif isinstance(source, PublishedSource):
             least, most = least + (source.file.n_bytes or 0), most + (source.file.n_bytes or 0)
         else:
-            parameters = preset_by_name(name).parameters or 0
+            preset = preset_by_name(name)
+            is_detector = source.name == preset.detector
+            parameters = (preset.parameters if is_detector else preset.segmenter_parameters) or 0
             least, most = least + _BYTES_PER_PARAMETER[0] * parameters, most + _BYTES_PER_PARAMETER[1] * parameters
     return PresetSize(n_here, (least, most))
 
@@ -134,7 +136,7 @@ def everything() -> list[Source]:
     """All that was fetched to this disk: repositories of the lock file and of presets, and published segmenters."""
     table = preset_table()
     hub = {HubSource(repo_id, revision) for repo_id, revision in read_pins(lock_path())}
-    hub |= {HubSource(one.detector, one.revision or "main") for one in table.presets.values() if "/" in one.detector}
+    hub |= {part for name in table.presets for part in _fetched_parts(name) if isinstance(part, HubSource)}
     found: list[Source] = [*sorted(hub, key=str), *map(PublishedSource, table.segmenters.values())]
     return [one for one in found if is_on_disk(one)]
 
@@ -182,7 +184,7 @@ def _checked(model: str, path: Path, expected: PinnedFile) -> CheckedFile:
 def remove(name: str) -> tuple[int, list[str]]:
     """Delete a preset, segmenter or repository from this disk, and what an interrupted fetch left of it.
 
-    A segmenter stays as long as another preset that uses it is here. Of a repository all versions go.
+    A preset's part stays as long as another preset that uses it is here. Of a repository all versions go.
 
     Returns:
         The bytes that became free, and the names of what stays.
@@ -195,7 +197,7 @@ def remove(name: str) -> tuple[int, list[str]]:
         if isinstance(source, LocalSource):
             what = "comes with the project" if name in preset_table().presets else "is a folder of your own"
             raise UsageError(f"{name} {what}; only what was fetched can be removed")
-        if isinstance(source, PublishedSource) and (user := _other_user(source, name)):
+        if user := _other_user(source, name):
             kept.append(f"{source.name}, which {user} uses")
         elif isinstance(source, PublishedSource):
             n_freed += sum(_delete(path) for path in _files_of(cache_folder() / source.file.file_name))
@@ -207,14 +209,20 @@ def remove(name: str) -> tuple[int, list[str]]:
     return n_freed, kept
 
 
-def _other_user(source: PublishedSource, name: str) -> str | None:
-    """Another preset with this segmenter whose detector is on this disk."""
-    for other, preset in preset_table().presets.items():
-        if other != name and name in preset_table().presets and preset.segmenter == source.file.name:
-            detector = resolve(ModelSettings(preset=other)).detector
-            if is_on_disk(detector):
-                return other
+def _other_user(source: Source, name: str) -> str | None:
+    """Another preset with this part whose other parts are on this disk; None too where a part is removed by itself."""
+    if name not in preset_table().presets:
+        return None
+    for other in preset_table().presets:
+        parts = _fetched_parts(other)
+        if other != name and source in parts and all(is_on_disk(one) for one in parts if one != source):
+            return other
     return None
+
+
+def _fetched_parts(preset: str) -> list[Source]:
+    """The parts of a preset that have to be fetched: of one that comes with the project none."""
+    return [] if preset_by_name(preset).ships_with_project else sources_of(preset)
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -114,7 +114,7 @@ def test_runs_are_merged_as_by_the_command(detector: ColourDetector, paint: Pain
 def test_presets_are_those_of_the_command() -> None:
     listed = command("models", "list").stdout
     presets = grounded_seg.presets()
-    assert [one.name for one in presets] == ["demo", "base", "base-ft", "large", "large-ft"]
+    assert [one.name for one in presets] == ["demo", "fast", "base", "base-ft", "large", "large-ft"]
     assert presets[0].is_on_disk
     assert (presets[0].detector, presets[1].adapter) == ("demo/detector", None)
     assert all(one.name in listed for one in presets)

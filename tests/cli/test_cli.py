@@ -346,7 +346,7 @@ def test_the_tasks_of_ask_keep_their_lines() -> None:
 def test_models_are_listed_with_what_they_are_made_of() -> None:
     result = grounded("models", "list")
     assert result.exit_code == 0
-    for preset in ("demo", "base", "base-ft", "large", "large-ft"):
+    for preset in ("demo", "fast", "base", "base-ft", "large", "large-ft"):
         assert preset in result.stdout
     assert "Florence-2-base-ft" in result.stdout
 

@@ -162,3 +162,12 @@ def test_a_package_that_is_not_installed_is_said_so() -> None:
 
 def test_threads_are_those_of_torch() -> None:
     assert n_threads() == torch.get_num_threads() >= 1
+
+
+def test_float32_is_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(part, "allow_tf32", True)
+    choose.use_exact_float32(CPU)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, True)
+    choose.use_exact_float32(CUDA)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)

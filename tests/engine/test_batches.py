@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from fakes import ColourDetector, InnerSegmenter, painted
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.engine.batches import BatchProcessor, ReadImage, batches
+from grounded_seg.engine.batches import BatchProcessor, ReadImage, batch_ranges, batches
 from grounded_seg.engine.request import Processed, Request
 from grounded_seg.errors import DeviceMemoryError, UsageError
 from grounded_seg.pipeline.chain import Chain
@@ -52,6 +54,23 @@ def test_batches_are_cut_by_position() -> None:
     assert list(batches(range(7), 3)) == [(0, 1, 2), (3, 4, 5), (6,)]
     with pytest.raises(UsageError, match="batch-size"):
         list(batches([1], 0))
+    with pytest.raises(UsageError, match="batch-size"):
+        list(batch_ranges(1, 0))
+
+
+def test_a_batch_never_crosses_a_group() -> None:
+    assert list(batches("aaabbc", 2, ord)) == [("a", "a"), ("a",), ("b", "b"), ("c",)]
+    assert list(batch_ranges(6, 2, (0, 3, 5))) == [range(2), range(2, 3), range(3, 5), range(5, 6)]
+    assert list(batch_ranges(0, 2)) == []
+
+
+@given(st.lists(st.integers(1, 7), max_size=6), st.integers(1, 4))
+def test_ranges_and_batches_are_cut_alike(lengths: list[int], size: int) -> None:
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    groups = [number for number, length in enumerate(lengths) for _ in range(length)]
+    ranges = [tuple(one) for one in batch_ranges(len(groups), size, starts or (0,))]
+    assert ranges == list(batches(range(len(groups)), size, groups.__getitem__))
+    assert [index for one in ranges for index in one] == list(range(len(groups)))
 
 
 @pytest.mark.parametrize(("room", "sizes"), [(6, [6]), (3, [3, 3]), (2, [1] * 5)])

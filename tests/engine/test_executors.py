@@ -4,6 +4,7 @@ import collections
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_what_is_known_completes_its_batch_and_has_no_outcome(requests: list[Req
     ]
     assert list(run(known, Work(width, 3), detector)) == [9, 10, 11]
     assert detector.batch_sizes == [3, 3]
+
+
+def test_a_batch_ends_with_its_group_and_is_padded(requests: list[Request]) -> None:
+    detector = ColourDetector()
+    grouped = [replace(one, group=0 if one.index < 4 else 4) for one in requests]
+    assert list(run(grouped, Work(width, 3), detector)) == [5, 6, 7, 8, 9, 10, 11]
+    # Three, one, three, each of the shape of a full batch; by position alone the last one would be short.
+    assert detector.batch_sizes == [3, 3, 3]
+    assert detector.first_images == ["0.png", "3.png", "4.png"]
 
 
 def test_no_requests_are_no_outcomes() -> None:

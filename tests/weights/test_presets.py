@@ -33,13 +33,22 @@ def own(tmp_path: Path) -> Path:
 
 def test_the_presets_of_the_command_line() -> None:
     presets = preset_table().presets
-    assert list(presets) == ["demo", "base", "base-ft", "large", "large-ft"]
+    assert list(presets) == ["demo", "fast", "base", "base-ft", "large", "large-ft"]
     assert [name for name, preset in presets.items() if preset.ships_with_project] == ["demo"]
     for name in ("base", "base-ft", "large", "large-ft"):
         assert presets[name].detector == f"florence-community/Florence-2-{name}"
         assert presets[name].segmenter == ("vit_b" if name.startswith("base") else "vit_h")
         assert presets[name].adapter is None
         assert presets[name].revision
+
+
+def test_the_preset_for_small_machines_takes_both_parts_from_the_hub() -> None:
+    found = resolve(ModelSettings(preset="fast"))
+    assert found.detector == resolve(ModelSettings(preset="base-ft")).detector
+    assert found.segmenter == HubSource(repo_id="facebook/sam2.1-hiera-tiny", revision="main")
+    assert (found.adapter, found.is_demo) == (None, False)
+    own = resolve(ModelSettings(preset="fast", segmenter="vit_b"))
+    assert own.segmenter == PublishedSource(preset_table().segmenters["vit_b"])
 
 
 def test_the_published_segmenters() -> None:
@@ -55,7 +64,7 @@ def test_the_published_segmenters() -> None:
 
 
 def test_an_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(UsageError, match="Unknown preset 'huge'; there are demo, base, base-ft, large, large-ft"):
+    with pytest.raises(UsageError, match="Unknown preset 'huge'; there are demo, fast, base, base-ft, large, large-ft"):
         preset_by_name("huge")
     with pytest.raises(UsageError, match="Unknown preset"):
         resolve(ModelSettings(preset="huge"))

@@ -5,19 +5,24 @@ from pathlib import Path
 import click
 
 from grounded_seg.cli.messages import counted, note, set_up_messages
-from grounded_seg.cli.options import PATH, debug_option, quiet_option
+from grounded_seg.cli.options import PATH, debug_option, quiet_option, results_option
+from grounded_seg.settings import ResultsForm
 
 
 @click.command("merge-runs")
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for the merged run.")
+@results_option
 @quiet_option
 @debug_option
-def merge_runs(runs: tuple[Path, ...], output: Path, quiet: bool, debug: bool) -> int:
+def merge_runs(runs: tuple[Path, ...], output: Path, results: ResultsForm, quiet: bool, debug: bool) -> int:
     """Merge runs over different images with the same classes into one.
 
-    Images and annotations get new ids, and file names become relative to the folder that all images lie in. Overlays,
-    masks and crops stay in the folders of the runs.
+    RUN is the folder of a run; a pattern in quotes is expanded: 'out/shard-*'. Images and annotations get new ids, and
+    file names become relative to the folder that all images lie in. Overlays, masks and crops stay in the folders of
+    the runs.
+
+    All shards of a list (run --shard K/N), in any order, give the files of one run over the list.
 
     Exit code: 0 done, 1 the result can't be written, 2 usage, 3 unreadable input, 130 interrupted.
     """
@@ -28,7 +33,7 @@ def merge_runs(runs: tuple[Path, ...], output: Path, quiet: bool, debug: bool) -
 
     notes: list[str] = []
     with WorkDisplay(quiet=quiet) as display:
-        counts = merge(runs, output, display.of("images"), notes.append)
+        counts = merge(runs, output, display.of("images"), notes.append, results)
     for line in notes:
         note(line)
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""

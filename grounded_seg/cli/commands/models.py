@@ -123,10 +123,15 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
     Exit code: 0 written, 1 DST can't be written, 2 usage, 4 weights missing or wrong, 130 interrupted.
     """
     set_up_messages(debug=debug)
-    # This imports torch, which takes seconds.
+    from grounded_seg.detect.first_layout.layout import check_convertible
+
+    _check_destination(destination)
+    folder = _located(source, "SRC", offline=offline).path
+    check_convertible(folder)
+    # This imports torch and transformers, which takes seconds: not before what is refused without them.
     from grounded_seg.detect.model.save import convert
 
-    convert(_located(source, "SRC", offline=offline).path, destination)
+    convert(folder, destination)
     click.echo(destination)
 
 
@@ -149,14 +154,23 @@ def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_
     Exit code: 0 written, 1 DST can't be written, 2 usage, 4 weights missing or wrong, 130 interrupted.
     """
     set_up_messages(debug=debug)
-    # These import torch, which takes seconds.
     from grounded_seg.detect.model.record import check_adapter_base
-    from grounded_seg.detect.model.save import merge_model
 
+    _check_destination(destination)
     weights, tuned = _located(base, "BASE", offline=offline), _located(adapter, "ADAPTER", offline=offline)
     check_adapter_base(tuned.path, weights, allow_mismatch=allow_base_mismatch)
+    # This imports torch and transformers, which takes seconds: not before what is refused without them.
+    from grounded_seg.detect.model.save import merge_model
+
     merge_model(weights.path, tuned.path, destination)
     click.echo(destination)
+
+
+def _check_destination(folder: Path) -> None:
+    from grounded_seg.files import as_output_error, check_new_folder
+
+    with as_output_error(folder, "another folder"):
+        check_new_folder(folder)
 
 
 def _located(given: str, argument: str, *, offline: bool) -> "LocatedWeights":

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
 from grounded_seg.cli.options import PATH, click_type, debug_option, problems_as_options, quiet_option, refuse_fractions
-from grounded_seg.settings import ModelSettings
+from grounded_seg.settings import ModelSettings, check_device_name
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import TrainSettings
 
@@ -128,18 +128,25 @@ def train(
     # What is wrong may stand in the file, where it has no dashes.
     with nullcontext() if config else problems_as_options():
         settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
-    note_if_demo(settings.models, boxes_only=True)
-    # These import rich and torch, which would slow --help down.
+    # These import numpy and rich, which would slow --help down. torch comes last: it takes seconds.
     from grounded_seg.cli.progress import WorkDisplay
+    from grounded_seg.device.memory import collection_paused
+    from grounded_seg.train.data.data_set import check_is_there
+
+    check_is_there(settings.dataset)
+    check_device_name(settings.models.device)
+    note_if_demo(settings.models, boxes_only=True)
 
     with WorkDisplay(quiet=quiet) as display:
         table = _Table(display)
         if dry_run:
-            from grounded_seg.train.dry_run import dry_run as look
+            with collection_paused():
+                from grounded_seg.train.dry_run import dry_run as look
 
             _show_dry_run(look(settings, display.show, resume=resume))
             return 0
-        from grounded_seg.train.training import train as start
+        with collection_paused():
+            from grounded_seg.train.training import train as start
 
         def explain() -> str | None:
             if not any((settings.output / "checkpoints").glob("checkpoint-*")):

@@ -6,19 +6,21 @@ or as "all-linear".
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig
 
-from grounded_seg.detect.first_layout.checkpoint import is_older_path, native_module
+from grounded_seg.detect.first_layout.checkpoint import native_module
+from grounded_seg.detect.first_layout.layout import PREFIX
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.strict_loading import named
 
-PREFIX = "base_model.model."
-"""What peft puts before the path of a module."""
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 _TENSOR = re.compile(
     r"(?P<module>.+?)\.(?P<part>"
     r"lora_[AB]\.(?:weight|bias)|lora_embedding_[AB]|lora_magnitude_vector(?:\.weight)?"
@@ -37,12 +39,7 @@ class _Tensor:
     """What of the module, such as `lora_A.weight`."""
 
 
-def is_older_adapter(keys: Iterable[str]) -> bool:
-    """Whether an adapter was trained on the first implementation, by the paths of its tensors."""
-    return any(is_older_path(key.removeprefix(PREFIX)) for key in keys)
-
-
-def native_adapter(source: Path, config: LoraConfig, older: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def native_adapter(source: Path, config: "LoraConfig", older: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of an adapter by their native names; its configuration is rewritten in place.
 
     Rank and alpha of each module stay what they were, whatever pattern they came from. A `WeightsError` names the
@@ -80,7 +77,7 @@ def _check_pairs(source: Path, parts: Mapping[str, set[str]]) -> None:
         raise WeightsError(f"{source} lacks tensors that belong to others of its own: {named(missing)}")
 
 
-def _rewrite(config: LoraConfig, located: list[_Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+def _rewrite(config: "LoraConfig", located: list[_Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
     """Name the tuned modules by their full native paths, and give each its own rank and alpha."""
     factors = [one for one in located if one.part in _FIRST_FACTORS]
     ranks = {one.native: int(tensors[one.key].shape[0]) for one in factors}

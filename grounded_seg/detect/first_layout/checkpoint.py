@@ -41,10 +41,6 @@ _MODULES = {
     r"|self_attn_layer_norm|encoder_attn_layer_norm|final_layer_norm|fc1|fc2)))": r"model.language_model.\1",
 }
 """The native name of each kind of module, by the pattern of its older one."""
-_OLDER_ROOTS = (
-    *("vision_tower", "language_model", "image_projection", "image_proj_norm", "image_pos_embed"),
-    "visual_temporal_embed",
-)
 
 TIED_TENSORS = (
     "language_model.model.shared.weight",
@@ -86,12 +82,6 @@ OWN_TOKENS = (
     *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
 )
 """What Florence-2 adds to BART's 50,265 tokens, in the order of their ids; "desciption" is spelt so there."""
-
-
-def is_older_config(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is of the older layout, by its vision tower."""
-    vision = config["vision_config"]
-    return "dim_embed" in vision or vision.get("model_type") in ("davit", "florence2_vision")
 
 
 def read_older_model(folder: Path) -> tuple[Florence2Config, dict[str, torch.Tensor]]:
@@ -188,8 +178,3 @@ def native_tensor(older: str) -> str | None:
     module, _, parameter = older.rpartition(".")
     home = native_module(module)
     return None if home is None else f"{home}.{parameter}"
-
-
-def is_older_path(path: str) -> bool:
-    """Whether a path is of the first implementation; native ones begin with `model` or `lm_head`."""
-    return path.partition(".")[0] in _OLDER_ROOTS

@@ -8,18 +8,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.first_layout.adapter import is_older_adapter, native_adapter
+from grounded_seg.detect.first_layout.adapter import native_adapter
+from grounded_seg.detect.first_layout.layout import ADAPTER_CONFIG, is_older_adapter
+from grounded_seg.detect.model.lora import merge_plain_lora
 from grounded_seg.errors import UsageError, WeightsError
 from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.strict_loading import first_line, misfits, named, read_tensor_file
 
-CONFIG_FILE = "adapter_config.json"
-"""peft's own, beside the tensors in `ADAPTER_FILE`."""
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import Florence2ForConditionalGeneration
+
 _INPUT_EMBEDDINGS = frozenset({"shared", "embed_tokens"})
 """Two names of one matrix, which encoder and decoder share."""
 _HEAD = "lm_head"
@@ -31,33 +34,34 @@ _FROZEN_HEAD = "base_model.model.lm_head.base_layer.weight"
 class Adapter:
     """What an adapter's two files hold, in transformers' words."""
 
-    config: LoraConfig
+    config: "LoraConfig"
     tensors: dict[str, torch.Tensor]
-    was_older: bool
-    """It was trained on the first implementation, and has been rewritten."""
 
 
 @dataclass(frozen=True, eq=False)
 class NamedAdapters:
     """Several adapters beside one network's weights, of which each call uses one, or none."""
 
-    model: PeftModel
+    model: "PeftModel"
     image_sides: Mapping[str, int | None]
     """Side of the square that each adapter's training images were resized to; None if they weren't."""
 
 
-def attach_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> PeftModel:
+def attach_adapter(network: "Florence2ForConditionalGeneration", adapter: Path) -> "PeftModel":
     """A network with a LoRA adapter's layers beside its own: `disable_adapter()` switches them off."""
     return attach_adapters(network, {"default": adapter})
 
 
-def attach_adapters(network: Florence2ForConditionalGeneration, adapters: Mapping[str, Path]) -> PeftModel:
+def attach_adapters(network: "Florence2ForConditionalGeneration", adapters: Mapping[str, Path]) -> "PeftModel":
     """A network with several LoRA adapters; the first is switched on, `set_adapter(name)` chooses another.
 
     The network is changed in place, and not to be used any more if this raises. If an adapter tunes the head, the head
     is untied from the word embeddings, whose matrix it shares. `adapters` are folders by names without a dot, at least
     one; those that don't fit the network are a `WeightsError`.
     """
+    # peft takes about a second to import, and most adapters are merged without it.
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+
     model: PeftModel | None = None
     for name, folder in adapters.items():
         if "." in name:
@@ -85,12 +89,15 @@ def attach_adapters(network: Florence2ForConditionalGeneration, adapters: Mappin
     return model.eval()
 
 
-def merge_adapter(network: Florence2ForConditionalGeneration, adapter: Path) -> Florence2ForConditionalGeneration:
+def merge_adapter(network: "Florence2ForConditionalGeneration", adapter: Path) -> "Florence2ForConditionalGeneration":
     """A network with a LoRA adapter added to its weights: as fast as the bare network.
 
-    The network is changed in place; it must be in float32, as the sum loses bits in less. Beside what `attach_adapters`
-    refuses, a sum that isn't finite or that peft can't compute is a `WeightsError`.
+    The network is changed in place; it must be in float32, as the sum loses bits in less. peft is imported only where
+    the adapter isn't a plain LoRA. Beside what `attach_adapters` refuses, a sum that isn't finite or that peft can't
+    compute is a `WeightsError`.
     """
+    if merge_plain_lora(network, adapter):
+        return network
     model = attach_adapter(network, adapter)
     try:
         return model.merge_and_unload(safe_merge=True)
@@ -105,17 +112,19 @@ def read_adapter(folder: Path) -> Adapter:
 
     A `WeightsError` also if it has tensors that transformers' Florence-2 doesn't have, or tunes the word embeddings.
     """
+    from peft import LoraConfig, PeftConfig
+
     if not (folder / ADAPTER_FILE).is_file():
         raise WeightsError(f"{folder} has no {ADAPTER_FILE}; other weight files are not read")
     tensors = read_tensor_file(folder / ADAPTER_FILE)
     # Without it peft would take the folder for the name of a repository, and ask the hub for it.
-    if not (folder / CONFIG_FILE).is_file():
-        raise WeightsError(f"{folder} has no {CONFIG_FILE}; copy it from where the adapter was trained")
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise WeightsError(f"{folder} has no {ADAPTER_CONFIG}; copy it from where the adapter was trained")
     try:
         with _quiet_peft():
             config = PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{folder / CONFIG_FILE} can't be read ({first_line(error)})") from error
+        raise WeightsError(f"{folder / ADAPTER_CONFIG} can't be read ({first_line(error)})") from error
     if not isinstance(config, LoraConfig):
         raise WeightsError(f"{folder} is a {config.peft_type.value} adapter, only LoRA can be loaded")
     tied = sorted(key for key in tensors if _INPUT_EMBEDDINGS.intersection(key.split(".")))
@@ -124,11 +133,10 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder} tunes the word embeddings ({named(tied)}), which the model uses in several layers at once; "
             "such adapters can't be loaded, train one without them"
         )
-    was_older = is_older_adapter(tensors)
-    return Adapter(config, native_adapter(folder, config, tensors) if was_older else tensors, was_older)
+    return Adapter(config, native_adapter(folder, config, tensors) if is_older_adapter(tensors) else tensors)
 
 
-def untie_head(network: Florence2ForConditionalGeneration) -> None:
+def untie_head(network: "Florence2ForConditionalGeneration") -> None:
     """Give the head a matrix of its own, so that tuning it leaves the word embeddings alone."""
     if network.lm_head.weight is network.get_input_embeddings().weight:
         network.lm_head.weight = torch.nn.Parameter(network.lm_head.weight.detach().clone())
@@ -136,7 +144,7 @@ def untie_head(network: Florence2ForConditionalGeneration) -> None:
 
 
 def _drop_frozen_head(
-    adapter: Path, tensors: dict[str, torch.Tensor], network: Florence2ForConditionalGeneration
+    adapter: Path, tensors: dict[str, torch.Tensor], network: "Florence2ForConditionalGeneration"
 ) -> None:
     head = tensors.pop(_FROZEN_HEAD, None)
     own = network.get_input_embeddings().weight.detach()

@@ -15,6 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grounded_seg.detect.answer.box_scores import TokenEvidence
 from grounded_seg.detect.model.adapters import NamedAdapters
+from grounded_seg.detect.model.decoder_step import GreedyRules
+from grounded_seg.detect.model.greedy import N_AT_ONCE, Encode, can_decode, greedy_rows
 from grounded_seg.detect.model.logits import be_exact_for, use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
@@ -105,38 +107,80 @@ class FlorenceModel:
 
     @torch.inference_mode()
     def answer(
-        self, features: torch.Tensor, questions: Sequence[str], *, beams: int = 1, max_new_tokens: int = MAX_NEW_TOKENS
+        self,
+        features: torch.Tensor,
+        questions: Sequence[str],
+        *,
+        about: Sequence[int] | None = None,
+        beams: int = 1,
+        max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> list[GeneratedAnswer]:
         """The answer to each question about its image.
 
+        Questions of one call are in work together, as many as memory is meant for, so the last bits of their numbers
+        depend on each other.
+
         Args:
-            features: (n, n_image_tokens, width), a row per question; repeat a row to ask one image several questions.
-            questions: n texts, each a task's `question`; at least one, none longer than the model's positions.
+            features: (n, n_image_tokens, width), of n images.
+            questions: Texts, each a task's `question`; at least one, none longer than the model's positions.
+            about: Which of the n images each question is about; by default each about its own.
             beams: Beam width; 1 is greedy.
             max_new_tokens: Longest answer; never more than the decoder has positions for.
         """
-        encoded, mask = self._encode(features, questions)
+        images = range(len(questions)) if about is None else about
+        lengths = self._lengths(features, questions)
         be_exact_for(self.network.lm_head, beams)
+        generation = self._generation(beams, max_new_tokens)
+
+        def encode(some: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            return self._encode(features[[images[index] for index in some]], [questions[index] for index in some])
+
+        if can_decode(self.network, generation):
+            return self._greedy_answers(encode, lengths, generation.max_new_tokens)
+        parts = (range(len(questions))[start : start + N_AT_ONCE] for start in range(0, len(questions), N_AT_ONCE))
+        return [one for some in parts for one in self._generated(*encode(some), generation)]
+
+    def _greedy_answers(self, encode: Encode, lengths: Sequence[int], max_new_tokens: int) -> list[GeneratedAnswer]:
+        """Answers by the loop of our own, to questions of these lengths in encoder states."""
+        rules = GreedyRules(
+            start_id=self.rules.start_id,
+            end_id=self.vocabulary.eos_id,
+            forced_first_id=self.rules.forced_first_id,
+            forced_last_id=self.rules.forced_last_id,
+            max_new_tokens=max_new_tokens,
+        )
+        rows = greedy_rows(self.network, encode, lengths, rules, self.vocabulary.location_ids)
+        return [GeneratedAnswer(one.token_ids, TokenEvidence(one.log_probabilities, one.locations)) for one in rows]
+
+    def _generated(
+        self, encoded: torch.Tensor, mask: torch.Tensor, generation: GenerationConfig
+    ) -> Iterator[GeneratedAnswer]:
+        """Answers by transformers' `generate`, for what the loop of our own can't do, as beams."""
         sequences = self.network.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
-            generation_config=self._generation(beams, max_new_tokens),
+            generation_config=generation,
         )
-        # The answers, run through the decoder once more: the same path for greedy search and beams.
+        # The answers, run through the decoder once more, for the probabilities of those that were kept.
         hidden = self.network.model.language_model.decoder(
             input_ids=sequences[:, :-1],
             encoder_hidden_states=encoded,
             encoder_attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
-        return [self._answer(ids, states) for ids, states in zip(sequences[:, 1:], hidden, strict=True)]
+        return (self._answer(ids, states) for ids, states in zip(sequences[:, 1:], hidden, strict=True))
+
+    def _lengths(self, features: torch.Tensor, questions: Sequence[str]) -> list[int]:
+        """How many encoder states each question has; a `UsageError` if it is more than the model takes."""
+        n_tokens = [len(self.vocabulary.encode(question)) for question in questions]
+        room = self.network.config.text_config.max_position_embeddings - features.shape[1]
+        if max(n_tokens) > room:
+            raise UsageError(f"a prompt is too long: it has {max(n_tokens)} tokens, the model takes {room}")
+        return [features.shape[1] + n for n in n_tokens]
 
     def _encode(self, features: torch.Tensor, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """States of the text encoder over image tokens and question, shorter questions padded, and their mask."""
         rows = [torch.tensor(self.vocabulary.encode(question)) for question in questions]
-        room = self.network.config.text_config.max_position_embeddings - features.shape[1]
-        if max(map(len, rows)) > room:
-            raise UsageError(f"a prompt is too long: it has {max(map(len, rows))} tokens, the model takes {room}")
         ids = pad_sequence(rows, batch_first=True, padding_value=self.vocabulary.pad_id).to(features.device)
         lengths = torch.tensor([features.shape[1] + len(row) for row in rows], device=features.device)
         mask = (torch.arange(features.shape[1] + ids.shape[1], device=features.device) < lengths[:, None]).long()

@@ -1,6 +1,5 @@
 """A Florence-2 folder loaded strictly: every tensor is required, none may be left over, no code is run."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from grounded_seg.detect.first_layout.checkpoint import add_own_tokens, is_older_config, read_older_model
+from grounded_seg.detect.first_layout.checkpoint import add_own_tokens, read_older_model
+from grounded_seg.detect.first_layout.layout import has_older_layout
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.pixels import load_pixel_settings
 from grounded_seg.detect.model.tower import use_one_layout
@@ -93,21 +93,6 @@ def _read_native_model(folder: Path) -> tuple[Florence2Config, dict[str, torch.T
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{folder / 'config.json'} isn't that of a Florence-2 ({first_line(error)})") from error
     return config, read_tensors(folder, NATIVE_WEIGHT_FILES)
-
-
-def has_older_layout(folder: Path) -> bool:
-    """Whether a folder is in the first implementation's layout; a `WeightsError` if it is in neither."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        is_older = is_older_config(config)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} can't be read ({first_line(error)}); name the folder of a Florence-2") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} isn't the configuration of a Florence-2; name another folder") from error
-    if config.get("model_type") != "florence2":
-        raise WeightsError(f"{folder} holds a {config.get('model_type')!r}, not a Florence-2; name another folder")
-    return is_older
 
 
 def read_generation(folder: Path) -> tuple[GenerationConfig, bool]:

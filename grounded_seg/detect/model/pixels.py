@@ -15,6 +15,7 @@ import PIL.Image
 import torch
 from torch.nn import functional
 
+from grounded_seg.device.resample import TORCH_BICUBIC, resampled, uploaded
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image
 
@@ -77,18 +78,16 @@ def pixel_values(
     """Images resized and normalised exactly as transformers' processor does.
 
     The resampling is torch's bicubic on bytes, with antialiasing; Pillow's differs by one or two grey levels in about
-    one pixel of a hundred. Images are resized side by side on threads: one large photograph takes longer than a GPU's
-    pass over it.
+    one pixel of a hundred. On an NVIDIA GPU images are resized to the same bytes there (`device/resample.py`).
 
     At least one image, of any size, gives (n, 3, height, width) float32; they are copied to the device as bytes and
     normalised there.
     """
-    with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as threads:
-        resized = torch.cat(list(threads.map(partial(_resized, settings=settings), images)))
+    resized = (resized_there if device.type == "cuda" else _resized_here)(images, settings, device).to(device)
     mean, deviation = (
         torch.tensor(values, device=device)[:, None, None] * 255 for values in (settings.mean, settings.deviation)
     )
-    return resized.to(device).float().sub_(mean).div_(deviation)
+    return resized.float().sub_(mean).div_(deviation)
 
 
 def resized_to_square(image: Image, side: int | None) -> Image:
@@ -97,6 +96,24 @@ def resized_to_square(image: Image, side: int | None) -> Image:
         return image
     small = PIL.Image.fromarray(image.pixels).resize((side, side), PIL.Image.Resampling.BICUBIC)
     return replace(image, pixels=np.asarray(small))
+
+
+def _resized_here(images: Sequence[Image], settings: PixelSettings, _: torch.device) -> torch.Tensor:
+    """Bytes (n, 3, height, width), resized side by side on threads of the CPU."""
+    with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as threads:
+        return torch.cat(list(threads.map(partial(_resized, settings=settings), images)))
+
+
+def resized_there(images: Sequence[Image], settings: PixelSettings, device: torch.device) -> torch.Tensor:
+    """The same bytes, resized where the model runs; threads prepare and copy, as a large photograph takes a while."""
+
+    def on_device(image: Image) -> torch.Tensor:
+        return uploaded(resized_to_square(image, settings.square_side).pixels, device)
+
+    with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as threads:
+        copied = list(threads.map(on_device, images))
+    resized = [resampled(one, settings.width, settings.height, TORCH_BICUBIC) for one in copied]
+    return torch.stack(resized).permute(0, 3, 1, 2)
 
 
 def _resized(image: Image, settings: PixelSettings) -> torch.Tensor:

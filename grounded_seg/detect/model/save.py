@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import Florence2ForConditionalGeneration
 
+from grounded_seg.detect.first_layout.layout import ADAPTER_CONFIG, check_convertible, has_older_layout
 from grounded_seg.detect.first_layout.processor import write_processor
-from grounded_seg.detect.model.adapters import CONFIG_FILE, merge_adapter, read_adapter
-from grounded_seg.detect.model.load import has_older_layout, load_network, read_generation
+from grounded_seg.detect.model.adapters import merge_adapter, read_adapter
+from grounded_seg.detect.model.load import load_network, read_generation
 from grounded_seg.detect.model.record import BASE_RECORD
 from grounded_seg.detect.model.vocabulary import TOKENIZER_FILE
-from grounded_seg.errors import UsageError
-from grounded_seg.files import UNFINISHED, as_output_error, whole_folder
+from grounded_seg.files import as_output_error, check_new_folder, whole_folder
 from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.strict_loading import quiet_transformers
 
@@ -36,16 +36,13 @@ def convert(source: Path, destination: Path) -> None:
     The weights keep their dtype. A source that is native already, or a destination that isn't new or empty, is a
     `UsageError`.
     """
-    if (source / CONFIG_FILE).is_file():
+    check_convertible(source)
+    if (source / ADAPTER_CONFIG).is_file():
         adapter = read_adapter(source)
-        if not adapter.was_older:
-            raise UsageError(f"{source} is an adapter for the native layout already; use it as it is")
         with _new_folder(destination) as folder:
             adapter.config.save_pretrained(str(folder))
             save_file(adapter.tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
         return
-    if not has_older_layout(source):
-        raise UsageError(f"{source} is in the native layout already; use it as it is")
     with _new_folder(destination) as folder:
         network = load_network(source)
         write_processor(network, source, folder)
@@ -85,9 +82,7 @@ def save_with_processor(network: Florence2ForConditionalGeneration, base: Path, 
 def _new_folder(destination: Path) -> Iterator[Path]:
     """A folder to write into that gets its name once everything is in it; after an error nothing is left."""
     with as_output_error(destination, "another folder"):
-        is_folder = destination.is_dir() and all(path.name == UNFINISHED for path in destination.iterdir())
-        if destination.exists() and not is_folder:
-            raise UsageError(f"{destination} exists and is not an empty folder; name a new one")
+        check_new_folder(destination)
         with whole_folder(destination) as folder:
             yield folder
             # safetensors writes files that only their owner can read.

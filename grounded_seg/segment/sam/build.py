@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.segment.sam.modules import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from grounded_seg.weights.strict_loading import misfits, read_tensor_file
 
 CONFIG_FILE = "config.json"

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from segment_anything.modeling import Sam
-from segment_anything.modeling.transformer import Attention
 from torch import nn
+
+from grounded_seg.segment.sam.modules import Attention, Sam
 
 
 class BoxDecoder:

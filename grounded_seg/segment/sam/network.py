@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from segment_anything.modeling import Sam
 
-from grounded_seg.device.choose import compile_failure_as_device_error
+from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.records import Image, ImageSize
-from grounded_seg.segment.resize import Axis, axes_through_square, resized_pixels, resized_size
+from grounded_seg.segment.resize import Axis, axes_through_square, resized_on, resized_size
 from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
 from grounded_seg.segment.sam.decoder import BoxDecoder
+from grounded_seg.segment.sam.modules import Sam
 
 
 class SamNetwork:
@@ -20,13 +21,23 @@ class SamNetwork:
     off by up to 2 pixels in bfloat16.
     """
 
-    def __init__(self, sam: Sam, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        kernels: Kernels | None = None,
+        compiled: bool = False,
+    ) -> None:
+        kernels = kernels or choose_kernels(device, dtype)
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
-        use_fast_attention(sam.image_encoder)
+        use_fast_attention(sam.image_encoder, kernels.attention)
+        use_linear_kernel(sam.image_encoder, kernels.linear)
         lay_out_patches(sam.image_encoder.patch_embed)
         if compiled:
-            sam.image_encoder.compile()
+            compile_encoder(sam.image_encoder)
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
         self._sam = sam
         self._decoder = BoxDecoder(sam, dtype)
@@ -55,14 +66,13 @@ class SamNetwork:
     def encode(self, images: Sequence[Image]) -> list[torch.Tensor]:
         """The embeddings of images, each (channels, grid, grid)."""
         # Sam.preprocess pads to the square, so images of any shape stack.
-        squares = [
-            self._sam.preprocess(
-                torch.from_numpy(resized_pixels(image.pixels, self.frame(image.size))).to(self.device).permute(2, 0, 1)
-            )
-            for image in images
-        ]
+        frames = [resized_on(self.device, image.pixels, self.frame(image.size)) for image in images]
+        return self.encode_squares(torch.stack([self._sam.preprocess(one.permute(2, 0, 1)) for one in frames]))
+
+    def encode_squares(self, squares: torch.Tensor) -> list[torch.Tensor]:
+        """The embeddings of normalised and padded images (n, 3, side, side)."""
         with self._compiling():
-            return list(self._sam.image_encoder(torch.stack(squares).to(self._dtype)))
+            return list(self._sam.image_encoder(squares.to(self._dtype)))
 
     def decode(
         self, embedding: torch.Tensor, boxes_xyxy: torch.Tensor, *, multimask: bool

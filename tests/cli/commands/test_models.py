@@ -17,6 +17,7 @@ from paths import ROOT
 from stand_in_hub import StandInHub
 from tiny_florence import make_network, make_processor, save_adapter, save_tiny_florence
 from tiny_sam import SMALL, random_sam
+from tiny_transformers_sam import build, processor_of
 
 from grounded_seg.cli import main
 from grounded_seg.segment.sam.build import SamConfig
@@ -244,6 +245,61 @@ def test_list_tells_sizes(published: StandInHub) -> None:
     rows = {line.split()[0]: line for line in grounded("models", "list").stdout.splitlines()[1:]}
     assert " yes " in rows["base-ft"]
     assert rows["base-ft"].rstrip().endswith("MB")
+
+
+FAST_SEGMENTER = "facebook/sam2.1-hiera-tiny"
+
+
+@pytest.fixture
+def fast(published: StandInHub, tmp_path_factory: pytest.TempPathFactory) -> StandInHub:
+    """The hub with both parts of `fast` at tiny size; the segmenter holds the tracker too, as the published one."""
+    folder = tmp_path_factory.mktemp("sam2")
+    build("sam2_video").save_pretrained(folder)
+    processor_of("sam2").image_processor.save_pretrained(folder)
+    published.add(FAST_SEGMENTER, as_files(folder))
+    return published
+
+
+def test_the_fast_preset_takes_both_parts_from_the_hub(fast: StandInHub, paint: Paint) -> None:
+    paint("a.png", red=(2, 3, 12, 9))
+    rows = {line.split()[0]: line for line in grounded("models", "list").stdout.splitlines()[1:]}
+    assert FAST_SEGMENTER in rows["fast"]
+    assert rows["fast"].rstrip().endswith("not yet       0.5 to 1.1 GB to fetch")
+    done = grounded("models", "fetch", "fast")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert all(commit in done.stdout for commit in fast.branches.values())
+    assert {name for name, _ in read_pins(lock_path())} == {ID, FAST_SEGMENTER}
+    assert grounded("models", "verify", "fast").exit_code == 0
+    assert FAST_SEGMENTER in grounded("models", "verify").stdout
+    fast.seen.clear()
+    done = run("--preset", "fast", "-o", "out", "--offline")
+    assert (done.exit_code, fast.seen) == (0, []), done.stderr
+    models = json.loads(Path("out/run.json").read_text())["models"]
+    assert {part: models[part]["revision"] for part in ("detector", "segmenter")} == {
+        "detector": fast.branches[ID, "main"],
+        "segmenter": fast.branches[FAST_SEGMENTER, "main"],
+    }
+
+
+def test_the_fast_preset_works_from_a_folder(fast: StandInHub, paint: Paint) -> None:
+    paint("a.png", red=(2, 3, 12, 9))
+    done = grounded("models", "fetch", "fast", "--to", "taken")
+    assert done.exit_code == 0, done.stderr
+    assert options_of(done) == ["--detector", "taken/detector", "--segmenter", "taken/segmenter"]
+    assert grounded("models", "verify", "taken").exit_code == 0
+    assert run("--preset", "fast", *options_of(done), "-o", "out", "--offline").exit_code == 0
+
+
+def test_a_detector_that_two_presets_share_stays_with_the_other(fast: StandInHub) -> None:
+    for preset in ("fast", "base-ft"):
+        assert grounded("models", "fetch", preset).exit_code == 0
+    done = grounded("models", "remove", "fast")
+    assert (done.exit_code, done.stderr) == (0, f"note: kept {ID}, which base-ft uses\n")
+    assert {name for name, _ in read_pins(lock_path())} == {ID}
+    assert grounded("models", "verify", "base-ft").exit_code == 0
+    # By its own name it goes.
+    assert "MB freed" in grounded("models", "remove", ID).stdout
+    assert read_pins(lock_path()) == {}
 
 
 @pytest.mark.parametrize("name", ["nothing", "a/b/c", "-x", ""])

@@ -20,10 +20,10 @@ from grounded_seg.detect.first_layout.checkpoint import (
     OWN_TOKENS,
     TIED_TENSORS,
     add_own_tokens,
-    is_older_path,
     native_module,
     native_tensor,
 )
+from grounded_seg.detect.first_layout.layout import is_older_path
 from grounded_seg.detect.model.load import load_florence, load_network
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
 from grounded_seg.errors import WeightsError

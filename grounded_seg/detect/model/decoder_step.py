@@ -1,0 +1,255 @@
+"""One step of Florence-2's decoder for many answers at once, in memory that is allocated ahead.
+
+The modules are the network's own, so their weights, adapters and dtypes work as they do there; what lies between them
+is written out. A step has no shape that depends on data and never waits for the device, so a GPU can record it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+_FIRST_CAPACITY = 64
+"""Tokens of an answer that there is memory for at first; it doubles when one is longer."""
+
+
+@dataclass(frozen=True)
+class GreedyRules:
+    """Which tokens are forced, which one ends an answer, and how long an answer may be."""
+
+    start_id: int
+    end_id: int
+    forced_first_id: int | None
+    forced_last_id: int | None
+    max_new_tokens: int
+    """At least 1."""
+
+    @property
+    def n_first(self) -> int:
+        """Tokens that one pass says at the start: two where the first is known and not the only one."""
+        return 1 if self.forced_first_id in (None, self.end_id) or self.max_new_tokens == 1 else 2
+
+
+class DecoderRows:
+    """Answers under way, a row each: what the decoder has to remember of them, and what it has said.
+
+    Rows in use are the first ones; one that has ended is overwritten by the last.
+    """
+
+    def __init__(
+        self, network: Any, rules: GreedyRules, location_ids: Sequence[int], n_rows: int, n_encoded: int
+    ) -> None:
+        """Allocate `n_rows` rows about questions of up to `n_encoded` encoder states."""
+        decoder = network.model.language_model.decoder
+        like = decoder.layernorm_embedding.weight
+        self._decoder, self._head, self._rules = decoder, network.lm_head, rules
+        attention, device = decoder.layers[0].self_attn, like.device
+        self._encoded = _encoded_memory(decoder, n_rows, n_encoded, like)
+        self._is_state = torch.zeros(n_rows, 1, 1, n_encoded, dtype=torch.bool, device=device)
+        # Zeros, as what is masked must still be a number.
+        shape = (len(decoder.layers), 2, n_rows, _FIRST_CAPACITY, attention.num_heads, attention.head_dim)
+        self._said = like.new_zeros(shape)
+        self._locations = torch.tensor(location_ids, device=device)
+        self._index = torch.arange(n_rows, device=device)
+        self.tokens = torch.zeros(n_rows, dtype=torch.long, device=device)
+        """The last token of each row, which the next step begins with."""
+        self.positions = torch.zeros_like(self.tokens)
+        """Where that token stands; the decoder's start token stands at 0."""
+        self.answers = torch.zeros(n_rows, _FIRST_CAPACITY, dtype=torch.long, device=device)
+        self.log_probabilities = torch.zeros(n_rows, _FIRST_CAPACITY, device=device)
+        self.location_probabilities = torch.zeros(n_rows, _FIRST_CAPACITY, len(location_ids), device=device)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of an answer that there is memory for."""
+        return self.answers.shape[1]
+
+    def make_room(self, n_tokens: int) -> None:
+        """Let answers have so many tokens."""
+        while self.capacity < n_tokens:
+            self._said = torch.cat([self._said, torch.zeros_like(self._said)], dim=3)
+            for name in ("answers", "log_probabilities", "location_probabilities"):
+                memory = getattr(self, name)
+                setattr(self, name, torch.cat([memory, torch.zeros_like(memory)], dim=1))
+
+    def start(self, first: int, encoded: torch.Tensor, mask: torch.Tensor) -> None:
+        """Begin answers in the rows from `first` on, one for each of encoder states (n, states, width) with a mask."""
+        rows = slice(first, first + len(encoded))
+        n_encoded = encoded.shape[1]
+        self._is_state[rows] = False
+        self._is_state[rows, 0, 0, :n_encoded] = mask.bool()
+        self._encoded.put(rows, encoded)
+        tokens = [self._rules.start_id, self._rules.forced_first_id][: self._rules.n_first]
+        begin = torch.tensor(tokens, device=encoded.device).expand(len(encoded), -1)
+        self._advance(rows, begin, torch.arange(len(tokens), device=encoded.device).expand_as(begin), len(tokens))
+
+    def step(self, n_rows: int, n_keys: int) -> None:
+        """Add a token to each of the first rows; all of their answers have fewer than `n_keys` tokens before."""
+        self._advance(slice(0, n_rows), self.tokens[:n_rows, None], self.positions[:n_rows, None], n_keys)
+
+    def drop(self, row: int, last: int) -> None:
+        """Let the last row in use take the place of another."""
+        if row == last:
+            return
+        self._encoded.move(last, row)
+        self._said[:, :, row] = self._said[:, :, last]
+        for memory in (
+            *(self._is_state, self.tokens, self.positions),
+            *(self.answers, self.log_probabilities, self.location_probabilities),
+        ):
+            memory[row] = memory[last]
+
+    def _advance(self, rows: slice, tokens: torch.Tensor, positions: torch.Tensor, n_keys: int) -> None:
+        """Run tokens (n, t) at their positions through the decoder, and write down what comes after each of them."""
+        decoder = self._decoder
+        # BART's positions begin at 2.
+        places = F.embedding(positions + decoder.embed_positions.offset, decoder.embed_positions.weight)
+        states = decoder.layernorm_embedding(decoder.embed_tokens(tokens) + places)
+        where = self._index[rows, None].expand_as(positions), positions
+        is_before = self._index_of_keys(n_keys) <= positions[:, None, :, None]
+        is_state = self._is_state[rows]
+        for index, layer in enumerate(decoder.layers):
+            found = self._attend_to_said(layer.self_attn, self._said[index], states, rows, where, is_before)
+            states = layer.self_attn_layer_norm(states + found)
+            states = layer.encoder_attn_layer_norm(states + self._encoded.attend(index, rows, states, is_state))
+            changed = linear(layer.fc2, layer.activation_fn(linear(layer.fc1, states)))
+            states = layer.final_layer_norm(states + changed)
+        # Rows of the vocabulary's size are taken only for what is asked.
+        logits = linear(self._head, states.flatten(0, 1)).float().view(*positions.shape, -1)
+        chosen = choose(logits, positions, self._rules)
+        total = logits.logsumexp(dim=-1, keepdim=True)
+        self.answers[where] = chosen
+        self.log_probabilities[where] = (logits.gather(-1, chosen[..., None]) - total)[..., 0]
+        self.location_probabilities[where] = (logits[..., self._locations] - total).exp_()
+        self.tokens[rows] = chosen[:, -1]
+        self.positions[rows] = positions[:, -1] + 1
+
+    def _index_of_keys(self, n_keys: int) -> torch.Tensor:
+        return torch.arange(n_keys, device=self._index.device)
+
+    def _attend_to_said(
+        self,
+        attention: Any,
+        said: torch.Tensor,
+        states: torch.Tensor,
+        rows: slice,
+        where: tuple[torch.Tensor, torch.Tensor],
+        is_before: torch.Tensor,
+    ) -> torch.Tensor:
+        """Add keys and values of states (n, t, width) to what a layer remembers, and attend to all of it."""
+        for memory, project in zip(said, (attention.k_proj, attention.v_proj), strict=True):
+            memory[where] = linear(project, states).unflatten(2, (attention.num_heads, -1))
+        keys, values = said[:, rows, : is_before.shape[-1]].transpose(2, 3).unbind(0)
+        queries = _by_head(attention, linear(attention.q_proj, states))
+        found = F.scaled_dot_product_attention(queries, keys, values, is_before, scale=attention.scaling)
+        return linear(attention.out_proj, found.transpose(1, 2).flatten(2))
+
+
+class _KeysValues:
+    """Keys and values of the encoder's states, made once for each question."""
+
+    def __init__(self, decoder: Any, n_rows: int, n_encoded: int, like: torch.Tensor) -> None:
+        self._attentions = [layer.encoder_attn for layer in decoder.layers]
+        one = self._attentions[0]
+        self._memory = like.new_zeros(len(self._attentions), 2, n_rows, one.num_heads, n_encoded, one.head_dim)
+
+    def put(self, rows: slice, encoded: torch.Tensor) -> None:
+        for memory, attention in zip(self._memory, self._attentions, strict=True):
+            for place, project in enumerate((attention.k_proj, attention.v_proj)):
+                memory[place, rows, :, : encoded.shape[1]] = _by_head(attention, project(encoded))
+
+    def move(self, source: int, target: int) -> None:
+        self._memory[:, :, target] = self._memory[:, :, source]
+
+    def attend(self, index: int, rows: slice, states: torch.Tensor, is_state: torch.Tensor) -> torch.Tensor:
+        """What a layer adds to states (n, t, width)."""
+        attention = self._attentions[index]
+        keys, values = self._memory[index, :, rows].unbind(0)
+        queries = _by_head(attention, linear(attention.q_proj, states))
+        found = F.scaled_dot_product_attention(queries, keys, values, is_state, scale=attention.scaling)
+        return linear(attention.out_proj, found.transpose(1, 2).flatten(2))
+
+
+class _States:
+    """The encoder's states themselves, which all layers and heads attend to: nothing is projected ahead.
+
+    A head's scores are q (Wk e): as (q Wk) e they need no keys, and its result Wv (p e) no values. Where few tokens are
+    written about many states that is less arithmetic, and a twelfth of the memory. The keys' bias adds the same to all
+    scores of a query, so the softmax drops it.
+    """
+
+    def __init__(self, decoder: Any, n_rows: int, n_encoded: int, like: torch.Tensor) -> None:
+        self._attentions = [layer.encoder_attn for layer in decoder.layers]
+        self._memory = like.new_zeros(n_rows, 1, n_encoded, len(like))
+
+    def put(self, rows: slice, encoded: torch.Tensor) -> None:
+        self._memory[rows, 0, : encoded.shape[1]] = encoded
+
+    def move(self, source: int, target: int) -> None:
+        self._memory[target] = self._memory[source]
+
+    def attend(self, index: int, rows: slice, states: torch.Tensor, is_state: torch.Tensor) -> torch.Tensor:
+        """What a layer adds to states (n, t, width)."""
+        attention = self._attentions[index]
+        n_heads, (n, t, width) = attention.num_heads, states.shape
+        key_rows, value_rows = (one.weight.unflatten(0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj))
+        queries = linear(attention.q_proj, states).view(n * t, n_heads, -1).transpose(0, 1)
+        # (heads, n t, width), then all heads of a row beside each other, as if they were tokens.
+        queries = (queries @ key_rows).view(n_heads, n, t, width).transpose(0, 1).reshape(n, 1, n_heads * t, width)
+        memory = self._memory[rows]
+        found = F.scaled_dot_product_attention(queries, memory, memory, is_state, scale=attention.scaling)
+        by_head = found.view(n, n_heads, t, width).transpose(0, 1).reshape(n_heads, n * t, width)
+        values = (by_head @ value_rows.transpose(1, 2)).transpose(0, 1).reshape(n, t, width)
+        return linear(attention.out_proj, values + attention.v_proj.bias)
+
+
+def _encoded_memory(decoder: Any, n_rows: int, n_encoded: int, like: torch.Tensor) -> _KeysValues | _States:
+    """What suits the device; adapters beside the weights leave no choice."""
+    projections = [p for layer in decoder.layers for p in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)]
+    suits = like.device.type == "cpu" and all(type(one) is nn.Linear for one in projections)
+    return (_States if suits else _KeysValues)(decoder, n_rows, n_encoded, like)
+
+
+def choose(logits: torch.Tensor, positions: torch.Tensor, rules: GreedyRules) -> torch.Tensor:
+    """The token after each position, (n, t), from logits (n, t, vocabulary).
+
+    The one place where a rule may change what is chosen: whatever masks the logits here leaves the probabilities, which
+    are taken of them unmasked, alone.
+    """
+    chosen = logits.argmax(dim=-1)
+    if rules.forced_first_id is not None:
+        chosen = chosen.masked_fill(positions == 0, rules.forced_first_id)
+    if rules.forced_last_id is not None:
+        chosen = chosen.masked_fill(positions == rules.max_new_tokens - 1, rules.forced_last_id)
+    return chosen
+
+
+def linear(module: Any, states: torch.Tensor) -> torch.Tensor:
+    """What a linear layer makes of few states, (..., width).
+
+    On a CPU torch's product of a few rows in float32 reads the weights at half the speed that oneDNN's does.
+    """
+    if (
+        type(module) is nn.Linear
+        and states.dtype is torch.float32
+        and states.device.type == "cpu"
+        and _HAS_ONEDNN
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        product: torch.Tensor = _ONEDNN_LINEAR(states, module.weight, module.bias, "none", [], "none")
+        return product
+    result: torch.Tensor = module(states)
+    return result
+
+
+def _by_head(attention: Any, projected: torch.Tensor) -> torch.Tensor:
+    """(rows, tokens, width) as (rows, heads, tokens, channels)."""
+    return projected.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""The operator is one that torch's own compiler uses, and isn't public."""
+_ONEDNN_LINEAR: Any = torch.ops.mkldnn._linear_pointwise if _HAS_ONEDNN else None
