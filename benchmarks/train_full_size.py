@@ -105,14 +105,16 @@ def by_hand(chosen: argparse.Namespace) -> dict[str, Any]:
     from transformers import Florence2ForConditionalGeneration
 
     from grounded_seg.device.choose import resolve_device, resolve_dtype
-    from grounded_seg.train.data.samples import ImageStore, QuestionDataset
+    from grounded_seg.train.data.samples import AnswerWriter, ImageStore, QuestionDataset
     from grounded_seg.train.fit.preparation import prepare
 
     settings = settings_of(chosen)
     # Only the questions and their batches are ours; the output folder is that of no training.
     prepared = prepare(settings, resume=False)
-    collator, writer = prepared.collator, prepared.dataset._writer
+    collator, writer, steps_per_epoch = prepared.collator, AnswerWriter(prepared.florence), prepared.steps_per_epoch
     questions = QuestionDataset(prepared.plan, writer, ImageStore(settings.image_size), None, settings.seed)
+    # With the trainer's own model.
+    del prepared
     device = resolve_device(chosen.device)
     dtype = resolve_dtype(settings.models.dtype, device)
     network = Florence2ForConditionalGeneration.from_pretrained(chosen.folder / "model", dtype=torch.float32)
@@ -126,7 +128,7 @@ def by_hand(chosen: argparse.Namespace) -> dict[str, Any]:
     image_id, n_image_tokens = network.config.image_token_id, 577
     rows: list[dict[str, Any]] = []
     for step in range(chosen.steps):
-        epoch, number = divmod(step, prepared.steps_per_epoch)
+        epoch, number = divmod(step, steps_per_epoch)
         questions.set_epoch(epoch)
         places = range(number * chosen.batch_size, min((number + 1) * chosen.batch_size, len(questions)))
         batch = collator([questions[place] for place in places])
@@ -143,7 +145,7 @@ def by_hand(chosen: argparse.Namespace) -> dict[str, Any]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
-        share = (number + 1) / prepared.steps_per_epoch
+        share = (number + 1) / steps_per_epoch
         rows.append({"loss": loss.item(), "epoch": epoch + share, "moment": time.perf_counter()})
     return measured(chosen, rows) | {"dtype": str(dtype).removeprefix("torch.")}
 

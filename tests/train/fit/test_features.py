@@ -284,6 +284,6 @@ def test_a_dry_run_says_whether_and_how_much(base: Path, dataset: Path, tmp_path
     settings: TrainSettings = tiny_settings(dataset, tmp_path, base, augment=False)
     assert dry_run(settings).features == "image features are computed once and kept, 5 images, 0 MB at most"
     told = dry_run(replace(settings, augment=True)).features
-    assert told.endswith("images are augmented, which --no-augment turns off; of 1 image once, 0 MB at most")
+    assert told.endswith("images are augmented, which --no-augment turns off; those of 1 image are kept, 0 MB at most")
     told = dry_run(replace(settings, cache_features=False)).features
     assert told == "image features are computed in each step: --no-cache-features"
