@@ -18,6 +18,7 @@ from grounded_seg.detect.model.decoder_step import DecoderRows
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.logits import use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings
+from grounded_seg.detect.model.tower import use_one_layout
 from grounded_seg.detect.model.vocabulary import Vocabulary
 from grounded_seg.device import resample
 from grounded_seg.records import ImageSize
@@ -48,6 +49,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def tiny_model(dtype: torch.dtype) -> FlorenceModel:
     network, vocabulary = make_network(), Vocabulary(make_tokenizer())
+    use_one_layout(network.model.vision_tower)
     if dtype is not torch.float32:
         use_float32_logits(network, vocabulary.location_ids, dtype)
     rules = AnswerRules(start_id=2, forced_first_id=0, forced_last_id=2, stop_beams_early=True, length_penalty=1.0)
@@ -88,16 +90,11 @@ def test_segment_anything_from_pixels_to_where_runs_end(dtype: torch.dtype, mult
 @pytest.mark.parametrize("name", ["sam", "sam_hq", "sam2"])
 @torch.inference_mode()
 def test_so_do_the_families_of_transformers(name: str, dtype: torch.dtype, cuda: None) -> None:
-    network = TransformersNetwork(FAMILIES[name], build_real(name), None, CPU, dtype, compiled=False)
+    network = TransformersNetwork(FAMILIES[name], build(name), None, CPU, dtype, compiled=False)
     on_cuda(network)
-    on_cuda(network._model)
     side = network._side
     embeddings = network.encode_squares(torch.empty(2, 3, side, side, device=CUDA))
     masks_of(network, embeddings[0], multimask=True)
-
-
-def build_real(name: str) -> Any:
-    return build(name)
 
 
 def masks_of(network: Any, embedding: Any, multimask: bool) -> None:
@@ -117,8 +114,7 @@ def test_a_training_step(dtype: torch.dtype, cuda: None) -> None:
     model = make_trainable(florence.network, settings)
     on_cuda(model)
     prepared: Any = SimpleNamespace(settings=settings, florence=florence, device=CUDA, dtype=dtype)
-    loss_of = BatchLoss.__new__(BatchLoss)
-    loss_of.__init__(prepared)  # type: ignore[misc]
+    loss_of = BatchLoss(prepared)
     batch = {
         "pixel_values": torch.empty(2, 3, SIDE, SIDE, device=CUDA),
         "image_index": torch.empty(3, dtype=torch.long, device=CUDA),
@@ -137,7 +133,7 @@ def test_a_training_step(dtype: torch.dtype, cuda: None) -> None:
     ("planted", "message"),
     [
         (lambda one: torch.zeros(one.shape, dtype=one.dtype, device="cpu"), "device"),
-        (lambda one: like_on_cuda(one).double(), "dtype"),
+        (lambda one: like_on_cuda(one).float(), "dtype"),
     ],
     ids=["device", "dtype"],
 )
