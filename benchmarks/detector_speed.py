@@ -71,7 +71,8 @@ class UsualChain:
         picture = PillowImage.fromarray(image.pixels)
         inputs = self._processor(text=task.token + phrase, images=picture, return_tensors="pt")
         inputs = inputs.to(self._network.device)
-        tokens = self._network.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=N_TOKENS, **rules)
+        rules = {"num_beams": 3, **rules}
+        tokens = self._network.generate(**inputs, do_sample=False, max_new_tokens=N_TOKENS, **rules)
         text = self._processor.batch_decode(tokens, skip_special_tokens=False)[0]
         size = (image.width, image.height)
         answer = self._processor.post_process_generation(text=text, task=_PROPOSALS.token, image_size=size)

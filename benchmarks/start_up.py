@@ -26,7 +26,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = ROOT / "examples" / "scene-1.jpg"
 COMPARED = ("annotations.json", "results.jsonl")
-RUN = ("run", "red car", str(SCENE), "--preset", "demo", "--device", "cpu", "--dtype", "float32", "-q", "-o", "out")
+RUN = (
+    "run",
+    "red car",
+    str(SCENE),
+    "--preset",
+    "demo",
+    "--device",
+    "cpu",
+    "--dtype",
+    "float32",
+    "--quiet",
+    "-o",
+    "out",
+)
 DEMO = ROOT / "checkpoints" / "demo"
 LIGHT = {
     "--help": ("--help",),
@@ -102,7 +115,9 @@ def compare_light(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: 
         (folder / "full").mkdir(exist_ok=True)
         (folder / "full" / "file").touch()
     for name, words in LIGHT.items():
-        both = [[took(one, words, folder) for _ in range(n_rounds)] for one, folder in zip(checkouts, folders, strict=True)]
+        both = [
+            [took(one, words, folder) for _ in range(n_rounds)] for one, folder in zip(checkouts, folders, strict=True)
+        ]
         before, after = (statistics.median(one.seconds for one in side) for side in both)
         codes = {one.code for side in both for one in side}
         if len(codes) > 1:

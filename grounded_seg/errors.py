@@ -50,6 +50,10 @@ class DeviceMemoryError(DeviceError):
     """The device's memory is full; fewer images at once may fit."""
 
 
+class WorkerError(DeviceError):
+    """Processes that run the models died again and again: killed, or out of memory."""
+
+
 class OutputError(GroundedSegError):
     """The results can't be written: the disk is full, the folder is forbidden. Not every image is done."""
 

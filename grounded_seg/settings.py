@@ -1,10 +1,12 @@
 """Settings of both stages and of a run as frozen records, each with unit, default and meaning."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from grounded_seg.errors import UsageError
 from grounded_seg.setting_types import CheckedSettings, PositiveInt, Share, ShareBelowOne, convert_fields, refuse
 
 MAX_PIXELS = 2 * 89_478_485
@@ -54,6 +56,13 @@ class OnError(StrEnum):
 
     SKIP = "skip"
     STOP = "stop"
+
+
+class EngineKind(StrEnum):
+    """What executes the work: this machine, or a Ray cluster."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class ResultsForm(StrEnum):
@@ -185,9 +194,17 @@ class RunSettings:
     shard: str | None = None
     """K/N for the K-th of N parts of the list of images; None for all of it."""
     results: ResultsForm = ResultsForm.COCO
+    devices: tuple[str, ...] | None = None
+    """Devices of this machine, a process each: cuda:0 and cuda:1, or "all" CUDA devices; also as one text with commas.
+    None for `models.device` in this process."""
+    engine: EngineKind = EngineKind.LOCAL
+    workers: PositiveInt | None = None
+    """Number of Ray workers; None for one per GPU, or one per node where there are none."""
 
     def __post_init__(self) -> None:
-        problems = convert_fields(self)
+        if isinstance(self.devices, str):
+            object.__setattr__(self, "devices", tuple(one.strip() for one in self.devices.split(",") if one.strip()))
+        problems = [*convert_fields(self), *self._engine_problems()]
         if self.shard is not None:
             shard = Shard.of(self.shard)
             if shard is None:
@@ -202,3 +219,33 @@ class RunSettings:
             problems.append("--save masks needs masks, and --boxes-only makes none; leave one of them out")
         refuse(problems)
         object.__setattr__(self, "save", pictures)
+
+    def _engine_problems(self) -> Iterator[str]:
+        device = self.models.device
+        if self.devices == ():
+            yield "devices is empty; name some, as in cuda:0,cuda:1"
+        if self.devices and device != "auto":
+            yield f"--devices replaces --device {device}; leave one of them out"
+        if self.engine is EngineKind.RAY and self.devices:
+            yield "--devices is for this machine; with --engine ray give the number of --workers"
+        if self.engine is EngineKind.RAY and device not in ("auto", "cpu", "cuda"):
+            yield f"device is {device}; with --engine ray it is auto, cpu or cuda, and Ray chooses which"
+        if self.engine is EngineKind.LOCAL and self.workers is not None:
+            yield "--workers is for --engine ray; name the GPUs of this machine with --devices"
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a name that is none of auto, cpu, cuda, cuda:N and mps; whether there is such a device isn't looked at."""
+    kind, _, index = name.partition(":")
+    if name not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and index.isdecimal()):
+        raise UsageError(f"unknown device {name!r}; {_advice(name)}give auto, cpu, cuda, cuda:N or mps")
+
+
+def _advice(name: str) -> str:
+    """What was probably meant by the name of a device as other tools have it."""
+    first = re.fullmatch(r"(?:cuda|gpu)?[:\s]*(\d+)(,[\s\d,]*)?", name.lower())
+    if first is not None:
+        cards = ",".join(f"cuda:{index}" for index in re.findall(r"\d+", name))
+        more = f"; run and eval take several with --devices {cards}" if first[2] else ""
+        return f"write cuda:{first[1]}{more}; "
+    return "write cuda on a machine with an NVIDIA card, mps on a Mac; " if name.lower() in ("gpu", "nvidia") else ""

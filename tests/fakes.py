@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.geometry.masks import run_length_from_mask
-from grounded_seg.pipeline.load import FoundModels
+from grounded_seg.pipeline.load import FoundModels, RunsOn
 from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.runs.manifest import Counts
 from grounded_seg.settings import ModelSettings
@@ -35,6 +35,13 @@ class FakeVersions:
 
 
 @dataclass(frozen=True)
+class FakeKernels:
+    """Stands for `device.kernels.Kernels`, which imports torch."""
+
+    attention: str = "fused"
+
+
+@dataclass(frozen=True)
 class FakeWeights:
     """Stands for `weights.locate.LocatedWeights`, which imports the hub's library."""
 
@@ -48,7 +55,9 @@ class FakeWeights:
         return cls(Path(name), name, None, hashlib.sha256(name.encode()).hexdigest())
 
 
-def found_models(models: ModelSettings, *, boxes_only: bool = False, progress: object = None) -> FoundModels:
+def found_models(
+    models: ModelSettings, *, boxes_only: bool = False, progress: object = None, runs_on: RunsOn | None = None
+) -> FoundModels:
     """Stand for `pipeline.load.find_models`: every name has weights of its own, and nothing is on disk."""
     return FoundModels(
         detector=FakeWeights.named(models.detector or models.preset),  # type: ignore[arg-type]
@@ -58,6 +67,8 @@ def found_models(models: ModelSettings, *, boxes_only: bool = False, progress: o
         dtype="float32" if models.dtype == "auto" else str(models.dtype),
         threads=1,
         versions=FakeVersions(),  # type: ignore[arg-type]
+        workers=() if runs_on is None else runs_on.workers,
+        kernels=FakeKernels(),  # type: ignore[arg-type]
     )
 
 

@@ -1,6 +1,8 @@
 """Exit codes: the one place that turns an error into one line on stderr and an exit code."""
 
+import atexit
 import errno
+import gc
 import logging
 import os
 import shlex
@@ -30,6 +32,9 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command and exit with its code; an error is one line on stderr, below its traceback with `--debug`."""
+        # At its end Python would look through all that was imported for garbage once more, as long as at the start.
+        atexit.unregister(gc.freeze)
+        atexit.register(gc.freeze)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False}) or 0
         except click.exceptions.NoArgsIsHelpError as error:
@@ -37,6 +42,9 @@ class Commands(click.Group):
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  (the last resort, so that a fault of ours is one line as well)
             code = _explain(error)
+        finally:
+            # For a process that goes on, as a test's: a command may have set its models aside.
+            gc.unfreeze()
         try:
             sys.stdout.flush()
         except OSError:

@@ -163,6 +163,16 @@ def _together(*options: _Option) -> _Option:
 
 model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
 detector_options = _together(*_WHICH_DETECTOR, *_WHERE_IT_RUNS)
+worker_options = _together(
+    option_of(
+        RunSettings,
+        "devices",
+        "Devices of this machine that share the images, a process each: cuda:0,cuda:1 or all; instead of --device.",
+        metavar="DEVICE,...|all",
+    ),
+    option_of(RunSettings, "engine", "What runs the models: this machine, or workers of a Ray cluster."),
+    option_of(RunSettings, "workers", "Number of Ray workers; by default one per GPU, or one per node without GPUs."),
+)
 
 
 def stage_options(threshold_text: str) -> _Option:

@@ -1,5 +1,6 @@
 """Display of a run: JSON lines or a table on stdout, and a progress bar on stderr if that is a terminal."""
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -93,6 +94,8 @@ class RunDisplay:
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
+        # What was imported and loaded stays to the end: no search for garbage has to look through it.
+        gc.freeze()
         if self._at_start:
             # Not beside the bar.
             self._progress.stop()

@@ -15,6 +15,7 @@ from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
 from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error, use_exact_float32
+from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, Image, ImageSize
@@ -150,6 +151,7 @@ def load_detector(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    kernels: Kernels | None = None,
     allow_base_mismatch: bool = False,
     adapters: Mapping[str, LocatedWeights] | None = None,
 ) -> FlorenceDetector:
@@ -157,7 +159,7 @@ def load_detector(
 
     `adapter` is merged in float32 before the weights take their dtype. `adapters`, by names without a dot, are kept
     beside the weights, and each call of `detect` chooses one: slower than a merged one. With `allow_base_mismatch`
-    their records may name another base.
+    their records may name another base. Without `kernels` they are chosen here.
 
     Raises:
         WeightsError: If a folder is missing, damaged or incomplete, or they don't belong together.
@@ -178,6 +180,7 @@ def load_detector(
         model.adapters = NamedAdapters(attach_adapters(model.network, folders), sides)
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.to(device, dtype)
+    use_linear_kernel(model.network.model.vision_tower, (kernels or choose_kernels(device, dtype)).linear)
     if settings.compile:
         compile_encoder(model.network.model.vision_tower)
     return FlorenceDetector(model, settings)

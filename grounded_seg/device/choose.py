@@ -2,9 +2,8 @@
 
 import logging
 import platform
-import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from grounded_seg.errors import DeviceError, UsageError
-from grounded_seg.settings import Precision
+from grounded_seg.settings import Precision, check_device_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,25 +30,49 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         DeviceError: If this machine doesn't have the device.
     """
+    check_device_name(name)
     available = _available_devices()
     if name == "auto":
         return torch.device(available[0])
     wanted = "cuda:0" if name == "cuda" else name
-    kind, _, index = wanted.partition(":")
-    if wanted not in ("cpu", "mps") and not (kind == "cuda" and index.isdecimal()):
-        raise UsageError(f"unknown device {name!r}; {_advice(name)}give auto, cpu, cuda, cuda:N or mps")
     if wanted not in available:
         raise DeviceError(f"device {name} isn't available; this machine has {', '.join(available)}; use one, or auto")
     return torch.device(wanted)
 
 
-def _advice(name: str) -> str:
-    """What was probably meant by the name of a device as other tools have it."""
-    first = re.fullmatch(r"(?:cuda|gpu)?[:\s]*(\d+)(,[\s\d,]*)?", name.lower())
-    if first is not None:
-        more = ", and one card at a time" if first[2] else ""
-        return f"write cuda:{first[1]}{more}; "
-    return "write cuda on a machine with an NVIDIA card, mps on a Mac; " if name.lower() in ("gpu", "nvidia") else ""
+def resolve_devices(names: Sequence[str]) -> tuple[str, ...]:
+    """The devices of these names; "all" alone stands for every CUDA device.
+
+    Raises:
+        UsageError: If a name is unknown, or they are of several kinds.
+        DeviceError: If this machine doesn't have one of them.
+    """
+    if list(names) == ["all"]:
+        cards = tuple(one for one in _available_devices() if one.startswith("cuda"))
+        if not cards:
+            raise DeviceError("--devices all means all CUDA devices, and this machine has none; leave it out")
+        return cards
+    if "all" in names or "auto" in names:
+        raise UsageError(f"--devices is {','.join(names)}; name each device, as in cuda:0,cuda:1, or give all alone")
+    devices = tuple(str(resolve_device(name)) for name in names)
+    if len(kinds := {one.partition(":")[0] for one in devices}) > 1:
+        raise UsageError(f"--devices has {' and '.join(sorted(kinds))}, whose results differ; name devices of one kind")
+    return devices
+
+
+def check_alike(names: Sequence[str], precision: Precision) -> None:
+    """Refuse devices whose own dtypes differ where they choose it; warn where cards are of different models."""
+    devices = [torch.device(name) for name in names if name.startswith("cuda")]
+    dtypes = {one: str(_fastest_dtype(one)).removeprefix("torch.") for one in devices}
+    if precision is Precision.AUTO and len(set(dtypes.values())) > 1:
+        named = ", ".join(f"{device} {dtype}" for device, dtype in dtypes.items())
+        raise DeviceError(f"the devices have different dtypes ({named}); give one for all with --dtype")
+    models = {torch.cuda.get_device_name(one) for one in devices}
+    if len(models) > 1:
+        _LOG.warning(
+            "the devices are different models (%s): the last digits of an image's numbers depend on which one it meets",
+            ", ".join(sorted(models)),
+        )
 
 
 def _available_devices() -> list[str]:
@@ -145,6 +168,11 @@ def compile_failure_as_device_error() -> Iterator[None]:
 def n_threads() -> int:
     """CPU threads that one operation of torch may use."""
     return torch.get_num_threads()
+
+
+def set_n_threads(n_threads: int) -> None:
+    """Set the CPU threads that one operation of torch may use, on all threads of this process."""
+    torch.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True)

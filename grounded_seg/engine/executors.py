@@ -1,12 +1,12 @@
 """Executors: requests in a fixed order in, one outcome for each in the same order out, wherever the models run.
 
-The one executor so far is this process: the models on the calling thread, reading ahead and writing behind on others.
+Here is the one of this process: the models on the calling thread, reading ahead and writing behind on others. That of
+several workers is in `several_workers.py`.
 """
 
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,16 +15,19 @@ from itertools import islice
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
+from grounded_seg.engine.batch_worker import N_THREADS, finished
 from grounded_seg.engine.batches import BatchProcessor, batches, read_request
-from grounded_seg.engine.request import Made, Outcome, Processed, Request, Work
+from grounded_seg.engine.processes import Processes
+from grounded_seg.engine.ray_actors import RayActors
+from grounded_seg.engine.request import Made, Outcome, Request, Work
+from grounded_seg.engine.several_workers import SeveralWorkers
 from grounded_seg.pipeline.chain import Chain
-from grounded_seg.pipeline.result import PromptedResult
+from grounded_seg.pipeline.load import FoundModels, RunsOn
+from grounded_seg.settings import EngineKind, ModelSettings
 
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
 
-N_THREADS = min(8, os.cpu_count() or 1)
-"""That read, and again as many that write. More wouldn't decode any faster, and hold more images."""
 _WAITED_SHARE = 0.02
 """Of a batch's time, to wait for what is done with its images."""
 
@@ -35,8 +38,11 @@ class Executor(Protocol[Made]):
     def read_first(self) -> bool:
         """Read the first batch, so that a single bad image is told before the models are loaded; False without one."""
 
-    def load(self, load: Callable[[], Chain]) -> None:
-        """Load the models by a function that can be pickled."""
+    def runs_on(self, models: ModelSettings) -> RunsOn | None:
+        """Say what the models will run on, as `models` asks; None for this process, where they are found anyway."""
+
+    def load(self, found: FoundModels, load: Callable[[FoundModels], Chain]) -> None:
+        """Load the models that were found, by a function that can be pickled."""
 
     def outcomes(self) -> Iterator[Outcome[Made]]:
         """Give the outcomes as they are done, in the order of the requests; those before a failure come first."""
@@ -50,8 +56,15 @@ class Executor(Protocol[Made]):
         """Stop all threads and processes."""
 
 
-def open_engine(requests: Iterable[Request], work: Work[Made]) -> Executor[Made]:
-    """Give what executes the requests: this process.
+def open_engine(
+    requests: Iterable[Request],
+    work: Work[Made],
+    kind: EngineKind = EngineKind.LOCAL,
+    *,
+    devices: Sequence[str] | None = None,
+    n_workers: int | None = None,
+) -> Executor[Made]:
+    """Give what executes the requests: this process, processes on several devices, or workers of Ray.
 
     Which images go through the models together is fixed by position: the requests are cut into batches from their
     first on and at each new group, and a short batch is padded. So the same requests give the same numbers, whoever
@@ -60,7 +73,17 @@ def open_engine(requests: Iterable[Request], work: Work[Made]) -> Executor[Made]
     Args:
         requests: Taken as they are needed, a batch or two ahead. Only the last batch of a group may be short.
         work: What is done with each image.
+        kind: This machine, or Ray.
+        devices: Devices of this machine, a process each; None for this process.
+        n_workers: Workers of Ray; None for as many as fit.
+
+    Raises:
+        UsageError, DeviceError: If the devices aren't there or don't go together, or Ray isn't installed.
     """
+    if kind is EngineKind.RAY:
+        return SeveralWorkers(requests, work, RayActors(n_workers))
+    if devices is not None:
+        return SeveralWorkers(requests, work, Processes(devices))
     return ThisProcess(requests, work)
 
 
@@ -93,9 +116,13 @@ class ThisProcess(Generic[Made]):
             self._batches = chained([first], self._batches)
         return first is not None
 
-    def load(self, load: Callable[[], Chain]) -> None:
+    def runs_on(self, models: ModelSettings) -> RunsOn | None:  # noqa: ARG002  (the protocol's signature)
+        """Leave it to who finds the models; see `Executor`."""
+        return None
+
+    def load(self, found: FoundModels, load: Callable[[FoundModels], Chain]) -> None:
         """Load the models; see `Executor`."""
-        self._processor = BatchProcessor(load(), self._work.n_at_once or self._work.batch_size)
+        self._processor = BatchProcessor(load(found), self._work.n_at_once or self._work.batch_size)
 
     def outcomes(self) -> Iterator[Outcome[Made]]:
         """Give the outcomes in the order of the requests; see `Executor`."""
@@ -116,7 +143,7 @@ class ThisProcess(Generic[Made]):
                 break
             n_at_once = self._processor.n_at_once
             wanted = (one for one in processed if not one.request.is_known)
-            under_way.extend(self._writers.submit(_finished, one, self._work, n_at_once) for one in wanted)
+            under_way.extend(self._writers.submit(finished, one, self._work, n_at_once) for one in wanted)
             del batch, processed
             # So short a time isn't missed, and lets most images be done before the next batch instead of after it. The
             # first batch is waited for: its writers load what they need.
@@ -130,18 +157,6 @@ def _taken(under_way: "deque[Future[Outcome[Made]]]", n_left: int) -> Iterator[O
     """Take the outcomes that are done, and wait for more where too many are under way: what bounds the memory."""
     while under_way and (len(under_way) > n_left or under_way[0].done()):
         yield under_way.popleft().result()
-
-
-def _finished(processed: Processed, work: Work[Made], n_at_once: int) -> Outcome[Made]:
-    """Have the per-image function do its part."""
-    started = time.perf_counter()
-    made = work.per_image(processed)
-    seconds = {**processed.seconds, "write": time.perf_counter() - started}
-    result = processed.result
-    n_empty, n_unusable = (
-        (result.n_empty_masks, result.n_unusable_boxes) if isinstance(result, PromptedResult) else (0, 0)
-    )
-    return Outcome(processed.request, made, n_empty, n_unusable, seconds, n_at_once)
 
 
 @contextmanager

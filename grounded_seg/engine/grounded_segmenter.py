@@ -80,7 +80,7 @@ class GroundedSegmenter:
         boxes_only: bool = False,
         **settings: Unpack[StageKeywords],
     ) -> "GroundedSegmenter":
-        """Load a preset: "demo" comes with the project; "fast", "base", "base-ft", "large", "large-ft" are fetched once.
+        """Load a preset: "demo" comes with the project; "fast", "base", "base-ft", "large", "large-ft" are fetched.
 
         Args:
             name: The preset.

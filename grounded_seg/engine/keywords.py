@@ -1,6 +1,6 @@
 """Settings that Python callers give as keywords: their names and types, and the records that they make."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol, TypedDict
 
@@ -8,6 +8,7 @@ from grounded_seg.errors import UsageError
 from grounded_seg.settings import (
     DetectSettings,
     Drawn,
+    EngineKind,
     GroundingTask,
     ModelSettings,
     OnError,
@@ -91,6 +92,9 @@ class EngineKeywords(StageKeywords, total=False):
     boxes_only: bool
     batch_size: int
     max_pixels: int
+    devices: Sequence[str] | str | None
+    engine: EngineKind | str
+    workers: int | None
 
 
 class RunKeywords(EngineKeywords, total=False):

@@ -48,8 +48,9 @@ class Processed:
     """Of each stage: `read`, `detect`, `segment`, and `true_boxes` for given boxes."""
 
 
-PerImage: TypeAlias = Callable[[Processed], Made]
-"""What is done with each image where its pixels are: module-level or a `partial` of it, so that it can be pickled."""
+PerImage: TypeAlias = Callable[..., Made]
+"""What is done with each image, a `Processed`, where its pixels are: module-level or a `partial` of it, so that it can
+be pickled. One that writes files takes the folder for them as `output`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,8 @@ class Outcome(Generic[Made]):
     """Those of `Processed`, and `write` for the per-image function."""
     n_at_once: int
     """Images that went through the models together: the batch size, or less where memory was too small."""
+    files: tuple[tuple[str, bytes], ...] = ()
+    """What the per-image function wrote where `Work.output` is out of reach: paths in that folder, POSIX; contents."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,5 @@ class Work(Generic[Made]):
     """Width x height above which an image isn't read."""
     skips: bool = True
     """An image that can't be read is skipped; otherwise it ends the work."""
+    output: Path | None = None
+    """Folder that the per-image function writes into; None if it writes no files."""

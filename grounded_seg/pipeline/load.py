@@ -5,15 +5,59 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grounded_seg.detect.model.record import check_questions
+from grounded_seg.device.memory import collection_paused
 from grounded_seg.pipeline.chain import Chain
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
+from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings, check_device_name
 
 if TYPE_CHECKING:
     from grounded_seg.detect.detector import FlorenceDetector
     from grounded_seg.device.choose import Versions
+    from grounded_seg.device.kernels import Kernels
     from grounded_seg.weights.locate import LocatedWeights
     from grounded_seg.weights.sources import ModelSources
     from grounded_seg.weights.transfer import Progress
+
+
+@dataclass(frozen=True)
+class RunsOn:
+    """What models run on, as far as their numbers depend on it."""
+
+    device: str
+    dtype: str
+    threads: int
+    versions: "Versions"
+    kernels: "Kernels | None" = None
+    """See `FoundModels`."""
+    allocator: str = "system"
+    """See `FoundModels`."""
+    workers: tuple[str, ...] = ()
+    """The device of each worker; empty where the models run in this process."""
+
+
+def runs_here(models: ModelSettings) -> RunsOn:
+    """Say what models would run on in this process.
+
+    Raises:
+        UsageError: If the device's name makes no sense.
+        DeviceError: If the device isn't there or can't compute in the dtype.
+    """
+    check_device_name(models.device)
+    # This imports torch, which takes seconds: not before a model is really wanted.
+    with collection_paused():
+        from grounded_seg.device.allocator import keep_large_buffers
+        from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+        from grounded_seg.device.kernels import choose_kernels
+
+    device = resolve_device(models.device)
+    dtype = resolve_dtype(models.dtype, device)
+    return RunsOn(
+        str(device),
+        str(dtype).removeprefix("torch."),
+        n_threads(),
+        versions(),
+        kernels=choose_kernels(device, dtype),
+        allocator=keep_large_buffers() if device.type == "cpu" else "system",
+    )
 
 
 @dataclass(frozen=True)
@@ -28,8 +72,14 @@ class FoundModels:
     threads: int
     """CPU threads that one operation may use."""
     versions: "Versions"
+    kernels: "Kernels | None" = None
+    """In which of several ways products are computed; whoever loads the same models elsewhere is given them."""
+    allocator: str = "system"
+    """`kept` where glibc keeps large buffers for the next operation; it changes no result."""
     logits_dtype: str = "float32"
     """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
+    workers: tuple[str, ...] = ()
+    """See `RunsOn`."""
 
 
 def find_models(
@@ -38,6 +88,7 @@ def find_models(
     boxes_only: bool = False,
     sources: "ModelSources | None" = None,
     progress: "Progress | None" = None,
+    runs_on: RunsOn | None = None,
 ) -> FoundModels:
     """Find or fetch the weights that `models` names, and what they will run on; nothing is loaded yet.
 
@@ -46,47 +97,61 @@ def find_models(
         boxes_only: Look for no segmenter.
         sources: What `models` was resolved to, where the caller has done so.
         progress: Called while a weight file is fetched.
+        runs_on: What they will run on; None for what `models` names in this process.
 
     Raises:
         UsageError: If there is no such preset, or the device's name makes no sense.
         WeightsError: If weights are missing, or can't be fetched.
         DeviceError: If the device isn't there or can't run this.
     """
-    # These import torch, which takes seconds: not before a model is really wanted.
-    from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
     from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import resolve
 
-    # What is quick comes first: a wrong device is told before weights are fetched.
-    device = resolve_device(models.device)
-    dtype = resolve_dtype(models.dtype, device)
+    # What is quick comes first: wrong names are told before anything is imported, a missing device before a download.
+    check_device_name(models.device)
     sources, offline = sources or resolve(models), models.offline
+    runs_on = runs_on or runs_here(models)
     return FoundModels(
         detector=locate(sources.detector, offline=offline, progress=progress),
         adapter=locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
         if sources.adapter
         else None,
         segmenter=None if boxes_only else locate(sources.segmenter, offline=offline, progress=progress),
-        device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
-        threads=n_threads(),
-        versions=versions(),
+        device=runs_on.device,
+        dtype=runs_on.dtype,
+        threads=runs_on.threads,
+        versions=runs_on.versions,
+        workers=runs_on.workers,
+        kernels=runs_on.kernels,
+        allocator=runs_on.allocator,
     )
 
 
+@collection_paused()
 def load_found_detector(
     found: FoundModels, detect: DetectSettings, *, allow_base_mismatch: bool = False
 ) -> "FlorenceDetector":
     """Load the detector alone to where it runs; arguments and errors as for `load_chain`."""
     from grounded_seg.detect.detector import load_detector
+    from grounded_seg.device.allocator import keep_large_buffers
     from grounded_seg.device.choose import dtype_named, resolve_device
 
+    if found.allocator == "kept":
+        # Whoever is handed `found` in another process has an allocator of its own.
+        keep_large_buffers()
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     return load_detector(
-        found.detector, found.adapter, detect, device=device, dtype=dtype, allow_base_mismatch=allow_base_mismatch
+        found.detector,
+        found.adapter,
+        detect,
+        device=device,
+        dtype=dtype,
+        kernels=found.kernels,
+        allow_base_mismatch=allow_base_mismatch,
     )
 
 
+@collection_paused()
 def load_chain(
     found: FoundModels,
     detect: DetectSettings,
@@ -116,7 +181,8 @@ def load_chain(
     if found.segmenter is None:
         return Chain(detector, tiles=tiles, detect=detect)
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
-    return Chain(detector, load_segmenter(found.segmenter.path, device, dtype, segment), tiles=tiles, detect=detect)
+    segmenter = load_segmenter(found.segmenter.path, device, dtype, segment, found.kernels)
+    return Chain(detector, segmenter, tiles=tiles, detect=detect)
 
 
 def _options_of(found: FoundModels) -> str:

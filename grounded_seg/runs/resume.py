@@ -16,9 +16,22 @@ _LOG = logging.getLogger(__name__)
 
 # Settings that change no result: where and in which form it is written, how the images were found (their names are
 # compared), and what is done at a bad one.
-_FREE_SETTINGS = {"output", "recursive", "resume", "overwrite", "on_error", "models", "results"}
+_FREE_SETTINGS = {
+    "output",
+    "recursive",
+    "resume",
+    "overwrite",
+    "on_error",
+    "models",
+    "results",
+    "devices",
+    "engine",
+    "workers",
+}
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}
+# What models run with that changes no result.
+_FREE_OF_MODELS = {"allocator", "workers"}
 _LOGITS_DTYPE = "float32"
 _MAX_SHOWN = 40
 """Characters of a value in a message."""
@@ -108,6 +121,8 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
             f"{folder} holds a run of another version of grounded-seg ({error!r} in its run.json); "
             "start again with --overwrite, or name another folder with --output"
         ) from error
+    if _is_before_kernels(earlier):
+        wanted = {name: value for name, value in wanted.items() if not name.startswith("models kernels")}
     if now.models is None:
         was = {name: value for name, value in was.items() if not name.startswith("models")}
     differing = [
@@ -120,7 +135,7 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
             f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
             "or name another folder with --output"
         )
-    if now.models is not None and _is_before_float32_logits(earlier):
+    if now.models is not None and (_is_before_float32_logits(earlier) or _is_before_kernels(earlier)):
         _LOG.warning(
             "this run was begun with an earlier version of grounded-seg: the numbers of the images that follow may "
             "differ from its own in the last digits, and by more where an image has a colour profile; to have all from "
@@ -132,6 +147,12 @@ def _is_before_float32_logits(earlier: Mapping[str, Any]) -> bool:
     """Tell whether a run was begun by a version that had no `logits_dtype`: its logits were in its `dtype`."""
     models = earlier.get("models")
     return isinstance(models, Mapping) and "logits_dtype" not in models
+
+
+def _is_before_kernels(earlier: Mapping[str, Any]) -> bool:
+    """Tell whether a run was begun by a version that had one way for each product, and so didn't name it."""
+    models = earlier.get("models")
+    return isinstance(models, Mapping) and "kernels" not in models
 
 
 def _refuse_rounded_logits(earlier: Mapping[str, Any], folder: Path) -> None:
@@ -185,6 +206,11 @@ def comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "data set", manifest["evaluation"]["sha256"]
         yield "absent", manifest["evaluation"]["absent"]
     for name, value in (manifest["models"] or {}).items():
+        if name in _FREE_OF_MODELS:
+            continue
+        if name == "device":
+            # Any card of the same kind gives the same results.
+            value = value.partition(":")[0]
         if isinstance(value, Mapping):
             value = {key: one for key, one in value.items() if key not in _FREE_OF_WEIGHTS}
         yield from _leaves(f"models {name}", value)

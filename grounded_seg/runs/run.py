@@ -77,6 +77,8 @@ class Job:
     """An image that can't be read is skipped."""
     group_starts: Sequence[int] = (0,)
     """Index of the first image of each group; a batch never has images of two."""
+    writes_files: bool = False
+    """The per-image function writes files into the output folder."""
 
     @property
     def settings(self) -> RunSettings:
@@ -184,20 +186,27 @@ def fill(
         manifest = replace(
             manifest, models=earlier.manifest["models"], images_at_once=earlier.manifest["images_at_once"]
         )
-    work = Work(job.per_image, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips)
-    with open_engine(_requests(job, earlier), work) as engine:
+    output = folder.root if job.writes_files else None
+    work = Work(job.per_image, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips, output)
+    requests, workers = _requests(job, earlier), settings.workers
+    with counts.timed("load"):
+        opened = open_engine(requests, work, settings.engine, devices=settings.devices, n_workers=workers)
+    with opened as engine:
         # The first batch is read before the models are loaded: a single bad image is told at once.
         has_any = engine.read_first()
         if has_any or earlier is None or not earlier.same_models_named(manifest):
             with counts.timed("load"):
-                models = find_models(settings.models, boxes_only=settings.boxes_only, progress=progress)
+                runs_on = engine.runs_on(settings.models)
+                models = find_models(
+                    settings.models, boxes_only=settings.boxes_only, progress=progress, runs_on=runs_on
+                )
                 manifest = replace(manifest, models=models)
                 if earlier is not None:
                     check_same(earlier.manifest, manifest, folder.root)
                 if has_any:
-                    stages = (settings.detect, settings.segment, settings.tiles)
+                    stages = {"detect": settings.detect, "segment": settings.segment, "tiles": settings.tiles}
                     mismatch = settings.models.allow_base_mismatch
-                    engine.load(partial(load_chain, models, *stages, allow_base_mismatch=mismatch))
+                    engine.load(models, partial(load_chain, **stages, allow_base_mismatch=mismatch))
         if earlier is None:
             _start_afresh(folder, journal)
         elif earlier.again:
@@ -249,9 +258,10 @@ def _job_of(prompts: PromptSet, paths: Sequence[Given], folder: RunFolder, setti
         manifest,
         found.file_names,
         lambda index: Request(index, found.file_names[index], found.path(found.file_names[index]), prompts),
-        partial(_line_and_pictures, folder=RunFolder(settings.output), save=settings.save),
+        partial(_line_and_pictures, save=settings.save),
         skips=settings.on_error is OnError.SKIP and not is_alone,
         group_starts=found.group_starts,
+        writes_files=bool(settings.save),
     )
 
 
@@ -281,8 +291,9 @@ def _record(
     outcome: Outcome[JournalLine], manifest: Manifest, folder: RunFolder, journal: Journal, counts: Counts
 ) -> Manifest:
     """Put an image's line into the journal; only from then on it is done."""
-    if outcome.n_at_once != manifest.images_at_once:
-        # A resumed run sends as many images at once, but doesn't repeat what was done before.
+    if outcome.n_at_once < manifest.images_at_once:
+        # A resumed run sends as many images at once, but doesn't repeat what was done before. Of several workers, the
+        # one with the least memory counts.
         manifest = replace(manifest, images_at_once=outcome.n_at_once)
         manifest.write(folder.manifest)
     journal.put(outcome.request.index, outcome.made)
@@ -293,8 +304,8 @@ def _record(
     return manifest
 
 
-def _line_and_pictures(processed: Processed, *, folder: RunFolder, save: frozenset[Drawn]) -> JournalLine:
-    """Write an image's pictures, and make its line."""
-    if processed.image is not None and isinstance(processed.result, PromptedResult):
-        write_pictures(folder, processed.request.name, processed.image, processed.result, save)
+def _line_and_pictures(processed: Processed, *, save: frozenset[Drawn], output: Path | None = None) -> JournalLine:
+    """Write an image's pictures into `output`, and make its line."""
+    if output is not None and processed.image is not None and isinstance(processed.result, PromptedResult):
+        write_pictures(RunFolder(output), processed.request.name, processed.image, processed.result, save)
     return journal_line(processed.request.name, processed.result)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from grounded_seg.device.kernels import Kernels
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis
@@ -42,22 +43,24 @@ class BoxNetwork(Protocol):
         """
 
 
-def load_network(source: Path, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> BoxNetwork:
+def load_network(
+    source: Path, device: torch.device, dtype: torch.dtype, *, kernels: Kernels | None = None, compiled: bool = False
+) -> BoxNetwork:
     """A network on its device: by segment-anything's modules, or by transformers for folders in its layout.
 
     `source` is a weight file, which is segment-anything's, or a folder, whose `config.json` names its family. `dtype`
-    is that of the image encoder, which `compiled` sends through torch.compile.
+    is that of the image encoder, which `compiled` sends through torch.compile; without `kernels` they are chosen here.
     """
     model_type = _model_type(source / CONFIG_FILE) if os.path.isdir(source) else MODEL_TYPE
     if model_type == MODEL_TYPE:
-        return SamNetwork(load_sam(source), device=device, dtype=dtype, compiled=compiled)
+        return SamNetwork(load_sam(source), device, dtype, kernels=kernels, compiled=compiled)
     # transformers takes seconds to import: only for its own layouts.
     from grounded_seg.segment.transformers_sam import FAMILIES, load_transformers_network
 
     if model_type not in FAMILIES:
         known = ", ".join([MODEL_TYPE, *FAMILIES])
         raise WeightsError(f"{source} holds a model of type {model_type!r}, not a segmenter; give one of {known}.")
-    return load_transformers_network(source, model_type, device, dtype, compiled=compiled)
+    return load_transformers_network(source, model_type, device, dtype, kernels=kernels, compiled=compiled)
 
 
 def _model_type(path: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from grounded_seg.device.ahead import one_ahead
 from grounded_seg.device.choose import use_exact_float32
+from grounded_seg.device.kernels import Kernels
 from grounded_seg.device.memory import in_chunks, out_of_memory_as_device_error
 from grounded_seg.geometry.masks import masks_kept_by_group, opencv, run_length_from_region
 from grounded_seg.records import BoxXyxy, Detection, Image, ImageResult, ImageSize, Instance
@@ -180,13 +181,14 @@ def load_segmenter(
     device: torch.device,
     dtype: torch.dtype,
     settings: SegmentSettings = SegmentSettings(),  # noqa: B008  (frozen, so one for all calls is safe)
+    kernels: Kernels | None = None,
 ) -> SamSegmenter:
-    """A segmenter on its device; `dtype` is that of its image encoder.
+    """A segmenter on its device; `dtype` is that of its image encoder, `kernels` None for the fastest there.
 
     `source` is an official `.pth`, the same tensors as `.safetensors`, a folder that `sam.build.save_sam` wrote, or one
     of SAM, SAM-HQ or SAM 2 in transformers' layout.
     """
     use_exact_float32(device)
     with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
-        network = load_network(source, device, dtype, compiled=settings.compile)
+        network = load_network(source, device, dtype, kernels=kernels, compiled=settings.compile)
     return SamSegmenter(network, settings)

@@ -1,6 +1,6 @@
 """SAM, SAM-HQ and SAM 2.1 of transformers as a `BoxNetwork`.
 
-The image encoders of SAM and SAM-HQ attend as in `sam.attention`; SAM 2's uses torch's fused attention by itself.
+The image encoders of SAM and SAM-HQ attend as in `sam.attention`, SAM 2's by torch's fused attention.
 """
 
 import os
@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
+from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention, do_pool
 
 from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
@@ -49,11 +53,23 @@ FAMILIES = {
 
 
 class TransformersNetwork:
-    """A model of transformers; weights stay in float32, its image encoder computes in `dtype` by autocast."""
+    """A model of transformers; its image encoder computes in `dtype` by autocast, the rest in float32.
+
+    The encoder's products have their weights in `dtype`, as autocast would give them, which converts them at each call.
+    """
 
     def __init__(
-        self, family: Family, model: Any, processor: Any, device: torch.device, dtype: torch.dtype, compiled: bool
+        self,
+        family: Family,
+        model: Any,
+        processor: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        kernels: Kernels | None = None,
+        compiled: bool = False,
     ) -> None:
+        kernels = kernels or choose_kernels(device, dtype)
         self._family = family
         self._side = int(model.config.prompt_encoder_config.image_size)
         self._grid_side = self._side // int(model.config.prompt_encoder_config.patch_size)
@@ -63,10 +79,15 @@ class TransformersNetwork:
         self.device = device
         if family.pads:
             for layer in self._model.vision_encoder.layers:
-                layer.attn.forward = partial(_attend, layer.attn)
+                layer.attn.forward = partial(_attend, layer.attn, kernels.attention)
         for name, module in self._model.vision_encoder.named_modules():
             if name.rpartition(".")[2] == "patch_embed":
                 lay_out_patches(module)
+            elif isinstance(module, Sam2MultiScaleAttention):
+                module.forward = partial(_attend_pooled, module)
+            elif type(module) in (nn.Linear, nn.Conv2d):
+                module.to(dtype=dtype)
+        use_linear_kernel(self._model.vision_encoder, kernels.linear)
         if compiled:
             compile_encoder(self._model.vision_encoder)
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
@@ -114,7 +135,13 @@ class TransformersNetwork:
 
 
 def load_transformers_network(
-    folder: Path, model_type: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+    folder: Path,
+    model_type: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    kernels: Kernels | None = None,
+    compiled: bool = False,
 ) -> TransformersNetwork:
     """The network of a folder as transformers' `save_pretrained` writes it, loaded strictly and without running code.
 
@@ -129,7 +156,7 @@ def load_transformers_network(
         raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
     tensors = read_tensors(folder, NATIVE_WEIGHT_FILES)
     model = load_strictly(family.model, folder, family.name, config=config, tensors=tensors, dtype=torch.float32)
-    return TransformersNetwork(family, model, processor, device, dtype, compiled)
+    return TransformersNetwork(family, model, processor, device, dtype, kernels=kernels, compiled=compiled)
 
 
 def _load_processor(folder: Path, family: Family, side: int) -> Any:
@@ -154,6 +181,25 @@ def _of_image(embeddings: Any, index: int) -> dict[str, Any]:
     return {"image_embeddings": embeddings[one].float()}
 
 
-def _attend(attention: Any, hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+def _attend(
+    attention: Any, kernel: AttentionKernel, hidden_states: torch.Tensor, **_: Any
+) -> tuple[torch.Tensor, None]:
     """The `forward` of transformers' vision attention of SAM and SAM-HQ."""
-    return attend(attention, attention.num_attention_heads, hidden_states), None
+    return attend(attention, attention.num_attention_heads, kernel, hidden_states), None
+
+
+def _attend_pooled(attention: Any, hidden_states: torch.Tensor, **_: Any) -> torch.Tensor:
+    """The `forward` of SAM 2's attention, (windows, height, width, channels), whose queries may be pooled.
+
+    transformers' own makes scores between the heads of each patch first, and a softmax of them, which it never uses.
+    """
+    batch, height, width, _ = hidden_states.shape
+    qkv = attention.qkv(hidden_states).reshape(batch, height * width, 3, attention.num_attention_heads, -1)
+    queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    if attention.query_stride:
+        pooled = do_pool(qkv[:, :, 0].reshape(batch, height, width, -1), attention.query_stride)
+        height, width = pooled.shape[1:3]
+        queries = pooled.reshape(batch, height * width, attention.num_attention_heads, -1).transpose(1, 2)
+    attended = F.scaled_dot_product_attention(queries, keys, values, scale=attention.scale)
+    projected: torch.Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
+    return projected

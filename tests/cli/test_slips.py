@@ -107,7 +107,8 @@ def test_what_click_finds_by_itself_stays() -> None:
 @pytest.mark.parametrize(
     ("device", "says"),
     [("gpu", "write cuda on a machine with an NVIDIA card"), ("0", "write cuda:0;"), ("cuda0", "write cuda:0;"),
-     ("0,1", "write cuda:0, and one card at a time;"), ("toaster", "'toaster'; give auto")],
+     ("0,1", "write cuda:0; run and eval take several with --devices cuda:0,cuda:1;"),
+     ("toaster", "'toaster'; give auto")],
 )  # fmt: skip
 def test_a_device_of_another_tool_suggests_ours(paint: Paint, device: str, says: str) -> None:
     line = error_of(grounded("run", "red car", paint("a.png"), "--preset", "demo", "--device", device), 2)

@@ -1,11 +1,12 @@
 """Less goes through at once where the memory of any device is full, and only there."""
 
+import gc
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
-from grounded_seg.device.memory import halving, in_chunks, out_of_memory_as_device_error
+from grounded_seg.device.memory import collection_paused, halving, in_chunks, out_of_memory_as_device_error
 from grounded_seg.errors import DeviceError, DeviceMemoryError
 
 FULL = [
@@ -75,3 +76,13 @@ def test_the_memory_of_the_cpu_runs_out() -> None:
 def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="shape mismatch"), out_of_memory_as_device_error("a", "b"):
         raise RuntimeError("shape mismatch")
+
+
+def test_no_garbage_is_looked_for_while_much_is_loaded() -> None:
+    assert gc.isenabled()
+    with collection_paused():
+        assert not gc.isenabled()
+        with pytest.raises(ValueError, match="inside"), collection_paused():
+            raise ValueError("inside")
+        assert not gc.isenabled()
+    assert gc.isenabled()

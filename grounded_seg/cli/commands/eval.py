@@ -17,6 +17,7 @@ from grounded_seg.cli.options import (
     quiet_option,
     settings_from,
     stage_options,
+    worker_options,
 )
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import DetectSettings, RunSettings
@@ -50,6 +51,7 @@ def _intervals_option(default: int) -> Callable[[Any], Any]:
 )
 @click.option("--boxes-only", is_flag=True, help="Score boxes only, and make no masks.")
 @batch_size_option
+@worker_options
 @max_pixels_option
 @click.option("-o", "--output", type=PATH, help="Folder that keeps the predictions, to resume the evaluation.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted evaluation in the output folder.")

@@ -16,8 +16,9 @@ from grounded_seg.cli.options import (
     results_option,
     settings_from,
     stage_options,
+    worker_options,
 )
-from grounded_seg.errors import OutputError
+from grounded_seg.errors import OutputError, WorkerError
 from grounded_seg.settings import Drawn, RunSettings
 
 
@@ -29,6 +30,7 @@ from grounded_seg.settings import Drawn, RunSettings
 @stage_options("Drop boxes below this score.")
 @option_of(RunSettings, "boxes_only", "Find boxes only, and make no masks.")
 @batch_size_option
+@worker_options
 @option_of(RunSettings, "recursive", "Look for images in sub-folders too.", "--recursive/--no-recursive")
 @option_of(RunSettings, "max_pixels", "Skip images of more pixels than this, before decoding.")
 @option_of(RunSettings, "resume", "Resume an interrupted run in the output folder.")
@@ -92,10 +94,10 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
     try:
         with interruption_explained(explain), display:
             counts = run_images(prompts, given, settings, display, progress=display.fetching)
-    except OutputError as problem:
+    except (OutputError, WorkerError) as problem:
         if not display.has_started:
             raise
-        raise OutputError(f"{problem}; {how_to_resume}") from problem
+        raise type(problem)(f"{problem}; {how_to_resume}") from problem
     display.summarise(counts, folder.written())
     if counts.n_skipped:
         skipped = f"{counts.n_skipped} of {counted(counts.n_images, 'image')}"

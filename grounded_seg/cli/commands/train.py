@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
 from grounded_seg.cli.options import PATH, click_type, debug_option, problems_as_options, quiet_option, refuse_fractions
-from grounded_seg.settings import ModelSettings
+from grounded_seg.settings import ModelSettings, check_device_name
 from grounded_seg.train.recipes import RECIPES, settings_from
 from grounded_seg.train.settings import TrainSettings
 
@@ -87,6 +87,10 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--weight-decay", "Weight decay, of matrices only.")
 @_setting("--max-grad-norm", "Clip gradients to this norm.")
 @_setting("--location-spread", "Smooth location targets with this standard deviation in bins; helps small models.")
+@_setting(
+    "--cache-features/--no-cache-features",
+    "Keep image features that neither a trained vision tower nor augmentation changes.",
+)
 @_setting("--workers", "Number of processes that read images ahead.")
 @_setting("--eval-steps", "Measure the validation loss every so many steps; 0 for after each epoch.")
 @_setting("--save-steps", "Save a checkpoint every so many steps; 0 for after each epoch.")
@@ -124,18 +128,25 @@ def train(
     # What is wrong may stand in the file, where it has no dashes.
     with nullcontext() if config else problems_as_options():
         settings = settings_from(recipe, config, given, environment=_from_source(ParameterSource.ENVIRONMENT, options))
-    note_if_demo(settings.models, boxes_only=True)
-    # These import rich and torch, which would slow --help down.
+    # These import numpy and rich, which would slow --help down. torch comes last: it takes seconds.
     from grounded_seg.cli.progress import WorkDisplay
+    from grounded_seg.device.memory import collection_paused
+    from grounded_seg.train.data.data_set import check_is_there
+
+    check_is_there(settings.dataset)
+    check_device_name(settings.models.device)
+    note_if_demo(settings.models, boxes_only=True)
 
     with WorkDisplay(quiet=quiet) as display:
         table = _Table(display)
         if dry_run:
-            from grounded_seg.train.dry_run import dry_run as look
+            with collection_paused():
+                from grounded_seg.train.dry_run import dry_run as look
 
             _show_dry_run(look(settings, display.show, resume=resume))
             return 0
-        from grounded_seg.train.training import train as start
+        with collection_paused():
+            from grounded_seg.train.training import train as start
 
         def explain() -> str | None:
             if not any((settings.output / "checkpoints").glob("checkpoint-*")):
@@ -198,7 +209,7 @@ def _show_dry_run(found: "DryRun") -> None:
     # This imports numpy, which would slow --help down.
     from grounded_seg.train.data.records import fault_lines
 
-    for line in (*found.notes, *fault_lines(found.faults)):
+    for line in (*found.notes, *fault_lines(found.faults), found.features):
         click.echo(line)
     for name, split in found.splits.items():
         boxes = ", ".join(f"{label} {n}" for label, n in split.boxes.items()) or "none"

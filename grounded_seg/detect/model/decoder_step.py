@@ -1,7 +1,7 @@
 """One step of Florence-2's decoder for many answers at once, in memory that is allocated ahead.
 
-The modules are the network's own, so their weights, adapters and dtypes work as they do there; what lies between them is
-written out. A step has no shape that depends on data and never waits for the device, so a GPU can record it as a graph.
+The modules are the network's own, so their weights, adapters and dtypes work as they do there; what lies between them
+is written out. A step has no shape that depends on data and never waits for the device, so a GPU can record it.
 """
 
 from collections.abc import Sequence
@@ -195,9 +195,7 @@ class _States:
         """What a layer adds to states (n, t, width)."""
         attention = self._attentions[index]
         n_heads, (n, t, width) = attention.num_heads, states.shape
-        key_rows, value_rows = (
-            one.weight.unflatten(0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj)
-        )
+        key_rows, value_rows = (one.weight.unflatten(0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj))
         queries = linear(attention.q_proj, states).view(n * t, n_heads, -1).transpose(0, 1)
         # (heads, n t, width), then all heads of a row beside each other, as if they were tokens.
         queries = (queries @ key_rows).view(n_heads, n, t, width).transpose(0, 1).reshape(n, 1, n_heads * t, width)

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from grounded_seg.detect.answer.box_scores import TokenEvidence
 from grounded_seg.detect.model.adapters import NamedAdapters
 from grounded_seg.detect.model.decoder_step import GreedyRules
-from grounded_seg.detect.model.greedy import N_AT_ONCE, can_decode, greedy_rows
+from grounded_seg.detect.model.greedy import N_AT_ONCE, Encode, can_decode, greedy_rows
 from grounded_seg.detect.model.logits import be_exact_for, use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
@@ -136,15 +136,21 @@ class FlorenceModel:
             return self._encode(features[[images[index] for index in some]], [questions[index] for index in some])
 
         if can_decode(self.network, generation):
-            rows = greedy_rows(self.network, encode, lengths, self._greedy(generation), self.vocabulary.location_ids)
-            return [
-                GeneratedAnswer(
-                    row.token_ids, TokenEvidence(row.log_probabilities.numpy(), row.location_probabilities.numpy())
-                )
-                for row in rows
-            ]
+            return self._greedy_answers(encode, lengths, generation.max_new_tokens)
         parts = (range(len(questions))[start : start + N_AT_ONCE] for start in range(0, len(questions), N_AT_ONCE))
         return [one for some in parts for one in self._generated(*encode(some), generation)]
+
+    def _greedy_answers(self, encode: Encode, lengths: Sequence[int], max_new_tokens: int) -> list[GeneratedAnswer]:
+        """Answers by the loop of our own, to questions of these lengths in encoder states."""
+        rules = GreedyRules(
+            start_id=self.rules.start_id,
+            end_id=self.vocabulary.eos_id,
+            forced_first_id=self.rules.forced_first_id,
+            forced_last_id=self.rules.forced_last_id,
+            max_new_tokens=max_new_tokens,
+        )
+        rows = greedy_rows(self.network, encode, lengths, rules, self.vocabulary.location_ids)
+        return [GeneratedAnswer(one.token_ids, TokenEvidence(one.log_probabilities, one.locations)) for one in rows]
 
     def _generated(
         self, encoded: torch.Tensor, mask: torch.Tensor, generation: GenerationConfig
@@ -197,15 +203,6 @@ class FlorenceModel:
             decoder_start_token_id=self.rules.start_id,
             forced_bos_token_id=self.rules.forced_first_id,
             forced_eos_token_id=self.rules.forced_last_id,
-        )
-
-    def _greedy(self, generation: GenerationConfig) -> GreedyRules:
-        return GreedyRules(
-            start_id=self.rules.start_id,
-            end_id=self.vocabulary.eos_id,
-            forced_first_id=self.rules.forced_first_id,
-            forced_last_id=self.rules.forced_last_id,
-            max_new_tokens=generation.max_new_tokens,
         )
 
     def _answer(self, ids: torch.Tensor, states: torch.Tensor) -> GeneratedAnswer:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from transformers import GenerationConfig
@@ -28,13 +30,13 @@ Encode = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class TokenRow:
-    """One answer: its tokens without the start, and what each step says of them, in float32 on the CPU."""
+    """One answer: its tokens without the start, and what each step says of them."""
 
     token_ids: tuple[int, ...]
-    log_probabilities: torch.Tensor
+    log_probabilities: npt.NDArray[np.float32]
     """(n_tokens,)"""
-    location_probabilities: torch.Tensor
-    """(n_tokens, locations)"""
+    locations: npt.NDArray[np.float32]
+    """(n_tokens, locations) probabilities."""
 
 
 def can_decode(network: Any, given: GenerationConfig) -> bool:
@@ -105,7 +107,7 @@ def greedy_rows(
 def _answer(rows: DecoderRows, row: int, n_tokens: int) -> TokenRow:
     """A row's answer, copied off the device, as the row is used again."""
     log_probabilities, locations = (
-        memory[row, :n_tokens].to("cpu", copy=True)
+        memory[row, :n_tokens].to("cpu", copy=True).numpy()
         for memory in (rows.log_probabilities, rows.location_probabilities)
     )
     return TokenRow(tuple(rows.answers[row, :n_tokens].tolist()), log_probabilities, locations)

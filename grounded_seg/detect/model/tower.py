@@ -31,25 +31,23 @@ def use_one_layout(tower: nn.Module) -> None:
 def channel_attention(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
     """The `forward` of a channel attention, (batch, tokens, channels): channels attend to those of their group.
 
-    Scores are tiny, groups of 32 x 32, and sums over thousands of tokens, for which fused attention isn't made. Only in
-    float32: half precision would round the scores, which fused attention keeps in float32.
+    Scores are tiny, groups of 32 x 32, and sums over thousands of tokens, for which fused attention isn't made. Their
+    softmax is in float32, as within fused attention.
     """
-    if tokens.dtype is not torch.float32 or torch.is_autocast_enabled(tokens.device.type):
-        fused: torch.Tensor = type(attention).forward(attention, tokens)
-        return fused
     n_tokens, n_channels = tokens.shape[1:]
     scale = n_tokens**-0.5
     qkv = attention.qkv(tokens)
     if attention.groups <= _WHOLE_UP_TO:
         queries, keys, values = qkv.chunk(3, dim=-1)
-        scores = queries.transpose(1, 2) @ keys * scale
+        # Scaled before the sum, which float16 couldn't hold.
+        scores = ((queries * scale).transpose(1, 2) @ keys).float()
         group = torch.arange(n_channels, device=tokens.device) // (n_channels // attention.groups)
         weights = scores.masked_fill(group[:, None] != group, -torch.inf).softmax(dim=-1)
-        attended = values @ weights.transpose(1, 2)
+        attended = values @ weights.to(values.dtype).transpose(1, 2)
     else:
         grouped = torch.unflatten(qkv, 2, (3, attention.groups, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = grouped.contiguous().unbind(0)
-        weights = (queries.transpose(2, 3) @ keys * scale).softmax(dim=-1)
-        attended = (values @ weights.transpose(2, 3)).transpose(1, 2).flatten(2)
+        weights = ((queries * scale).transpose(2, 3) @ keys).float().softmax(dim=-1)
+        attended = (values @ weights.to(values.dtype).transpose(2, 3)).transpose(1, 2).flatten(2)
     projected: torch.Tensor = attention.proj(attended)
     return projected

@@ -9,8 +9,8 @@ each query is lengthened by its terms for every row and every column, and each k
 
 so that the fused attention of torch gives the same numbers in memory that grows with the patches, not their square.
 
-On a GPU, and in half precision, that is the fastest. On a CPU in float32 the added channels cost time: there the scores
-are computed a block at a time, small enough for its caches, in half the time.
+On a GPU, and on a CPU with AMX in bfloat16, that is the fastest. Elsewhere the added channels cost time: there the
+scores are computed a block at a time, small enough for the caches, in half the time. `device.kernels` chooses.
 """
 
 from functools import partial
@@ -19,16 +19,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from grounded_seg.device.kernels import AttentionKernel
 from grounded_seg.segment.sam.modules import ImageEncoderViT
 
-SCORES_AT_A_TIME = 1 << 20
-"""Scores in a block of `blocked_attention`: 4 MB, which stay in the caches from product to product."""
+SCORES_AT_A_TIME = {torch.float32: 1 << 20, torch.bfloat16: 1 << 22, torch.float16: 1 << 22}
+"""Scores in a block of `blocked_attention`: 4 and 8 MB, which stay in the caches from product to product."""
 
 
-def use_fast_attention(encoder: ImageEncoderViT) -> None:
-    """Let the blocks of this encoder attend by `grid_attention`; weights and outputs stay the same."""
+def use_fast_attention(encoder: ImageEncoderViT, kernel: AttentionKernel) -> None:
+    """Let the blocks of this encoder attend by this kernel; weights and outputs stay the same, up to rounding."""
     for block in encoder.blocks:
-        block.attn.forward = partial(attend, block.attn, block.attn.num_heads)
+        block.attn.forward = partial(attend, block.attn, block.attn.num_heads, kernel)
 
 
 def lay_out_patches(patch_embed: torch.nn.Module) -> None:
@@ -39,24 +40,17 @@ def lay_out_patches(patch_embed: torch.nn.Module) -> None:
     patch_embed.register_forward_hook(lambda _, __, patches: patches.contiguous())
 
 
-def attend(attention: Any, n_heads: int, patches: torch.Tensor) -> torch.Tensor:
+def attend(attention: Any, n_heads: int, kernel: AttentionKernel, patches: torch.Tensor) -> torch.Tensor:
     """The `forward` of Segment Anything's encoder attention, for patches (batch, height, width, channels)."""
     batch, height, width, _ = patches.shape
     qkv = attention.qkv(patches).reshape(batch, height * width, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
     rows = relative_positions(attention.rel_pos_h, height)
     columns = relative_positions(attention.rel_pos_w, width)
-    attended = grid_attention(qkv, rows, columns, (height, width))
+    # torch.compile would unroll the loop over the blocks.
+    is_blocked = kernel is AttentionKernel.BLOCKED and not torch.compiler.is_compiling()
+    attended = (blocked_attention if is_blocked else lengthened_attention)(qkv, rows, columns, (height, width))
     projected: torch.Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
     return projected
-
-
-def grid_attention(
-    qkv: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, shape_hw: tuple[int, int]
-) -> torch.Tensor:
-    """The faster attention for device and dtype of `qkv`; arguments and result as of `lengthened_attention`."""
-    # torch.compile would unroll the loop over the blocks.
-    in_blocks = qkv.device.type == "cpu" and qkv.dtype is torch.float32 and not torch.compiler.is_compiling()
-    return (blocked_attention if in_blocks else lengthened_attention)(qkv, rows, columns, shape_hw)
 
 
 def lengthened_attention(
@@ -96,16 +90,18 @@ def blocked_attention(
     row_terms = torch.einsum("nhwc,hkc->nhwk", on_grid, rows).flatten(1, 2)
     column_terms = torch.einsum("nhwc,wkc->nhwk", on_grid, columns).flatten(1, 2)
     queries = queries * queries.shape[-1] ** -0.5
+    keys = keys.transpose(1, 2)
     attended = torch.empty_like(queries)
     # Several heads whole, or a part of one.
-    n_heads, n_queries = max(1, SCORES_AT_A_TIME // n_patches**2), max(1, SCORES_AT_A_TIME // n_patches)
+    n_scores = SCORES_AT_A_TIME[qkv.dtype]
+    n_heads, n_queries = max(1, n_scores // n_patches**2), max(1, n_scores // n_patches)
     for first in range(0, len(queries), n_heads):
         heads = slice(first, first + n_heads)
         for start in range(0, n_patches, n_queries):
             block = (heads, slice(start, start + n_queries))
-            scores = queries[block] @ keys[heads].transpose(1, 2)
-            grid_scores = torch.unflatten(scores, 2, shape_hw)
-            grid_scores.add_(row_terms[block][..., None]).add_(column_terms[block][..., None, :])
+            terms = row_terms[block][..., None] + column_terms[block][..., None, :]
+            # The product is added to the terms where they are, in the product's own accuracy.
+            scores = terms.flatten(2).baddbmm_(queries[block], keys[heads])
             attended[block] = scores.softmax(dim=-1) @ values[heads]
     return torch.unflatten(attended, 0, qkv.shape[1:3])
 

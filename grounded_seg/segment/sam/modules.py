@@ -44,11 +44,8 @@ if TYPE_CHECKING:
     from segment_anything.modeling.transformer import Attention
 else:
     _modeling = modeling()
-    ImageEncoderViT, MaskDecoder, PromptEncoder = (
-        _modeling.ImageEncoderViT,
-        _modeling.MaskDecoder,
-        _modeling.PromptEncoder,
-    )
-    Sam, TwoWayTransformer, Attention = _modeling.Sam, _modeling.TwoWayTransformer, _modeling.transformer.Attention
+    ImageEncoderViT, Sam = _modeling.ImageEncoderViT, _modeling.Sam
+    MaskDecoder, PromptEncoder = _modeling.MaskDecoder, _modeling.PromptEncoder
+    TwoWayTransformer, Attention = _modeling.TwoWayTransformer, _modeling.transformer.Attention
 
 __all__ = ["Attention", "ImageEncoderViT", "MaskDecoder", "PromptEncoder", "Sam", "TwoWayTransformer"]

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import torch
 
 from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_through_square, resized_on, resized_size
 from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
@@ -20,10 +21,20 @@ class SamNetwork:
     off by up to 2 pixels in bfloat16.
     """
 
-    def __init__(self, sam: Sam, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        kernels: Kernels | None = None,
+        compiled: bool = False,
+    ) -> None:
+        kernels = kernels or choose_kernels(device, dtype)
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
-        use_fast_attention(sam.image_encoder)
+        use_fast_attention(sam.image_encoder, kernels.attention)
+        use_linear_kernel(sam.image_encoder, kernels.linear)
         lay_out_patches(sam.image_encoder.patch_embed)
         if compiled:
             compile_encoder(sam.image_encoder)

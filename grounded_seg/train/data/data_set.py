@@ -59,12 +59,17 @@ def read_training_data(settings: TrainSettings, progress: Progress = lambda _don
     return TrainingData(**splits, classes=tuple(dict.fromkeys(ordered)), notes=tuple(notes))
 
 
+def check_is_there(path: Path) -> None:
+    """Refuse a path with neither a file nor a folder, as an `InputError`."""
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"no data set is at {path}; check the path")
+
+
 def _read(path: Path, sizes: ImageSizes) -> _Read:
     if path.is_file():
         is_yolo = path.suffix.lower() in _YAML_ENDINGS
         return read_yolo(path, sizes) if is_yolo else _read_files({"train": path}, sizes)
-    if not path.is_dir():
-        raise InputError(f"no data set is at {path}; check the path")
+    check_is_there(path)
     folders = {
         split: next((path / name for name in names if (path / name).is_dir()), None)
         for split, names in _SPLIT_FOLDERS.items()

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.model.adapters import CONFIG_FILE
+from grounded_seg.detect.first_layout.layout import ADAPTER_CONFIG
 from grounded_seg.detect.model.record import write_adapter_base
 from grounded_seg.detect.model.save import save_with_processor
 from grounded_seg.errors import OutputError, UsageError
@@ -181,10 +181,10 @@ def save_trained(
     with whole_folder(prepared.folder.result(settings.method), replace=True) as folder:
         if isinstance(model, PeftModel):
             model.save_pretrained(folder)
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
             # By its id instead of the folder that it happens to lie in.
             config |= {"base_model_name_or_path": base.name, "revision": base.revision}
-            write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+            write_text(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
         else:
             save_with_processor(model, base.path, folder)
         facts = {

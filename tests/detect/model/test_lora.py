@@ -20,14 +20,16 @@ PATTERN = r".*language_model.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 
 
 def lora(**settings: Any) -> LoraConfig:
-    return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "fc1"], "init_lora_weights": False} | settings)
+    return LoraConfig(
+        **{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "fc1"], "init_lora_weights": False} | settings
+    )
 
 
 PLAIN = {
     "ends": lora(),
     "pattern": lora(target_modules=PATTERN, lora_alpha=3, r=5),
     "vision": lora(target_modules=["qkv", "proj", "image_projection"]),
-    "paths": lora(target_modules=["model.language_model.decoder.layers.1.fc2"], lora_dropout=0.3, task_type="SEQ_2_SEQ_LM"),
+    "paths": lora(target_modules=["model.language_model.decoder.layers.1.fc2"], lora_dropout=0.3),
 }
 OTHER = {
     "dora": lora(use_dora=True),

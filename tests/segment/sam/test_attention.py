@@ -5,10 +5,11 @@ import torch
 from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
 from tiny_sam import SMALL, random_sam
 
+from grounded_seg.device.kernels import AttentionKernel
 from grounded_seg.segment.sam import attention as attention_module
 from grounded_seg.segment.sam.attention import (
+    attend,
     blocked_attention,
-    grid_attention,
     lay_out_patches,
     lengthened_attention,
     relative_positions,
@@ -34,22 +35,24 @@ def one_block_encoder(attention: Attention) -> ImageEncoderViT:
     return encoder
 
 
+@pytest.mark.parametrize("kernel", AttentionKernel)
 @pytest.mark.parametrize("side", [1, 2, 7, 16])
 @torch.inference_mode()
-def test_it_is_the_original_attention(side: int) -> None:
+def test_it_is_the_original_attention(side: int, kernel: AttentionKernel) -> None:
     attention = random_attention(side)
     patches = torch.randn(2, side, side, 24)
     expected = attention(patches)
-    use_fast_attention(one_block_encoder(attention))
+    use_fast_attention(one_block_encoder(attention), kernel)
     assert torch.allclose(attention(patches), expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", AttentionKernel)
 @torch.inference_mode()
-def test_windowed_and_global_blocks_give_the_original_embedding() -> None:
+def test_windowed_and_global_blocks_give_the_original_embedding(kernel: AttentionKernel) -> None:
     original, fast = random_sam().image_encoder, random_sam().image_encoder
     # A window of 5 on a grid of 16 pads; the last block looks at everything.
     assert [block.window_size for block in fast.blocks] == [SMALL.window_size, SMALL.window_size, 0]
-    use_fast_attention(fast)
+    use_fast_attention(fast, kernel)
     pixels = torch.randn(2, 3, SMALL.image_size, SMALL.image_size)
     expected = original(pixels)
     assert expected.std() > 0.1
@@ -58,7 +61,7 @@ def test_windowed_and_global_blocks_give_the_original_embedding() -> None:
 
 def test_only_the_given_encoder_changes() -> None:
     changed, other = random_sam().image_encoder, random_sam().image_encoder
-    use_fast_attention(changed)
+    use_fast_attention(changed, AttentionKernel.BLOCKED)
     assert "forward" in vars(changed.blocks[0].attn)
     assert "forward" not in vars(other.blocks[0].attn)
     assert changed.state_dict().keys() == other.state_dict().keys()
@@ -70,7 +73,7 @@ def test_only_the_given_encoder_changes() -> None:
 def test_any_blocks_give_what_lengthened_vectors_give(
     shape_hw: tuple[int, int], at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention_module, "SCORES_AT_A_TIME", at_a_time)
+    monkeypatch.setitem(attention_module.SCORES_AT_A_TIME, torch.float32, at_a_time)
     height, width = shape_hw
     torch.manual_seed(2)
     qkv = torch.randn(3, 2, 3, height * width, 8)
@@ -80,17 +83,44 @@ def test_any_blocks_give_what_lengthened_vectors_give(
 
 
 @torch.inference_mode()
-def test_half_precision_and_compiled_encoders_attend_by_lengthened_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_attend_by_their_kernel_and_compiled_ones_by_the_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     for name in ("blocked_attention", "lengthened_attention"):
-        monkeypatch.setattr(attention_module, name, lambda *_, name=name: called.append(name))
-    rows = columns = torch.zeros(1, 1, 8)
-    qkv = torch.zeros(3, 1, 1, 1, 8)
-    for dtype in (torch.float32, torch.bfloat16):
-        grid_attention(qkv.to(dtype), rows, columns, (1, 1))
+        original = getattr(attention_module, name)
+        monkeypatch.setattr(
+            attention_module, name, lambda *given, name=name, of=original: (called.append(name), of(*given))[1]
+        )
+    attention, patches = random_attention(2), torch.randn(1, 2, 2, 24)
+    for kernel in AttentionKernel:
+        attend(attention, 3, kernel, patches)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    grid_attention(qkv, rows, columns, (1, 1))
-    assert called == ["blocked_attention", "lengthened_attention", "lengthened_attention"]
+    attend(attention, 3, AttentionKernel.BLOCKED, patches)
+    assert called == ["lengthened_attention", "blocked_attention", "lengthened_attention"]
+
+
+@pytest.mark.parametrize("at_a_time", [50, 600, 10**6])
+@torch.inference_mode()
+def test_blocks_in_bfloat16_round_the_scores_and_no_more(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(attention_module.SCORES_AT_A_TIME, torch.bfloat16, at_a_time)
+    torch.manual_seed(2)
+    qkv = torch.randn(3, 2, 3, 16, 8)
+    rows, columns = (relative_positions(torch.randn(7, 8), 4) for _ in range(2))
+    exact = lengthened_attention(qkv, rows, columns, (4, 4))
+    half = (qkv.bfloat16(), rows.bfloat16(), columns.bfloat16(), (4, 4))
+    fused, blocked = (attend(*half).float() for attend in (lengthened_attention, blocked_attention))
+    off = [float((one - exact).abs().mean()) for one in (fused, blocked)]
+    # Fused attention keeps scores in float32, blocks store them in bfloat16, as segment-anything's own attention does.
+    queries, keys, values = half[0].unbind(0)
+    on_grid = queries.unflatten(2, (4, 4))
+    terms = [
+        torch.einsum(f"bnhwc,{side}kc->bnhwk", on_grid, table) for side, table in zip("hw", half[1:3], strict=True)
+    ]
+    scores = queries * 8**-0.5 @ keys.transpose(2, 3) + (terms[0][..., None] + terms[1][..., None, :]).flatten(
+        4
+    ).flatten(2, 3)
+    own = float((scores.softmax(dim=-1) @ values - exact).abs().mean())
+    assert off[0] < own
+    assert 0 < off[1] <= 1.1 * own
 
 
 def test_two_patches_by_hand() -> None:

@@ -1,0 +1,327 @@
+"""Workers that are actors of Ray, on this machine or on a cluster."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import pickle
+import platform
+import secrets
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.engine.batch_worker import Answer, BatchWorker, Setup, answer_of, n_batches_at_once, portable
+from grounded_seg.engine.batches import read_request
+from grounded_seg.engine.request import Request, Work
+from grounded_seg.engine.several_workers import Answered, Batch, Event, Lost, Ready
+from grounded_seg.errors import DeviceError, InputError, UsageError, WeightsError
+from grounded_seg.files import as_output_error
+from grounded_seg.pipeline.load import FoundModels, RunsOn, runs_here
+from grounded_seg.records import Image
+from grounded_seg.settings import ModelSettings
+
+_LOG = logging.getLogger(__name__)
+_PROOF_FILE = ".workers"
+"""In the output folder while a run lasts: a worker that reads in it what this process wrote sees the same folder."""
+_PATIENCE_S = 60.0
+"""For workers that have no room yet, before this is told."""
+_LEAST_CPU_SHARE = 0.1
+_OBJECT_STORE_BYTES = 256 * 2**20
+"""Of a cluster that is started here: only answers go through it."""
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What a worker has to see as this process sees it."""
+
+    working_folder: str
+    request: Request | None
+    """The first image that can be read here; None where none of the first batch can."""
+    pixels: str
+    """Its size and the hash of its pixels."""
+    models: ModelSettings
+    runs_on: RunsOn
+    """As `models` asks on the first worker."""
+
+
+class RayActors:
+    """Actors of Ray, each with a GPU where there are any and a share of the CPUs elsewhere; see `several_workers.Crew`.
+
+    The cluster is that of RAY_ADDRESS, else one on this machine that is shut down again.
+    """
+
+    def __init__(self, n_workers: int | None) -> None:
+        """Choose the number of workers; None for one per GPU, or one per node.
+
+        Raises:
+            UsageError: If Ray isn't installed, or can't be reached.
+            DeviceError: If the cluster hasn't so many GPUs.
+        """
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError("--engine ray needs Ray; install it with `pip install 'grounded-seg[ray]'`")
+        self._wanted = n_workers
+        self._actors: dict[int, Any] = {}
+        self._waited_for: dict[Any, tuple[int, int | None]] = {}
+        """By Ray's reference: the worker, and the number of its batch, None for its start."""
+        self._token: str | None = None
+        self._output: Path | None = None
+        self._options: dict[str, Any] = {}
+        self._ray, self._is_own = _connected()
+        self.n_workers = self._wanted or self._n_by_default()
+
+    def _n_by_default(self) -> int:
+        n_gpus = int(self._ray.cluster_resources().get("GPU", 0))
+        return n_gpus or len([node for node in self._ray.nodes() if node["Alive"]])
+
+    def runs_on(self, models: ModelSettings) -> RunsOn:
+        """Ask the first worker what it runs on; see `Crew`."""
+        self._options = self._resources(models.device)
+        self._actors[0] = self._new_actor()
+        self._models = replace(models, device="cuda" if "num_gpus" in self._options else "cpu")
+        asked = self._actors[0].runs_on.remote(self._models, str(Path.cwd()))
+        if not self._ray.wait([asked], timeout=_PATIENCE_S)[0]:
+            _LOG.warning("the Ray cluster has no room for a worker yet, which asks for %s; waiting", self._options)
+        self._runs_on: RunsOn = self._got(asked)
+        # torch takes seconds to import.
+        from grounded_seg.device.choose import n_threads
+
+        return replace(self._runs_on, threads=n_threads(), workers=(self._runs_on.device,) * self.n_workers)
+
+    def set_up(self, setup: Setup[Any], first: Batch) -> None:
+        """Keep what each worker is started with, and what it has to prove; see `Crew`."""
+        request, pixels = _first_readable(first, setup.work)
+        self._content = pickle.dumps((setup, _Proof(str(Path.cwd()), request, pixels, self._models, self._runs_on)))
+        self._output = setup.work.output
+
+    def begin(self) -> None:
+        """Put the proof into the output folder; see `Crew`."""
+        if self._output is not None:
+            self._token = secrets.token_hex(16)
+            with as_output_error(self._output):
+                (self._output / _PROOF_FILE).write_text(self._token, encoding="ascii")
+
+    def start(self, worker: int) -> None:
+        """Start an actor; see `Crew`."""
+        if worker not in self._actors:
+            self._actors[worker] = self._new_actor()
+        self._waited_for[self._actors[worker].start.remote(self._content)] = (worker, None)
+
+    def send(self, worker: int, number: int, batch: Batch) -> None:
+        """Call the actor; see `Crew`."""
+        self._waited_for[self._actors[worker].answer.remote(batch, self._token)] = (worker, number)
+
+    def wait(self) -> list[Event]:
+        """Wait for a call's result, or for the actor's death; see `Crew`."""
+        references = list(self._waited_for)
+        first, _ = self._ray.wait(references, num_returns=1, timeout=_PATIENCE_S)
+        if not first:
+            n_starting = sum(number is None for _, number in self._waited_for.values())
+            if n_starting:
+                _LOG.warning("%d Ray workers have not started yet; the cluster may have no room", n_starting)
+            return []
+        done, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return [self._event(one) for one in done if one in self._waited_for]
+
+    def name(self, worker: int) -> str:
+        """Tell a worker's number."""
+        return f"Ray worker {worker + 1}"
+
+    def close(self) -> None:
+        """End all actors, and the cluster if it was started here; see `Crew`."""
+        if self._token is not None and self._output is not None:
+            with suppress(OSError):
+                (self._output / _PROOF_FILE).unlink(missing_ok=True)
+        for one in self._actors.values():
+            self._ray.kill(one)
+        self._waited_for.clear()
+        self._actors.clear()
+        if self._is_own:
+            self._ray.shutdown()
+
+    def _event(self, reference: Any) -> Event:
+        worker, number = self._waited_for.pop(reference)
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return self._died(worker, f"{self.name(worker)} died ({_first_line(error)})")
+        if isinstance(result, BaseException):
+            return self._died(worker, f"{self.name(worker)} can't start", result)
+        return Ready(worker) if number is None else Answered(worker, number, result)
+
+    def _died(self, worker: int, why: str, error: BaseException | None = None) -> Lost:
+        self._ray.kill(self._actors.pop(worker))
+        self._waited_for = {one: of for one, of in self._waited_for.items() if of[0] != worker}
+        return Lost(worker, why, error)
+
+    def _got(self, reference: Any) -> Any:
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            raise DeviceError(f"the first Ray worker died ({_first_line(error)}); see to the cluster") from error
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _resources(self, device: str) -> dict[str, Any]:
+        """Say what each actor asks for; one logical CPU of each node stays free for Ray itself."""
+        n_gpus = int(self._ray.cluster_resources().get("GPU", 0))
+        if device == "cuda" or (device == "auto" and n_gpus):
+            if self.n_workers > n_gpus:
+                raise DeviceError(
+                    f"the Ray cluster has {n_gpus} GPUs, and --workers is {self.n_workers}; give fewer, or --device cpu"
+                )
+            return {"num_gpus": 1}
+        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        n_each = ceil(self.n_workers / max(1, len(nodes)))
+        share = (min(nodes, default=1) - 1) / n_each
+        return {"num_cpus": int(share) if share >= 1 else max(_LEAST_CPU_SHARE, int(10 * share) / 10)}
+
+    def _new_actor(self) -> Any:
+        n_calls = n_batches_at_once(1) + 1
+        return self._ray.remote(_Actor).options(max_concurrency=n_calls, max_restarts=0, **self._options).remote()
+
+
+class _Actor:
+    """What runs in a worker of Ray; failures are given, not raised, as Ray would wrap them."""
+
+    def __init__(self) -> None:
+        self._starter = ThreadPoolExecutor(1)
+        self._sends_files: bool | None = None
+        self._lock = threading.Lock()
+
+    def runs_on(self, models: ModelSettings, working_folder: str) -> "RunsOn | BaseException":
+        return self._result(lambda: (_enter(working_folder), runs_here(models))[1])
+
+    def start(self, content: bytes) -> BaseException | None:
+        return self._result(lambda: self._load(content))
+
+    def answer(self, batch: Batch, token: str | None) -> Answer[Any]:
+        with self._lock:
+            if self._sends_files is None:
+                self._sends_files = token is not None and not _sees(self._output, token)
+        return answer_of(self._callers.submit(self._worker.answer, batch, sends_files=self._sends_files))
+
+    def _load(self, content: bytes) -> None:
+        setup: Setup[Any]
+        proof: _Proof
+        setup, proof = pickle.loads(content)  # noqa: S301  (from the process that started this one)
+        _enter(proof.working_folder)
+        _check_images(proof, setup.work)
+        _check_software(proof)
+        _check_weights(setup.found)
+        self._output = setup.work.output
+        self._callers = ThreadPoolExecutor(n_batches_at_once(setup.work.batch_size))
+        self._worker = BatchWorker(setup)
+
+    def _result(self, work: Callable[[], Any]) -> Any:
+        future = self._starter.submit(work)
+        error = future.exception()
+        return future.result() if error is None else portable(error)
+
+
+def _connected() -> tuple[Any, bool]:
+    """Give Ray, connected, and whether it was connected here: to the cluster of RAY_ADDRESS, or to one of its own."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # It says what will change in later versions.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Optional, and slow to import.
+    import ray
+
+    if ray.is_initialized():
+        return ray, False
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"the Ray cluster of RAY_ADDRESS={address} can't be reached" if address else "Ray can't start here"
+        raise UsageError(f"{where} ({_first_line(error)}); see to it, or leave --engine ray out") from error
+    if is_main:
+        # Ray's own would exit without a word about how to resume.
+        signal.signal(signal.SIGTERM, before)
+    return ray, True
+
+
+def _first_readable(batch: Batch, work: Work[Any]) -> tuple[Request | None, str]:
+    """Find the first image of a batch that can be read, with what tells its pixels from others."""
+    for request in batch:
+        pixels = _pixels(request, work)
+        if pixels is not None:
+            return request, pixels
+    return None, ""
+
+
+def _pixels(request: Request, work: Work[Any]) -> str | None:
+    """Give the size and hash of an image's pixels; None if it can't be read."""
+    image = read_request(request, max_pixels=work.max_pixels).image
+    if not isinstance(image, Image):
+        return None
+    return f"{image.width} x {image.height} px, sha256 {hashlib.sha256(image.pixels.tobytes()).hexdigest()}"
+
+
+def _enter(working_folder: str) -> None:
+    """Go where relative paths start from, if that folder is here."""
+    with suppress(OSError):
+        os.chdir(working_folder)
+
+
+def _check_images(proof: _Proof, work: Work[Any]) -> None:
+    if proof.request is None:
+        return
+    pixels = _pixels(proof.request, work)
+    if pixels != proof.pixels:
+        what = "doesn't see" if pixels is None else "sees other pixels in"
+        raise InputError(
+            f"the Ray worker on {platform.node()} {what} {proof.request.path}; give all nodes the same images at the "
+            "same path"
+        )
+
+
+def _check_software(proof: _Proof) -> None:
+    here, there = runs_here(proof.models), proof.runs_on
+    was, now = ({"dtype": one.dtype, "kernels": one.kernels, **asdict(one.versions)} for one in (there, here))
+    differing = [f"{name} {now[name]} where the first has {was[name]}" for name in was if was[name] != now[name]]
+    if differing:
+        raise DeviceError(
+            f"the Ray worker on {platform.node()} differs from the first: {', '.join(differing)}; its results would "
+            "differ too. Use nodes of one kind"
+        )
+
+
+def _check_weights(found: FoundModels) -> None:
+    # This imports the hub's library.
+    from grounded_seg.weights.files import ADAPTER_FILE, ANY_WEIGHTS, sha256_of_weights
+
+    for part in (found.detector, found.adapter, found.segmenter):
+        if part is None:
+            continue
+        where = f"the Ray worker on {platform.node()}"
+        if not part.path.exists():
+            raise WeightsError(f"{where} doesn't see the weights {part.path}; give all nodes the same path")
+        names = (ADAPTER_FILE,) if part is found.adapter else ANY_WEIGHTS
+        if sha256_of_weights(part.path, names) != part.sha256:
+            raise WeightsError(f"{where} sees other weights in {part.path}; give all nodes the same")
+
+
+def _sees(output: Path | None, token: str) -> bool:
+    """Tell whether this is the folder that the driver wrote its token into."""
+    if output is None:
+        return False
+    with suppress(OSError, UnicodeDecodeError):
+        return (output / _PROOF_FILE).read_text(encoding="ascii") == token
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
