@@ -33,9 +33,9 @@ def test_it_measures_compares_and_writes(tmp_path: Path) -> None:
     assert [row["images in a call of SAM's encoder"] for row in figures["encoder"]] == [1, 2]
     held = {row["dtype"]: row for row in figures["against the CPU in float32"]}["torch.float32"]
     # The same machine in the same dtype: equal, and something was compared.
-    assert held["tokens"] == "24 of 24"
-    assert held["boxes"] != "0 of 0"
-    assert (held["most px off"], held["equal pixels"], held["least mask IoU"]) == (0, 1, 1)
+    assert held["equal tokens"] == "48 of 48"
+    assert held["masks"] == "20 of 20"
+    assert (held["most bins off"], held["equal pixels"], held["least mask IoU"]) == (0, 1, 1)
     assert figures["left_out"] == []
     assert "images/s" in done.stdout
 
