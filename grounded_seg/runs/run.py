@@ -8,9 +8,8 @@ import logging
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,26 +21,22 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
-from grounded_seg.errors import InputError, UsageError
+from grounded_seg.errors import UsageError
 from grounded_seg.images.find import FoundImages, find_images
-from grounded_seg.images.formats import only_own_limit
 from grounded_seg.images.given import Given
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.job import Job, claimed, earlier_of, is_complete
 from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import (
     Counts,
     ImageNames,
     Manifest,
     Started,
-    is_without_images,
-    read_manifest,
-    refuse_evaluation,
-    refuse_run,
 )
 from grounded_seg.runs.pictures import write_pictures
-from grounded_seg.runs.resume import Earlier, check_same, earlier_run
+from grounded_seg.runs.resume import Earlier, check_same
 from grounded_seg.runs.shards import cut
 from grounded_seg.settings import Drawn, OnError, ResultsForm, RunSettings, Shard
 
@@ -60,30 +55,6 @@ class Watcher(Protocol):
 
     def finished_image(self, line: JournalLine) -> None:
         """An image is done or skipped, and its line stands in the journal."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run is about."""
-
-    manifest: Manifest
-    names: Sequence[str]
-    """The images, in the order of the journal's lines."""
-    request: Callable[[int], Request]
-    """Gives the request of an image by its index."""
-    per_image: Callable[[Processed], JournalLine]
-    """Makes an image's line, and its files; see `engine.request.PerImage`."""
-    skips: bool = True
-    """An image that can't be read is skipped."""
-    group_starts: Sequence[int] = (0,)
-    """Index of the first image of each group; a batch never has images of two."""
-    writes_files: bool = False
-    """The per-image function writes files into the output folder."""
-
-    @property
-    def settings(self) -> RunSettings:
-        """How it is asked, and where it is written."""
-        return self.manifest.settings
 
 
 def run_images(
@@ -142,34 +113,6 @@ def run_images(
     return counts
 
 
-@contextmanager
-def claimed(folder: RunFolder, settings: RunSettings, *, evaluates: bool = False) -> Iterator[Journal]:
-    """Check that the folder may be written, by a `run` or by an `eval`, and lock its journal for the block."""
-    is_empty = False
-    with suppress(InputError):
-        # What it holds is told first; a manifest that is missing or damaged is another matter.
-        manifest = read_manifest(folder.manifest)
-        (refuse_run if evaluates else refuse_evaluation)(manifest, folder.root)
-        is_empty = is_without_images(manifest)
-    folder.check_free(
-        overwrite=settings.overwrite, resume=settings.resume, can_overwrite=not evaluates, is_empty=is_empty
-    )
-    with Journal(folder.journal) as journal, only_own_limit():
-        yield journal
-
-
-def earlier_of(job: Job, folder: RunFolder, journal: Journal) -> Earlier | None:
-    """Find the run that is to be resumed; None to start afresh, as where it was killed before its first line."""
-    if not job.settings.resume or not (journal.has_lines or (not job.names and folder.manifest.exists())):
-        return None
-    return earlier_run(read_manifest(folder.manifest), job.manifest, job.names, journal)
-
-
-def is_complete(earlier: Earlier, job: Job) -> bool:
-    """Tell whether a run is finished and was made with the weights that are named now."""
-    return earlier.is_finished(len(job.names)) and earlier.same_models_named(job.manifest)
-
-
 def fill(
     job: Job,
     folder: RunFolder,
@@ -213,8 +156,9 @@ def fill(
             journal.replace_lines(earlier.n_lines)
         watcher.started(len(job.names), counts)
         manifest = replace(manifest, started=Started.now(0 if earlier is None else earlier.n_lines))
-        if has_any:
+        if has_any or not job.names:
             manifest.write(folder.manifest)
+        if has_any:
             for outcome in engine.outcomes():
                 manifest = _record(outcome, manifest, folder, journal, counts)
                 watcher.finished_image(outcome.made)
