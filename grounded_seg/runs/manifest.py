@@ -15,6 +15,7 @@ from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import ImageAccessError, InputError, UsageError
 from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
+from grounded_seg.records import Address
 from grounded_seg.settings import RunSettings
 
 _WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run again with --overwrite"
@@ -90,19 +91,19 @@ def hashed_name(name: str) -> bytes:
 class ImageNames:
     """Which images a run is about."""
 
-    root: Path
-    """The folder that their names are relative to, absolute."""
+    root: str
+    """The folder that their names are relative to, absolute, or its address."""
     count: int
     sha256: str
     """Of all names in their order, each followed by a zero byte: the same for the same list only."""
 
     @classmethod
-    def of(cls, root: Path, names: Sequence[str]) -> "ImageNames":
+    def of(cls, root: Path | Address | str, names: Sequence[str]) -> "ImageNames":
         """Count and hash the names of images below a root."""
         digest = hashlib.sha256()
         for name in names:
             digest.update(hashed_name(name))
-        return cls(root, len(names), digest.hexdigest())
+        return cls(str(root), len(names), digest.hexdigest())
 
 
 @dataclass(frozen=True)
