@@ -22,6 +22,7 @@ from grounded_seg.images.given import Given
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.job import Job, claimed, earlier_of, find_inputs, is_complete, requests_of, start_afresh
 from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import (
     Counts,
@@ -32,7 +33,6 @@ from grounded_seg.runs.manifest import (
 from grounded_seg.runs.pictures import write_pictures
 from grounded_seg.runs.resume import Earlier, check_same
 from grounded_seg.runs.shards import cut
-from grounded_seg.runs.start import Job, claimed, earlier_of, find_inputs, is_complete, requests_of, start_afresh
 from grounded_seg.runs.upload import upload_address, upload_results
 from grounded_seg.settings import Drawn, OnError, ResultsForm, RunSettings, Shard
 

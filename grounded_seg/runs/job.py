@@ -1,4 +1,4 @@
-"""The start of a run: what it is about, its folder claimed, and what an earlier run left to do."""
+"""What a run is about, its folder claimed, and what an earlier one left to do: shared by `run` and `eval`."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
