@@ -22,6 +22,7 @@ from grounded_seg.detect.model.pixels import PixelSettings
 from grounded_seg.detect.model.tower import use_one_layout
 from grounded_seg.detect.model.vocabulary import Vocabulary
 from grounded_seg.device import resample
+from grounded_seg.device.kernels import choose_kernels
 from grounded_seg.records import ImageSize
 from grounded_seg.segment import resize
 from grounded_seg.segment.encode_there import encoded_masks
@@ -92,7 +93,7 @@ def test_the_detector_from_pixels_to_a_step_of_its_answers(dtype: torch.dtype, c
 @pytest.mark.parametrize("dtype", DTYPES)
 @torch.inference_mode()
 def test_segment_anything_from_pixels_to_where_runs_end(dtype: torch.dtype, cuda: Callable[[], None]) -> None:
-    network = SamNetwork(random_sam(), CPU, dtype)
+    network = SamNetwork(random_sam(), CPU, dtype, kernels=choose_kernels(CUDA, dtype))
     cuda()
     on_cuda(network)
     assert network.device == CUDA
@@ -106,7 +107,7 @@ def test_segment_anything_from_pixels_to_where_runs_end(dtype: torch.dtype, cuda
 @pytest.mark.parametrize("name", ["sam_hq", "sam2"])
 @torch.inference_mode()
 def test_so_do_the_families_of_transformers(name: str, dtype: torch.dtype, cuda: Callable[[], None]) -> None:
-    network = TransformersNetwork(FAMILIES[name], build(name), None, CPU, dtype, compiled=False)
+    network = TransformersNetwork(FAMILIES[name], build(name), None, CPU, dtype, kernels=choose_kernels(CUDA, dtype))
     cuda()
     on_cuda(network)
     side = network._side
@@ -156,7 +157,7 @@ def test_a_training_step_up_to_its_loss(dtype: torch.dtype, cuda: Callable[[], N
 )
 @torch.inference_mode()
 def test_a_planted_fault_is_found(planted: Any, message: str, cuda: Callable[[], None]) -> None:
-    network = SamNetwork(random_sam(), CPU, torch.bfloat16)
+    network = SamNetwork(random_sam(), CPU, torch.bfloat16, kernels=choose_kernels(CUDA, torch.bfloat16))
     cuda()
     on_cuda(network)
     network._decoder._position = planted(network._decoder._position)
