@@ -132,9 +132,21 @@ def test_a_training_step_up_to_its_loss(dtype: torch.dtype, cuda: Callable[[], N
     model = make_trainable(florence.network, settings)
     cuda()
     on_cuda(model)
-    prepared: Any = SimpleNamespace(settings=settings, florence=florence, device=CUDA, dtype=dtype)
-    loss_of = BatchLoss(prepared)
-    batch = {
+    # Where the vision tower learns, no image's features are kept: neither memory nor files are asked for.
+    nothing: Any = None
+    prepared: Any = SimpleNamespace(
+        settings=settings,
+        florence=florence,
+        device=CUDA,
+        dtype=dtype,
+        images=nothing,
+        features=SimpleNamespace(images=nothing),
+    )
+    loss_of = BatchLoss(prepared, nothing)
+    batch: dict[str, Any] = {
+        # These stay in the CPU's memory, where they have values.
+        "image_number": SimpleNamespace(tolist=lambda: [-1, -1]),
+        "is_read": SimpleNamespace(tolist=lambda: [True, True]),
         "pixel_values": torch.empty(2, 3, SIDE, SIDE, device=CUDA),
         "image_index": torch.empty(3, dtype=torch.long, device=CUDA),
         "input_ids": torch.empty(3, 5, dtype=torch.long, device=CUDA),
