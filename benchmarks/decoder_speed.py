@@ -94,7 +94,7 @@ def compare(model: FlorenceModel, features: torch.Tensor, texts: Sequence[str], 
 def _gap(
     model: FlorenceModel, encoded: torch.Tensor, mask: torch.Tensor, theirs: GeneratedAnswer, own: GeneratedAnswer
 ) -> float:
-    """Difference of the logits of two answers' first different tokens, by one pass of the network over what is alike."""
+    """Difference of the logits of the first tokens that differ, by one pass of the network over what is alike."""
     pairs = zip(theirs.token_ids, own.token_ids, strict=False)
     place = next((index for index, (one, other) in enumerate(pairs) if one != other), None)
     if place is None:

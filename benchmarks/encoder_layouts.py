@@ -1,9 +1,10 @@
-"""What one memory layout saves in the image encoders: each beside itself as its library lays it out, same weights.
+"""What one memory layout and the processor's kernels save in the image encoders: each beside what it was before.
 
     python benchmarks/encoder_layouts.py [--size base] [--sam b] [--dtype float32] [--output layouts.json]
 
-Full size, random weights, one image; the two take turns. Segment Anything attends the fast way in both. The difference
-is the largest one of an output, beside the largest output.
+Full size, random weights, one image; the two take turns. Before: Florence-2's tower as transformers lays it out,
+Segment Anything's encoder with the attention that was the only one for its dtype, each with torch's own linear layers.
+The difference is the largest one of an output, beside the largest output.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from transformers.models.florence2.configuration_florence2 import Florence2Visio
 from transformers.models.florence2.modeling_florence2 import Florence2VisionBackbone
 
 from grounded_seg.detect.model.tower import use_one_layout
+from grounded_seg.device.kernels import AttentionKernel, choose_kernels, use_linear_kernel
 from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
 from grounded_seg.segment.sam.build import SamConfig, build_sam
 
@@ -28,7 +30,10 @@ LARGEST_SHARE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 """Difference allowed, as a share of the largest output."""
 
 
-def towers(size: str) -> tuple[nn.Module, nn.Module]:
+CPU = torch.device("cpu")
+
+
+def towers(size: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
     """Florence-2's vision tower as it is, and in one layout."""
     shape = SIZES[size]
     config = Florence2VisionConfig(
@@ -38,15 +43,19 @@ def towers(size: str) -> tuple[nn.Module, nn.Module]:
     tower = Florence2VisionBackbone(config).eval()
     ours = copy.deepcopy(tower)
     use_one_layout(ours)
+    use_linear_kernel(ours, choose_kernels(CPU, dtype).linear)
     return tower, ours
 
 
-def encoders(size: str) -> tuple[nn.Module, nn.Module]:
-    """Segment Anything's encoder with fast attention, and in one layout."""
+def encoders(size: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+    """Segment Anything's encoder with fast attention, and in one layout with the kernels of this processor."""
     encoder = build_sam(SAM_SIZES[size]()).image_encoder
     ours = copy.deepcopy(encoder)
-    for one in (encoder, ours):
-        use_fast_attention(one)
+    kernels = choose_kernels(CPU, dtype)
+    is_single = dtype is torch.float32
+    use_fast_attention(encoder, AttentionKernel.BLOCKED if is_single else AttentionKernel.FUSED)
+    use_fast_attention(ours, kernels.attention)
+    use_linear_kernel(ours, kernels.linear)
     lay_out_patches(ours.patch_embed)
     return encoder, ours
 
@@ -83,9 +92,10 @@ def main() -> None:
     chosen = options.parse_args()
     dtype = getattr(torch, chosen.dtype)
     rows = {
-        f"Florence-2-{chosen.size}, vision tower": measured(towers(chosen.size), 768, dtype, chosen.repeats),
-        f"SAM ViT-{chosen.sam.upper()}, encoder": measured(encoders(chosen.sam), 1024, dtype, chosen.repeats),
+        f"Florence-2-{chosen.size}, vision tower": measured(towers(chosen.size, dtype), 768, dtype, chosen.repeats),
+        f"SAM ViT-{chosen.sam.upper()}, encoder": measured(encoders(chosen.sam, dtype), 1024, dtype, chosen.repeats),
     }
+    print(f"{chosen.dtype}, {choose_kernels(CPU, dtype)}")
     for name, row in rows.items():
         print(
             f"{name:34}{row['before_s']:7.2f} s -> {row['after_s']:.2f} s, {row['ratio']:.2f} of it; outputs differ by "

@@ -28,19 +28,18 @@ from segmenter_speed import blobs, scene
 from segmenter_speed import build as random_sam
 from timing import tflops
 
-from grounded_seg.detect.model.adapters import merge_adapter
-from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.detect.model.load import load_florence
+from grounded_seg.detect.detector import load_detector
 from grounded_seg.detect.model.vocabulary import TOKENIZER_FILE
 from grounded_seg.detect.tasks import TASKS
 from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype
+from grounded_seg.pipeline.load import find_models
 from grounded_seg.records import Detection, Image, ImageSize
 from grounded_seg.segment.load import BoxNetwork, load_network
 from grounded_seg.segment.sam.build import SamConfig, save_sam
 from grounded_seg.segment.segmenter import SamSegmenter
-from grounded_seg.settings import ModelSettings, Precision
+from grounded_seg.settings import DetectSettings, ModelSettings, Precision
+from grounded_seg.weights.locate import LocatedWeights
 from grounded_seg.weights.presets import preset_by_name, preset_table
-from grounded_seg.weights.sources import resolve
 
 SIZE = ImageSize(1280, 720)
 N_BOXES = 20
@@ -73,6 +72,7 @@ class BlobShaped:
         """Take over a network."""
         self._network = network
         self._blobs: torch.Tensor | None = None
+        self._n_given = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
@@ -82,7 +82,10 @@ class BlobShaped:
         logits, ious = self._network.decode(embedding, boxes_xyxy, multimask=multimask)
         if self._blobs is None:
             self._blobs = blobs(N_BOXES, logits.shape[-1]).to(logits)
-        return self._blobs[: len(logits), None].expand_as(logits), ious
+        # Each box of an image its own, whatever the chunks.
+        indices = torch.arange(self._n_given, self._n_given + len(logits)) % N_BOXES
+        self._n_given += len(logits)
+        return self._blobs[indices, None].expand_as(logits), ious
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -114,36 +117,30 @@ def write_segmenter(name: str, folder: Path) -> None:
     Sam2ImageProcessor(size={"height": 1024, "width": 1024}).save_pretrained(folder)
 
 
-def sources(preset: str, tokenizer: Path, folder: Path) -> tuple[Callable[[], FlorenceModel], Path]:
-    """Give what loads a preset's detector, and the place of its segmenter; both are written first if need be."""
-    if preset_by_name(preset).ships_with_project:
-        parts = resolve(ModelSettings(preset=preset))
-        adapter = parts.adapter.path
-
-        def load() -> FlorenceModel:
-            model = load_florence(parts.detector.path)
-            model.network = merge_adapter(model.network, adapter)
-            return model
-
-        return load, parts.segmenter.path
+def located(preset: str, tokenizer: Path, folder: Path) -> tuple[LocatedWeights, LocatedWeights | None, Path]:
+    """Give a preset's detector, adapter and segmenter; those of random weights are written first if need be."""
     row = preset_by_name(preset)
+    if row.ships_with_project:
+        found = find_models(ModelSettings(preset=preset))
+        return found.detector, found.adapter, found.segmenter.path
     size = "large" if "-large" in row.detector else "base"
     detector, segmenter = folder / size, folder / row.segmenter.replace("/", "-")
     if not detector.exists():
         write_detector(size, tokenizer, detector)
     if not segmenter.exists():
         write_segmenter(row.segmenter, segmenter)
-    return partial(load_florence, detector), segmenter
+    return LocatedWeights(detector, size, None, ""), None, segmenter
 
 
 def measure(preset: str, dtype: torch.dtype, options: argparse.Namespace, folder: Path) -> Row:
-    """Load a preset and send the image through it."""
-    load, segmenter_path = sources(preset, options.tokenizer, folder)
+    """Load a preset as a run does, and send the image through it."""
+    weights, adapter, segmenter_path = located(preset, options.tokenizer, folder)
     device, (image, found) = options.device, scene(SIZE, N_BOXES)
-    load_detector_s, model = timed(load)
-    move_s, _ = timed(lambda: model.to(device, dtype))
+    load_detector_s, detector = timed(
+        lambda: load_detector(weights, adapter, DetectSettings(), device=device, dtype=dtype)
+    )
     load_segmenter_s, network = timed(lambda: load_network(segmenter_path, device, dtype))
-    segmenter = SamSegmenter(BlobShaped(network))
+    model, segmenter = detector.model, SamSegmenter(BlobShaped(network))
 
     def detect() -> int:
         [answer] = model.answer(model.encode_images([image]), [QUESTION], max_new_tokens=N_TOKENS)
@@ -157,7 +154,7 @@ def measure(preset: str, dtype: torch.dtype, options: argparse.Namespace, folder
         statistics.median(timed(work)[0] for _ in range(options.repeats))
         for work in (detect, partial(masks_of, segmenter, image, found))
     ]
-    return Row(preset, str(dtype).removeprefix("torch."), load_detector_s + move_s + load_segmenter_s, *seconds)
+    return Row(preset, str(dtype).removeprefix("torch."), load_detector_s + load_segmenter_s, *seconds)
 
 
 def masks_of(segmenter: SamSegmenter, image: Image, found: Sequence[Detection]) -> int:

@@ -26,7 +26,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = ROOT / "examples" / "scene-1.jpg"
 COMPARED = ("annotations.json", "results.jsonl")
-RUN = ("run", "red car", str(SCENE), "--preset", "demo", "--device", "cpu", "--dtype", "float32", "-q", "-o", "out")
+RUN = (
+    "run",
+    "red car",
+    str(SCENE),
+    "--preset",
+    "demo",
+    "--device",
+    "cpu",
+    "--dtype",
+    "float32",
+    "--quiet",
+    "-o",
+    "out",
+)
 DEMO = ROOT / "checkpoints" / "demo"
 LIGHT = {
     "--help": ("--help",),

@@ -191,6 +191,8 @@ class RunSettings:
     on_error: OnError = OnError.SKIP
     save: frozenset[Drawn] = frozenset({Drawn.OVERLAY})
     """Pictures to write; NONE, alone, is the same as an empty set."""
+    upload: str | None = None
+    """Address of a folder that the finished run is copied to, such as s3://BUCKET/FOLDER; None for none."""
     shard: str | None = None
     """K/N for the K-th of N parts of the list of images; None for all of it."""
     results: ResultsForm = ResultsForm.COCO

@@ -35,6 +35,13 @@ class FakeVersions:
 
 
 @dataclass(frozen=True)
+class FakeKernels:
+    """Stands for `device.kernels.Kernels`, which imports torch."""
+
+    attention: str = "fused"
+
+
+@dataclass(frozen=True)
 class FakeWeights:
     """Stands for `weights.locate.LocatedWeights`, which imports the hub's library."""
 
@@ -61,6 +68,7 @@ def found_models(
         threads=1,
         versions=FakeVersions(),  # type: ignore[arg-type]
         workers=() if runs_on is None else runs_on.workers,
+        kernels=FakeKernels(),  # type: ignore[arg-type]
     )
 
 

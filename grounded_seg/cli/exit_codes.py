@@ -42,6 +42,9 @@ class Commands(click.Group):
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  (the last resort, so that a fault of ours is one line as well)
             code = _explain(error)
+        finally:
+            # For a process that goes on, as a test's: a command may have set its models aside.
+            gc.unfreeze()
         try:
             sys.stdout.flush()
         except OSError:

@@ -14,7 +14,7 @@ from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
-from grounded_seg.device.choose import compile_failure_as_device_error
+from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error, use_exact_float32
 from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
@@ -165,6 +165,7 @@ def load_detector(
         WeightsError: If a folder is missing, damaged or incomplete, or they don't belong together.
         DeviceMemoryError: If the device runs out of memory.
     """
+    use_exact_float32(device)
     model = load_florence(weights.path)
     for one in (*([adapter] if adapter else []), *(adapters or {}).values()):
         check_adapter_base(one.path, weights, allow_mismatch=allow_base_mismatch)
@@ -181,6 +182,5 @@ def load_detector(
         model.to(device, dtype)
     use_linear_kernel(model.network.model.vision_tower, (kernels or choose_kernels(device, dtype)).linear)
     if settings.compile:
-        # In place: when it is first called, and again for each other batch size.
-        model.network.model.vision_tower.compile()
+        compile_encoder(model.network.model.vision_tower)
     return FlorenceDetector(model, settings)

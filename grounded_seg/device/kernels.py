@@ -1,7 +1,7 @@
 """Kernels: in which of several ways the models' products are computed, chosen by what the processor has.
 
-The ways give the same numbers up to rounding, at very different speed. Another way has other last bits, so the choice is
-a record: it is made once, stands in `run.json`, and is handed to whoever loads the models for the same run.
+The ways give the same numbers up to rounding, at very different speed. Another way has other last bits, so the choice
+is a record: it is made once, stands in `run.json`, and is handed to whoever loads the models for the same run.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Kernels:
     """The ways that are chosen for one device and dtype."""
 
     processor: str
-    """What they were chosen by: `amx`, `avx512-bf16`, torch's word for a CPU without either, or a GPU's `cuda`, `mps`."""
+    """What they were chosen by: `amx`, `avx512-bf16`, torch's word for another CPU, or a GPU's `cuda`, `mps`."""
     attention: AttentionKernel
     linear: LinearKernel
 
@@ -101,6 +101,7 @@ def use_linear_kernel(encoder: nn.Module, kernel: LinearKernel) -> None:
 def _perceptron(module: Any, names: tuple[str, str, str], values: torch.Tensor) -> torch.Tensor:
     """The `forward` of two linear layers with an activation between."""
     first, activation, second = (getattr(module, name) for name in names)
+    values = _as_autocast_has_it(first, values)
     if _is_gelu(activation) and _suits_onednn(first, values):
         result: torch.Tensor = second(_onednn(values, first.weight, first.bias, with_gelu=True))
     else:
@@ -110,6 +111,7 @@ def _perceptron(module: Any, names: tuple[str, str, str], values: torch.Tensor) 
 
 def _linear(layer: nn.Linear, values: torch.Tensor) -> torch.Tensor:
     """The `forward` of a linear layer."""
+    values = _as_autocast_has_it(layer, values)
     if _suits_onednn(layer, values):
         return _onednn(values, layer.weight, layer.bias, with_gelu=False)
     return F.linear(values, layer.weight, layer.bias)
@@ -120,6 +122,14 @@ def _is_gelu(activation: Any) -> bool:
     if isinstance(activation, nn.GELU):
         return activation.approximate == "none"
     return getattr(activation, "act", activation) is F.gelu
+
+
+def _as_autocast_has_it(layer: Any, values: torch.Tensor) -> torch.Tensor:
+    """Values in the dtype of weights that are in autocast's already; autocast itself doesn't see oneDNN's products."""
+    if type(layer) is nn.Linear and torch.is_autocast_enabled(values.device.type):
+        dtype = torch.get_autocast_dtype(values.device.type)
+        return values.to(dtype) if layer.weight.dtype is dtype else values
+    return values
 
 
 def _suits_onednn(layer: Any, values: torch.Tensor) -> bool:

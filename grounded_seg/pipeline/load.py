@@ -28,6 +28,8 @@ class RunsOn:
     versions: "Versions"
     kernels: "Kernels | None" = None
     """See `FoundModels`."""
+    allocator: str = "system"
+    """See `FoundModels`."""
     workers: tuple[str, ...] = ()
     """The device of each worker; empty where the models run in this process."""
 
@@ -42,6 +44,7 @@ def runs_here(models: ModelSettings) -> RunsOn:
     check_device_name(models.device)
     # This imports torch, which takes seconds: not before a model is really wanted.
     with collection_paused():
+        from grounded_seg.device.allocator import keep_large_buffers
         from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
         from grounded_seg.device.kernels import choose_kernels
 
@@ -53,6 +56,7 @@ def runs_here(models: ModelSettings) -> RunsOn:
         n_threads(),
         versions(),
         kernels=choose_kernels(device, dtype),
+        allocator=keep_large_buffers() if device.type == "cpu" else "system",
     )
 
 
@@ -70,6 +74,8 @@ class FoundModels:
     versions: "Versions"
     kernels: "Kernels | None" = None
     """In which of several ways products are computed; whoever loads the same models elsewhere is given them."""
+    allocator: str = "system"
+    """`kept` where glibc keeps large buffers for the next operation; it changes no result."""
     logits_dtype: str = "float32"
     """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
     workers: tuple[str, ...] = ()
@@ -117,6 +123,7 @@ def find_models(
         versions=runs_on.versions,
         workers=runs_on.workers,
         kernels=runs_on.kernels,
+        allocator=runs_on.allocator,
     )
 
 
@@ -126,8 +133,12 @@ def load_found_detector(
 ) -> "FlorenceDetector":
     """Load the detector alone to where it runs; arguments and errors as for `load_chain`."""
     from grounded_seg.detect.detector import load_detector
+    from grounded_seg.device.allocator import keep_large_buffers
     from grounded_seg.device.choose import dtype_named, resolve_device
 
+    if found.allocator == "kept":
+        # Whoever is handed `found` in another process has an allocator of its own.
+        keep_large_buffers()
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     return load_detector(
         found.detector,

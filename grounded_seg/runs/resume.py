@@ -27,9 +27,12 @@ _FREE_SETTINGS = {
     "devices",
     "engine",
     "workers",
+    "upload",
 }
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}
+# What models run with that changes no result.
+_FREE_OF_MODELS = {"allocator", "workers"}
 _LOGITS_DTYPE = "float32"
 _MAX_SHOWN = 40
 """Characters of a value in a message."""
@@ -119,6 +122,8 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
             f"{folder} holds a run of another version of grounded-seg ({error!r} in its run.json); "
             "start again with --overwrite, or name another folder with --output"
         ) from error
+    if _is_before_kernels(earlier):
+        wanted = {name: value for name, value in wanted.items() if not name.startswith("models kernels")}
     if now.models is None:
         was = {name: value for name, value in was.items() if not name.startswith("models")}
     differing = [
@@ -131,7 +136,7 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
             f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
             "or name another folder with --output"
         )
-    if now.models is not None and _is_before_float32_logits(earlier):
+    if now.models is not None and (_is_before_float32_logits(earlier) or _is_before_kernels(earlier)):
         _LOG.warning(
             "this run was begun with an earlier version of grounded-seg: the numbers of the images that follow may "
             "differ from its own in the last digits, and by more where an image has a colour profile; to have all from "
@@ -143,6 +148,12 @@ def _is_before_float32_logits(earlier: Mapping[str, Any]) -> bool:
     """Tell whether a run was begun by a version that had no `logits_dtype`: its logits were in its `dtype`."""
     models = earlier.get("models")
     return isinstance(models, Mapping) and "logits_dtype" not in models
+
+
+def _is_before_kernels(earlier: Mapping[str, Any]) -> bool:
+    """Tell whether a run was begun by a version that had one way for each product, and so didn't name it."""
+    models = earlier.get("models")
+    return isinstance(models, Mapping) and "kernels" not in models
 
 
 def _refuse_rounded_logits(earlier: Mapping[str, Any], folder: Path) -> None:
@@ -196,11 +207,10 @@ def comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "data set", manifest["evaluation"]["sha256"]
         yield "absent", manifest["evaluation"]["absent"]
     for name, value in (manifest["models"] or {}).items():
-        if name == "workers":
-            # Any number gives the same results.
+        if name in _FREE_OF_MODELS:
             continue
         if name == "device":
-            # And any card of the same kind.
+            # Any card of the same kind gives the same results.
             value = value.partition(":")[0]
         if isinstance(value, Mapping):
             value = {key: one for key, one in value.items() if key not in _FREE_OF_WEIGHTS}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from grounded_seg.device.ahead import one_ahead
+from grounded_seg.device.choose import use_exact_float32
 from grounded_seg.device.kernels import Kernels
 from grounded_seg.device.memory import in_chunks, out_of_memory_as_device_error
 from grounded_seg.geometry.masks import masks_kept_by_group, opencv, run_length_from_region
@@ -187,6 +188,7 @@ def load_segmenter(
     `source` is an official `.pth`, the same tensors as `.safetensors`, a folder that `sam.build.save_sam` wrote, or one
     of SAM, SAM-HQ or SAM 2 in transformers' layout.
     """
+    use_exact_float32(device)
     with out_of_memory_as_device_error("loading the segmenter", "Use a smaller one, or --device cpu."):
         network = load_network(source, device, dtype, kernels=kernels, compiled=settings.compile)
     return SamSegmenter(network, settings)

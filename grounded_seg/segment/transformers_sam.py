@@ -1,6 +1,6 @@
 """SAM, SAM-HQ and SAM 2.1 of transformers as a `BoxNetwork`.
 
-The image encoders of SAM and SAM-HQ attend as in `sam.attention`; SAM 2's uses torch's fused attention by itself.
+The image encoders of SAM and SAM-HQ attend as in `sam.attention`, SAM 2's by torch's fused attention.
 """
 
 import os
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
+from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention, do_pool
 
-from grounded_seg.device.choose import compile_failure_as_device_error
-from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels
+from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
+from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
@@ -50,7 +53,10 @@ FAMILIES = {
 
 
 class TransformersNetwork:
-    """A model of transformers; weights stay in float32, its image encoder computes in `dtype` by autocast."""
+    """A model of transformers; its image encoder computes in `dtype` by autocast, the rest in float32.
+
+    The encoder's products have their weights in `dtype`, as autocast would give them, which converts them at each call.
+    """
 
     def __init__(
         self,
@@ -77,8 +83,13 @@ class TransformersNetwork:
         for name, module in self._model.vision_encoder.named_modules():
             if name.rpartition(".")[2] == "patch_embed":
                 lay_out_patches(module)
+            elif isinstance(module, Sam2MultiScaleAttention):
+                module.forward = partial(_attend_pooled, module)
+            elif type(module) in (nn.Linear, nn.Conv2d):
+                module.to(dtype=dtype)
+        use_linear_kernel(self._model.vision_encoder, kernels.linear)
         if compiled:
-            self._model.vision_encoder.compile()
+            compile_encoder(self._model.vision_encoder)
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
 
     @property
@@ -101,10 +112,14 @@ class TransformersNetwork:
         pixels = [self._pixels(image) for image in images]
         # By itself transformers takes an image of 1, 3 or 4 rows for one whose colours come first.
         squares = self._processor(pixels, input_data_format="channels_last", return_tensors="pt").pixel_values
+        return self.encode_squares(squares.to(self.device))
+
+    def encode_squares(self, squares: torch.Tensor) -> list[dict[str, Any]]:
+        """The embeddings of images as the model's own processor prepares them, (n, 3, side, side)."""
         is_half = self._dtype is not torch.float32
         with self._compiling(), torch.autocast(self.device.type, dtype=self._dtype, enabled=is_half):
-            embeddings = self._model.get_image_embeddings(squares.to(self.device))
-        return [_of_image(embeddings, index) for index in range(len(images))]
+            embeddings = self._model.get_image_embeddings(squares)
+        return [_of_image(embeddings, index) for index in range(len(squares))]
 
     def decode(
         self, embedding: dict[str, Any], boxes_xyxy: torch.Tensor, *, multimask: bool
@@ -171,3 +186,20 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """The `forward` of transformers' vision attention of SAM and SAM-HQ."""
     return attend(attention, attention.num_attention_heads, kernel, hidden_states), None
+
+
+def _attend_pooled(attention: Any, hidden_states: torch.Tensor, **_: Any) -> torch.Tensor:
+    """The `forward` of SAM 2's attention, (windows, height, width, channels), whose queries may be pooled.
+
+    transformers' own makes scores between the heads of each patch first, and a softmax of them, which it never uses.
+    """
+    batch, height, width, _ = hidden_states.shape
+    qkv = attention.qkv(hidden_states).reshape(batch, height * width, 3, attention.num_attention_heads, -1)
+    queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    if attention.query_stride:
+        pooled = do_pool(qkv[:, :, 0].reshape(batch, height, width, -1), attention.query_stride)
+        height, width = pooled.shape[1:3]
+        queries = pooled.reshape(batch, height * width, attention.num_attention_heads, -1).transpose(1, 2)
+    attended = F.scaled_dot_product_attention(queries, keys, values, scale=attention.scale)
+    projected: torch.Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
+    return projected

@@ -49,6 +49,8 @@ class DryRun:
     """The examples, with their answers drawn as they are read back."""
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    features: str
+    """Whether image features are kept, and their size."""
 
 
 @quiet_libraries()
@@ -73,6 +75,7 @@ def dry_run(
         pictures=_drawn(chosen, settings.output / "examples"),
         faults=data.faults,
         notes=prepared.notes,
+        features=prepared.features.line(),
     )
 
 

@@ -13,7 +13,7 @@ from grounded_seg.train.settings import Method, TrainSettings
 _SURROUNDINGS = ("device", "dtype", "threads", "processes")
 """What sums are rounded by, and with several processes what a step sees."""
 _MAY_CHANGE = frozenset(
-    {"output", "log_to", "report", "retention", "workers", "keep", "recipe", "offline", "max_pixels"}
+    {"output", "log_to", "report", "retention", "workers", "keep", "recipe", "offline", "max_pixels", "cache_features"}
 )
 """Settings that no loss depends on, unless the data set's hash changes too."""
 

@@ -116,6 +116,7 @@ class TrainKeywords(TypedDict, total=False):
     weight_decay: float
     max_grad_norm: float
     location_spread: float
+    cache_features: bool
     workers: int
     eval_steps: int
     save_steps: int

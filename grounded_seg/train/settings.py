@@ -145,6 +145,9 @@ class TrainSettings:
     """Gradients are clipped to this norm."""
     location_spread: NonNegativeFloat = 0.0
     """Standard deviation, in bins, over which a location's target is spread; 0 for the right bin alone."""
+    cache_features: bool = True
+    """Compute an image's features once and keep them, where neither a trained vision tower nor augmentation changes
+    them."""
     workers: NonNegativeInt = 0
     """Processes that read images ahead."""
 

@@ -126,7 +126,7 @@ def _learn(
     prepared = prepare(settings, resume=resume, progress=progress)
     data, manifest, is_first = prepared.data, prepared.manifest(), is_first_process()
     if is_first:
-        for line in prepared.notes:
+        for line in (*prepared.notes, prepared.features.line()):
             _LOG.info("%s", line)
         for line in fault_lines(data.faults):
             _LOG.warning("%s", line)

@@ -19,13 +19,15 @@ def compile_with(monkeypatch: pytest.MonkeyPatch) -> Any:
     compile_module = torch.nn.Module.compile
 
     def choose(backend: Any) -> None:
-        monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=backend))
+        monkeypatch.setattr(
+            torch.nn.Module, "compile", lambda module, **options: compile_module(module, backend=backend, **options)
+        )
 
     return choose
 
 
 def test_it_is_off_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda _: pytest.fail("compiled"))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: pytest.fail("compiled"))
     save_sam(random_sam(), SMALL, tmp_path)
     load_segmenter(tmp_path, CPU, torch.float32)
 
@@ -45,7 +47,16 @@ def test_what_is_compiled_gives_the_same(compile_with: Any) -> None:
     for images in ([random_image(SIZES[0])], [random_image(size) for size in SIZES[1:3]]):
         for one, other in zip(compiled.encode(images), plain.encode(images), strict=True):
             assert torch.allclose(one, other, atol=1e-5)
-    assert graphs
+    # A graph for each size of a batch, in which the size is fixed, whatever the images'.
+    n_graphs = len(graphs)
+    assert n_graphs >= 2
+    for images in ([random_image(SIZES[3])], [random_image(size) for size in SIZES[2:4]]):
+        compiled.encode(images)
+    assert len(graphs) == n_graphs
+    sizes = [
+        node.meta["example_value"].shape for graph in graphs for node in graph.graph.nodes if node.op == "placeholder"
+    ]
+    assert all(isinstance(side, int) for shape in sizes for side in shape)
 
 
 @torch.inference_mode()

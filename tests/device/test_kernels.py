@@ -52,7 +52,7 @@ def test_the_choice_follows_the_processor(
     pretend(monkeypatch, **machine)
     found = choose_kernels(device, dtype)
     assert found == expected
-    assert pickle.loads(pickle.dumps(found)) == found
+    assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301
 
 
 class Perceptron(nn.Module):
@@ -112,7 +112,9 @@ def test_training_and_autocast_are_left_alone(sent: list[bool]) -> None:
     assert all(weights.grad is not None for weights in ours.parameters())
     with torch.no_grad(), torch.autocast("cpu", dtype=BFLOAT16):
         assert ours(values).dtype is BFLOAT16
-    assert sent == []
+        # Weights that are in autocast's dtype already, as those of a frozen encoder.
+        assert ours.bfloat16()(values).dtype is BFLOAT16
+    assert sent == [] or kernels_module._onednn_is_right(BFLOAT16)
 
 
 @has_onednn

@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import Paint
-from fakes import ColourDetector, FakeVersions, Silent, found_models
+from fakes import ColourDetector, FakeKernels, FakeVersions, Silent, found_models
 from paths import DATA, TESTS
 
 from grounded_seg.coco.schema import JournalLine
@@ -613,8 +613,10 @@ def test_other_models_are_refused(
     assert results_of(settings.output) == before
 
 
-@pytest.mark.parametrize("changes", [{"threads": 2}, {"versions": FakeVersions("3")}])
-def test_other_threads_and_software_are_refused(
+@pytest.mark.parametrize(
+    "changes", [{"threads": 2}, {"versions": FakeVersions("3")}, {"kernels": FakeKernels("blocked")}]
+)
+def test_other_threads_software_and_kernels_are_refused(
     detector: ColourDetector,
     photos: Path,
     settings: RunSettings,
@@ -627,6 +629,42 @@ def test_other_threads_and_software_are_refused(
     [name] = changes
     with pytest.raises(UsageError, match=f"models {name}"):
         run(photos, settings, resume=True)
+
+
+def test_a_run_from_before_kernels_were_named_is_resumed_with_a_warning(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(6, KeyboardInterrupt()))
+    path = settings.output / "run.json"
+    manifest = json.loads(path.read_text())
+    del manifest["models"]["kernels"], manifest["models"]["allocator"]
+    path.write_text(json.dumps(manifest))
+    run(photos, settings, resume=True)
+    [record] = caplog.records
+    assert record.getMessage().startswith("this run was begun with an earlier version of grounded-seg")
+    assert results_of(settings.output)["annotations.json"] == whole["annotations.json"]
+    assert json.loads(path.read_text())["models"]["kernels"] == {"attention": "fused"}
+
+
+def test_another_allocator_changes_no_result(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, settings, Stopper(6, KeyboardInterrupt()))
+    monkeypatch.setattr(
+        runs, "find_models", lambda *models, **rest: replace(found_models(*models, **rest), allocator="kept")
+    )
+    run(photos, settings, resume=True)
+    assert results_of(settings.output)["annotations.json"] == whole["annotations.json"]
 
 
 def test_a_finished_run_is_neither_located_nor_written_anew(

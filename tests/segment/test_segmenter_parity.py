@@ -1,5 +1,6 @@
 """Parity with segment-anything's own `SamPredictor` on real sizes: full-size ViT-B, and the demo's weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from paths import DEMO
 from segment_anything.modeling import Sam
 from tiny_sam import CPU, detection, official_masks, random_detections, random_image
 
+from grounded_seg.device.kernels import AttentionKernel, choose_kernels
 from grounded_seg.geometry.masks import mask_from_run_length, mask_iou, run_length_from_mask
 from grounded_seg.records import Detection, Image, ImageResult, ImageSize, RunLength
 from grounded_seg.scenes import Scene, Split, render_scene
@@ -89,8 +91,11 @@ def test_the_demo_gives_the_official_masks(portrait: bool) -> None:
         compare_with_official(segmented, found, image, official)
 
 
-def test_bfloat16_hardly_changes_the_masks_of_the_demo() -> None:
-    single, half = (SamSegmenter(SamNetwork(load_sam(DEMO), CPU, dtype)) for dtype in (torch.float32, torch.bfloat16))
+@pytest.mark.parametrize("attention", AttentionKernel)
+def test_bfloat16_hardly_changes_the_masks_of_the_demo(attention: AttentionKernel) -> None:
+    kernels = replace(choose_kernels(CPU, torch.bfloat16), attention=attention)
+    single = SamSegmenter(SamNetwork(load_sam(DEMO), CPU, torch.float32))
+    half = SamSegmenter(SamNetwork(load_sam(DEMO), CPU, torch.bfloat16, kernels=kernels))
     overlaps: list[float] = []
     for scene in scenes(8):
         image, found, truth = turned(scene, portrait=False)

@@ -87,6 +87,10 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--weight-decay", "Weight decay, of matrices only.")
 @_setting("--max-grad-norm", "Clip gradients to this norm.")
 @_setting("--location-spread", "Smooth location targets with this standard deviation in bins; helps small models.")
+@_setting(
+    "--cache-features/--no-cache-features",
+    "Keep image features that neither a trained vision tower nor augmentation changes.",
+)
 @_setting("--workers", "Number of processes that read images ahead.")
 @_setting("--eval-steps", "Measure the validation loss every so many steps; 0 for after each epoch.")
 @_setting("--save-steps", "Save a checkpoint every so many steps; 0 for after each epoch.")
@@ -205,7 +209,7 @@ def _show_dry_run(found: "DryRun") -> None:
     # This imports numpy, which would slow --help down.
     from grounded_seg.train.data.records import fault_lines
 
-    for line in (*found.notes, *fault_lines(found.faults)):
+    for line in (*found.notes, *fault_lines(found.faults), found.features):
         click.echo(line)
     for name, split in found.splits.items():
         boxes = ", ".join(f"{label} {n}" for label, n in split.boxes.items()) or "none"

@@ -114,8 +114,13 @@ def _tuned_layers(
     network: nn.Module, tensors: Mapping[str, torch.Tensor], rank: int, is_target: Callable[[str], bool]
 ) -> Iterator[_Tuned] | None:
     """The targets with their tensors; None where one isn't a layer that is merged here, or a tensor doesn't fit."""
-    targets = {path: one for path, one in network.named_modules(remove_duplicate=False) if is_target(path)}
-    if not targets or not all(_can_be_merged(path, one) for path, one in targets.items()):
+    targets: dict[str, nn.Linear] = {}
+    for path, one in network.named_modules(remove_duplicate=False):
+        if is_target(path):
+            if not isinstance(one, nn.Linear) or not _can_be_merged(path, one):
+                return None
+            targets[path] = one
+    if not targets:
         return None
     names = {path: [f"{PREFIX}{path}.lora_{part}.weight" for part in "AB"] for path in targets}
     expected = {}
@@ -125,10 +130,10 @@ def _tuned_layers(
         expected |= {name: torch.empty(shape, device="meta") for name, shape in zip(names[path], shapes, strict=True)}
     if misfits(tensors, expected):
         return None
-    return (_Tuned(layer, *(tensors[name] for name in names[path])) for path, layer in targets.items())
+    return (_Tuned(layer, tensors[names[path][0]], tensors[names[path][1]]) for path, layer in targets.items())
 
 
-def _can_be_merged(path: str, layer: nn.Module) -> bool:
+def _can_be_merged(path: str, layer: nn.Linear) -> bool:
     """Whether peft would put a plain linear layer's LoRA there, that is, of exactly this class."""
     is_linear = type(layer) is nn.Linear and path.rpartition(".")[2] != _HEAD
     return is_linear and layer.weight.dtype is torch.float32 and layer.weight.device.type == "cpu"

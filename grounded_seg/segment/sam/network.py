@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import torch
 
-from grounded_seg.device.choose import compile_failure_as_device_error
+from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
 from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_through_square, resized_on, resized_size
@@ -37,7 +37,7 @@ class SamNetwork:
         use_linear_kernel(sam.image_encoder, kernels.linear)
         lay_out_patches(sam.image_encoder.patch_embed)
         if compiled:
-            sam.image_encoder.compile()
+            compile_encoder(sam.image_encoder)
         self._compiling = compile_failure_as_device_error if compiled else nullcontext
         self._sam = sam
         self._decoder = BoxDecoder(sam, dtype)

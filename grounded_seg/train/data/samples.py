@@ -18,12 +18,15 @@ from grounded_seg.errors import InputError
 from grounded_seg.images.read import read_image
 from grounded_seg.records import Image
 from grounded_seg.settings import MAX_PIXELS
+from grounded_seg.train.data.encoded_images import EncodedImages, Stamp, stamp_of
 from grounded_seg.train.data.questions import QuestionPlan, class_question, positive_questions, with_spaced_labels
 from grounded_seg.train.data.records import BoxExample, Example, Fault, Question, SplitData, TrainingData
 from grounded_seg.train.settings import PromptForm, TrainSettings
 
 IGNORED = -100
 """Label of padding, which the loss leaves out."""
+ABOUT_IMAGES = ("is_read", "image_number", "image_stamp")
+"""Tensors of a batch that say which images it has."""
 _CACHE_BYTES = 1 << 30
 """Of decoded images, all readers together."""
 _WORD = re.compile(r"[^\W\d_]+")
@@ -50,11 +53,16 @@ _HUE_REACH = 0.02
 class Sample:
     """One question, ready to be put into a batch."""
 
-    image: Image
+    image: Image | None
+    """None where its features are kept."""
     key: tuple[str, int]
     """Of the image as it is shown: it is encoded once for equal keys in a batch."""
     question_ids: torch.Tensor
     answer_ids: torch.Tensor
+    number: int = -1
+    """Of the image among the `EncodedImages`; -1 if its features are never kept."""
+    stamp: Stamp = (0, 0)
+    """Of the image's file."""
 
 
 class ImageStore:
@@ -64,20 +72,24 @@ class ImageStore:
         """Begin with none; `n_readers` processes with a store each share the memory."""
         self._image_size, self._max_pixels = image_size, max_pixels
         self._max_bytes = _CACHE_BYTES // n_readers
-        self._kept: OrderedDict[str, Image] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[Image, Stamp | None]] = OrderedDict()
         self._n_bytes = 0
 
     def read(self, question: Question) -> Image:
-        """Give a question's image."""
-        key = str(question.example.image)
+        """Give a question's image; one whose file was changed is read again."""
+        path, key = question.example.image, str(question.example.image)
+        stamp = stamp_of(path)
         if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        image = resized_to_square(read_image(question.example.image, self._max_pixels), self._image_size)
-        self._kept[key] = image
+            image, known = self._kept[key]
+            if stamp in (None, known):
+                self._kept.move_to_end(key)
+                return image
+            self._n_bytes -= self._kept.pop(key)[0].pixels.nbytes
+        image = resized_to_square(read_image(path, self._max_pixels), self._image_size)
+        self._kept[key] = image, stamp
         self._n_bytes += image.pixels.nbytes
         while self._n_bytes > self._max_bytes and len(self._kept) > 1:
-            self._n_bytes -= self._kept.popitem(last=False)[1].pixels.nbytes
+            self._n_bytes -= self._kept.popitem(last=False)[1][0].pixels.nbytes
         return image
 
 
@@ -113,6 +125,10 @@ class Augmentation:
     flips: bool
     """Half of the images, and their boxes."""
     colours: bool
+
+    def changes(self, example: Example) -> bool:
+        """Whether an example's image is changed at all."""
+        return (self.flips or self.colours) and isinstance(example, BoxExample)
 
     def apply(self, image: Image, question: Question, rng: np.random.Generator) -> tuple[Image, Question]:
         """Change an image, of any size, and the question's answer with it; every question takes as many draws."""
@@ -153,10 +169,18 @@ class QuestionDataset(Dataset[Sample]):
     """A plan's questions; what it gives depends on seed, epoch and index only, so that a training can be resumed."""
 
     def __init__(
-        self, plan: QuestionPlan, writer: AnswerWriter, images: ImageStore, augmentation: Augmentation | None, seed: int
+        self,
+        plan: QuestionPlan,
+        writer: AnswerWriter,
+        images: ImageStore,
+        augmentation: Augmentation | None,
+        seed: int,
+        encoded: EncodedImages | None = None,
     ) -> None:
+        """Begin with the first epoch's questions; images whose features are kept, going by `encoded`, aren't read."""
         self._plan, self._writer, self._images = plan, writer, images
         self._augmentation, self._seed = augmentation, seed
+        self._encoded = EncodedImages(()) if encoded is None else encoded
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -171,16 +195,23 @@ class QuestionDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         question = self._questions[index]
-        image, key = self._images.read(question), str(question.example.image)
-        if self._augmentation is not None:
+        path, key = question.example.image, str(question.example.image)
+        is_changed = self._augmentation is not None and self._augmentation.changes(question.example)
+        number = -1 if is_changed else self._encoded.number(path)
+        # Before the image is read: one that is changed meanwhile is then read again.
+        stamp = stamp_of(path)
+        image = None if self._encoded.is_kept(number, stamp) else self._images.read(question)
+        if self._augmentation is not None and is_changed and image is not None:
             # One draw an image and epoch, so that all its questions in a batch share one picture.
             rng = np.random.default_rng((self._seed, self._epoch, self._index_by_image[key]))
             image, question = self._augmentation.apply(image, question, rng)
         return Sample(
             image,
-            (key, self._epoch),
+            (key, self._epoch if is_changed else -1),
             torch.tensor(self._writer.question_ids(question)),
             torch.tensor(self._writer.answer_ids(question)),
+            number,
+            stamp or (0, 0),
         )
 
 
@@ -192,13 +223,24 @@ class Collator:
         self._pad_id = pad_id
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, torch.Tensor]:
-        """Give `pixel_values` (images, 3, h, w), `image_index` (n,), `input_ids`, `attention_mask`, `labels` (n, t)."""
+        """Give the tensors of n samples of k images, of which m were read.
+
+        `pixel_values` (m, 3, h, w), `is_read` (k,), `image_number` (k,) and `image_stamp` (k, 2) as in `Sample`,
+        `image_index` (n,) among the k, `input_ids`, `attention_mask` and `labels` (n, t).
+        """
         keys = list(dict.fromkeys(sample.key for sample in samples))
-        by_key = {sample.key: sample.image for sample in samples}
+        # One of an image's samples may have been made before its features were kept, and another after.
+        by_key = {one.key: one for one in sorted(samples, key=lambda one: one.image is not None)}
+        shown = [by_key[key] for key in keys]
+        read = [one.image for one in shown if one.image is not None]
+        size = (self._pixels.height, self._pixels.width)
         input_ids = pad_sequence([one.question_ids for one in samples], batch_first=True, padding_value=self._pad_id)
         lengths = torch.tensor([len(one.question_ids) for one in samples])
         return {
-            "pixel_values": pixel_values([by_key[key] for key in keys], self._pixels),
+            "pixel_values": pixel_values(read, self._pixels) if read else torch.empty(0, 3, *size),
+            "is_read": torch.tensor([one.image is not None for one in shown]),
+            "image_number": torch.tensor([one.number for one in shown]),
+            "image_stamp": torch.tensor([one.stamp for one in shown]),
             "image_index": torch.tensor([keys.index(sample.key) for sample in samples]),
             "input_ids": input_ids,
             "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
@@ -206,12 +248,20 @@ class Collator:
         }
 
 
+def feature_grid(florence: FlorenceModel) -> tuple[int, int]:
+    """Rows and columns of what the vision tower makes of an image."""
+    config, height, width = florence.network.config.vision_config, florence.pixels.height, florence.pixels.width
+    for size, stride, padding in zip(config.patch_size, config.patch_stride, config.patch_padding, strict=True):
+        height, width = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
+    return height, width
+
+
 def without_long_rows(data: TrainingData, florence: FlorenceModel, settings: TrainSettings) -> TrainingData:
     """Leave out rows with a question or an answer that is longer than the model can take; `InputError` if strict."""
     writer = AnswerWriter(florence)
-    with torch.no_grad():
-        empty = torch.zeros(1, 3, florence.pixels.height, florence.pixels.width)
-        n_image_tokens = florence.network.get_image_features(empty).pooler_output.shape[1]
+    rows, columns = feature_grid(florence)
+    # The mean over the image is a token too.
+    n_image_tokens = rows * columns + 1
 
     def fault(example: Example) -> Fault | None:
         for question in positive_questions(example, settings.prompt_form):

@@ -29,6 +29,7 @@ from grounded_seg.train.fit.checkpoints import (
     save_checkpoint,
     save_trained,
 )
+from grounded_seg.train.fit.feature_store import FeatureStore, memory_for_features
 from grounded_seg.train.fit.loss import Batch, BatchLoss, validate
 from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
 from grounded_seg.train.fit.preparation import PreparedTraining, n_processes
@@ -49,6 +50,7 @@ class _Loop:
         log: MetricsLog,
         watcher: Watcher,
         progress: WorkProgress,
+        store: FeatureStore,
     ) -> None:
         """Make the loader, the optimizer and its schedule, at the first step."""
         settings, device = prepared.settings, prepared.device
@@ -72,7 +74,7 @@ class _Loop:
         self.state = TrainState(model, optimizer, schedule, scaler)
         self.wrapped: nn.Module = accelerator.prepare_model(model)
         """The model, wrapped for several processes."""
-        self.loss = BatchLoss(prepared)
+        self.loss = BatchLoss(prepared, store)
 
 
 def run_loop(
@@ -101,10 +103,21 @@ def run_loop(
     if checkpoint is not None and _is_out_of_patience(prepared, log):
         return log, n_trainable(model)
     set_seed(settings.seed)
-    loop = _Loop(prepared, accelerator, model, log, watcher, progress)
-    if checkpoint is not None:
-        load_checkpoint(checkpoint, loop.state)
-    accelerator.wait_for_everyone()
+    with FeatureStore(folder.root, memory_for_features()) as store:
+        loop = _Loop(prepared, accelerator, model, log, watcher, progress, store)
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, loop.state)
+        accelerator.wait_for_everyone()
+        _take_steps(loop, step, checkpoint, on_files)
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    return log, n_trainable(model)
+
+
+def _take_steps(loop: _Loop, step: int, checkpoint: Checkpoint | None, on_files: Callable[[], None]) -> None:
+    """Take all steps after those of the checkpoint, and validate and save in between."""
+    prepared, accelerator, progress = loop.prepared, loop.accelerator, loop.progress
+    settings, folder = prepared.settings, prepared.folder
     has_begun = is_over = False
     while step < prepared.n_steps and not is_over:
         epoch, n_done = divmod(step, prepared.steps_per_epoch)
@@ -127,12 +140,9 @@ def run_loop(
                 save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
                 on_files()
         _measure(loop, row, with_answers=True)
-        is_over = _is_out_of_patience(prepared, log)
+        is_over = _is_out_of_patience(prepared, loop.log)
         save_checkpoint(folder.checkpoints, step, loop.state, accelerator, keep=settings.keep)
         on_files()
-    for tracker in accelerator.trackers:
-        tracker.finish()
-    return log, n_trainable(model)
 
 
 def _begin(loop: _Loop, on_files: Callable[[], None]) -> None:

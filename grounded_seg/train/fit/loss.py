@@ -13,11 +13,13 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
 from grounded_seg.train.data.checks import WorkProgress
-from grounded_seg.train.data.samples import IGNORED
+from grounded_seg.train.data.records import Question
+from grounded_seg.train.data.samples import ABOUT_IMAGES, IGNORED
+from grounded_seg.train.fit.feature_store import FeatureStore
+from grounded_seg.train.fit.features import ImageFeatures
 from grounded_seg.train.fit.preparation import PreparedTraining
 from grounded_seg.train.measure.answers import answered
 from grounded_seg.train.measure.metrics import Answered, figures_of
-from grounded_seg.train.settings import Part
 
 Batch: TypeAlias = Mapping[str, torch.Tensor]
 """What `data.samples.Collator` gives."""
@@ -72,39 +74,48 @@ class AnswerLoss(nn.Module):
 class BatchLoss:
     """The loss of a batch, summed over its tokens, at the activations' dtype."""
 
-    def __init__(self, prepared: PreparedTraining) -> None:
+    def __init__(self, prepared: PreparedTraining, store: FeatureStore) -> None:
         settings, florence = prepared.settings, prepared.florence
         self._network = florence.network
-        # Gradients have to go through the vision tower or its projector.
-        self._trains_vision = bool({Part.VISION, Part.PROJECTOR} & settings.parts)
+        encoded = prepared.features.images
+        self._features = ImageFeatures(florence, settings.parts, prepared.images, encoded, store)
         self._device, self._dtype = prepared.device, prepared.dtype
         self._loss = AnswerLoss(florence.vocabulary.location_ids, settings.location_spread).to(self._device)
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Compute the loss with the model of `make_trainable`, or that wrapped for several processes."""
-        here = {name: values.to(self._device, non_blocking=True) for name, values in batch.items()}
+        # A GPU would have to be waited for, to read from it which images these are.
+        here = {
+            name: values if name in ABOUT_IMAGES else values.to(self._device, non_blocking=True)
+            for name, values in batch.items()
+        }
         loss: torch.Tensor = self._loss(self._logits(model, here), here["labels"])
         return loss
 
     def train_mode(self, model: nn.Module) -> None:
         """Switch on dropout, but for a vision tower that isn't trained."""
         model.train()
-        if not self._trains_vision:
-            self._network.model.vision_tower.eval()
+        self._features.train_mode()
+
+    def image_tokens(self, question: Question) -> torch.Tensor | None:
+        """The image tokens of a question as the loss has them, (1, n, width), where they are kept; else None."""
+        with self._autocast():
+            return self._features.of_question(question)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
 
     def _logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The decoder's logits over the answers, (n, t, vocabulary); each image is encoded once."""
         network = self._network
-        autocast = torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
-        with autocast, torch.set_grad_enabled(self._trains_vision and torch.is_grad_enabled()):
-            features = network.get_image_features(batch["pixel_values"]).pooler_output
-        features = features[batch["image_index"]]
+        with self._autocast():
+            features = self._features.of_batch(batch)[batch["image_index"]]
         words = network.get_input_embeddings()(batch["input_ids"])
         text = network.config.text_config
         # The native forward would shift the labels too, but then compute the loss a second time.
         answers = shift_tokens_right(batch["labels"], text.pad_token_id, text.decoder_start_token_id)
         mask = batch["attention_mask"]
-        with autocast:
+        with self._autocast():
             logits: torch.Tensor = model(
                 inputs_embeds=torch.cat([features.to(words.dtype), words], dim=1),
                 attention_mask=torch.cat([mask.new_ones(features.shape[:2]), mask], dim=1),
@@ -130,7 +141,7 @@ def validate(
     model.eval()
     with torch.no_grad():
         figures = {"loss": _mean_loss(prepared, model, loss, accelerator, progress)}
-        answers = _answers(prepared, accelerator, progress) if with_answers else []
+        answers = _answers(prepared, loss, accelerator, progress) if with_answers else []
     if with_answers and accelerator.is_main_process:
         figures |= figures_of(answers, prepared.settings.metrics)
     # Every process decides alike when to stop, also where a metric of the caller's isn't the same twice.
@@ -154,12 +165,14 @@ def _mean_loss(
     return sum(total for _, total, _ in ordered) / max(1, sum(n for _, _, n in ordered))
 
 
-def _answers(prepared: PreparedTraining, accelerator: Accelerator, progress: WorkProgress) -> list[Answered]:
+def _answers(
+    prepared: PreparedTraining, loss: BatchLoss, accelerator: Accelerator, progress: WorkProgress
+) -> list[Answered]:
     by_image = [list(group) for _, group in groupby(prepared.asked, key=lambda question: question.example.image)]
     own = range(accelerator.process_index, len(by_image), accelerator.num_processes)
     found = []
     for number in own:
-        found.append((number, list(answered(prepared.florence, by_image[number], prepared.images))))
+        found.append((number, list(answered(prepared.florence, by_image[number], prepared.images, loss.image_tokens))))
         progress("validation images", len(found), len(own))
     ordered: Mapping[int, list[Answered]] = dict(gather_object(found))
     return [one for number in range(len(by_image)) for one in ordered[number]]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from grounded_seg.detect.model.florence import FlorenceModel
+from grounded_seg.device.allocator import keep_large_buffers
 from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
 from grounded_seg.errors import UsageError
 from grounded_seg.train.data.checks import WorkProgress
@@ -26,6 +27,7 @@ from grounded_seg.train.data.samples import (
     augmentation_for,
     without_long_rows,
 )
+from grounded_seg.train.fit.features import plan_features
 from grounded_seg.train.fit.trainable import load_base, locate_base, own_card
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.measure.comparison import check_measurable, leaves_out_adapter
@@ -104,8 +106,10 @@ class PreparedTraining:
         n_readers = (settings.workers + 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.images = ImageStore(settings.image_size, settings.max_pixels, n_readers)
         augmentation = augmentation_for(prompts) if settings.augment else None
-        self.dataset = QuestionDataset(self.plan, writer, self.images, augmentation, settings.seed)
-        self.valid_dataset = QuestionDataset(valid_plan, writer, self.images, None, settings.seed)
+        self.features = plan_features(settings, data.train, data.valid, augmentation, florence)
+        seed, encoded = settings.seed, self.features.images
+        self.dataset = QuestionDataset(self.plan, writer, self.images, augmentation, seed, encoded)
+        self.valid_dataset = QuestionDataset(valid_plan, writer, self.images, None, seed, encoded)
         """What the validation's loss is of, always the same questions."""
         self.valid_dataset.set_epoch(_VALIDATION_DRAW)
         self.collator = Collator(florence.pixels, florence.vocabulary.pad_id)
@@ -126,6 +130,7 @@ class PreparedTraining:
                 "left_out": [str(fault) for fault in self.data.faults],
                 "notes": list(self.notes),
             },
+            "features": self.features.facts(),
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "threads": n_threads(),
@@ -145,6 +150,8 @@ def prepare(
         InputError: If the data set can't be used; names file and line.
     """
     device = _own_device(settings)
+    if device.type == "cpu":
+        keep_large_buffers()
     dtype = resolve_dtype(settings.models.dtype, device)
     folder = TrainFolder(settings.output)
     if not resume and is_first_process():

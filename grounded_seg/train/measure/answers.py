@@ -1,11 +1,12 @@
 """Ask a base, or what was trained on it, the questions of a data set, and read its answers as `run` does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from grounded_seg.detect.answer.box_scores import shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
@@ -99,11 +100,21 @@ def _load_trained(settings: TrainSettings, result: Path | None) -> FlorenceModel
     return florence
 
 
-def answered(model: FlorenceModel, questions: Sequence[Question], images: ImageStore) -> Iterator[Answered]:
-    """Ask each question; the questions about one image share its encoding where they stand together."""
+def answered(
+    model: FlorenceModel,
+    questions: Sequence[Question],
+    images: ImageStore,
+    kept: Callable[[Question], torch.Tensor | None] = lambda _: None,
+) -> Iterator[Answered]:
+    """Ask each question; the questions about one image share its encoding where they stand together.
+
+    `kept` gives the features of a question's image, (1, n_image_tokens, width), where they are known already.
+    """
     for _, group in groupby(questions, key=lambda question: question.example.image):
         about_one = list(group)
-        features = model.encode_images([images.read(about_one[0])])
+        features = kept(about_one[0])
+        if features is None:
+            features = model.encode_images([images.read(about_one[0])])
         for start in range(0, len(about_one), _QUESTIONS_AT_ONCE):
             some = about_one[start : start + _QUESTIONS_AT_ONCE]
             answers = model.answer(features.expand(len(some), -1, -1), [question.text for question in some])
