@@ -32,7 +32,7 @@ from grounded_seg.train.fit.loss import BatchLoss
 from grounded_seg.train.fit.trainable import make_trainable
 from grounded_seg.train.settings import Part, TrainSettings
 
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+DTYPES = [torch.bfloat16, *(pytest.param(one, marks=pytest.mark.release) for one in (torch.float32, torch.float16))]
 SIZE = ImageSize(150, 97)
 
 
