@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,8 @@ from grounded_seg.train.data.samples import feature_grid
 from grounded_seg.train.dry_run import dry_run
 from grounded_seg.train.fit import feature_store, loop
 from grounded_seg.train.fit.feature_store import FeatureStore
+from grounded_seg.train.measure.metrics import Answered
 from grounded_seg.train.settings import Method, Part
-
-TOWER = "transformers.models.florence2.modeling_florence2.Florence2VisionBackbone.forward"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,19 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return n_images
 
 
+@pytest.fixture(autouse=True)
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validations encode their images, and say nothing: what they would say takes longest."""
+
+    def say_nothing(model: Any, questions: Any, images: Any, kept: Any) -> Iterator[Answered]:
+        for number, question in enumerate(questions):
+            if number == 0 and kept(question) is None:
+                model.encode_images([images.read(question)])
+            yield Answered(question, "")
+
+    monkeypatch.setattr("grounded_seg.train.fit.loss.answered", say_nothing)
+
+
 def losses(run: Path) -> list[float]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row[name] for row in rows for name in ("loss", "valid_loss") if name in row]
@@ -67,23 +80,22 @@ def kept_facts(run: Path) -> Any:
 @pytest.mark.parametrize(
     "more",
     [
-        {"accumulation": 2},
+        {"accumulation": 2, "workers": 1},
         {"parts": frozenset({Part.PROJECTOR})},
         {"parts": frozenset({Part.LANGUAGE}), "method": Method.FULL, "gradient_checkpointing": True},
-        {"workers": 1},
     ],
 )
 def test_losses_are_those_without_keeping(
     base: Path, dataset: Path, tmp_path: Path, encoded: list[int], more: dict[str, Any]
 ) -> None:
-    settings = tiny_settings(dataset, tmp_path / "kept", base, epochs=3, augment=False, **more)
+    settings = tiny_settings(dataset, tmp_path / "kept", base, augment=False, **more)
     train(settings)
     # Four images of train and one of valid, each once, whatever number of epochs and validations.
     assert encoded == [1] * 5
     train(replace(settings, output=tmp_path / "computed", cache_features=False))
-    assert len(encoded) > 5 + 3
+    assert len(encoded) > 5 + 5
     kept, computed = losses(tmp_path / "kept"), losses(tmp_path / "computed")
-    assert len(kept) >= 6
+    assert len(kept) >= 4
     assert kept == pytest.approx(computed, abs=1e-5)
     assert kept_facts(tmp_path / "kept") == {"kept": 5, "train": 4, "valid": 1, "why_not": ""}
     assert kept_facts(tmp_path / "computed")["kept"] == 0
@@ -91,7 +103,7 @@ def test_losses_are_those_without_keeping(
 
 def test_a_resumed_training_finds_the_same_losses(base: Path, dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = tiny_settings(dataset, run, base, epochs=3, augment=False, save_steps=1, keep=9, dropout=0.1)
+    settings = tiny_settings(dataset, run, base, augment=False, save_steps=1, keep=9, dropout=0.1)
     train(settings)
     whole = losses(run)
     for checkpoint in (run / "checkpoints").iterdir():
@@ -127,12 +139,12 @@ def test_what_changes_is_not_kept(
 def test_texts_are_kept_although_boxes_are_augmented(base: Path, tmp_path: Path, encoded: list[int]) -> None:
     rows = [od_row(name, "three", "How many?") for name in IMAGES]
     write_jsonl(tmp_path / "data", rows)
-    train(tiny_settings(tmp_path / "data", tmp_path / "run", base, epochs=3, augment=True))
+    train(tiny_settings(tmp_path / "data", tmp_path / "run", base, augment=True))
     assert len(encoded) == 5
     assert kept_facts(tmp_path / "run")["train"] == 4
 
 
-@pytest.mark.parametrize("fails", [None, RuntimeError("broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize("fails", [None, KeyboardInterrupt()])
 def test_what_does_not_fit_into_memory_is_in_a_file_that_goes(
     base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: BaseException | None
 ) -> None:
@@ -158,7 +170,7 @@ def test_what_does_not_fit_into_memory_is_in_a_file_that_goes(
             raise fails
 
     monkeypatch.setattr(loop, "FeatureStore", Watched)
-    settings = tiny_settings(dataset, tmp_path / "run", base, epochs=3, augment=False)
+    settings = tiny_settings(dataset, tmp_path / "run", base, augment=False)
     if fails is None:
         train(settings, watcher=look)
     else:
@@ -176,7 +188,6 @@ def test_what_does_not_fit_into_memory_is_in_a_file_that_goes(
         assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "computed"), abs=1e-5)
 
 
-@pytest.mark.parametrize("where", ["before", "while"])
 def test_a_full_disk_is_said_in_one_line_and_the_training_goes_on(
     base: Path,
     dataset: Path,
@@ -184,31 +195,38 @@ def test_a_full_disk_is_said_in_one_line_and_the_training_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     encoded: list[int],
-    where: str,
 ) -> None:
-    def full(*_: Any) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    if where == "before":
-        usage = shutil.disk_usage("/")._replace(free=1 << 30)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    else:
-        monkeypatch.setattr(FeatureStore, "_write", full)
+    usage = shutil.disk_usage("/")._replace(free=1 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(loop, "memory_for_features", lambda: 2 * 10 * 32 * 4)
     monkeypatch.setattr(logging.getLogger("grounded_seg"), "propagate", True)
     with caplog.at_level(logging.WARNING, "grounded_seg"):
-        train(tiny_settings(dataset, tmp_path / "run", base, epochs=3, augment=False))
+        train(tiny_settings(dataset, tmp_path / "run", base, augment=False))
     [told] = [one.getMessage() for one in caplog.records if "image features" in one.getMessage()]
-    assert (
-        told
-        == (
-            f"image features that don't fit into memory can't be kept in {tmp_path / 'run'} "
-            "(No space left on device); they are computed each time, or make room and resume"
-        )
-        or told.replace(str(tmp_path / "run"), str(tmp_path)) == told
+    # The output folder isn't there before the first step.
+    assert told == (
+        f"image features that don't fit into memory can't be kept in {tmp_path} (No space left on device); they are "
+        "computed each time, or make room and resume"
     )
     assert len(encoded) > 5
-    assert len(losses(tmp_path / "run")) == 9
+    assert len(losses(tmp_path / "run")) == 6
+
+
+def test_a_disk_that_gets_full_while_it_is_written_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with FeatureStore(tmp_path, 0) as store:
+        assert store.put(0, torch.ones(4))
+        monkeypatch.setattr(store, "_write", full)
+        assert not store.put(1, torch.ones(4))
+        monkeypatch.undo()
+        # Never again: it is full.
+        assert not store.put(2, torch.ones(4))
+        assert [number in store for number in range(3)] == [True, False, False]
+        assert torch.equal(store.get(0), torch.ones(4))
 
 
 def test_an_image_that_changes_on_the_disk_is_encoded_again(base: Path, tmp_path: Path, encoded: list[int]) -> None:
@@ -223,7 +241,7 @@ def test_an_image_that_changes_on_the_disk_is_encoded_again(base: Path, tmp_path
                 os.utime(data / name, ns=(1, 1))
             (data / "e.png").unlink()
 
-    train(tiny_settings(data, tmp_path / "run", base, epochs=3, augment=False), watcher=look)
+    train(tiny_settings(data, tmp_path / "run", base, augment=False), watcher=look)
     # One that is gone keeps its features.
     assert changed == [5]
     assert len(encoded) == 7
