@@ -4,9 +4,9 @@
 
 Makes up a finished run of that many images as shards, with run-length masks of ellipses on images of 640 x 480 px;
 every hundredth was skipped. Then it measures, each command in a process of its own: the bytes of a journal line,
-`merge-runs` with and without tables, and `status` while the journals are unfinished. Seconds are those of
-the processor (`cpu_s`), which other work on the machine hardly changes, and those on the clock; both include the start
-of the process. Memory is its peak. A quarter of the images is merged too, to show that memory doesn't grow with them. The
+`merge-runs` with and without tables, and `status` while the journals are unfinished. Seconds are those of the processor
+(`cpu_s`), which other work on the machine hardly changes, and those on the clock; both include the start of the
+process. Memory is its peak. A quarter of the images is merged too, to show that memory doesn't grow with them. The
 merged files are read back: each image has to be there. What docs/large_runs.md plans with comes from here.
 """
 
