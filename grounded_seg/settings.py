@@ -204,8 +204,9 @@ class RunSettings:
     """Number of Ray workers; None for one per GPU, or one per node where there are none."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.devices, str):
-            object.__setattr__(self, "devices", tuple(one.strip() for one in self.devices.split(",") if one.strip()))
+        given: object = self.devices
+        if isinstance(given, str):
+            object.__setattr__(self, "devices", tuple(one.strip() for one in given.split(",") if one.strip()))
         problems = [*convert_fields(self), *self._engine_problems()]
         if self.shard is not None:
             shard = Shard.of(self.shard)

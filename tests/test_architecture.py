@@ -67,6 +67,7 @@ LAZY = {
     "cli.exit_codes": "slips are looked up where a command line is wrong",
     "engine.batch_worker": "torch takes seconds, and the process that starts workers needs none of it",
     "engine.processes": "the same",
+    "engine.proofs": "the hub's library takes time, and the process that starts workers needs none of it",
     "engine.ray_actors": "Ray is optional and slow to load; torch takes seconds",
     "engine.keywords": "names are compared where one is wrong",
     "cli.options": "the same",
