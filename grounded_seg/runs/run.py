@@ -203,7 +203,7 @@ def _job_of(prompts: PromptSet, paths: Sequence[Given], folder: RunFolder, setti
         images_at_once=settings.batch_size,
         shard=shard,
     )
-    is_alone = len(paths) == 1 and paths[0] == found.location(0)
+    is_alone = len(paths) == 1 == len(found.file_names) and paths[0] == found.location(0)
     return Job(
         manifest,
         found.file_names,
