@@ -70,11 +70,12 @@ class RayActors:
         asked = self._actors[0].runs_on.remote(self._models, str(Path.cwd()))
         if not self._ray.wait([asked], timeout=_PATIENCE_S)[0]:
             _LOG.warning("the Ray cluster has no room for a worker yet, which asks for %s; waiting", self._options)
-        self._runs_on: RunsOn = self._got(asked)
+        runs_on: RunsOn = self._got(asked)
+        self._runs_on = runs_on
         # torch takes seconds to import.
         from grounded_seg.device.choose import n_threads
 
-        return replace(self._runs_on, threads=n_threads(), workers=(self._runs_on.device,) * self.n_workers)
+        return replace(runs_on, threads=n_threads(), workers=(runs_on.device,) * self.n_workers)
 
     def set_up(self, setup: Setup[Any], first: Batch) -> None:
         """Keep what each worker is started with, and what it has to prove; see `Crew`."""
@@ -179,10 +180,16 @@ class _Actor:
         self._lock = threading.Lock()
 
     def runs_on(self, models: ModelSettings, working_folder: str) -> "RunsOn | BaseException":
-        return self._result(lambda: (enter(working_folder), runs_here(models))[1])
+        def there() -> RunsOn:
+            enter(working_folder)
+            return runs_here(models)
+
+        answered: RunsOn | BaseException = self._result(there)
+        return answered
 
     def start(self, content: bytes) -> BaseException | None:
-        return self._result(lambda: self._load(content))
+        failed: BaseException | None = self._result(lambda: self._load(content))
+        return failed
 
     def answer(self, batch: Batch, token: str | None) -> Answer[Any]:
         with self._lock:

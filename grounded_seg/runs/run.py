@@ -162,9 +162,14 @@ def fill(
                 if earlier is not None:
                     check_same(earlier.manifest, manifest, folder.root)
                 if has_any:
-                    stages = {"detect": settings.detect, "segment": settings.segment, "tiles": settings.tiles}
-                    mismatch = settings.models.allow_base_mismatch
-                    engine.load(models, partial(load_chain, **stages, allow_base_mismatch=mismatch))
+                    load = partial(
+                        load_chain,
+                        detect=settings.detect,
+                        segment=settings.segment,
+                        tiles=settings.tiles,
+                        allow_base_mismatch=settings.models.allow_base_mismatch,
+                    )
+                    engine.load(models, load)
         if earlier is None:
             start_afresh(folder, journal)
         elif earlier.again:

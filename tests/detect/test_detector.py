@@ -44,9 +44,11 @@ class ScriptedModel:
         self.n_encoded += len(images)
         return torch.arange(len(images))
 
-    def answer(self, features: torch.Tensor, questions: Sequence[str], **_: Any) -> list[GeneratedAnswer]:
+    def answer(
+        self, features: torch.Tensor, questions: Sequence[str], *, about: Sequence[int], **_: Any
+    ) -> list[GeneratedAnswer]:
         self.sizes.append(len(questions))
-        pairs = zip(features.tolist(), questions, strict=True)
+        pairs = zip(features[list(about)].tolist(), questions, strict=True)
         return [self._said(self.script.get((row, question), ())) for row, question in pairs]
 
     def _said(self, parts: Sequence[tuple[str, float]]) -> GeneratedAnswer:
@@ -146,12 +148,13 @@ def test_an_open_vocabulary_answer_may_be_boxes() -> None:
     assert (one.label, one.score) == ("dog", 0.5)
 
 
-def test_images_are_encoded_once_and_questions_go_in_bounded_batches() -> None:
+def test_images_are_encoded_once_and_all_questions_of_a_batch_go_together() -> None:
     model = ScriptedModel({})
     prompts = [f"thing {number}" for number in range(15)]
     FlorenceDetector(model, ANYTHING).detect([make_image(1), make_image(2), make_image(3)], prompts)  # type: ignore[arg-type]
     assert model.n_encoded == 3
-    assert model.sizes == [16, 16, 13]
+    # The model itself has a bounded number of them in work.
+    assert model.sizes == [45]
 
 
 def test_nothing_to_look_at_or_for() -> None:

@@ -72,7 +72,7 @@ def test_evaluate_leaves_out_what_a_training_does_and_shows_the_base_whole_image
         write_jsonl(tmp_path / split, rows)
     seen: list[tuple[int, int]] = []
 
-    def ask(_florence: Any, questions: Any, images: Any) -> list[Any]:
+    def ask(_florence: Any, questions: Any, images: Any, _limit: int) -> list[Any]:
         seen.append((images.read(questions[0]).pixels.shape[0], len(questions)))
         return []
 

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from grounded_seg.detect.answer.box_scores import TokenEvidence
 from grounded_seg.detect.model.adapters import NamedAdapters
 from grounded_seg.detect.model.decoder_step import GreedyRules
-from grounded_seg.detect.model.greedy import N_AT_ONCE, Encode, can_decode, greedy_rows
+from grounded_seg.detect.model.greedy import N_AT_ONCE, Encode, GreedyLoop, can_decode
 from grounded_seg.detect.model.logits import be_exact_for, use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
@@ -65,6 +65,7 @@ class FlorenceModel:
         self.vocabulary = vocabulary
         self.pixels = pixels
         self.rules = rules
+        self._loop = GreedyLoop(vocabulary.location_ids)
         self.adapters: NamedAdapters | None = None
         """The same network with adapters beside its weights, for `using`."""
 
@@ -149,7 +150,7 @@ class FlorenceModel:
             forced_last_id=self.rules.forced_last_id,
             max_new_tokens=max_new_tokens,
         )
-        rows = greedy_rows(self.network, encode, lengths, rules, self.vocabulary.location_ids)
+        rows = self._loop.answers(self.network, encode, lengths, rules)
         return [GeneratedAnswer(one.token_ids, TokenEvidence(one.log_probabilities, one.locations)) for one in rows]
 
     def _generated(

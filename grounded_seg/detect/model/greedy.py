@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 from transformers.models.bart.modeling_bart import BartDecoder, BartDecoderLayer
 
 from grounded_seg.detect.model.decoder_step import DecoderRows, GreedyRules
+from grounded_seg.detect.model.recorded_steps import RecordedSteps
 
 N_AT_ONCE = 16
 """Questions that are in work together, at most: bounds the memory."""
@@ -62,46 +63,75 @@ def can_decode(network: Any, given: GenerationConfig) -> bool:
     )
 
 
-@torch.inference_mode()
-def greedy_rows(
-    network: Any,
-    encode: Encode,
-    lengths: Sequence[int],
-    rules: GreedyRules,
-    location_ids: Sequence[int],
-) -> list[TokenRow]:
-    """The most probable token, step by step, for each question.
+class GreedyLoop:
+    """The loop of one model; on a GPU it keeps its memory, and the steps recorded there, from call to call."""
 
-    `network` is a Florence-2 in evaluation mode; `lengths` are those of the questions' encoder states, at least one.
-    """
-    waiting = list(range(len(lengths)))
-    rows = DecoderRows(network, rules, location_ids, min(len(waiting), N_AT_ONCE), max(lengths))
-    answers: list[TokenRow | None] = [None] * len(lengths)
-    active: list[int] = []
-    """The question of each row in use."""
-    said: list[int] = []
-    """How many tokens each of them has been answered in."""
-    while waiting or active:
-        n_free = min(len(waiting), N_AT_ONCE - len(active))
-        if n_free and (not active or n_free >= min(_LEAST_JOINING, len(waiting))):
-            joining, waiting = waiting[:n_free], waiting[n_free:]
-            rows.start(len(active), *encode(joining))
-            active += joining
-            said += [rules.n_first] * n_free
-        else:
-            n_keys = max(said) + 1
-            rows.make_room(n_keys)
-            rows.step(len(active), n_keys)
-            said = [n + 1 for n in said]
-        last = rows.tokens[: len(active)].tolist()
-        for row in reversed(range(len(active))):
-            if last[row] == rules.end_id or said[row] == rules.max_new_tokens:
-                answers[active[row]] = _answer(rows, row, said[row])
-                rows.drop(row, len(active) - 1)
-                for memory in (active, said):
-                    memory[row] = memory[-1]
-                    memory.pop()
-    return [one for one in answers if one is not None]
+    def __init__(self, location_ids: Sequence[int]) -> None:
+        self._location_ids = location_ids
+        self._kept: tuple[Any, RecordedSteps] | None = None
+
+    @torch.inference_mode()
+    def answers(self, network: Any, encode: Encode, lengths: Sequence[int], rules: GreedyRules) -> list[TokenRow]:
+        """The most probable token, step by step, for each question.
+
+        `network` is a Florence-2 in evaluation mode; `lengths` are the questions' in encoder states, at least one.
+        """
+        steps = self._steps(network, lengths, rules)
+        rows = steps.rows
+        waiting = list(range(len(lengths)))
+        answers: list[TokenRow | None] = [None] * len(lengths)
+        active: list[int] = []  # the question of each row in use
+        said: list[int] = []  # how many tokens each of them has been answered in
+        while waiting or active:
+            n_free = min(len(waiting), rows.n_rows - len(active))
+            if n_free and (not active or n_free >= min(_LEAST_JOINING, len(waiting))):
+                joining, waiting = waiting[:n_free], waiting[n_free:]
+                rows.start(len(active), *encode(joining))
+                active += joining
+                said += [rules.n_first] * n_free
+            else:
+                steps.step(len(active), max(said) + 1)
+                said = [n + 1 for n in said]
+            last = rows.tokens[: len(active)].tolist()
+            for row in reversed(range(len(active))):
+                if last[row] == rules.end_id or said[row] == rules.max_new_tokens:
+                    answers[active[row]] = _answer(rows, row, said[row])
+                    rows.drop(row, len(active) - 1)
+                    for memory in (active, said):
+                        memory[row] = memory[-1]
+                        memory.pop()
+        return [one for one in answers if one is not None]
+
+    def _steps(self, network: Any, lengths: Sequence[int], rules: GreedyRules) -> "RecordedSteps | _PlainSteps":
+        """Rows for these questions; on a GPU those of an earlier call, where they fit."""
+        n_rows, n_encoded = min(len(lengths), N_AT_ONCE), max(lengths)
+        if network.device.type != "cuda" or not _is_bare(network):
+            return _PlainSteps(DecoderRows(network, rules, self._location_ids, n_rows, n_encoded))
+        # What was recorded reads the weights where they were, and knows the rules.
+        key = rules, tuple(one.data_ptr() for one in (*network.parameters(), *network.buffers())), network.dtype
+        if self._kept is not None and self._kept[0] == key and self._kept[1].rows.n_encoded >= n_encoded:
+            return self._kept[1]
+        n_encoded = -(-n_encoded // 64) * 64
+        steps = RecordedSteps(DecoderRows(network, rules, self._location_ids, N_AT_ONCE, n_encoded))
+        self._kept = key, steps
+        return steps
+
+
+class _PlainSteps:
+    """Steps that aren't recorded."""
+
+    def __init__(self, rows: DecoderRows) -> None:
+        self.rows = rows
+
+    def step(self, n_rows: int, n_keys: int) -> None:
+        self.rows.make_room(n_keys)
+        self.rows.step(n_rows, n_keys)
+
+
+def _is_bare(network: Any) -> bool:
+    """Whether no adapter is beside the decoder's weights: one may be switched off, which no recording would know."""
+    parts = (*network.model.language_model.decoder.modules(), network.lm_head)
+    return not any(hasattr(one, "base_layer") for one in parts)
 
 
 def _answer(rows: DecoderRows, row: int, n_tokens: int) -> TokenRow:

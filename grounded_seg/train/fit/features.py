@@ -108,7 +108,7 @@ class ImageFeatures:
         Its `pixel_values` are on the device; what else is read here is better left in CPU memory.
         """
         numbers, is_read = batch["image_number"].tolist(), batch["is_read"].tolist()
-        pixels = iter(batch["pixel_values"].split(1))
+        pixels = iter(torch.split(batch["pixel_values"], 1))
         read = [next(pixels) if is_here else None for is_here in is_read]
         if all(number < 0 for number in numbers):
             return self._rest(self._frozen(batch["pixel_values"]))

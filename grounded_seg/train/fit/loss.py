@@ -1,7 +1,6 @@
 """The loss of a batch, and the validation: the loss of fixed questions and the figures of generated answers."""
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +17,7 @@ from grounded_seg.train.data.samples import ABOUT_IMAGES, IGNORED
 from grounded_seg.train.fit.feature_store import FeatureStore
 from grounded_seg.train.fit.features import ImageFeatures
 from grounded_seg.train.fit.preparation import PreparedTraining
-from grounded_seg.train.measure.answers import answered
+from grounded_seg.train.measure.answers import answer_limit, answered, question_batches
 from grounded_seg.train.measure.metrics import Answered, figures_of
 
 Batch: TypeAlias = Mapping[str, torch.Tensor]
@@ -168,11 +167,19 @@ def _mean_loss(
 def _answers(
     prepared: PreparedTraining, loss: BatchLoss, accelerator: Accelerator, progress: WorkProgress
 ) -> list[Answered]:
-    by_image = [list(group) for _, group in groupby(prepared.asked, key=lambda question: question.example.image)]
-    own = range(accelerator.process_index, len(by_image), accelerator.num_processes)
+    batches = question_batches(prepared.asked)
+    limit = answer_limit(prepared.florence, prepared.asked)
+    own = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    n_own, n_done = sum(map(_n_images, (batches[number] for number in own))), 0
     found = []
     for number in own:
-        found.append((number, list(answered(prepared.florence, by_image[number], prepared.images, loss.image_tokens))))
-        progress("validation images", len(found), len(own))
+        answers = answered(prepared.florence, batches[number], prepared.images, limit, loss.image_tokens)
+        found.append((number, answers))
+        n_done += _n_images(batches[number])
+        progress("validation images", n_done, n_own)
     ordered: Mapping[int, list[Answered]] = dict(gather_object(found))
-    return [one for number in range(len(by_image)) for one in ordered[number]]
+    return [one for number in range(len(batches)) for one in ordered[number]]
+
+
+def _n_images(questions: Sequence[Question]) -> int:
+    return len({question.example.image for question in questions})

@@ -1,6 +1,6 @@
 """Ask a base, or what was trained on it, the questions of a data set, and read its answers as `run` does."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -12,9 +12,10 @@ from grounded_seg.detect.answer.box_scores import shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
 from grounded_seg.detect.model.adapters import merge_adapter
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
+from grounded_seg.detect.model.greedy import N_AT_ONCE
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base
-from grounded_seg.detect.tasks import TASKS
+from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
 from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import InputError
@@ -25,13 +26,14 @@ from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
 from grounded_seg.train.data.questions import all_prompts, all_questions
 from grounded_seg.train.data.records import BoxExample, Question
-from grounded_seg.train.data.samples import ImageStore, without_long_rows
+from grounded_seg.train.data.samples import AnswerWriter, ImageStore, without_long_rows
 from grounded_seg.train.fit.trainable import locate_base
 from grounded_seg.train.measure.metrics import Answered, figures_of
 from grounded_seg.train.settings import Method, TrainSettings
 from grounded_seg.weights.strict_loading import quiet_libraries
 
-_QUESTIONS_AT_ONCE = 16
+_LEAST_TOKENS = 64
+"""Tokens that any answer may have: some ten boxes, also where no true answer has so many."""
 _SILENT = ("<s>", "</s>", "<pad>")
 
 
@@ -81,9 +83,10 @@ def ask(
     images = ImageStore(settings.image_size if result else None, settings.max_pixels)
     with out_of_memory_as_device_error("measuring", "Use a smaller preset or --device cpu."):
         florence.to(device, resolve_dtype(settings.models.dtype, device))
-        answers = []
-        for answer in answered(florence, questions, images):
-            answers.append(answer)
+        answers: list[Answered] = []
+        limit = answer_limit(florence, questions)
+        for some in question_batches(questions):
+            answers += answered(florence, some, images, limit)
             progress(len(answers), len(questions))
     return answers
 
@@ -100,25 +103,50 @@ def _load_trained(settings: TrainSettings, result: Path | None) -> FlorenceModel
     return florence
 
 
+def question_batches(questions: Sequence[Question]) -> list[list[Question]]:
+    """Questions that are answered together: all about some images, until there are as many as the model takes at once.
+
+    Questions about one image have to stand together.
+    """
+    batches: list[list[Question]] = []
+    for _, group in groupby(questions, key=lambda question: question.example.image):
+        if not batches or len(batches[-1]) >= N_AT_ONCE:
+            batches.append([])
+        batches[-1] += group
+    return batches
+
+
+def answer_limit(model: FlorenceModel, questions: Sequence[Question]) -> int:
+    """Tokens after which an answer is cut off: twice the longest true one, as what is longer is wrong in any case.
+
+    A model that isn't tuned yet may write on up to the longest answer that it can.
+    """
+    writer = AnswerWriter(model)
+    longest = max((len(writer.answer_ids(question)) for question in questions), default=0)
+    return min(MAX_NEW_TOKENS, max(2 * longest, _LEAST_TOKENS))
+
+
 def answered(
     model: FlorenceModel,
     questions: Sequence[Question],
     images: ImageStore,
+    max_new_tokens: int,
     kept: Callable[[Question], torch.Tensor | None] = lambda _: None,
-) -> Iterator[Answered]:
-    """Ask each question; the questions about one image share its encoding where they stand together.
+) -> list[Answered]:
+    """Ask the questions of one batch, each image encoded once; the last bits of scores depend on the batch.
 
     `kept` gives the features of a question's image, (1, n_image_tokens, width), where they are known already.
     """
+    # One image after the other, as the vision tower needs by far the most memory.
+    about, features = [], []
     for _, group in groupby(questions, key=lambda question: question.example.image):
         about_one = list(group)
-        features = kept(about_one[0])
-        if features is None:
-            features = model.encode_images([images.read(about_one[0])])
-        for start in range(0, len(about_one), _QUESTIONS_AT_ONCE):
-            some = about_one[start : start + _QUESTIONS_AT_ONCE]
-            answers = model.answer(features.expand(len(some), -1, -1), [question.text for question in some])
-            yield from (_read(model, question, answer) for question, answer in zip(some, answers, strict=True))
+        about += [len(features)] * len(about_one)
+        known = kept(about_one[0])
+        features.append(model.encode_images([images.read(about_one[0])]) if known is None else known)
+    texts = [question.text for question in questions]
+    answers = model.answer(torch.cat(features), texts, about=about, max_new_tokens=max_new_tokens)
+    return [_read(model, question, answer) for question, answer in zip(questions, answers, strict=True)]
 
 
 def _read(model: FlorenceModel, question: Question, answer: GeneratedAnswer) -> Answered:
