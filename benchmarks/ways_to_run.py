@@ -1,4 +1,5 @@
-"""Show that the ways to run many images end in the same bytes: plain, as shards merged, and what WAYS adds.
+"""Show that the ways to run many images end in the same bytes: plain, as shards merged, and by
+several workers.
 
     python benchmarks/ways_to_run.py [--images 500] [--batch-size 4] [--only shards ...] [--output ways_to_run.json]
 
@@ -62,7 +63,17 @@ def shards(asked: Asked) -> Path:
     return asked.folder / "out"
 
 
-WAYS: dict[str, Callable[[Asked], Path]] = {"plain": plain, "shards": shards}
+def devices(asked: Asked) -> Path:
+    """Two processes."""
+    return asked.run(asked.folder / "out", "--devices", "cpu,cpu")
+
+
+def ray(asked: Asked) -> Path:
+    """Two actors of Ray."""
+    return asked.run(asked.folder / "out", "--engine", "ray", "--workers", "2")
+
+
+WAYS: dict[str, Callable[[Asked], Path]] = {"plain": plain, "shards": shards, "devices": devices, "ray": ray}
 """Each gives the folder of its result; the first is what the others are compared with."""
 
 
