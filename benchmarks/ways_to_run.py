@@ -1,5 +1,4 @@
-"""Show that the ways to run many images end in the same bytes: plain, as shards merged, and by
-several workers.
+"""Show that the ways to run many images end in the same bytes: plain, as shards merged, by several workers.
 
     python benchmarks/ways_to_run.py [--images 500] [--batch-size 4] [--only shards ...] [--output ways_to_run.json]
 
