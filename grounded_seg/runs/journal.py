@@ -22,7 +22,7 @@ from grounded_seg.files import Lock, as_output_error, whole_file
 LOCK_NAME = ".lock"
 
 _LOG = logging.getLogger(__name__)
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 20
 _SKIPPED, _AGAIN = b'"status": "skipped"', b'"error": "ImageAccessError"'
 """In a line of `text_of`; within a value, such quotes would stand behind backslashes."""
 
@@ -210,8 +210,9 @@ def count_lines(path: Path) -> JournalCounts:
             while block := file.read(_BLOCK_BYTES):
                 whole, end, rest = (rest + block).rpartition(b"\n")
                 n_lines += whole.count(b"\n") + len(end)
-                n_skipped += whole.count(_SKIPPED)
-                n_again += whole.count(_AGAIN)
+                if n_here := whole.count(_SKIPPED):
+                    n_skipped += n_here
+                    n_again += whole.count(_AGAIN)
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec.registry
 import pytest
 from buckets import Bucket, Web, picture, s3_environment
 
@@ -241,7 +240,8 @@ def test_a_missing_package_is_named(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     for protocol in ("s3", "gs", "abfs"):
-        monkeypatch.delitem(fsspec.registry._registry, protocol, raising=False)
+        # `fsspec.registry` itself is the read-only view that the module of this name holds.
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match=rf"needs a package .*{package}.*; install grounded-seg\[cloud\]"):
         names(text)
 
