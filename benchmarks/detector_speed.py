@@ -36,10 +36,13 @@ from grounded_seg.settings import DetectSettings, GroundingTask, Precision, Supp
 
 N_TOKENS = 24
 N_PROMPTS = 8
-LEAST_BOXES = 1
+LEAST_BOXES = 10
 """Random weights answer some photographs without a box: then nothing would be compared."""
 _PROPOSALS = TASKS["REGION_PROPOSAL"]
 _GROUNDING = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
+_PHRASES = ("a red car", "traffic lights and 犬", "a dog on the left", "the tallest tree", "two cups", "a blue door")
+_QUESTIONS = ((_PROPOSALS, ""), *((_GROUNDING, phrase) for phrase in _PHRASES))
+"""Asked until enough boxes are compared."""
 _EVERYTHING = DetectSettings(score_threshold=0.0, nms=SuppressionScope.NONE)
 _OUTLINES = replace(_EVERYTHING, task=GroundingTask.REFERRING)
 """Random weights write locations and no words: outlines, which need none, so that there is something to compare."""
@@ -79,14 +82,18 @@ class UsualChain:
         return tokens[0, 1:].tolist(), answer[_PROPOSALS.token]["bboxes"]
 
 
-def check_identity(model: FlorenceModel, usual: UsualChain, image: Image) -> tuple[int, float]:
+def check_identity(
+    model: FlorenceModel, usual: UsualChain, image: Image, least: int = LEAST_BOXES
+) -> tuple[int, float]:
     """Compare answers at equal settings: how many boxes, and how far theirs, which are cut to whole pixels, are off.
 
     Raises:
-        RuntimeError: If tokens differ, or a box by more than a pixel, or fewer than `LEAST_BOXES` were compared.
+        RuntimeError: If tokens differ, or a box by more than a pixel, or fewer than `least` were compared.
     """
     worst, n_boxes = 0.0, 0
-    for task, phrase in ((_PROPOSALS, ""), (_GROUNDING, "a red car"), (_GROUNDING, "traffic lights and 犬")):
+    for task, phrase in _QUESTIONS:
+        if n_boxes >= least:
+            break
         theirs, said = usual(image, task, phrase, no_repeat_ngram_size=0)
         features = model.encode_images([image])
         [ours] = model.answer(features, [task.question(phrase)], beams=3, max_new_tokens=N_TOKENS)
@@ -104,7 +111,7 @@ def check_identity(model: FlorenceModel, usual: UsualChain, image: Image) -> tup
             worst = max(worst, *(abs(a - b) for a, b in zip(one, other, strict=True)))
     if worst > 1:
         raise RuntimeError(f"a box is {worst:.2f} pixels off")
-    if n_boxes < LEAST_BOXES:
+    if n_boxes < least:
         raise RuntimeError(f"only {n_boxes} boxes are compared; give another photograph")
     return n_boxes, worst
 

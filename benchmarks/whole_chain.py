@@ -196,9 +196,7 @@ def make_model(size: str, tokenizer: Path) -> FlorenceModel:
 def compare_answers(model: FlorenceModel, usual: detector_speed.UsualChain, image: Image) -> dict[str, float]:
     """Compare tokens and boxes of some questions, with 3 beams and greedy; an error where they differ."""
     task = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
-    n_boxes, worst = detector_speed.check_identity(model, usual, image)
-    if n_boxes < LEAST_COMPARED:
-        raise RuntimeError(f"only {n_boxes} boxes are compared; give another photograph")
+    n_boxes, worst = detector_speed.check_identity(model, usual, image, LEAST_COMPARED)
     [ours] = model.answer(model.encode_images([image]), [task.question(PHRASES[0])], max_new_tokens=24)
     theirs, _ = usual(image, task, PHRASES[0], no_repeat_ngram_size=0, num_beams=1, early_stopping=False)
     if list(ours.token_ids) != theirs or not theirs:
@@ -239,7 +237,7 @@ def masks_in(dtype: torch.dtype, n_scenes: int = 6) -> float | None:
     for index in range(n_scenes):
         drawn = render_scene(Split.VALID, index)
         image = Image(Path("scene.png"), drawn.pixels)
-        found = [Detection(one.label, one.label, one.box_xyxy, 1.0) for one in drawn.objects]
+        found = [Detection("x", "x", one.box_xyxy, 1.0) for one in drawn.objects]
         [expected], [made] = single.segment([image], [found]), half.segment([image], [found])
         masks = [{one.detection: one.mask for one in some.instances} for some in (expected, made)]
         for one, mask in masks[0].items():
@@ -268,7 +266,9 @@ def in_turns(usual: UsualChain, ours: OurChain, image: Image, boxes: list[Detect
     """Let both chains take turns, with a matrix product between: the median seconds of each stage."""
     dtype = ours.dtype
     set_allocator("ours")
-    ours(image, boxes)
+    if dtype is not torch.float32:
+        # In float32 the comparison was the run that doesn't count.
+        ours(image, boxes)
     taken: dict[str, list[Seconds]] = {"usual": [], "ours": []}
     rates, equal = [], 0
     for _ in range(turns):
@@ -320,7 +320,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         model.to(CPU, dtype)
         use_linear_kernel(model.network.model.vision_tower, kernels.linear)
         network = SamNetwork(build(sam_size), CPU, dtype, kernels=kernels)
-    tflop = sum(TFLOP[size]) + (SAM_SIZES[sam_size][1] or 0.0) + decoder_tflop(network, image, boxes)
+    tflop = sum(TFLOP[size]) + (SAM_SIZES[sam_size][1] or 0.0) + decoder_tflop(network, boxes)
     logits = round_logits(boxes, image.size, 4 * sam.prompt_encoder.image_embedding_size[0])
     ours = OurChain(FlorenceDetector(model, EVERY_BOX), network, logits)
     figures = in_turns(UsualChain(usual_detector, sam, logits), ours, image, boxes, chosen.turns)
@@ -346,10 +346,12 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def decoder_tflop(network: SamNetwork, image: Image, boxes: list[Detection]) -> float:
+def decoder_tflop(network: SamNetwork, boxes: list[Detection]) -> float:
     """The arithmetic of our mask decoder for these boxes."""
     with torch.inference_mode():
-        [embedding] = network.encode([image])
+        # What is embedded changes nothing of it.
+        side = network.frame(ImageSize(1, 1)).width // 16
+        embedding = torch.zeros(network._sam.mask_decoder.transformer_dim, side, side)
         some = torch.tensor([one.box_xyxy for one in boxes[:2]])
         return tflop_of(lambda: network.decode(embedding, some, multimask=False)) * len(boxes) / len(some)
 

@@ -60,6 +60,10 @@ class OutputError(GroundedSegError):
     exit_code = 1
 
 
+class UploadError(OutputError):
+    """A finished run can't be copied to storage elsewhere; it can be, later."""
+
+
 class InterruptionError(GroundedSegError):
     """The user, or the system in the user's name, ended the command before it was done."""
 

@@ -6,6 +6,8 @@ They are frozen and know nothing of models or files. Records that hold an array 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +17,82 @@ from grounded_seg.geometry.run_length import ImageSize as ImageSize
 from grounded_seg.geometry.run_length import RunLength as RunLength
 
 
+@dataclass(frozen=True, repr=False)
+class Address:
+    """A place in storage elsewhere, such as s3://BUCKET/KEY or https://HOST/NAME.
+
+    It is no path, and nothing takes it for one: a library that is given `s3:/BUCKET/KEY` looks on this disk.
+    """
+
+    url: str
+    """The whole address, which may hold a signature."""
+
+    @property
+    def scheme(self) -> str:
+        """Such as s3."""
+        return self.url.partition("://")[0]
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return str(self).rstrip("/").rpartition("/")[2]
+
+    def __repr__(self) -> str:
+        return f"Address({str(self)!r})"
+
+    def __str__(self) -> str:
+        """The address as it may be shown and stored: without what a web address carries of signatures and passwords."""
+        if self.scheme not in ("http", "https"):
+            return self.url
+        parts = urlsplit(self.url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """An image within a tar."""
+
+    tar: "Path | Address"
+    member: str
+    """Its name in the results, within the tar."""
+    offset: int
+    """Position of its first byte in the tar."""
+    n_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.member.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{self.tar}/{self.member}"
+
+
+@dataclass(frozen=True)
+class DamagedTar:
+    """A tar that can't be read to its end: it stands for the images that would follow, and is skipped."""
+
+    tar: "Path | Address"
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.tar.name
+
+    def __str__(self) -> str:
+        return str(self.tar)
+
+
+Location: TypeAlias = Path | Address | TarMember | DamagedTar
+"""Where an image is. All have a `name`, are shown by `str`, and can be pickled."""
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """One decoded image, upright; its pixels are RGB, (height, width, 3)."""
 
-    path: Path
+    path: Location
     pixels: npt.NDArray[np.uint8]
 
     @property
@@ -87,7 +160,7 @@ class Instance:
 class ImageResult:
     """What was found on one image."""
 
-    path: Path
+    path: Location
     size: ImageSize
     instances: tuple[Instance, ...] = ()
     """In the order of the prompts, and from high to low score within a prompt."""
@@ -103,7 +176,7 @@ class ImageResult:
 class ImageSkipped:
     """An image that could not be processed."""
 
-    path: Path
+    path: Location
     reason: str
     error: str
     """The error's class name."""

@@ -191,6 +191,8 @@ class RunSettings:
     on_error: OnError = OnError.SKIP
     save: frozenset[Drawn] = frozenset({Drawn.OVERLAY})
     """Pictures to write; NONE, alone, is the same as an empty set."""
+    upload: str | None = None
+    """Address of a folder that the finished run is copied to, such as s3://BUCKET/FOLDER; None for none."""
     shard: str | None = None
     """K/N for the K-th of N parts of the list of images; None for all of it."""
     results: ResultsForm = ResultsForm.COCO
@@ -202,8 +204,9 @@ class RunSettings:
     """Number of Ray workers; None for one per GPU, or one per node where there are none."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.devices, str):
-            object.__setattr__(self, "devices", tuple(one.strip() for one in self.devices.split(",") if one.strip()))
+        given: object = self.devices
+        if isinstance(given, str):
+            object.__setattr__(self, "devices", tuple(one.strip() for one in given.split(",") if one.strip()))
         problems = [*convert_fields(self), *self._engine_problems()]
         if self.shard is not None:
             shard = Shard.of(self.shard)

@@ -9,6 +9,10 @@ import hypothesis
 import PIL.Image
 import pytest
 from auto_dtype import pytest_configure as pytest_configure
+from buckets import bucket as bucket
+from buckets import new_connections as new_connections
+from buckets import s3_server as s3_server
+from buckets import web as web
 from coco_cases import Box, truth, written
 from fakes import ColourDetector, InnerSegmenter, found_models, painted
 

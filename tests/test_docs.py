@@ -142,7 +142,7 @@ def _put_stand_ins(command: click.Context, stand_ins: Path) -> None:
     runs = iter(("run-0", "run-1"))
     for name, values in command.params.items():
         for path in values if isinstance(values, tuple) else (values,):
-            if not isinstance(path, Path) or name in OUTPUTS or path.exists():
+            if not isinstance(path, Path) or name in OUTPUTS or path.exists() or "*" in path.name:
                 continue
             source = stand_ins / _stand_in(str(command.command.name), name, path, runs)
             if source.name == path.name == "annotations.json" and path.parent != Path():

@@ -50,11 +50,6 @@ def no_chain(found: FoundModels) -> Chain:
     raise WeightsError(f"no weights for {found.device}; look elsewhere")
 
 
-def deadly_chain(found: FoundModels) -> Chain:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
-
-
 def width(processed: Processed) -> Width:
     """The name of an image and the width of its red thing."""
     result = processed.result

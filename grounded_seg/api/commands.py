@@ -16,7 +16,7 @@ from grounded_seg.evaluation import evaluate as evaluation
 from grounded_seg.evaluation.ask_models import Progress, ProgressWatcher
 from grounded_seg.export import export as labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
-from grounded_seg.images.given import given_from
+from grounded_seg.images.given import given_from, refuse_address
 from grounded_seg.runs import merge, run, status
 from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.status import RunsStatus
@@ -65,7 +65,8 @@ def run_images(
     Args:
         prompts: What to look for: "red car; dog", "@classes.yaml", a list of prompts, or a mapping of prompts to
             classes.
-        paths: One or more images, folders, patterns such as "photos/*.png", or "@FILE" for a list of paths.
+        paths: One or more images, folders, patterns such as "photos/*.png", "@FILE" for a list of paths, or addresses
+            such as "s3://BUCKET/FOLDER", as text.
         output: Folder for `annotations.json`, `results.jsonl`, `run.json` and pictures.
         progress: Told how many images are done, and how many there are.
         settings: The options of `run`, such as `preset="demo"`, `score_threshold=0.3` or `resume=True`.
@@ -78,6 +79,8 @@ def run_images(
     """
     refuse_unknown(settings, (*RunKeywords.__annotations__, "output", "progress"))
     given = [paths] if isinstance(paths, Path | str) else list(paths)
+    if isinstance(output, str):
+        refuse_address(output, f"give a folder on this disk, and copy the finished run with upload={output!r}")
     asked = run_settings_from({**settings, "output": output})
     named = [given_from(one) if isinstance(one, str) else Path(one) for one in given]
     return run.run_images(prompt_set_from(prompts), named, asked, ProgressWatcher(progress))

@@ -28,6 +28,9 @@ class _LocalPath(click.Path):
             # This imports numpy, which would slow --help down.
             from grounded_seg.images.given import refuse_address
 
+            can_upload = ctx is not None and any(one.name == "upload" for one in ctx.command.params)
+            if can_upload and param is not None and param.name == "output":
+                refuse_address(value, f"give a folder on this disk, and copy the finished run with --upload {value}")
             refuse_address(value)
         return super().convert(value, param, ctx)
 

@@ -78,13 +78,18 @@ class RunDisplay:
 
     def __enter__(self) -> "RunDisplay":
         self._progress.start()
+        # Until the images begin, as for `collection_paused`: what is imported and loaded stays to the end.
+        gc.disable()
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        gc.enable()
         self._progress.stop()
 
     def fetching(self, n_bytes: int, n_total: int | None) -> None:
         """Show the progress of a download."""
+        # Downloads may take hours.
+        gc.enable()
         total_mb = None if n_total is None else n_total // 10**6
         self._progress.update(
             self._task, description="fetching, MB", completed=n_bytes // 10**6, total=total_mb, unit="MB"
@@ -94,8 +99,8 @@ class RunDisplay:
     def started(self, n_images: int, counts: Counts) -> None:
         """Start counting images, after those that an earlier run finished."""
         self.has_started = True
-        # What was imported and loaded stays to the end: no search for garbage has to look through it.
         gc.freeze()
+        gc.enable()
         if self._at_start:
             # Not beside the bar.
             self._progress.stop()

@@ -34,7 +34,7 @@ def one_ahead(calls: Iterable[Callable[[], _Result]], device: torch.device) -> I
 @lru_cache
 def _second_stream(device: torch.device) -> Any:
     """The one second stream of a device: torch keeps memory for each."""
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _taken(result: _Result, done: Any, device: torch.device) -> _Result:

@@ -95,7 +95,7 @@ def use_linear_kernel(encoder: nn.Module, kernel: LinearKernel) -> None:
             if children == set(names) and not getattr(module, "sigmoid_output", False):
                 module.forward = partial(_perceptron, module, names)
         if kernel is LinearKernel.ONEDNN and type(module) is nn.Linear:
-            module.forward = partial(_linear, module)
+            module.forward = partial(_linear, module)  # type: ignore[method-assign]
 
 
 def _perceptron(module: Any, names: tuple[str, str, str], values: torch.Tensor) -> torch.Tensor:
@@ -153,7 +153,8 @@ def _onednn_is_right(dtype: torch.dtype) -> bool:
     """Whether this build of torch has the operator, which isn't public, and it computes what torch does."""
     tolerance = _ONEDNN_TOLERANCE.get(dtype)
     if tolerance is None or not (
-        torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     ):
         return False
     # Numbers without a generator, whose state belongs to others.

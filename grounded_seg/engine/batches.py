@@ -57,7 +57,7 @@ def batch_ranges(n_images: int, size: int, group_starts: Sequence[int] = (0,)) -
 
 
 def batches(
-    items: Iterable[_Item], size: int, group: Callable[[_Item], int] = lambda _: 0
+    items: Iterable[_Item], size: int, group: Callable[[_Item], object] = lambda _: 0
 ) -> Iterator[tuple[_Item, ...]]:
     """Cut items into batches by position, the last one of each group may be short: what `batch_ranges` gives, as items.
 

@@ -14,11 +14,13 @@ from grounded_seg.engine.request import Request
 from grounded_seg.errors import UsageError
 from grounded_seg.images.find import find_images
 from grounded_seg.images.given import Given, PathPattern, given_from
-from grounded_seg.images.in_memory import ImageLike, image_from, image_or_skip, is_one_image, is_path
+from grounded_seg.images.in_memory import ImageLike, image_from, image_or_skip, is_one_image, is_path, location_of
+from grounded_seg.images.remote.addresses import AddressPattern, Braces
+from grounded_seg.images.tars import is_tar
 from grounded_seg.pipeline.chain import Chain, Detector, Segmenter
 from grounded_seg.pipeline.load import FoundModels, find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import Detection, Image, ImageResult, ImageSkipped
+from grounded_seg.records import Address, Detection, Image, ImageResult, ImageSkipped, Location, TarMember
 from grounded_seg.settings import DetectSettings, ModelSettings, Precision, RunSettings, SegmentSettings, TileSettings
 
 _PRESET_PARAMETERS = (
@@ -194,7 +196,7 @@ class GroundedSegmenter:
             images = [paths]
         else:
             images = _each(cast(Iterable[ImageLike], paths), recursive)
-        return _outcomes(BatchProcessor(chain, batch_size), batches(enumerate(images), batch_size), prompt_set)
+        return _outcomes(BatchProcessor(chain, batch_size), batches(enumerate(images), batch_size, _tar_of), prompt_set)
 
     def _results(
         self, images: Sequence[ImageLike], prompts: Prompts, score_threshold: float | None, names: Sequence[str]
@@ -223,10 +225,10 @@ def _refuse_in_call(names: Collection[str], known: Collection[str]) -> None:
         raise UsageError(f"the models are loaded with their {', '.join(names)}; give that to from_preset instead")
 
 
-def _found(given: Given, recursive: bool) -> Iterator[Path]:
-    """Find the images now, and give their paths one by one."""
+def _found(given: Given, recursive: bool) -> Iterator[Location]:
+    """Find the images now, and give where each is one by one."""
     found = find_images([given], recursive)
-    return (found.path(name) for name in found.file_names)
+    return (found.location(index) for index in range(len(found.file_names)))
 
 
 def _each(images: Iterable[ImageLike], recursive: bool) -> Iterator[ImageLike]:
@@ -234,10 +236,20 @@ def _each(images: Iterable[ImageLike], recursive: bool) -> Iterator[ImageLike]:
     for one in images:
         # A file that is named so is no list here: names come from the system as often as from a person.
         named = given_from(one) if isinstance(one, str) and not one.startswith("@") else one
-        if isinstance(named, PathPattern) or (is_path(named) and os.path.isdir(named)):
-            yield from _found(named if isinstance(named, PathPattern) else Path(named), recursive)
+        if isinstance(named, PathPattern | AddressPattern | Braces) or (
+            isinstance(named, Address) and (named.url.endswith("/") or is_tar(str(named)))
+        ):
+            yield from _found(named, recursive)
+        elif is_path(named) and (os.path.isdir(named) or is_tar(str(named))):
+            yield from _found(Path(named), recursive)
         else:
             yield one
+
+
+def _tar_of(numbered: tuple[int, ImageLike]) -> str:
+    """The tar that an image of a stream is in; a batch never has images of two."""
+    _, given = numbered
+    return str(given.tar) if isinstance(given, TarMember) else ""
 
 
 def _outcomes(
@@ -252,8 +264,8 @@ def _outcomes(
 def _read(index: int, given: ImageLike, prompts: PromptSet) -> ReadImage:
     """Read an image of a stream, or say why that can't be."""
     name = f"image-{index + 1}"
-    if is_path(given):
-        return read_request(Request(index, str(given), Path(given), prompts))
+    if (location := location_of(given)) is not None:
+        return read_request(Request(index, str(given), location, prompts))
     started = time.perf_counter()
     request = Request(index, name, Path(name), prompts)
     return ReadImage(request, image_or_skip(given, name), time.perf_counter() - started)
@@ -264,4 +276,4 @@ _Outcome = TypeVar("_Outcome", PromptedResult, PromptedResult | ImageSkipped)
 
 def _with_image(result: _Outcome, given: ImageLike, image: Image) -> _Outcome:
     """Keep an image that was given in memory; one on disk can be read again."""
-    return result if is_path(given) or isinstance(result, ImageSkipped) else replace(result, image=image)
+    return result if location_of(given) or isinstance(result, ImageSkipped) else replace(result, image=image)

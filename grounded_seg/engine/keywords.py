@@ -105,6 +105,7 @@ class RunKeywords(EngineKeywords, total=False):
     overwrite: bool
     on_error: OnError | str
     save: Collection[Drawn | str]
+    upload: str | None
     shard: str | None
     results: ResultsForm | str
 

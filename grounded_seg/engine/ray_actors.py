@@ -1,30 +1,26 @@
 """Workers that are actors of Ray, on this machine or on a cluster."""
 
-import hashlib
 import importlib.util
 import logging
 import os
 import pickle
-import platform
 import secrets
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from grounded_seg.engine.batch_worker import Answer, BatchWorker, Setup, answer_of, n_batches_at_once, portable
-from grounded_seg.engine.batches import read_request
-from grounded_seg.engine.request import Request, Work
+from grounded_seg.engine.proofs import Proof, check_images, check_software, check_weights, enter, first_readable
 from grounded_seg.engine.several_workers import Answered, Batch, Event, Lost, Ready
-from grounded_seg.errors import DeviceError, InputError, UsageError, WeightsError
+from grounded_seg.errors import DeviceError, UsageError
 from grounded_seg.files import as_output_error
-from grounded_seg.pipeline.load import FoundModels, RunsOn, runs_here
-from grounded_seg.records import Image
+from grounded_seg.pipeline.load import RunsOn, runs_here
 from grounded_seg.settings import ModelSettings
 
 _LOG = logging.getLogger(__name__)
@@ -35,20 +31,6 @@ _PATIENCE_S = 60.0
 _LEAST_CPU_SHARE = 0.1
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Of a cluster that is started here: only answers go through it."""
-
-
-@dataclass(frozen=True)
-class _Proof:
-    """What a worker has to see as this process sees it."""
-
-    working_folder: str
-    request: Request | None
-    """The first image that can be read here; None where none of the first batch can."""
-    pixels: str
-    """Its size and the hash of its pixels."""
-    models: ModelSettings
-    runs_on: RunsOn
-    """As `models` asks on the first worker."""
 
 
 class RayActors:
@@ -88,16 +70,17 @@ class RayActors:
         asked = self._actors[0].runs_on.remote(self._models, str(Path.cwd()))
         if not self._ray.wait([asked], timeout=_PATIENCE_S)[0]:
             _LOG.warning("the Ray cluster has no room for a worker yet, which asks for %s; waiting", self._options)
-        self._runs_on: RunsOn = self._got(asked)
+        runs_on: RunsOn = self._got(asked)
+        self._runs_on = runs_on
         # torch takes seconds to import.
         from grounded_seg.device.choose import n_threads
 
-        return replace(self._runs_on, threads=n_threads(), workers=(self._runs_on.device,) * self.n_workers)
+        return replace(runs_on, threads=n_threads(), workers=(runs_on.device,) * self.n_workers)
 
     def set_up(self, setup: Setup[Any], first: Batch) -> None:
         """Keep what each worker is started with, and what it has to prove; see `Crew`."""
-        request, pixels = _first_readable(first, setup.work)
-        self._content = pickle.dumps((setup, _Proof(str(Path.cwd()), request, pixels, self._models, self._runs_on)))
+        request, pixels = first_readable(first, setup.work)
+        self._content = pickle.dumps((setup, Proof(str(Path.cwd()), request, pixels, self._models, self._runs_on)))
         self._output = setup.work.output
 
     def begin(self) -> None:
@@ -197,10 +180,16 @@ class _Actor:
         self._lock = threading.Lock()
 
     def runs_on(self, models: ModelSettings, working_folder: str) -> "RunsOn | BaseException":
-        return self._result(lambda: (_enter(working_folder), runs_here(models))[1])
+        def there() -> RunsOn:
+            enter(working_folder)
+            return runs_here(models)
+
+        answered: RunsOn | BaseException = self._result(there)
+        return answered
 
     def start(self, content: bytes) -> BaseException | None:
-        return self._result(lambda: self._load(content))
+        failed: BaseException | None = self._result(lambda: self._load(content))
+        return failed
 
     def answer(self, batch: Batch, token: str | None) -> Answer[Any]:
         with self._lock:
@@ -210,12 +199,12 @@ class _Actor:
 
     def _load(self, content: bytes) -> None:
         setup: Setup[Any]
-        proof: _Proof
+        proof: Proof
         setup, proof = pickle.loads(content)  # noqa: S301  (from the process that started this one)
-        _enter(proof.working_folder)
-        _check_images(proof, setup.work)
-        _check_software(proof)
-        _check_weights(setup.found)
+        enter(proof.working_folder)
+        check_images(proof, setup.work)
+        check_software(proof)
+        check_weights(setup.found)
         self._output = setup.work.output
         self._callers = ThreadPoolExecutor(n_batches_at_once(setup.work.batch_size))
         self._worker = BatchWorker(setup)
@@ -251,67 +240,6 @@ def _connected() -> tuple[Any, bool]:
         # Ray's own would exit without a word about how to resume.
         signal.signal(signal.SIGTERM, before)
     return ray, True
-
-
-def _first_readable(batch: Batch, work: Work[Any]) -> tuple[Request | None, str]:
-    """Find the first image of a batch that can be read, with what tells its pixels from others."""
-    for request in batch:
-        pixels = _pixels(request, work)
-        if pixels is not None:
-            return request, pixels
-    return None, ""
-
-
-def _pixels(request: Request, work: Work[Any]) -> str | None:
-    """Give the size and hash of an image's pixels; None if it can't be read."""
-    image = read_request(request, max_pixels=work.max_pixels).image
-    if not isinstance(image, Image):
-        return None
-    return f"{image.width} x {image.height} px, sha256 {hashlib.sha256(image.pixels.tobytes()).hexdigest()}"
-
-
-def _enter(working_folder: str) -> None:
-    """Go where relative paths start from, if that folder is here."""
-    with suppress(OSError):
-        os.chdir(working_folder)
-
-
-def _check_images(proof: _Proof, work: Work[Any]) -> None:
-    if proof.request is None:
-        return
-    pixels = _pixels(proof.request, work)
-    if pixels != proof.pixels:
-        what = "doesn't see" if pixels is None else "sees other pixels in"
-        raise InputError(
-            f"the Ray worker on {platform.node()} {what} {proof.request.path}; give all nodes the same images at the "
-            "same path"
-        )
-
-
-def _check_software(proof: _Proof) -> None:
-    here, there = runs_here(proof.models), proof.runs_on
-    was, now = ({"dtype": one.dtype, "kernels": one.kernels, **asdict(one.versions)} for one in (there, here))
-    differing = [f"{name} {now[name]} where the first has {was[name]}" for name in was if was[name] != now[name]]
-    if differing:
-        raise DeviceError(
-            f"the Ray worker on {platform.node()} differs from the first: {', '.join(differing)}; its results would "
-            "differ too. Use nodes of one kind"
-        )
-
-
-def _check_weights(found: FoundModels) -> None:
-    # This imports the hub's library.
-    from grounded_seg.weights.files import ADAPTER_FILE, ANY_WEIGHTS, sha256_of_weights
-
-    for part in (found.detector, found.adapter, found.segmenter):
-        if part is None:
-            continue
-        where = f"the Ray worker on {platform.node()}"
-        if not part.path.exists():
-            raise WeightsError(f"{where} doesn't see the weights {part.path}; give all nodes the same path")
-        names = (ADAPTER_FILE,) if part is found.adapter else ANY_WEIGHTS
-        if sha256_of_weights(part.path, names) != part.sha256:
-            raise WeightsError(f"{where} sees other weights in {part.path}; give all nodes the same")
 
 
 def _sees(output: Path | None, token: str) -> bool:

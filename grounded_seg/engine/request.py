@@ -7,7 +7,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.records import Detection, Image, ImageSize, ImageSkipped, Instance
+from grounded_seg.records import Detection, Image, ImageSize, ImageSkipped, Instance, Location
 from grounded_seg.settings import MAX_PIXELS
 
 Made = TypeVar("Made")
@@ -22,7 +22,7 @@ class Request:
     """Its position in the list of images, from 0."""
     name: str
     """Its name in the results: relative to the root of the images, POSIX."""
-    path: Path
+    path: Location
     prompts: PromptSet
     size: ImageSize | None = None
     """The upright size that it has to have; None for any."""

@@ -20,9 +20,10 @@ from grounded_seg.errors import InputError, UsageError
 from grounded_seg.evaluation.requests import Questions
 from grounded_seg.geometry.masks import run_length_from_coco
 from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.job import Job, claimed, earlier_of, is_complete
 from grounded_seg.runs.journal import read_lines
 from grounded_seg.runs.manifest import Counts, DataSetAsked, ImageNames, Manifest, read_manifest
-from grounded_seg.runs.run import Job, claimed, earlier_of, fill, finish, is_complete
+from grounded_seg.runs.run import fill, finish
 from grounded_seg.settings import OnError, RunSettings
 
 _OLDER_NAME = "answers.jsonl"

@@ -5,7 +5,6 @@ import logging
 import struct
 import zlib
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ import PIL.Image
 from PIL import ExifTags
 
 from grounded_seg.images.given import shown
+from grounded_seg.records import Location
 
 if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
@@ -43,7 +43,7 @@ _ONCE = {"once": True}
 """Of a note that a command prints for the first image only."""
 
 
-def upright_rgb(opened: PIL.Image.Image, path: Path) -> npt.NDArray[np.uint8]:
+def upright_rgb(opened: PIL.Image.Image, path: Location) -> npt.NDArray[np.uint8]:
     """Decode the current frame and turn it, (height, width, 3); `path` is what notes call it."""
     n_bits = _stored_bits(opened)
     opened.load()
@@ -107,7 +107,7 @@ def _stored_bits(opened: PIL.Image.Image) -> int:
     return 8 if opened.mode not in ("I", "F") and not opened.mode.startswith("I;16") else 16
 
 
-def _tell_if_dark(brightest: int, path: Path) -> None:
+def _tell_if_dark(brightest: int, path: Location) -> None:
     """Note that levels of 12 bits or less were taken for 16, and so are nearly black."""
     if 0 < brightest < 4096:
         n_bits = next(bits for bits in (8, 10, 12) if brightest < 2**bits)
@@ -135,7 +135,7 @@ def _grey_from_levels(levels: npt.NDArray[np.generic], white: float = 65535.0) -
     return np.rint(np.where(numbers, values - black, 0.0) * scale).astype(np.uint8)
 
 
-def _in_srgb(image: PIL.Image.Image, profile: bytes | None, path: Path) -> PIL.Image.Image:
+def _in_srgb(image: PIL.Image.Image, profile: bytes | None, path: Location) -> PIL.Image.Image:
     """Convert to RGB, from the colours of the profile to those of sRGB; without one, or with a broken one, as it is."""
     if not profile:
         return image.convert("RGB")

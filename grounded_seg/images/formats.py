@@ -26,6 +26,12 @@ _MAX_METADATA_BYTES = 16 << 20
 """Of one piece of a PNG's metadata, unpacked; Pillow's own limit is 1 MiB, which profiles and comments do pass."""
 
 
+def has_image_ending(name: str) -> bool:
+    """Whether a name ends as an image's does; a name that is nothing but the ending is hidden."""
+    stem, dot, ending = name.rpartition(".")
+    return bool(stem and dot) and ending.lower() in IMAGE_ENDINGS
+
+
 def open_image(source: Path | BinaryIO) -> PIL.Image.Image:
     """Open an image by what it holds, whatever it is called; to be closed, as by `with`. Its pixels aren't decoded.
 

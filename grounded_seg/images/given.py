@@ -2,6 +2,7 @@
 
 import codecs
 import fnmatch
+import io
 import os
 import re
 import sys
@@ -13,11 +14,16 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from grounded_seg.errors import InputError
+from grounded_seg.images.parquet_list import ParquetColumn, parquet_column_from
+from grounded_seg.images.remote.addresses import SCHEMES, AddressPattern, Braces, address_from, has_braces, pattern_from
+from grounded_seg.images.remote.storage import RemoteFile
+from grounded_seg.records import Address
 from grounded_seg.text.decoding import mark_and_encoding
 
 _BLOCK_BYTES = 1 << 16
 _STDIN = Path("/dev/stdin")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_LOST_SLASH = re.compile(rf"({'|'.join(SCHEMES)}):/[^/]")
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -29,7 +35,7 @@ class PathList:
     names end with a zero byte, as `find -print0` writes it. `/dev/stdin` is the standard input.
     """
 
-    file: Path
+    file: Path | Address
 
     def __str__(self) -> str:
         """As it stands on the command line."""
@@ -62,6 +68,8 @@ class PathList:
             raise InputError(f"list {shown(self.file)} can't be read ({error.strerror}); check the path") from error
 
     def _opened(self) -> AbstractContextManager[BinaryIO]:
+        if isinstance(self.file, Address):
+            return io.BufferedReader(RemoteFile(self.file), _BLOCK_BYTES)
         return nullcontext(sys.stdin.buffer) if self.file == _STDIN and sys.stdin else self.file.open("rb")
 
     def _lines(self, lines: Iterator[str]) -> Iterator[str]:
@@ -130,33 +138,46 @@ class PathPattern:
         yield from refused
 
 
-Given: TypeAlias = Path | PathList | PathPattern
-"""What a request names: an image, a folder, a list of these, or a pattern."""
+Given: TypeAlias = Path | PathList | PathPattern | Address | AddressPattern | Braces | ParquetColumn
+"""What a request names: an image, a folder, a tar, a list of these, or a pattern; on disk or in storage elsewhere."""
 
 
 def given_from(text: str) -> Given:
     """A PATH of the command line; a file whose name begins with @ is `./@NAME`, and `@-` the standard input.
 
-    A text with `*`, `?` or `[` is a pattern unless a file or folder of that very name exists.
+    A text with `*`, `?` or `[`, or with braces as in shard-{000..099}.tar, is a pattern unless a file or folder of that
+    very name exists. An address of a kind that is read is one even then.
 
     Raises:
-        InputError: If it is an address, such as https://HOST/NAME.
+        InputError: If it is an address of a kind that isn't read.
     """
-    refuse_address(text)
     if text.startswith("@"):
-        return PathList(_STDIN if text == "@-" else Path(text[1:]))
+        return _list_from(text[1:])
+    if has_braces(text) and not os.path.lexists(text):
+        return Braces(text)
+    if (address := address_from(text)) is not None:
+        return pattern_from(address)
     if _MAGIC.search(text) and not os.path.lexists(text):
         return PathPattern(text)
     return Path(text)
 
 
-def refuse_address(text: str) -> None:
-    """Refuse the address of something that isn't on this disk, such as https://HOST/NAME or s3://BUCKET/NAME."""
+def _list_from(text: str) -> PathList | ParquetColumn:
+    if text == "-":
+        return PathList(_STDIN)
+    column = None if os.path.lexists(text) and not text.lower().endswith(".parquet") else parquet_column_from(text)
+    file = text if column is None else column[0]
+    place = address_from(file) or Path(file)
+    return PathList(place) if column is None else ParquetColumn(place, column[1])
+
+
+def refuse_address(text: str, advice: str = "give a path on this disk here") -> None:
+    """Refuse an address where a path on this disk is needed."""
     if "://" in text and _ADDRESS.match(text) and not os.path.lexists(text):
-        raise InputError(f"{text!r} is an address, and these aren't read yet; give a path on this disk")
+        raise InputError(f"{text!r} is an address; {advice}")
 
 
-def shown(path: Given | str) -> str:
+def shown(path: object) -> str:
     """Quote a path, so that spaces are seen and a line break in a name doesn't break the message's one line."""
     return repr(str(path))
 
@@ -164,6 +185,8 @@ def shown(path: Given | str) -> str:
 def advice_about(path: Path | str) -> str:
     """What to do about a path where nothing is: quotes or blanks around it are the usual reasons."""
     text = str(path)
+    if _LOST_SLASH.match(text):
+        return "give an address as text, as a Path loses one of its slashes"
     for quote in "\"'":
         start = text.find(quote)
         # A list's path may stand behind the folder that all its paths share.

@@ -11,9 +11,9 @@ import PIL.Image
 
 from grounded_seg.errors import ImageError, UsageError
 from grounded_seg.images.colours import composed_on_white
-from grounded_seg.images.given import refuse_address
 from grounded_seg.images.read import image_from_bytes, image_from_pillow, read_image
-from grounded_seg.records import Image, ImageSkipped
+from grounded_seg.images.remote.addresses import address_from
+from grounded_seg.records import Address, DamagedTar, Image, ImageSkipped, Location, TarMember
 
 _CHANNELS = (1, 3, 4)
 """Grey, RGB, RGBA."""
@@ -40,10 +40,12 @@ class TensorLike(Protocol):
         """Give the tensor without its gradient."""
 
 
-ImageLike: TypeAlias = Image | str | Path | bytes | PIL.Image.Image | npt.NDArray[Any] | TensorLike
+ImageLike: TypeAlias = (
+    Image | str | Path | Address | TarMember | bytes | PIL.Image.Image | npt.NDArray[Any] | TensorLike
+)
 """An image as a caller may have it:
 
-- a path, as text or `Path`; text is always a path
+- a path, as text or `Path`, or an address, as text; text is always one of these
 - the bytes of an image file
 - a Pillow image, whose EXIF rotation is applied
 - an array of uint8: (height, width, 3) RGB, (height, width) grey, or (height, width, 4) RGBA
@@ -53,13 +55,26 @@ ImageLike: TypeAlias = Image | str | Path | bytes | PIL.Image.Image | npt.NDArra
 
 
 def is_path(given: object) -> TypeGuard[str | Path]:
-    """Whether something names an image on disk; text always does."""
+    """Whether something names an image on disk or elsewhere as text or `Path`; text always does."""
     return isinstance(given, str | os.PathLike)
+
+
+def location_of(given: object) -> Location | None:
+    """Where an image is that is named; None for one in memory.
+
+    Raises:
+        InputError: If it is an address of a kind that isn't read.
+    """
+    if isinstance(given, Address | TarMember | DamagedTar):
+        return given
+    if isinstance(given, str):
+        return address_from(given) or Path(given)
+    return Path(given) if isinstance(given, os.PathLike) else None
 
 
 def is_one_image(given: object) -> TypeGuard[ImageLike]:
     """Whether something is a single image rather than a list of some."""
-    kinds = Image | bytes | bytearray | memoryview | PIL.Image.Image | np.ndarray
+    kinds = Image | Address | TarMember | DamagedTar | bytes | bytearray | memoryview | PIL.Image.Image | np.ndarray
     return is_path(given) or isinstance(given, kinds) or _is_tensor(given)
 
 
@@ -72,14 +87,13 @@ def image_from(given: ImageLike, name: str = "image") -> Image:
 
     Raises:
         UsageError: If it is none of the forms, or an array of another dtype or shape.
-        InputError: If it is an address, such as https://HOST/NAME.
+        InputError: If it is an address of a kind that isn't read, or of a bucket that can't be.
         ImageError: If it can't be decoded.
     """
     if isinstance(given, Image):
         return given
-    if is_path(given):
-        refuse_address(os.fspath(given))
-        return read_image(Path(given))
+    if (location := location_of(given)) is not None:
+        return read_image(location)
     if isinstance(given, bytes | bytearray | memoryview):
         return image_from_bytes(bytes(given), Path(name))
     if isinstance(given, PIL.Image.Image):

@@ -1,9 +1,6 @@
-"""Read an image from disk as one upright RGB array, or say why that can't be."""
+"""Read an image from disk, storage elsewhere or a tar as one upright RGB array, or say why that can't be."""
 
-import errno
 import io
-import os
-import stat
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,19 +8,17 @@ from pathlib import Path
 
 import PIL.Image
 
-from grounded_seg.errors import ImageAccessError, ImageError
+from grounded_seg.errors import ImageError
 from grounded_seg.images.colours import DAMAGE, orientation, upright_rgb
+from grounded_seg.images.contents import check_readable, image_bytes, out_of_reach, too_large
 from grounded_seg.images.formats import IMAGE_ENDINGS, PILLOW_ADAPTED, open_image
-from grounded_seg.images.given import advice_about, shown
-from grounded_seg.records import Image, ImageSize, ImageSkipped
+from grounded_seg.images.given import shown
+from grounded_seg.records import Image, ImageSize, ImageSkipped, Location
 from grounded_seg.settings import MAX_PIXELS
 
-_LASTING = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
-"""Why a file can't be reached today nor tomorrow, unless someone changes it."""
 
-
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode an image to upright 8-bit RGB.
+def read_image(path: Location, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode an image to upright 8-bit RGB, wherever it is.
 
     - The orientation is applied, once: people label what they see. HEIC and AVIF files have their own beside EXIF's.
     - GIF and TIFF give their first frame, HEIC its main picture.
@@ -38,13 +33,17 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
 
     Raises:
         ImageError: If it is no image, damaged, too large, or there is no memory for it.
-        ImageAccessError: If the system can't read the file at present.
+        ImageAccessError: If the system can't read the file at present, or storage gives no answer.
+        InputError: If storage refuses the credentials, or has no such bucket: that is so for all images there.
     """
-    _check_readable(path)
+    if not isinstance(path, Path):
+        content = image_bytes(path, max_pixels)
+        return _decoded(path, lambda: open_image(io.BytesIO(content)), max_pixels)
+    check_readable(path)
     return _decoded(path, lambda: open_image(path), max_pixels)
 
 
-def image_from_bytes(content: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> Image:
+def image_from_bytes(content: bytes, path: Location, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode the bytes of an image file as `read_image` does; `path` is what it is called."""
     if not content:
         raise ImageError(f"{shown(path)} is empty (0 bytes); give the content of an image file")
@@ -71,7 +70,7 @@ def image_from_pillow(opened: PIL.Image.Image, path: Path) -> Image:
         raise
 
 
-def _decoded(path: Path, opener: Callable[[], AbstractContextManager[PIL.Image.Image]], max_pixels: int) -> Image:
+def _decoded(path: Location, opener: Callable[[], AbstractContextManager[PIL.Image.Image]], max_pixels: int) -> Image:
     """Decode what Pillow opens, with its errors as ours."""
     kind = "content"
     with PILLOW_ADAPTED:
@@ -80,10 +79,10 @@ def _decoded(path: Path, opener: Callable[[], AbstractContextManager[PIL.Image.I
                 kind = opened.format or kind
                 width, height = opened.size
                 if width * height > max_pixels:
-                    raise _too_large(path, f"{width} x {height} px", max_pixels)
+                    raise too_large(path, f"{width} x {height} px", max_pixels)
                 return Image(path=path, pixels=upright_rgb(opened, path))
         except PIL.Image.DecompressionBombError as error:
-            raise _too_large(path, "too many pixels", 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)) from error
+            raise too_large(path, "too many pixels", 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)) from error
         except PIL.UnidentifiedImageError as error:
             advice = f"convert it to one of {' '.join(IMAGE_ENDINGS)}"
             raise ImageError(f"{shown(path)} holds no image in a known format; {advice}") from error
@@ -94,14 +93,14 @@ def _decoded(path: Path, opener: Callable[[], AbstractContextManager[PIL.Image.I
         except DAMAGE as error:
             # Pillow's own errors, as that of a truncated file, have no number; the system's have.
             if isinstance(error, OSError) and error.errno is not None:
-                raise _out_of_reach(path, error) from error
+                raise out_of_reach(path, error) from error
             if "MAX_TEXT_" in str(error):
                 raise ImageError(f"{shown(path)} holds too much metadata; save it again without comments") from error
             fault = f"its {kind} is damaged ({' '.join(str(error).split())})"
             raise ImageError(f"{shown(path)} can't be decoded, {fault}; copy it again") from error
 
 
-def read_sized(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image:
+def read_sized(path: Location, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image:
     """Decode an image as `read_image` does; one of another upright size than a given one is an `ImageError`."""
     image = read_image(path, max_pixels)
     if size is None or image.size == size:
@@ -112,7 +111,7 @@ def read_sized(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | None 
     )
 
 
-def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image | ImageSkipped:
+def read_or_skip(path: Location, max_pixels: int = MAX_PIXELS, size: ImageSize | None = None) -> Image | ImageSkipped:
     """Decode an image as `read_sized` does, or say why that can't be."""
     try:
         return read_sized(path, max_pixels, size)
@@ -122,7 +121,7 @@ def read_or_skip(path: Path, max_pixels: int = MAX_PIXELS, size: ImageSize | Non
 
 def upright_size(path: Path) -> ImageSize:
     """An image's size as `read_image` would give it, without decoding its pixels."""
-    _check_readable(path)
+    check_readable(path)
     with PILLOW_ADAPTED:
         try:
             with open_image(path) as opened:
@@ -132,41 +131,3 @@ def upright_size(path: Path) -> ImageSize:
                 return ImageSize(height, width) if lies else ImageSize(width, height)
         except (PIL.Image.DecompressionBombError, *DAMAGE) as error:
             raise ImageError(f"{shown(path)} holds no image that can be read ({error}); copy it again") from error
-
-
-def _check_readable(path: Path) -> None:
-    """Refuse what isn't a file with bytes in it, each with its own reason."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise ImageError(f"{shown(path)} is a link to a file that isn't there; remove the link") from error
-        raise ImageError(f"no file is at {shown(path)}; {advice_about(path)}") from error
-    except OSError as error:
-        if error.errno not in _LASTING:
-            raise _out_of_reach(path, error) from error
-        raise ImageError(f"{shown(path)} can't be reached ({error.strerror}); check its permissions") from error
-    except ValueError as error:
-        raise ImageError(f"no file can be at {shown(path)} ({error}); check the path") from error
-    if stat.S_ISDIR(status.st_mode):
-        why = ", not an image"
-        try:
-            os.scandir(path).close()
-        except OSError as error:
-            why = f" that can't be listed ({error.strerror})"
-        raise ImageError(f"{shown(path)} is a folder{why}; name the images in it")
-    if not stat.S_ISREG(status.st_mode):
-        # Opening a pipe would wait forever.
-        raise ImageError(f"{shown(path)} is a pipe or a device, not a file; save the image to a file first")
-    if status.st_size == 0:
-        raise ImageError(f"{shown(path)} is empty (0 bytes); copy it again")
-
-
-def _out_of_reach(path: Path, error: OSError) -> ImageAccessError:
-    advice = "see to the disk or the share, and try again"
-    return ImageAccessError(f"{shown(path)} can't be read now ({error.strerror}); {advice}")
-
-
-def _too_large(path: Path, what: str, max_pixels: int) -> ImageError:
-    limit = f"the limit is {max_pixels} pixels; scale it down, or raise --max-pixels"
-    return ImageError(f"{shown(path)} is too large: {what}, {limit}")

@@ -12,9 +12,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from grounded_seg.coco.schema import JournalLine
-from grounded_seg.errors import InputError, UsageError
+from grounded_seg.errors import ImageAccessError, InputError, UsageError
 from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
+from grounded_seg.records import Address
 from grounded_seg.settings import RunSettings
 
 _WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run again with --overwrite"
@@ -27,6 +28,8 @@ class Counts:
     is_resumed: bool = False
     n_done: int = 0
     n_skipped: int = 0
+    n_out_of_reach: int = 0
+    """Of those skipped: their files couldn't be read then, though they may now."""
     n_instances: int = 0
     n_empty_masks: int = 0
     """Detections dropped because their mask came out empty or too small."""
@@ -49,6 +52,7 @@ class Counts:
         """Count what a line of the journal says."""
         if line["status"] == "skipped":
             self.n_skipped += 1
+            self.n_out_of_reach += line["error"] == ImageAccessError.__name__
         else:
             self.n_done += 1
             self.n_instances += len(line["instances"])
@@ -71,6 +75,7 @@ class Counts:
             "images": self.n_images,
             "done": self.n_done,
             "skipped": self.n_skipped,
+            "out_of_reach": self.n_out_of_reach,
             "instances": self.n_instances,
             "empty_masks": None if self.is_resumed else self.n_empty_masks,
             "unusable_boxes": None if self.is_resumed else self.n_unusable_boxes,
@@ -86,19 +91,19 @@ def hashed_name(name: str) -> bytes:
 class ImageNames:
     """Which images a run is about."""
 
-    root: Path
-    """The folder that their names are relative to, absolute."""
+    root: str
+    """The folder that their names are relative to, absolute, or its address."""
     count: int
     sha256: str
     """Of all names in their order, each followed by a zero byte: the same for the same list only."""
 
     @classmethod
-    def of(cls, root: Path, names: Sequence[str]) -> "ImageNames":
+    def of(cls, root: Path | Address | str, names: Sequence[str]) -> "ImageNames":
         """Count and hash the names of images below a root."""
         digest = hashlib.sha256()
         for name in names:
             digest.update(hashed_name(name))
-        return cls(root, len(names), digest.hexdigest())
+        return cls(str(root), len(names), digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def is_without_images(manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a run is finished that had no images: a shard that was left empty, whose journal has no line."""
+    """Tell whether a run has no images, so that no line is ever in its journal: a shard that was left empty."""
     images = manifest.get("images")
-    return manifest.get("exit_code") is not None and isinstance(images, Mapping) and images.get("count") == 0
+    return isinstance(images, Mapping) and images.get("count") == 0
 
 
 def refuse_evaluation(manifest: Mapping[str, Any], folder: Path) -> None:

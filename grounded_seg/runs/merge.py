@@ -19,8 +19,8 @@ from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import write_text
-from grounded_seg.images.find import common_root
-from grounded_seg.records import ImageSize
+from grounded_seg.images.find import common_root, root_from
+from grounded_seg.records import Address, ImageSize
 from grounded_seg.runs.folder import RunFolder, find_runs
 from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import Counts, hashed_name, read_manifest, refuse_evaluation
@@ -37,7 +37,7 @@ class _Part:
 
     folder: RunFolder
     manifest: Mapping[str, Any]
-    root: Path
+    root: Path | Address
     """The folder that its images' names are relative to."""
     prompts: Mapping[str, str]
     """The class of each prompt."""
@@ -161,7 +161,7 @@ def merge_runs(
     return merged.counts
 
 
-def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path, merged: _Merged) -> str:
+def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path | Address, merged: _Merged) -> str:
     counts = merged.counts.as_json()
     for dropped in ("empty_masks", "unusable_boxes"):
         # Not known of a run that was resumed.
@@ -206,7 +206,7 @@ def _part(run: Path) -> _Part:
         manifest["exit_code"]
         images, shard = manifest["images"], manifest.get("shard")
         number = None if shard is None else int(shard["number"])
-        part = _Part(folder, manifest, Path(images["root"]), dict(manifest["prompts"]), images["count"], number)
+        part = _Part(folder, manifest, root_from(images["root"]), dict(manifest["prompts"]), images["count"], number)
     except (KeyError, TypeError, ValueError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{folder.manifest} isn't that of a run ({why}); name folders that run wrote") from error

@@ -27,6 +27,7 @@ _FREE_SETTINGS = {
     "devices",
     "engine",
     "workers",
+    "upload",
 }
 # Weights may have moved; their hash says whether they are the same.
 _FREE_OF_WEIGHTS = {"path", "name", "revision"}

@@ -5,12 +5,9 @@ image read to the last line in the journal.
 """
 
 import logging
-import os
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,30 +16,24 @@ from grounded_seg.coco.parquet import check_can_write_tables, write_results
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.write import journal_line
 from grounded_seg.detect.prompts import PromptSet
-from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
-from grounded_seg.errors import InputError, UsageError
-from grounded_seg.images.find import FoundImages, find_images
-from grounded_seg.images.formats import only_own_limit
 from grounded_seg.images.given import Given
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.job import Job, claimed, earlier_of, find_inputs, is_complete, requests_of, start_afresh
 from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import (
     Counts,
     ImageNames,
     Manifest,
     Started,
-    is_without_images,
-    read_manifest,
-    refuse_evaluation,
-    refuse_run,
 )
 from grounded_seg.runs.pictures import write_pictures
-from grounded_seg.runs.resume import Earlier, check_same, earlier_run
+from grounded_seg.runs.resume import Earlier, check_same
 from grounded_seg.runs.shards import cut
+from grounded_seg.runs.upload import upload_address, upload_results
 from grounded_seg.settings import Drawn, OnError, ResultsForm, RunSettings, Shard
 
 if TYPE_CHECKING:
@@ -60,30 +51,6 @@ class Watcher(Protocol):
 
     def finished_image(self, line: JournalLine) -> None:
         """An image is done or skipped, and its line stands in the journal."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run is about."""
-
-    manifest: Manifest
-    names: Sequence[str]
-    """The images, in the order of the journal's lines."""
-    request: Callable[[int], Request]
-    """Gives the request of an image by its index."""
-    per_image: Callable[[Processed], JournalLine]
-    """Makes an image's line, and its files; see `engine.request.PerImage`."""
-    skips: bool = True
-    """An image that can't be read is skipped."""
-    group_starts: Sequence[int] = (0,)
-    """Index of the first image of each group; a batch never has images of two."""
-    writes_files: bool = False
-    """The per-image function writes files into the output folder."""
-
-    @property
-    def settings(self) -> RunSettings:
-        """How it is asked, and where it is written."""
-        return self.manifest.settings
 
 
 def run_images(
@@ -104,7 +71,7 @@ def run_images(
 
     Args:
         prompts: What is asked about each image.
-        paths: Image files, folders, and lists of these.
+        paths: Image files, folders, tars, lists of these, and addresses.
         settings: How it is asked, and what is written.
         watcher: Is told about each image.
         progress: Is called while a weight file is fetched.
@@ -114,60 +81,51 @@ def run_images(
         InputError: If there are no images, or one can't be read that isn't to be skipped.
         WeightsError, DeviceError: As for `GroundedSegmenter.from_preset`.
         OutputError: If the results can't be written.
+        UploadError: If the finished run can't be copied to `settings.upload`.
     """
     started = time.perf_counter()
     folder = RunFolder(settings.output)
+    upload_to = None if settings.upload is None else upload_address(settings.upload)
     with claimed(folder, settings) as journal:
         job = _job_of(prompts, paths, folder, settings)
         earlier = earlier_of(job, folder, journal)
-        # Tables that were left as they are would soon be those of other results.
-        has_tables = settings.results is ResultsForm.PARQUET or (earlier is not None and folder.has_tables())
-        was_complete = earlier is not None and is_complete(earlier, job)
-        if earlier is not None and was_complete and folder.has_results(settings.results):
-            _LOG.info("the run in %s is finished already; nothing is left to do", folder.root)
-            earlier.counts.add_seconds({"total": time.perf_counter() - started})
-            return earlier.counts
-        if has_tables:
-            check_can_write_tables()
-        manifest, counts = fill(job, folder, journal, earlier, watcher, progress=progress)
-        with counts.timed("write"):
-            tables = folder.tables if has_tables else None
-            lines = read_lines(folder.journal)
-            write_results(lines, prompts.classes, prompts.class_by_prompt, folder.annotations, tables)
-        if was_complete:
-            # Only its results are written again, which `run.json` says nothing about.
-            counts.add_seconds({"total": time.perf_counter() - started})
-        else:
-            finish(manifest, counts, folder, started)
+        counts = _finished(job, prompts, folder, journal, earlier, watcher, progress, started)
+        if upload_to is not None:
+            upload_results(folder, upload_to)
     return counts
 
 
-@contextmanager
-def claimed(folder: RunFolder, settings: RunSettings, *, evaluates: bool = False) -> Iterator[Journal]:
-    """Check that the folder may be written, by a `run` or by an `eval`, and lock its journal for the block."""
-    is_empty = False
-    with suppress(InputError):
-        # What it holds is told first; a manifest that is missing or damaged is another matter.
-        manifest = read_manifest(folder.manifest)
-        (refuse_run if evaluates else refuse_evaluation)(manifest, folder.root)
-        is_empty = is_without_images(manifest)
-    folder.check_free(
-        overwrite=settings.overwrite, resume=settings.resume, can_overwrite=not evaluates, is_empty=is_empty
-    )
-    with Journal(folder.journal) as journal, only_own_limit():
-        yield journal
-
-
-def earlier_of(job: Job, folder: RunFolder, journal: Journal) -> Earlier | None:
-    """Find the run that is to be resumed; None to start afresh, as where it was killed before its first line."""
-    if not job.settings.resume or not (journal.has_lines or (not job.names and folder.manifest.exists())):
-        return None
-    return earlier_run(read_manifest(folder.manifest), job.manifest, job.names, journal)
-
-
-def is_complete(earlier: Earlier, job: Job) -> bool:
-    """Tell whether a run is finished and was made with the weights that are named now."""
-    return earlier.is_finished(len(job.names)) and earlier.same_models_named(job.manifest)
+def _finished(
+    job: Job,
+    prompts: PromptSet,
+    folder: RunFolder,
+    journal: Journal,
+    earlier: Earlier | None,
+    watcher: Watcher,
+    progress: "Progress | None",
+    started: float,
+) -> Counts:
+    """Do what is left of a run, and write its results."""
+    # Tables that were left as they are would soon be those of other results.
+    has_tables = job.settings.results is ResultsForm.PARQUET or (earlier is not None and folder.has_tables())
+    was_complete = earlier is not None and is_complete(earlier, job)
+    if earlier is not None and was_complete and folder.has_results(job.settings.results):
+        _LOG.info("the run in %s is finished already; nothing is left to do", folder.root)
+        earlier.counts.add_seconds({"total": time.perf_counter() - started})
+        return earlier.counts
+    if has_tables:
+        check_can_write_tables()
+    manifest, counts = fill(job, folder, journal, earlier, watcher, progress=progress)
+    with counts.timed("write"):
+        tables = folder.tables if has_tables else None
+        lines = read_lines(folder.journal)
+        write_results(lines, prompts.classes, prompts.class_by_prompt, folder.annotations, tables)
+    if was_complete:
+        # Only its results are written again, which `run.json` says nothing about.
+        counts.add_seconds({"total": time.perf_counter() - started})
+    else:
+        finish(manifest, counts, folder, started)
+    return counts
 
 
 def fill(
@@ -188,7 +146,7 @@ def fill(
         )
     output = folder.root if job.writes_files else None
     work = Work(job.per_image, settings.batch_size, manifest.images_at_once, settings.max_pixels, job.skips, output)
-    requests, workers = _requests(job, earlier), settings.workers
+    requests, workers = requests_of(job, earlier), settings.workers
     with counts.timed("load"):
         opened = open_engine(requests, work, settings.engine, devices=settings.devices, n_workers=workers)
     with opened as engine:
@@ -204,17 +162,23 @@ def fill(
                 if earlier is not None:
                     check_same(earlier.manifest, manifest, folder.root)
                 if has_any:
-                    stages = {"detect": settings.detect, "segment": settings.segment, "tiles": settings.tiles}
-                    mismatch = settings.models.allow_base_mismatch
-                    engine.load(models, partial(load_chain, **stages, allow_base_mismatch=mismatch))
+                    load = partial(
+                        load_chain,
+                        detect=settings.detect,
+                        segment=settings.segment,
+                        tiles=settings.tiles,
+                        allow_base_mismatch=settings.models.allow_base_mismatch,
+                    )
+                    engine.load(models, load)
         if earlier is None:
-            _start_afresh(folder, journal)
+            start_afresh(folder, journal)
         elif earlier.again:
             journal.replace_lines(earlier.n_lines)
         watcher.started(len(job.names), counts)
         manifest = replace(manifest, started=Started.now(0 if earlier is None else earlier.n_lines))
-        if has_any:
+        if has_any or not job.names:
             manifest.write(folder.manifest)
+        if has_any:
             for outcome in engine.outcomes():
                 manifest = _record(outcome, manifest, folder, journal, counts)
                 watcher.finished_image(outcome.made)
@@ -229,21 +193,12 @@ def finish(manifest: Manifest, counts: Counts, folder: RunFolder, started: float
     replace(manifest, counts=counts.as_json(), seconds=seconds, exit_code=counts.exit_code).write(folder.manifest)
 
 
-def _find_inputs(paths: Sequence[Given], settings: RunSettings, folder: RunFolder) -> FoundImages:
-    """List the images, without the pictures that an earlier run wrote into the output folder."""
-    found = find_images(paths, settings.recursive)
-    file_names = folder.without_own(found.file_names, found.root)
-    if not file_names:
-        raise UsageError(f"all images there are results of an earlier run in {folder.root}; name other images")
-    return replace(found, file_names=file_names)
-
-
 def _job_of(prompts: PromptSet, paths: Sequence[Given], folder: RunFolder, settings: RunSettings) -> Job:
-    found, shard = _find_inputs(paths, settings, folder), None
+    found, shard = find_inputs(paths, settings, folder), None
     if settings.shard is not None and (part := Shard.of(settings.shard)) is not None:
         found, shard = cut(found, settings.batch_size, part)
     # Absolute, so that runs that were started in different folders can be merged.
-    names = ImageNames.of(found.root.absolute(), found.file_names)
+    names = ImageNames.of(found.absolute_root, found.file_names)
     manifest = Manifest(
         prompts.class_by_prompt,
         tuple(map(str, paths)),
@@ -253,38 +208,16 @@ def _job_of(prompts: PromptSet, paths: Sequence[Given], folder: RunFolder, setti
         images_at_once=settings.batch_size,
         shard=shard,
     )
-    is_alone = len(paths) == 1 and isinstance(paths[0], Path) and not os.path.isdir(paths[0])
+    is_alone = len(paths) == 1 == len(found.file_names) and paths[0] == found.location(0)
     return Job(
         manifest,
         found.file_names,
-        lambda index: Request(index, found.file_names[index], found.path(found.file_names[index]), prompts),
+        lambda index: Request(index, found.file_names[index], found.location(index), prompts),
         partial(_line_and_pictures, save=settings.save),
         skips=settings.on_error is OnError.SKIP and not is_alone,
         group_starts=found.group_starts,
         writes_files=bool(settings.save),
     )
-
-
-def _requests(job: Job, earlier: Earlier | None) -> Iterator[Request]:
-    """Give the images of all batches in which one is left to do.
-
-    A batch that was cut off is asked about as a whole: the last bits of its numbers depend on who is in it.
-    """
-    n_lines, again = (0, frozenset[int]()) if earlier is None else (earlier.n_lines, earlier.again)
-    for batch in batch_ranges(len(job.names), job.settings.batch_size, job.group_starts):
-        known = [index < n_lines and index not in again for index in batch]
-        if not all(known):
-            group = job.group_starts[bisect_right(job.group_starts, batch.start) - 1]
-            for index, one in zip(batch, known, strict=True):
-                yield replace(job.request(index), group=group, is_known=one)
-
-
-def _start_afresh(folder: RunFolder, journal: Journal) -> None:
-    """Make the folder and lock its journal, then take out what an earlier run left."""
-    folder.make()
-    journal.make()
-    folder.clear_records(journal.empty)
-    folder.clear_pictures()
 
 
 def _record(

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.images.find import FoundImages
+from grounded_seg.images.found import FoundImages
 from grounded_seg.runs.manifest import ImageNames, ShardRecord
 from grounded_seg.runs.resume import comparable, shown_value
 from grounded_seg.settings import Shard
@@ -42,13 +41,9 @@ def shard_range(n_images: int, batch_size: int, shard: Shard, group_starts: Sequ
 
 def cut(found: FoundImages, batch_size: int, shard: Shard) -> tuple[FoundImages, ShardRecord]:
     """Take a shard of the images found, under the names that they have in the whole list."""
-    # Absolute, as that of any run.
-    whole = ImageNames.of(found.root.absolute(), found.file_names)
+    whole = ImageNames.of(found.absolute_root, found.file_names)
     mine = shard_range(len(found.file_names), batch_size, shard, found.group_starts)
-    # A group that was cut goes on as the first one.
-    later = (start - mine.start for start in found.group_starts if mine.start < start < mine.stop)
-    part = replace(found, file_names=found.file_names[mine.start : mine.stop], group_starts=(0, *later))
-    return part, ShardRecord(shard.number, shard.count, whole)
+    return found.part(mine), ShardRecord(shard.number, shard.count, whole)
 
 
 def check_shards(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:

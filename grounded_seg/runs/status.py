@@ -155,10 +155,7 @@ def _status(folder: RunFolder, manifest: Mapping[str, Any]) -> RunStatus:
     state = _state(folder, manifest)
     counts = manifest.get("counts")
     if state is RunState.FINISHED and counts is not None:
-        n_lines, n_skipped = counts["images"], counts["skipped"]
-        journal = JournalCounts(n_lines, n_skipped, 0)
-        if n_skipped:
-            journal = count_lines(folder.journal)
+        journal = JournalCounts(counts["images"], counts["skipped"], counts.get("out_of_reach", 0))
     else:
         journal = count_lines(folder.journal)
     rate, idle_s = _rate(folder, manifest, state, journal.n_lines)

@@ -188,7 +188,7 @@ def _attend(
     return attend(attention, attention.num_attention_heads, kernel, hidden_states), None
 
 
-def _attend_pooled(attention: Any, hidden_states: torch.Tensor, **_: Any) -> torch.Tensor:
+def _attend_pooled(attention: Any, hidden_states: torch.Tensor, **_settings: Any) -> torch.Tensor:
     """The `forward` of SAM 2's attention, (windows, height, width, channels), whose queries may be pooled.
 
     transformers' own makes scores between the heads of each patch first, and a softmax of them, which it never uses.

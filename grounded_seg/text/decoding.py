@@ -75,7 +75,7 @@ def decode_text(content: bytes, path: Path) -> str:
         raise InputError(f"{path}: byte {len(mark) + error.start} is not {name}; save the file as UTF-8") from error
 
 
-def mark_and_encoding(start: bytes, path: Path) -> tuple[bytes, str]:
+def mark_and_encoding(start: bytes, path: object) -> tuple[bytes, str]:
     """Byte order mark that a file begins with, empty for none, and the name of its encoding.
 
     Args:

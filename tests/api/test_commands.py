@@ -43,6 +43,24 @@ def test_a_run_is_that_of_the_command(detector: ColourDetector, scenes: Path, tm
     assert pattern.n_images == 2
 
 
+def test_shards_are_merged_as_by_the_command(detector: ColourDetector, scenes: Path, tmp_path: Path) -> None:
+    images = scenes.parent / "images"
+    whole = grounded_seg.run_images(PROMPTS, images, tmp_path / "whole", save=(), results="parquet")
+    for shard in ("1/2", "2/2"):
+        grounded_seg.run_images(PROMPTS, images, tmp_path / f"shard-{shard[0]}", save=(), shard=shard)
+    # A single text is a pattern, not a list of letters.
+    merged = grounded_seg.merge_runs(f"{tmp_path}/shard-*", tmp_path / "merged", results="parquet")
+    assert (merged.n_images, merged.n_instances) == (whole.n_images, whole.n_instances) == (3, 3)
+    assert files_of(tmp_path / "merged") == files_of(tmp_path / "whole")
+    assert len(files_of(tmp_path / "merged")) == 4
+    status = grounded_seg.run_status([tmp_path / "shard-2", tmp_path / "shard-1"])
+    assert (status.done, status.left, [one.shard for one in status.runs]) == (3, 0, ["2/2", "1/2"])
+    with pytest.raises(UsageError, match="results is 'csv', it must be one of coco, parquet"):
+        grounded_seg.merge_runs([tmp_path / "whole"], tmp_path / "other", results="csv")
+    with pytest.raises(UsageError, match="shard is '3/2', it must be K/N"):
+        grounded_seg.run_images(PROMPTS, images, tmp_path / "other", shard="3/2")
+
+
 def test_an_evaluation_is_that_of_the_command(detector: ColourDetector, scenes: Path, tmp_path: Path) -> None:
     images = scenes.parent / "images"
     options = ("--images", images, "--preset", "demo", "--intervals", "10", "--score-threshold", "0.3")

@@ -249,7 +249,8 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
         "--box-containment-threshold 0.9 --max-detections 7 --beams 3 "
         "--multimask --clean --min-area 9 --outside-share 0.1 --mask-iou-threshold 0.7 --containment-threshold 0.8 "
         "--tile 900 --overlap 0.3 "
-        "--boxes-only --batch-size 2 --max-pixels 5000 --no-recursive --on-error stop --save crops"
+        "--boxes-only --batch-size 2 --max-pixels 5000 --no-recursive --on-error stop --save crops "
+        "--shard 1/1 --results parquet"
     )
     assert grounded("run", "red car", paint("a.png"), *options.split()).exit_code == 0
     settings = json.loads(Path("grounded-seg-out/run.json").read_text())["settings"]
@@ -277,6 +278,9 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
         "overwrite": False,
         "on_error": "stop",
         "save": ["crops"],
+        "shard": "1/1",
+        "results": "parquet",
+        "devices": None, "engine": "local", "workers": None, "upload": None,
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What tells how far work has come: a bar on a terminal, a line a minute elsewhere, nothing with `--quiet`."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from train_cases import write_coco
 
 from grounded_seg.cli import main
 from grounded_seg.cli.progress import StatusLines, WorkDisplay
+from grounded_seg.cli.run_display import RunDisplay
+from grounded_seg.runs.manifest import Counts
 
 
 class Clock:
@@ -149,3 +152,27 @@ def test_all_that_a_training_does_is_told(tmp_path: Path) -> None:
     [_, last] = [line for line in lines if " of 2 steps, " in line]
     assert last.startswith("2 of 2 steps, 0 left, ")
     assert " per second, loss " in last
+
+
+def test_no_garbage_is_looked_for_before_the_images_begin() -> None:
+    display, n_frozen = RunDisplay(json_lines=True, quiet=True), gc.get_freeze_count()
+    try:
+        with display:
+            assert not gc.isenabled()
+            display.fetching(1, None)
+            assert gc.isenabled()
+            gc.disable()
+            display.started(1, Counts())
+            assert gc.isenabled()
+            assert gc.get_freeze_count() > n_frozen
+        with pytest.raises(KeyError), RunDisplay(json_lines=True, quiet=True):
+            raise KeyError
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+def test_a_command_sets_nothing_aside_for_longer_than_it_runs() -> None:
+    gc.freeze()
+    CliRunner().invoke(main, ["--version"])
+    assert gc.get_freeze_count() == 0

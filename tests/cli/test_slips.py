@@ -133,7 +133,7 @@ def test_a_device_of_another_tool_suggests_ours(paint: Paint, device: str, says:
         (["red car", "gone"], "no file or folder is at 'gone'; check the path"),
         (["red car", "photoz", "img.png"], "no file or folder is at 'photoz'; check the path"),
         (["red", "img.png", "car"], "no file or folder is at 'car'; check the path"),
-        (["red car", "https://example.org//a.jpg"], "'https://example.org//a.jpg' is an address, and these"),
+        (["red car", "ftp://example.org//a.jpg"], "'ftp://example.org//a.jpg' is an address that isn't read"),
         (["red car", "photos/*.gif"], "no file or folder matches 'photos/*.gif'; check the pattern"),
     ],
 )
@@ -213,7 +213,7 @@ def test_an_address_is_told_whole_wherever_a_path_is_wanted(words: list[str]) ->
     line = error_of(grounded(*words), 3)
     [address] = [word for word in words if "://" in word]
     assert f"'{address}'" in line
-    assert "aren't read yet" in line
+    assert "on this disk" in line
 
 
 # --- what is printed, and when ------------------------------------------------------------------------------------

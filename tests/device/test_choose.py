@@ -2,7 +2,9 @@
 
 import logging
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,10 +166,20 @@ def test_threads_are_those_of_torch() -> None:
     assert n_threads() == torch.get_num_threads() >= 1
 
 
-def test_float32_is_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for part in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(part, "allow_tf32", True)
+@pytest.fixture
+def tf32() -> Iterator[tuple[Any, ...]]:
+    """What may round to TF32, all of it switched on, and back as it was after the test."""
+    parts = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [part.allow_tf32 for part in parts]
+    for part in parts:
+        part.allow_tf32 = True
+    yield parts
+    for part, allowed in zip(parts, before, strict=True):
+        part.allow_tf32 = allowed
+
+
+def test_float32_is_float32_on_a_gpu(tf32: tuple[Any, ...]) -> None:
     choose.use_exact_float32(CPU)
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, True)
+    assert [part.allow_tf32 for part in tf32] == [True, True]
     choose.use_exact_float32(CUDA)
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
+    assert [part.allow_tf32 for part in tf32] == [False, False]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Paint
-from fakes import ColourDetector, InnerSegmenter
+from fakes import ColourDetector, InnerSegmenter, found_models
 
 from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.engine.executors import N_THREADS, open_engine
@@ -17,6 +17,7 @@ from grounded_seg.engine.request import Processed, Request, Work
 from grounded_seg.errors import ImageError, OutputError
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.records import ImageSize, ImageSkipped
+from grounded_seg.settings import ModelSettings
 
 RED = prompts_from(["red car"])
 
@@ -46,7 +47,7 @@ def told_before(failure: type[BaseException], outcomes: Iterator[float | str]) -
 def run(requests: Sequence[Request], work: Work[float | str], detector: ColourDetector) -> Iterator[float | str]:
     with open_engine(requests, work) as engine:
         engine.read_first()
-        engine.load(lambda: Chain(detector, InnerSegmenter()))
+        engine.load(found_models(ModelSettings(preset="demo")), lambda _: Chain(detector, InnerSegmenter()))
         for outcome in engine.outcomes():
             yield outcome.made
 

@@ -31,6 +31,9 @@ def test_keywords_are_the_fields() -> None:
         "boxes_only",
         "batch_size",
         "max_pixels",
+        "devices",
+        "engine",
+        "workers",
     }
 
 

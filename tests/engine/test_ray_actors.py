@@ -13,7 +13,7 @@ from worker_fakes import colour_chain, found_at, width, width_and_file
 from worker_fakes import width_or_death as dies
 
 from grounded_seg.detect.prompts import prompts_from
-from grounded_seg.engine import ray_actors, several_workers
+from grounded_seg.engine import proofs, ray_actors, several_workers
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Request, Work
 from grounded_seg.errors import DeviceError, InputError, UsageError, WeightsError
@@ -89,18 +89,18 @@ def test_files_are_sent_where_the_output_folder_is_out_of_reach(
     for folder in (seen, unseen):
         found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
         assert found == names
-    assert (unseen / names[1]).read_text() == "6"
+    assert (unseen / names[1]).read_text() == "6.0"
 
 
 def test_a_worker_that_sees_other_files_is_refused(requests: list[Request], tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"sees other weights in .*weights; give all nodes the same"):
         run(requests, Work(width, 2), tmp_path, spoil=lambda: (tmp_path / "weights").write_bytes(b"other"))
-    proof = ray_actors._Proof(str(tmp_path), requests[1], "40 x 30 px, sha256 0", MODELS, None)  # type: ignore[arg-type]
+    proof = proofs.Proof(str(tmp_path), requests[1], "40 x 30 px, sha256 0", MODELS, None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"sees other pixels in .*1.png; give all nodes the same images at the same"):
-        ray_actors._check_images(proof, Work(width, 2))
+        proofs.check_images(proof, Work(width, 2))
     requests[1].path.unlink()
     with pytest.raises(InputError, match="doesn't see"):
-        ray_actors._check_images(proof, Work(width, 2))
+        proofs.check_images(proof, Work(width, 2))
 
 
 def test_more_workers_than_cards_are_refused(cluster: None) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from grounded_seg.errors import ImageError, InputError
-from grounded_seg.images.find import common_root, find_images
+from grounded_seg.images.find import common_root, find_images, root_from
 from grounded_seg.images.formats import IMAGE_ENDINGS
 from grounded_seg.images.given import PathList
 from grounded_seg.images.read import read_image
+from grounded_seg.records import Address
 
 
 def touch(*paths: Path) -> None:
@@ -230,3 +231,14 @@ def test_one_root_is_kept_as_it_is_and_several_have_a_common_one(tmp_path: Path)
     assert common_root([Path("photos"), Path("photos")]) == (Path("photos"), ("", ""))
     assert common_root([tmp_path / "a" / "b", tmp_path / "a" / "c"]) == (tmp_path / "a", ("b/", "c/"))
     assert common_root([Path("a/b"), Path("a")]) == (Path.cwd() / "a", ("b/", ""))
+
+
+def test_addresses_have_a_root_of_their_own() -> None:
+    one, other = Address("s3://b/a/1"), Address("s3://b/a")
+    assert common_root([one, one]) == (one, ("", ""))
+    assert common_root([one, other]) == (other, ("1/", ""))
+    assert common_root([one, Address("s3://c")]) == (Address("s3://"), ("b/a/1/", "c/"))
+    assert root_from("s3://b/a/1") == one
+    assert root_from("/a/b") == Path("/a/b")
+    with pytest.raises(InputError, match="different kinds of storage"):
+        common_root([one, Path("a")])

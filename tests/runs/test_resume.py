@@ -595,7 +595,7 @@ def test_a_signal_ends_the_run_in_order(
         (ModelSettings(adapter="another"), "models adapter"),
         (ModelSettings(segmenter="another"), "models segmenter sha256 was"),
         (ModelSettings(dtype=Precision.BFLOAT16), 'models dtype was "float32" and is "bfloat16"'),
-        (ModelSettings(device="cuda:0"), 'models device was "cpu" and is "cuda:0"'),
+        (ModelSettings(device="cuda:0"), 'models device was "cpu" and is "cuda"'),
     ],
 )
 @pytest.mark.parametrize("n_done", [6, N_LINES])

@@ -94,14 +94,15 @@ def test_two_devices_leave_the_bytes_of_one_process(photos: Path, tmp_path: Path
 
 def test_killed_workers_and_drivers_cost_nothing(photos: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
     out = tmp_path / "out"
-    process = started(photos, out, *TWO, seconds=0.3)
+    process = started(photos, out, *TWO, seconds=1)
     wait_for_lines(process, out, 2)
     os.kill(workers_of(process)[0], signal.SIGKILL)
-    wait_for_lines(process, out, 4)
+    # Two more may have been on their way; those after them take a second.
+    wait_for_lines(process, out, 7)
     pids = workers_of(process)
     process.kill()
     _, said = finished(process)
-    assert "was killed by SIGKILL; its" in said
+    assert ") was killed by SIGKILL" in said
     assert len(pids) == 2
     assert are_gone(pids)
     # By another number of workers.
@@ -114,7 +115,7 @@ def test_an_interruption_ends_all_processes_with_one_line(
     photos: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     out = tmp_path / "out"
-    process = started(photos, out, *TWO, seconds=0.3)
+    process = started(photos, out, *TWO, seconds=1)
     wait_for_lines(process, out, 2)
     pids = workers_of(process)
     # As a terminal does it: to all at once.

@@ -19,7 +19,7 @@ from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.images.find import FoundImages
+from grounded_seg.images.found import FoundImages
 from grounded_seg.images.given import Given, PathList
 from grounded_seg.records import Detection, Image
 from grounded_seg.runs.merge import merge_runs

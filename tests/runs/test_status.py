@@ -28,6 +28,7 @@ from grounded_seg.records import ImageSkipped
 from grounded_seg.runs import journal as journals
 from grounded_seg.runs import status as statuses
 from grounded_seg.runs.journal import Journal, JournalCounts, count_lines
+from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.run import run_images
 from grounded_seg.runs.status import RunState, RunStatus, status_of
 from grounded_seg.settings import RunSettings
@@ -226,8 +227,19 @@ def test_the_command_shows_a_table(detector: ColourDetector, photos: Path, tmp_p
 
 def test_one_run_has_no_total(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:
     assert len(command(run(photos, tmp_path / "out")).stdout.splitlines()) == 2
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert manifest["counts"]["out_of_reach"] == 0
+    # As a run that finished, and one that didn't: of a finished one the journal isn't read.
     journal = tmp_path / "out" / "results.jsonl"
-    journal.write_text(journal.read_text().replace('"ImageError"', '"ImageAccessError"'))
+    text = journal.read_text().replace('"ImageError"', '"ImageAccessError"')
+    counts = Counts()
+    for line in text.splitlines():
+        counts.add_line(json.loads(line))
+    journal.write_text("")
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**manifest, "counts": counts.as_json()}))
+    assert command(tmp_path / "out").stdout.splitlines()[-1].startswith("out of reach when they were read: 1 of")
+    journal.write_text(text)
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**manifest, "exit_code": None, "counts": None}))
     assert command(tmp_path / "out").stdout.splitlines()[-1].startswith("out of reach when they were read: 1 of")
 
 

@@ -18,7 +18,7 @@ from grounded_seg.cli.options import (
     stage_options,
     worker_options,
 )
-from grounded_seg.errors import OutputError, WorkerError
+from grounded_seg.errors import OutputError, UploadError, WorkerError
 from grounded_seg.settings import Drawn, RunSettings
 
 
@@ -35,6 +35,12 @@ from grounded_seg.settings import Drawn, RunSettings
 @option_of(RunSettings, "max_pixels", "Skip images of more pixels than this, before decoding.")
 @option_of(RunSettings, "resume", "Resume an interrupted run in the output folder.")
 @option_of(RunSettings, "overwrite", "Replace the results of an earlier run in the output folder.")
+@option_of(
+    RunSettings,
+    "upload",
+    "Copy the finished run to this folder of a bucket, such as s3://BUCKET/FOLDER.",
+    metavar="URL",
+)
 @option_of(RunSettings, "on_error", "Skip an image of a folder that can't be read, or stop there.")
 @click.option(
     "--save",
@@ -57,7 +63,8 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
 
     PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif, heic, heif, hif, avif. A pattern
     in quotes is expanded: 'photos/*.png'. @FILE reads paths from a text file, one per line; @- reads them from the
-    standard input.
+    standard input; @FILE.parquet:COLUMN reads a column. s3://, gs:// and az:// name images and folders of a bucket,
+    https:// an image, 'shard-{000..099}.tar' the images in tars.
 
     Exit code: 0 all done, 1 images skipped or results can't be written, 2 usage, 3 unreadable input, 4 weights missing
     or wrong, 5 device, 130 interrupted.
@@ -95,7 +102,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
         with interruption_explained(explain), display:
             counts = run_images(prompts, given, settings, display, progress=display.fetching)
     except (OutputError, WorkerError) as problem:
-        if not display.has_started:
+        if not display.has_started or isinstance(problem, UploadError):
             raise
         raise type(problem)(f"{problem}; {how_to_resume}") from problem
     display.summarise(counts, folder.written())

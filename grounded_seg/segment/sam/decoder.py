@@ -57,8 +57,10 @@ class BoxDecoder:
         masks = torch.stack(
             [self._decoder.output_hypernetworks_mlps[index](tokens[:, 1 + index]) for index in mask_indices], dim=1
         )
-        ious = self._decoder.iou_prediction_head(tokens[:, 0])[:, list(mask_indices)]
-        return self._logits(patches, masks).float(), ious.float()
+        ious = self._decoder.iou_prediction_head(tokens[:, 0])
+        # One by one: a list as an index would be copied to a GPU, and waited for.
+        chosen = torch.stack([ious[:, index] for index in mask_indices], dim=1)
+        return self._logits(patches, masks).float(), chosen.float()
 
     def _transform(self, tokens: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`TwoWayTransformer`: tokens (n, tokens, channels) and shared patches (patches, channels) update each other.

@@ -28,7 +28,8 @@ class EncodedImages:
     def __init__(self, images: Iterable[Path]) -> None:
         """Number the images, each once; none is marked as kept."""
         self._numbers = {str(path): number for number, path in enumerate(dict.fromkeys(images))}
-        self._stamps = torch.zeros(len(self._numbers), 2, dtype=torch.int64).share_memory_()
+        self._stamps = torch.zeros(len(self._numbers), 2, dtype=torch.int64)
+        self._stamps.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -25,6 +25,8 @@ from grounded_seg.train.settings import PromptForm, TrainSettings
 
 IGNORED = -100
 """Label of padding, which the loss leaves out."""
+ABOUT_IMAGES = ("is_read", "image_number", "image_stamp")
+"""Tensors of a batch that say which images it has."""
 _CACHE_BYTES = 1 << 30
 """Of decoded images, all readers together."""
 _WORD = re.compile(r"[^\W\d_]+")

@@ -10,7 +10,7 @@ from grounded_seg.coco.image_files import file_of
 from grounded_seg.coco.image_names import OTHER_FORM, composed
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError
-from grounded_seg.images.find import find_images
+from grounded_seg.images.find import image_files
 from grounded_seg.images.formats import IMAGE_ENDINGS
 from grounded_seg.images.given import PathPattern
 from grounded_seg.text.decoding import read_text
@@ -36,12 +36,10 @@ def images_at(place: Place, data: DataYaml, notes: Notes) -> tuple[Path, list[Pa
         where = f"{data.path}:{place.line}"
         raise InputError(f"{where}: it names {place.text[:255]!r}, which isn't there; correct the path")
     if not os.path.exists(found):
-        images = find_images([PathPattern(str(found))])
-        return found, [images.path(name) for name in images.file_names]
+        return found, image_files(PathPattern(str(found)))
     if not os.path.isdir(found) and found.suffix.lower() not in IMAGE_ENDINGS:
         return found, list(dict.fromkeys(_listed(found, data, notes)))
-    images = find_images([found])
-    return found, [images.path(name) for name in images.file_names]
+    return found, image_files(found)
 
 
 def found_place(place: Place, data: DataYaml, notes: Notes) -> Path | None:

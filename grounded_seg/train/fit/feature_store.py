@@ -125,7 +125,7 @@ class FeatureStore:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115, `close` does
         self._file.seek(offset)
         # As bytes, since numpy has no bfloat16.
-        left = memoryview(features.reshape(-1).view(torch.uint8).numpy())
+        left = features.reshape(-1).view(torch.uint8).numpy().data
         while left:
             left = left[self._file.write(left) :]
 

@@ -36,7 +36,9 @@ class FeaturePlan:
         if not len(self.images):
             return f"image features are computed in each step: {self.why_not}"
         if self.why_not:
-            return f"image features are computed in each step: {self.why_not}; of {images} once, {size} at most"
+            return (
+                f"image features are computed in each step: {self.why_not}; those of {images} are kept, {size} at most"
+            )
         return f"image features are computed once and kept, {images}, {size} at most"
 
     def facts(self) -> dict[str, Any]:
@@ -101,9 +103,12 @@ class ImageFeatures:
             self._network.model.vision_tower.eval()
 
     def of_batch(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Features of the k images of a batch of `Collator`, which is on the device, (k, n_image_tokens, width)."""
+        """Features of the k images of a batch of `Collator`, (k, n_image_tokens, width).
+
+        Its `pixel_values` are on the device; what else is read here is better left in CPU memory.
+        """
         numbers, is_read = batch["image_number"].tolist(), batch["is_read"].tolist()
-        pixels = iter(batch["pixel_values"].split(1))
+        pixels = iter(torch.split(batch["pixel_values"], 1))
         read = [next(pixels) if is_here else None for is_here in is_read]
         if all(number < 0 for number in numbers):
             return self._rest(self._frozen(batch["pixel_values"]))

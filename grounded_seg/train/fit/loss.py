@@ -13,7 +13,7 @@ from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
 from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.records import Question
-from grounded_seg.train.data.samples import IGNORED
+from grounded_seg.train.data.samples import ABOUT_IMAGES, IGNORED
 from grounded_seg.train.fit.feature_store import FeatureStore
 from grounded_seg.train.fit.features import ImageFeatures
 from grounded_seg.train.fit.preparation import PreparedTraining
@@ -83,7 +83,11 @@ class BatchLoss:
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Compute the loss with the model of `make_trainable`, or that wrapped for several processes."""
-        here = {name: values.to(self._device, non_blocking=True) for name, values in batch.items()}
+        # A GPU would have to be waited for, to read from it which images these are.
+        here = {
+            name: values if name in ABOUT_IMAGES else values.to(self._device, non_blocking=True)
+            for name, values in batch.items()
+        }
         loss: torch.Tensor = self._loss(self._logits(model, here), here["labels"])
         return loss
 

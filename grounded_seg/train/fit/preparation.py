@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from grounded_seg.detect.model.florence import FlorenceModel
+from grounded_seg.device.allocator import keep_large_buffers
 from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
 from grounded_seg.errors import UsageError
 from grounded_seg.train.data.checks import WorkProgress
@@ -149,6 +150,8 @@ def prepare(
         InputError: If the data set can't be used; names file and line.
     """
     device = _own_device(settings)
+    if device.type == "cpu":
+        keep_large_buffers()
     dtype = resolve_dtype(settings.models.dtype, device)
     folder = TrainFolder(settings.output)
     if not resume and is_first_process():

@@ -15,6 +15,7 @@ from grounded_seg.detect.model.adapters import untie_head
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.model.load import Quantized, load_florence
 from grounded_seg.errors import UsageError
+from grounded_seg.train.fit.lora_product import use_lora_products
 from grounded_seg.train.settings import Method, OptimizerName, Part, Quantization, Schedule, TrainSettings
 from grounded_seg.weights.locate import LocatedWeights, locate
 from grounded_seg.weights.sources import resolve
@@ -102,6 +103,7 @@ def make_trainable(
         model = get_peft_model(network, _lora_config(settings))
         # peft would put the base's own head into every checkpoint, unasked.
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+        use_lora_products(model)
         return model
     for name, parameter in network.named_parameters():
         part = next((part for prefix, part in _PREFIXES.items() if name.startswith(prefix)), None)

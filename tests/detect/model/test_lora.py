@@ -42,7 +42,6 @@ OTHER = {
     "saved whole": lora(modules_to_save=["image_projection"]),
     "convolutions": lora(target_modules=["conv"]),
     "head": lora(target_modules=["lm_head"]),
-    "everything": lora(target_modules="all-linear"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Images in storage elsewhere: addresses, connections through fsspec, listings."""

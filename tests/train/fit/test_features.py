@@ -1,0 +1,307 @@
+"""Image features that are kept: the same losses, each image encoded once, and nothing left on the disk."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+from fakes import painted
+from tiny_florence import save_tiny_florence
+from train_cases import HEIGHT, IMAGES, WIDTH, od_row, tiny_settings, write_coco, write_jsonl
+
+from grounded_seg.detect.model.load import load_florence
+from grounded_seg.errors import OutputError
+from grounded_seg.train import TrainSettings, train
+from grounded_seg.train.data.encoded_images import EncodedImages, stamp_of
+from grounded_seg.train.data.samples import feature_grid
+from grounded_seg.train.dry_run import dry_run
+from grounded_seg.train.fit import feature_store, loop
+from grounded_seg.train.fit.feature_store import FeatureStore
+from grounded_seg.train.measure.metrics import Answered
+from grounded_seg.train.settings import Method, Part
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_florence(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("data")).parent
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the images that the vision tower encodes, pass by pass."""
+    from transformers.models.florence2.modeling_florence2 import Florence2VisionBackbone
+
+    n_images: list[int] = []
+    forward = Florence2VisionBackbone.forward
+
+    def count(self: Any, values: torch.Tensor, **more: Any) -> Any:
+        n_images.append(len(values))
+        return forward(self, values, **more)
+
+    monkeypatch.setattr(Florence2VisionBackbone, "forward", count)
+    return n_images
+
+
+@pytest.fixture(autouse=True)
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validations encode their images, and say nothing: what they would say takes longest."""
+
+    def say_nothing(model: Any, questions: Any, images: Any, kept: Any) -> Iterator[Answered]:
+        for number, question in enumerate(questions):
+            if number == 0 and kept(question) is None:
+                model.encode_images([images.read(question)])
+            yield Answered(question, "")
+
+    monkeypatch.setattr("grounded_seg.train.fit.loss.answered", say_nothing)
+
+
+def losses(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[name] for row in rows for name in ("loss", "valid_loss") if name in row]
+
+
+def kept_facts(run: Path) -> Any:
+    return json.loads((run / "run.json").read_text())["features"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"accumulation": 2, "workers": 1},
+        {"parts": frozenset({Part.PROJECTOR})},
+        {"parts": frozenset({Part.LANGUAGE}), "method": Method.FULL, "gradient_checkpointing": True},
+    ],
+)
+def test_losses_are_those_without_keeping(
+    base: Path, dataset: Path, tmp_path: Path, encoded: list[int], more: dict[str, Any]
+) -> None:
+    settings = tiny_settings(dataset, tmp_path / "kept", base, augment=False, **more)
+    train(settings)
+    # Four images of train and one of valid, each once, whatever number of epochs and validations.
+    assert encoded == [1] * 5
+    train(replace(settings, output=tmp_path / "computed", cache_features=False))
+    assert len(encoded) > 5 + 5
+    kept, computed = losses(tmp_path / "kept"), losses(tmp_path / "computed")
+    assert len(kept) >= 4
+    assert kept == pytest.approx(computed, abs=1e-5)
+    assert kept_facts(tmp_path / "kept") == {"kept": 5, "train": 4, "valid": 1, "why_not": ""}
+    assert kept_facts(tmp_path / "computed")["kept"] == 0
+
+
+def test_a_resumed_training_finds_the_same_losses(base: Path, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = tiny_settings(dataset, run, base, augment=False, save_steps=1, keep=9, dropout=0.1)
+    train(settings)
+    whole = losses(run)
+    for checkpoint in (run / "checkpoints").iterdir():
+        if int(checkpoint.name.rpartition("-")[2]) > 3:
+            shutil.rmtree(checkpoint)
+    manifest = json.loads((run / "run.json").read_text())
+    # As a version wrote it that kept nothing.
+    del manifest["settings"]["cache_features"], manifest["features"]
+    (run / "run.json").write_text(json.dumps(manifest | {"status": "running"}))
+    train(settings, resume=True)
+    assert losses(run) == whole
+
+
+@pytest.mark.parametrize(
+    ("more", "n_kept", "why"),
+    [
+        ({"augment": True}, 1, "images are augmented, which --no-augment turns off"),
+        ({"augment": False, "parts": frozenset({Part.VISION})}, 0, "the vision tower is trained"),
+        ({"augment": False, "cache_features": False}, 0, "--no-cache-features"),
+    ],
+)
+def test_what_changes_is_not_kept(
+    base: Path, dataset: Path, tmp_path: Path, encoded: list[int], more: dict[str, Any], n_kept: int, why: str
+) -> None:
+    train(tiny_settings(dataset, tmp_path / "run", base, epochs=2, **more))
+    facts = kept_facts(tmp_path / "run")
+    assert (facts["kept"], facts["train"], facts["why_not"]) == (n_kept, 0, why)
+    # Four steps; and the validation image, if it is not kept, for loss and answers of each epoch.
+    n_valid = 1 if n_kept else 4
+    assert len(encoded) == 4 + n_valid
+
+
+def test_texts_are_kept_although_boxes_are_augmented(base: Path, tmp_path: Path, encoded: list[int]) -> None:
+    rows = [od_row(name, "three", "How many?") for name in IMAGES]
+    write_jsonl(tmp_path / "data", rows)
+    train(tiny_settings(tmp_path / "data", tmp_path / "run", base, augment=True))
+    assert len(encoded) == 5
+    assert kept_facts(tmp_path / "run")["train"] == 4
+
+
+@pytest.mark.parametrize("fails", [None, KeyboardInterrupt()])
+def test_what_does_not_fit_into_memory_is_in_a_file_that_goes(
+    base: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: BaseException | None
+) -> None:
+    """Its file has no name even while it is used, so that nothing of it is left however the process ends."""
+    stores: list[FeatureStore] = []
+    names: list[set[str]] = []
+
+    class Watched(FeatureStore):
+        def __init__(self, folder: Path, memory_limit: int) -> None:
+            # Room for two of the five.
+            super().__init__(folder, 2 * 10 * 32 * 4)
+            stores.append(self)
+
+        def close(self) -> None:
+            counts.append(self.n_in_file)
+            super().close()
+
+    counts: list[int] = []
+
+    def look(row: Any) -> None:
+        names.append({path.name for path in tmp_path.iterdir()})
+        if fails is not None and row["step"] == 3:
+            raise fails
+
+    monkeypatch.setattr(loop, "FeatureStore", Watched)
+    settings = tiny_settings(dataset, tmp_path / "run", base, augment=False)
+    if fails is None:
+        train(settings, watcher=look)
+    else:
+        with pytest.raises(type(fails)):
+            train(settings, watcher=look)
+    assert counts == [3]
+    assert stores[0]._file is not None
+    assert stores[0]._file.closed
+    assert set.union(*names) == {"run"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {
+        *("adapter", "metrics.jsonl", "loss.png", "run.json", "checkpoints"),
+    }
+    if fails is None:
+        train(replace(settings, output=tmp_path / "computed", cache_features=False))
+        assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "computed"), abs=1e-5)
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_training_goes_on(
+    base: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    encoded: list[int],
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(loop, "memory_for_features", lambda: 2 * 10 * 32 * 4)
+    monkeypatch.setattr(logging.getLogger("grounded_seg"), "propagate", True)
+    with caplog.at_level(logging.WARNING, "grounded_seg"):
+        train(tiny_settings(dataset, tmp_path / "run", base, augment=False))
+    [told] = [one.getMessage() for one in caplog.records if "image features" in one.getMessage()]
+    # The output folder isn't there before the first step.
+    assert told == (
+        f"image features that don't fit into memory can't be kept in {tmp_path} (No space left on device); they are "
+        "computed each time, or make room and resume"
+    )
+    assert len(encoded) > 5
+    assert len(losses(tmp_path / "run")) == 6
+
+
+def test_a_disk_that_gets_full_while_it_is_written_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with FeatureStore(tmp_path, 0) as store:
+        assert store.put(0, torch.ones(4))
+        monkeypatch.setattr(store, "_write", full)
+        assert not store.put(1, torch.ones(4))
+        monkeypatch.undo()
+        # Never again: it is full.
+        assert not store.put(2, torch.ones(4))
+        assert [number in store for number in range(3)] == [True, False, False]
+        assert torch.equal(store.get(0), torch.ones(4))
+
+
+def test_an_image_that_changes_on_the_disk_is_encoded_again(base: Path, tmp_path: Path, encoded: list[int]) -> None:
+    data = write_coco(tmp_path / "data").parent
+    changed: list[int] = []
+
+    def look(row: Any) -> None:
+        if row["step"] == 2 and "valid_loss" in row:
+            changed.append(len(encoded))
+            for name in ("a.png", "b.png"):
+                PIL.Image.fromarray(painted(WIDTH, HEIGHT, red=(1, 1, 9, 9))).save(data / name)
+                os.utime(data / name, ns=(1, 1))
+            (data / "e.png").unlink()
+
+    train(tiny_settings(data, tmp_path / "run", base, augment=False), watcher=look)
+    # One that is gone keeps its features.
+    assert changed == [5]
+    assert len(encoded) == 7
+
+
+def test_a_file_that_can_not_be_read_back_is_one_line(tmp_path: Path) -> None:
+    with FeatureStore(tmp_path / "run", 0) as store:
+        for number in range(3):
+            assert store.put(number, torch.full((1, 4), float(number), dtype=torch.bfloat16))
+        assert torch.equal(store.get(2), torch.full((1, 4), 2.0, dtype=torch.bfloat16))
+        assert store.put(1, torch.full((1, 4), 7.0, dtype=torch.bfloat16))
+        assert store.get(1)[0, 0] == 7
+        assert store.n_in_file == 3
+        assert store._file is not None
+        store._file.truncate(8)
+        with pytest.raises(OutputError, match=r"can't be read back from .*--no-cache-features"):
+            store.get(2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_shared_by_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_store, "memory_bytes", lambda: 16 << 30)
+    assert feature_store.memory_for_features() == 4 << 30
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert feature_store.memory_for_features() == 1 << 30
+    monkeypatch.setattr(feature_store, "memory_bytes", lambda: None)
+    assert feature_store.memory_for_features() == 256 << 20
+
+
+def test_the_grid_is_that_of_the_network(base: Path) -> None:
+    florence = load_florence(base)
+    for height, width in ((96, 96), (64, 128), (100, 70)):
+        florence.pixels = replace(florence.pixels, height=height, width=width)
+        with torch.no_grad():
+            tower = florence.network.model.vision_tower(torch.zeros(1, 3, height, width)).last_hidden_state
+        assert feature_grid(florence) == tower.shape[2:]
+
+
+def test_a_mark_holds_for_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"1234")
+    images = EncodedImages([path, path])
+    stamp = stamp_of(path)
+    assert stamp is not None
+    assert (len(images), images.number(path), images.number(tmp_path / "b")) == (1, 0, -1)
+    assert not images.is_kept(0, stamp)
+    assert not images.is_kept(0, None)
+    images.mark(0, stamp)
+    assert images.is_kept(0, stamp)
+    path.write_bytes(b"12345")
+    assert not images.is_kept(0, stamp_of(path))
+    path.unlink()
+    assert images.is_kept(0, stamp_of(path))
+    assert not images.is_kept(-1, None)
+
+
+def test_a_dry_run_says_whether_and_how_much(base: Path, dataset: Path, tmp_path: Path) -> None:
+    settings: TrainSettings = tiny_settings(dataset, tmp_path, base, augment=False)
+    assert dry_run(settings).features == "image features are computed once and kept, 5 images, 0 MB at most"
+    told = dry_run(replace(settings, augment=True)).features
+    assert told.endswith("images are augmented, which --no-augment turns off; those of 1 image are kept, 0 MB at most")
+    told = dry_run(replace(settings, cache_features=False)).features
+    assert told == "image features are computed in each step: --no-cache-features"
