@@ -58,7 +58,7 @@ class States:
         """What a layer adds to states (n, t, width)."""
         attention = self._attentions[index]
         n_heads, (n, t, width) = attention.num_heads, states.shape
-        key_rows, value_rows = (one.weight.unflatten(0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj))
+        key_rows, value_rows = (torch.unflatten(one.weight, 0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj))
         queries = linear(attention.q_proj, states).view(n * t, n_heads, -1).transpose(0, 1)
         # (heads, n t, width), then all heads of a row beside each other, as if they were tokens.
         queries = (queries @ key_rows).view(n_heads, n, t, width).transpose(0, 1).reshape(n, 1, n_heads * t, width)
@@ -97,7 +97,7 @@ def linear(module: Any, states: torch.Tensor) -> torch.Tensor:
 
 def by_head(attention: Any, projected: torch.Tensor) -> torch.Tensor:
     """(rows, tokens, width) as (rows, heads, tokens, channels)."""
-    return projected.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+    return torch.unflatten(projected, 2, (attention.num_heads, -1)).transpose(1, 2)
 
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -147,7 +147,7 @@ class DecoderRows:
     ) -> torch.Tensor:
         """Add keys and values of states (n, t, width) to what a layer remembers, and attend to all of it."""
         for memory, project in zip(said, (attention.k_proj, attention.v_proj), strict=True):
-            memory[where] = linear(project, states).unflatten(2, (attention.num_heads, -1))
+            memory[where] = torch.unflatten(linear(project, states), 2, (attention.num_heads, -1))
         keys, values = said[:, rows, : is_before.shape[-1]].transpose(2, 3).unbind(0)
         queries = by_head(attention, linear(attention.q_proj, states))
         found = F.scaled_dot_product_attention(queries, keys, values, is_before, scale=attention.scaling)

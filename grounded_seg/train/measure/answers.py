@@ -138,7 +138,8 @@ def answered(
     `kept` gives the features of a question's image, (1, n_image_tokens, width), where they are known already.
     """
     # One image after the other, as the vision tower needs by far the most memory.
-    about, features = [], []
+    about: list[int] = []
+    features: list[torch.Tensor] = []
     for _, group in groupby(questions, key=lambda question: question.example.image):
         about_one = list(group)
         about += [len(features)] * len(about_one)
