@@ -463,7 +463,7 @@ def test_ask_refuses_images_of_more_pixels(paint: Paint) -> None:
     ("called", "words", "max_pixels_of"),
     [
         ("evaluation.evaluate.evaluate", ["eval", "truth.json", "--images", "."], lambda one: one.source.max_pixels),
-        ("train.training.train", ["train", "data", "-o", "run"], lambda one: one.max_pixels),
+        ("train.training.train", ["train", ".", "-o", "run"], lambda one: one.max_pixels),
     ],
 )
 def test_the_limit_of_pixels_reaches_the_settings(

@@ -66,11 +66,12 @@ def test_json_for_a_report(no_models: None) -> None:
 
 
 def test_the_network_is_asked_only_online(no_models: None, hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = hub.add("florence-community/Florence-2-base", {"model.safetensors": b"m"})
+    commit = hub.add("florence-community/Florence-2-base-ft", {"model.safetensors": b"m"})
     assert "network" not in doctor().stdout
     assert hub.seen == []
     done = doctor("--online", "--json")
-    assert (done.exit_code, json.loads(done.stdout)["findings"][-2]["commit"]) == (0, commit)
+    by_subject = {one["subject"]: one for one in json.loads(done.stdout)["findings"]}
+    assert (done.exit_code, by_subject["network"]["commit"]) == (0, commit)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     done = doctor("--online")
     assert done.exit_code == 4
