@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from grounded_seg import __version__
 from grounded_seg.coco.schema import CocoAnnotation, CocoImage, JournalLine
@@ -117,7 +117,7 @@ def _row(one: CocoAnnotation, category: str) -> tuple[Any, ...]:
     """Give the columns of an instance that follow those of its image."""
     attributes, mask = one["attributes"], one["segmentation"]
     # A polygon, which other programs may have put into a journal, has no run lengths.
-    size, counts = ((None, None), None) if isinstance(mask, list) else (mask["size"], mask["counts"])
+    size, counts = ((None, None), None) if isinstance(mask, list) else (mask["size"], cast(object, mask["counts"]))
     if isinstance(counts, list):
         counts = coco_from_run_length(run_length_from_coco({"size": size, "counts": counts}))["counts"]
     return (

@@ -8,6 +8,7 @@ from pathlib import Path
 from grounded_seg.errors import ImageAccessError, ImageError
 from grounded_seg.images.given import advice_about, shown
 from grounded_seg.images.remote import storage
+from grounded_seg.images.remote.faults import StorageError
 from grounded_seg.records import Address, DamagedTar, Location, TarMember
 from grounded_seg.settings import MAX_PIXELS
 
@@ -55,7 +56,7 @@ def _member_bytes(path: TarMember, limit: int) -> bytes:
 def _range(where: Address, start: int, n_bytes: int) -> bytes:
     try:
         return storage.read_range(where, start, n_bytes)
-    except storage.StorageError as error:
+    except StorageError as error:
         raise storage.told(where, error) from error
 
 

@@ -155,9 +155,10 @@ def _texts(
             if isinstance(text, str) and "://" in text and (address := address_from(text)) is not None:
                 elsewhere.add_listed(address, recursive=recursive)
                 continue
+            written = str(text)
             if not isinstance(text, str) or _MAY_BE_SHORTER.search(text):
-                text = str(Path(text))
-            yield "" if text == os.curdir else text
+                written = str(Path(written))
+            yield "" if written == os.curdir else written
 
 
 def _images_and_folders_of(pattern: PathPattern, left_out: list[str], unlisted: set[str]) -> Iterator[str]:

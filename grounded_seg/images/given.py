@@ -203,7 +203,7 @@ def _blocks(first: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
         yield block
 
 
-def _decoded(blocks: Iterator[bytes], encoding: str, file: Path) -> Iterator[str]:
+def _decoded(blocks: Iterator[bytes], encoding: str, file: Path | Address) -> Iterator[str]:
     """Lines of a text in UTF-16, in little memory."""
     decoder, rest = codecs.getincrementaldecoder(encoding)(), ""
     try:

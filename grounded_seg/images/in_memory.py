@@ -40,9 +40,7 @@ class TensorLike(Protocol):
         """Give the tensor without its gradient."""
 
 
-ImageLike: TypeAlias = (
-    Image | str | Path | Address | TarMember | bytes | PIL.Image.Image | npt.NDArray[Any] | TensorLike
-)
+ImageLike: TypeAlias = Image | str | Location | bytes | PIL.Image.Image | npt.NDArray[Any] | TensorLike
 """An image as a caller may have it:
 
 - a path, as text or `Path`, or an address, as text; text is always one of these

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from grounded_seg.errors import ImageAccessError, ImageError, InputError
 from grounded_seg.images.formats import has_image_ending
@@ -123,7 +124,8 @@ def _files_in(file: io.BufferedReader) -> Iterator[tuple[str, int, int]]:
     n_all = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
-        tar = tarfile.TarFile(fileobj=_Within(file))  # type: ignore[arg-type]  (it reads, seeks and tells)
+        # It reads, seeks and tells, which is all that is asked of it; `members` has no type.
+        tar: Any = tarfile.TarFile(fileobj=_Within(file))
         end = 0
         while (member := tar.next()) is not None:
             # The library would keep all of them.

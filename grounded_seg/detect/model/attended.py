@@ -102,6 +102,8 @@ def by_head(attention: Any, projected: torch.Tensor) -> torch.Tensor:
     return torch.unflatten(projected, 2, (attention.num_heads, -1)).transpose(1, 2)
 
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
+    torch.ops.mkldnn, "_linear_pointwise"
+)
 """The operator is one that torch's own compiler uses, and isn't public."""
 _ONEDNN_LINEAR: Any = torch.ops.mkldnn._linear_pointwise if _HAS_ONEDNN else None

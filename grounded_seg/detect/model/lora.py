@@ -123,7 +123,7 @@ def _tuned_layers(
     if not targets:
         return None
     names = {path: [f"{PREFIX}{path}.lora_{part}.weight" for part in "AB"] for path in targets}
-    expected = {}
+    expected: dict[str, torch.Tensor] = {}
     for path, layer in targets.items():
         outputs, inputs = layer.weight.shape
         shapes = ((rank, inputs), (outputs, rank))

@@ -118,6 +118,7 @@ def _because(error: Exception, codes: set[str]) -> str:
     """Few words, without addresses, which may be signed."""
     if codes:
         return ", ".join(f"HTTP {code}" if code.isdecimal() else code for code in sorted(codes))
-    system = getattr(error, "strerror", None) or (os.strerror(error.errno) if getattr(error, "errno", 0) else None)
+    number: int | None = getattr(error, "errno", None)
+    system = getattr(error, "strerror", None) or (os.strerror(number) if number else None)
     text = (system or str(error).strip() or type(error).__name__).splitlines()[0]
     return type(error).__name__ if "://" in text else text

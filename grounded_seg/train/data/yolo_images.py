@@ -36,10 +36,10 @@ def images_at(place: Place, data: DataYaml, notes: Notes) -> tuple[Path, list[Pa
         where = f"{data.path}:{place.line}"
         raise InputError(f"{where}: it names {place.text[:255]!r}, which isn't there; correct the path")
     if not os.path.exists(found):
-        return found, image_files(PathPattern(str(found)))
+        return found, [*image_files(PathPattern(str(found)))]
     if not os.path.isdir(found) and found.suffix.lower() not in IMAGE_ENDINGS:
         return found, list(dict.fromkeys(_listed(found, data, notes)))
-    return found, image_files(found)
+    return found, [*image_files(found)]
 
 
 def found_place(place: Place, data: DataYaml, notes: Notes) -> Path | None:
