@@ -22,9 +22,9 @@ OWN_CHOICE = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 @cache
 def keep_large_buffers() -> str:
-    """Set glibc's thresholds for this process, once; gives what became of it, for a run's manifest.
+    """Set glibc's thresholds for this process, once; gives the word for a run's manifest.
 
-    That is `kept`; or `system` where the allocator isn't glibc's, or its parameters or another allocator were chosen by
+    That is `kept`, or `system` where the allocator isn't glibc's, or its parameters or another allocator were chosen by
     a variable of the environment, which stays as it is.
     """
     if any(name.startswith(OWN_CHOICE) and value for name, value in os.environ.items()):
@@ -32,12 +32,11 @@ def keep_large_buffers() -> str:
     call = mallopt()
     if call is None:
         return "system"
-    done = [
-        call(M_MMAP_MAX, 0),
-        call(M_TRIM_THRESHOLD, KEPT_BYTES),
-        call(M_TOP_PAD, GROWTH_BYTES),
-    ]
-    return "kept" if all(done) else "system"
+    # The last one alone decides where large buffers come from: without the others it isn't set.
+    for parameter, value in ((M_TRIM_THRESHOLD, KEPT_BYTES), (M_TOP_PAD, GROWTH_BYTES), (M_MMAP_MAX, 0)):
+        if not call(parameter, value):
+            return "system"
+    return "kept"
 
 
 def mallopt() -> Callable[[int, int], int] | None:

@@ -35,7 +35,12 @@ def modeling() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Its modules import each other relatively, by this name.
     sys.modules[_ALONE] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError:
+        # Half of it would be found the next time.
+        del sys.modules[_ALONE]
+        raise
     return module
 
 

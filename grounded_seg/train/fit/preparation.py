@@ -133,6 +133,7 @@ class PreparedTraining:
             "features": self.features.facts(),
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "allocator": keep_large_buffers() if self.device.type == "cpu" else "system",
             "threads": n_threads(),
             "processes": n_processes(),
             "versions": asdict(versions()),
