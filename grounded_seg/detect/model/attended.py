@@ -58,7 +58,9 @@ class States:
         """What a layer adds to states (n, t, width)."""
         attention = self._attentions[index]
         n_heads, (n, t, width) = attention.num_heads, states.shape
-        key_rows, value_rows = (torch.unflatten(one.weight, 0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj))
+        key_rows, value_rows = (
+            torch.unflatten(one.weight, 0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj)
+        )
         queries = linear(attention.q_proj, states).view(n * t, n_heads, -1).transpose(0, 1)
         # (heads, n t, width), then all heads of a row beside each other, as if they were tokens.
         queries = (queries @ key_rows).view(n_heads, n, t, width).transpose(0, 1).reshape(n, 1, n_heads * t, width)
