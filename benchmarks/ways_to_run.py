@@ -26,7 +26,7 @@ from PIL import Image
 from grounded_seg.scenes import Split, render_scene
 
 PROMPT = "red car; ball; tree"
-DEMO = ("--preset", "demo", "--device", "cpu", "--dtype", "float32", "--save", "none", "--quiet")
+DEMO = ("--preset", "demo", "--dtype", "float32", "--save", "none", "--quiet")
 FILES = ("annotations.json", "results.jsonl")
 N_SHARDS = 3
 DAMAGED_EACH = 50
@@ -45,7 +45,8 @@ class Asked:
         """Run on all images, or as the options say."""
         words = ("run", PROMPT, str(self.photos), "-o", str(output), "--batch-size", str(self.batch_size), *DEMO)
         # Damaged images are skipped, which is exit code 1.
-        run_command_line(*words, *options, allowed=(0, 1))
+        where = () if "--devices" in options else ("--device", "cpu")
+        run_command_line(*words, *where, *options, allowed=(0, 1))
         return output
 
 
