@@ -6,7 +6,7 @@ is a record: it is made once, stands in `run.json`, and is handed to whoever loa
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -36,7 +36,10 @@ class LinearKernel(StrEnum):
     ONEDNN = "onednn"
     """By oneDNN, the bias and a GELU within the product."""
     ONEDNN_GELU = "onednn-gelu"
-    """By oneDNN only where a GELU follows, within the product."""
+    """By oneDNN only where a GELU follows, within the product.
+
+    In float32 the decoder's products of few rows are oneDNN's wherever the word isn't `torch`.
+    """
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def choose_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
     processor = cpu_kind()
     is_blocked = dtype is torch.float32 or (dtype is torch.bfloat16 and processor == "avx512-bf16")
     linear = LinearKernel.TORCH
-    if _onednn_is_right(dtype):
+    if onednn_is_right(dtype):
         # In fewer bits torch's own linear layer is oneDNN's already; in float32, with AVX-512, it is MKL's.
         linear = LinearKernel.ONEDNN if (dtype, processor) == (torch.float32, "avx2") else LinearKernel.ONEDNN_GELU
     return Kernels(processor, AttentionKernel.BLOCKED if is_blocked else AttentionKernel.FUSED, linear)
@@ -138,7 +141,10 @@ def _suits_onednn(layer: Any, values: torch.Tensor) -> bool:
         return False
     if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is not values.dtype:
         return False
-    return values.dtype in _ONEDNN_TOLERANCE and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    # The model may have been moved to another dtype since the kernel was chosen.
+    return onednn_is_right(values.dtype)
 
 
 def _onednn(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, with_gelu: bool) -> torch.Tensor:
@@ -148,8 +154,9 @@ def _onednn(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     return result
 
 
+@cache
 @torch.inference_mode()
-def _onednn_is_right(dtype: torch.dtype) -> bool:
+def onednn_is_right(dtype: torch.dtype) -> bool:
     """Whether this build of torch has the operator, which isn't public, and it computes what torch does."""
     tolerance = _ONEDNN_TOLERANCE.get(dtype)
     if tolerance is None or not (

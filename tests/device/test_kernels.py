@@ -17,7 +17,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 FUSED, BLOCKED = AttentionKernel
 has_onednn = pytest.mark.skipif(
-    not kernels_module._onednn_is_right(FLOAT32), reason="this build of torch has no linear layers of oneDNN"
+    not kernels_module.onednn_is_right(FLOAT32), reason="this build of torch has no linear layers of oneDNN"
 )
 
 
@@ -26,7 +26,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, amx: bool = False, bf16: bool = 
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
-    monkeypatch.setattr(kernels_module, "_onednn_is_right", lambda dtype: dtype is not FLOAT16)
+    monkeypatch.setattr(kernels_module, "onednn_is_right", lambda dtype: dtype is not FLOAT16)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_training_and_autocast_are_left_alone(sent: list[bool]) -> None:
     with torch.no_grad(), torch.autocast("cpu", dtype=BFLOAT16):
         assert ours(values).dtype is BFLOAT16
     assert sent == []
-    if kernels_module._onednn_is_right(BFLOAT16):
+    if kernels_module.onednn_is_right(BFLOAT16):
         # What is in autocast's dtype already, as in a frozen encoder, is sent.
         with torch.no_grad(), torch.autocast("cpu", dtype=BFLOAT16):
             assert ours.bfloat16()(values.bfloat16()).dtype is BFLOAT16

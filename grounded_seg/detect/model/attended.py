@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from grounded_seg.device.kernels import onednn_is_right
+
 
 class KeysValues:
     """Keys and values of the encoder's states, made once for each question."""
@@ -88,10 +90,13 @@ def linear(module: Any, states: torch.Tensor) -> torch.Tensor:
         type(module) is nn.Linear
         and states.dtype is torch.float32
         and states.device.type == "cpu"
-        and _HAS_ONEDNN
+        and onednn_is_right(torch.float32)
         and not torch.is_autocast_enabled("cpu")
     ):
-        product: torch.Tensor = _ONEDNN_LINEAR(states, module.weight, module.bias, "none", [], "none")
+        operator = torch.ops.mkldnn._linear_pointwise
+        product: torch.Tensor = operator(states, module.weight, module.bias, "none", [], "none")
+            states, module.weight, module.bias, "none", [], "none"
+        )
         return product
     result: torch.Tensor = module(states)
     return result
@@ -100,10 +105,3 @@ def linear(module: Any, states: torch.Tensor) -> torch.Tensor:
 def by_head(attention: Any, projected: torch.Tensor) -> torch.Tensor:
     """(rows, tokens, width) as (rows, heads, tokens, channels)."""
     return torch.unflatten(projected, 2, (attention.num_heads, -1)).transpose(1, 2)
-
-
-_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
-    torch.ops.mkldnn, "_linear_pointwise"
-)
-"""The operator is one that torch's own compiler uses, and isn't public."""
-_ONEDNN_LINEAR: Any = torch.ops.mkldnn._linear_pointwise if _HAS_ONEDNN else None
