@@ -95,8 +95,6 @@ def linear(module: Any, states: torch.Tensor) -> torch.Tensor:
     ):
         operator = torch.ops.mkldnn._linear_pointwise
         product: torch.Tensor = operator(states, module.weight, module.bias, "none", [], "none")
-            states, module.weight, module.bias, "none", [], "none"
-        )
         return product
     result: torch.Tensor = module(states)
     return result
