@@ -53,5 +53,5 @@ def test_train_says_how_to_resume_where_there_is_a_checkpoint(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("grounded_seg.train.training.train", interrupt)
     (tmp_path / "tuned" / "checkpoints" / checkpoint).mkdir(parents=True)
-    result = CliRunner().invoke(main, ["train", "data", "-o", "tuned"])
+    result = CliRunner().invoke(main, ["train", ".", "-o", "tuned"])
     assert (result.exit_code, result.stderr.strip()) == (130, says)

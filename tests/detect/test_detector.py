@@ -286,7 +286,9 @@ def test_the_vision_tower_is_compiled_if_asked_for(weights: LocatedWeights, monk
         return graph.forward
 
     # torch's own backend takes minutes.
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=backend))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module, **options: compile_module(module, backend=backend, **options)
+    )
     expected = load(weights).detect([make_image(1)], ["dog"])
     assert not n_graphs
     assert load(weights, compile=True).detect([make_image(1)], ["dog"]) == expected

@@ -299,7 +299,7 @@ def test_an_upload_that_fails_is_one_line_and_keeps_the_run(
     [
         ("https://host/out", UsageError, "must be a folder of a bucket"),
         ("out", UsageError, "must be a folder of a bucket"),
-        ("s3://no-such-bucket/out", InputError, "--upload: 's3://no-such-bucket'"),
+        ("s3://no-such-bucket/out", InputError, "--upload: nothing is at 's3://no-such-bucket'"),
     ],
 )
 def test_a_wrong_destination_is_told_before_anything_is_done(

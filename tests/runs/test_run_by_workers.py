@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def wait_for_lines(process: "subprocess.Popen[str]", out: Path, n_lines: int) ->
         time.sleep(0.02)
 
 
+def wait_until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 90
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def are_gone(pids: list[int]) -> bool:
     end = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
@@ -96,9 +104,11 @@ def test_killed_workers_and_drivers_cost_nothing(photos: Path, tmp_path: Path, w
     out = tmp_path / "out"
     process = started(photos, out, *TWO, seconds=1)
     wait_for_lines(process, out, 2)
-    os.kill(workers_of(process)[0], signal.SIGKILL)
-    # Two more may have been on their way; those after them take a second.
-    wait_for_lines(process, out, 7)
+    victim = workers_of(process)[0]
+    os.kill(victim, signal.SIGKILL)
+    # It is a child until its death was noticed.
+    wait_until(lambda: victim not in workers_of(process))
+    wait_until(lambda: len(workers_of(process)) == 2)
     pids = workers_of(process)
     process.kill()
     _, said = finished(process)
