@@ -4,9 +4,9 @@
 
 The demo preset on rendered scenes, boxes and no pictures, so that the models take as little of the time as they can.
 Each way is a process of its own, the ways take turns, and the median of the rounds counts. The time is that from the
-first image to the last: loading the models, and starting and ending processes or cluster, is printed apart. One worker on the CPU
-must take at most 1.10 of the local run's time; what two take on this machine's cores, half of its threads each, is
-printed. Those with as many threads must leave the same results.
+first image to the last: loading the models, and starting and ending processes or cluster, is printed apart. One worker
+on the CPU must take at most 1.10 of the local run's time; what two take on this machine's cores, half of its threads
+each, is printed. Those with as many threads must leave the same results.
 
 With --output the rounds are added to those that the file has: so long measurements can be taken in pieces.
 """
