@@ -3,6 +3,7 @@
 It is the same in a process of this machine and in an actor of Ray. What goes in and comes out can be pickled.
 """
 
+import gc
 import logging
 import math
 import os
@@ -75,6 +76,8 @@ class BatchWorker(Generic[Made]):
         self._lasting.enter_context(only_own_limit())
         set_n_threads(setup.found.threads)
         self._processor = BatchProcessor(setup.load(setup.found), work.n_at_once or work.batch_size)
+        # What was imported and loaded stays to the end: the search for garbage needn't look at it again and again.
+        gc.freeze()
         self._read = partial(read_request, max_pixels=work.max_pixels, skips=work.skips)
         self._readers, self._models, self._writers = (
             ThreadPoolExecutor(n, thread_name_prefix=name)
