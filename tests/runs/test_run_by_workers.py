@@ -176,9 +176,9 @@ def test_ray_leaves_the_bytes_of_one_process_whatever_is_killed(tmp_path: Path) 
     os.kill(actors[0], signal.SIGKILL)
     wait_for_lines(process, out, 4)
     pids = descendants(process.pid)
+    # Whether the actor's death was noticed before is a matter of moments; that it is told, `test_ray_actors` holds.
     process.kill()
-    _, said = finished(process)
-    assert "Ray worker " in said
+    finished(process)
     assert are_gone(pids)
     process = ray_run(photos, out, *two, "--resume")
     wait_for_lines(process, out, 6)
