@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from full_size_florence import SIZES, TFLOP, full_size_model
+from full_size_florence import SIZES, TFLOP, as_loaded, full_size_model
 from PIL import Image as PillowImage
 from timing import seconds_of, tflops
 from transformers import BartTokenizer, CLIPImageProcessor, Florence2Processor
@@ -188,7 +188,7 @@ def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
         "usual_limit_s": sum(TFLOP[size]) / tflops(device, torch.float32),
     }
     # As `load_detector` does: the weights take their final format, and the answer is cut at the length asked for.
-    model.to(device, dtype)
+    as_loaded(model, device, dtype)
     detector_module.MAX_NEW_TOKENS = N_TOKENS
     if chosen.compile:
         model.network.model.vision_tower.compile()

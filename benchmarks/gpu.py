@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from full_size_florence import TFLOP, full_size_model
+from full_size_florence import TFLOP, as_loaded, full_size_model
 from timing import seconds_of, tflops
 
 from grounded_seg.detect.model.florence import FlorenceModel
@@ -168,7 +168,7 @@ def load_pair(florence: str, sam: Callable[[], SamConfig], device: torch.device,
         for name, parameter in network.named_parameters():
             if "rel_pos" in name or "pos_embed" in name:
                 parameter.normal_(std=0.05)
-    detector.to(device, dtype)
+    as_loaded(detector, device, dtype)
     return Pair(detector, SamNetwork(network, device, dtype), device)
 
 

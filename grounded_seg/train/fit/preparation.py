@@ -13,7 +13,7 @@ import torch
 
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.device.allocator import keep_large_buffers
-from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, versions
+from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype, use_exact_float32, versions
 from grounded_seg.errors import UsageError
 from grounded_seg.train.data.checks import WorkProgress
 from grounded_seg.train.data.data_set import read_training_data
@@ -153,6 +153,7 @@ def prepare(
     device = _own_device(settings)
     if device.type == "cpu":
         keep_large_buffers()
+    use_exact_float32(device)
     dtype = resolve_dtype(settings.models.dtype, device)
     folder = TrainFolder(settings.output)
     if not resume and is_first_process():
