@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,19 +17,9 @@ from grounded_seg.review.decisions_of_run import Review
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import read_lines
 from grounded_seg.runs.manifest import read_manifest, refuse_evaluation
+from grounded_seg.settings import Reviewed
 
 _INSTEAD = "another disk in TMPDIR"
-
-
-class Reviewed(StrEnum):
-    """Which instances of a reviewed run are meant; a threshold holds for those that nobody decided about."""
-
-    ACCEPTED = "accepted"
-    """Accepted and relabelled ones. Images of which nothing was accepted are there only if nothing is undecided."""
-    NOT_REJECTED = "not-rejected"
-    """Undecided ones too; all images are there."""
-    UNDECIDED = "undecided"
-    """Undecided ones only, and the images that have any or that nobody looked at."""
 
 
 @dataclass
@@ -82,6 +71,13 @@ class ReviewCounts:
         self.n_images += 1
         self.n_unsettled += self.which is Reviewed.ACCEPTED and not is_settled
         return True
+
+    @property
+    def remedy(self) -> str:
+        """What to do where no image is left."""
+        if self.which is Reviewed.UNDECIDED:
+            return "every image is settled: take --reviewed accepted"
+        return "decide on some with `grounded-seg view`"
 
     def lines(self) -> Iterator[str]:
         """Tell it in words, a line each, after the notes."""
