@@ -145,11 +145,11 @@ class RunFolder:
         self._refuse_decided()
 
     def _refuse_decided(self) -> None:
-        """Refuse to put other results where people decided on those of a run: their decisions would be about nothing."""
+        """Refuse to put other results where people decided on those of a run."""
         if os.path.isfile(self.review):
             raise UsageError(
-                f"{self.review} holds decisions about the run that was there; move it away, or name another folder with "
-                "--output"
+                f"{self.review} holds decisions about the run that was there; move it away, or name another folder "
+                "with --output"
             )
 
     @as_output_error()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from grounded_seg.errors import OutputError
+from grounded_seg.errors import OutputError, UsageError
 from grounded_seg.files import as_output_error
 from grounded_seg.runs.folder import RunFolder
 
