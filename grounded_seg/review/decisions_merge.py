@@ -1,16 +1,19 @@
 """Decisions of somebody else about the same run, merged into its own: by their times, the later line wins."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error, whole_file
+from grounded_seg.images.find import common_root, root_from
 from grounded_seg.review.decisions import Event, Key
 from grounded_seg.review.decisions_applied import check_reviewable, reviewed_images
 from grounded_seg.review.decisions_made import Decision
 from grounded_seg.review.decisions_of_run import Review
-from grounded_seg.runs.folder import RunFolder
+from grounded_seg.runs.folder import RunFolder, find_runs
+from grounded_seg.runs.manifest import read_manifest
 
 _N_NAMED = 5
 
@@ -82,10 +85,45 @@ def merge_decisions(run: Path, other: Path) -> MergedDecisions:
         merged.disagreements += _disagreements(own, new, known, others)
         keys = [(event.when, 0, number) for number, event in enumerate(own.events())]
         keys += [(event.when, 1, number) for number, event in enumerate(new.events()) if event.id not in known]
-        with as_output_error(own_file), whole_file(own_file) as result:
-            for _, which, number in sorted(keys):
-                result.write((own, new)[which].event(number).text().encode("ascii") + b"\n")
+        _write(own_file, ((own, new)[which].event(number) for _, which, number in sorted(keys)))
     return merged
+
+
+def carry_over(runs: Sequence[Path], merged: Path) -> int:
+    """Take the decisions about runs over to the run that they were just merged into, and give the number of lines.
+
+    Raises:
+        InputError: If decisions are damaged or about another run.
+        OutputError: If they can't be written.
+    """
+    reviewed = [run for run in find_runs(runs) if RunFolder(run).review.exists()]
+    events: list[Event] = []
+    for run in reviewed:
+        prefix = _prefix(run, merged)
+        with Review(run) as review:
+            for _ in reviewed_images(run, review):
+                pass
+            events += [
+                event if event.image is None else replace(event, image=f"{prefix}{event.image}")
+                for event in review.events()
+            ]
+    if reviewed:
+        _write(RunFolder(merged).review, sorted(events, key=attrgetter("when")))
+    return len(events)
+
+
+def _prefix(run: Path, merged: Path) -> str:
+    """What the names of a run's images begin with in the run that it was merged into; nothing for shards of a list."""
+    part, whole = (read_manifest(RunFolder(folder).manifest) for folder in (run, merged))
+    if part.get("shard") is not None:
+        return ""
+    _, (way, _) = common_root([root_from(one["images"]["root"]) for one in (part, whole)])
+    return way
+
+
+def _write(path: Path, events: Iterable[Event]) -> None:
+    with as_output_error(path), whole_file(path) as file:
+        file.writelines(event.text().encode("ascii") + b"\n" for event in events)
 
 
 def _disagreements(own: Review, new: Review, known: set[str], others: set[str]) -> Iterator[Disagreement]:

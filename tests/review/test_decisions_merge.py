@@ -5,10 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from review_cases import MIXED, PARTLY, REJECTED, instance, write_run
 
+from grounded_seg import merge_runs
+from grounded_seg.cli import main
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.review.decisions import What
+from grounded_seg.review.decisions_applied import reviewed_images
 from grounded_seg.review.decisions_merge import Disagreement, merge_decisions
 from grounded_seg.review.decisions_of_run import Review
 
@@ -101,3 +105,34 @@ def test_what_cannot_be_merged_is_left_as_it_was(copies: tuple[Path, Path], tmp_
     with Review(run, write=True), pytest.raises(UsageError, match="another process is writing"):
         merge_decisions(run, copy)
     assert (run / "review.jsonl").read_bytes() == before
+
+
+def test_merged_runs_take_their_decisions_along(tmp_path: Path) -> None:
+    runs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        run = write_run(tmp_path / name)
+        manifest = run / "run.json"
+        # As `run` writes it.
+        manifest.write_text(manifest.read_text().replace('"count": 8', '"count": 8, "sha256": ""'))
+        runs.append(run)
+    with Review(runs[1], write=True, reviewer="Bob") as review:
+        review.decide(What.REJECT, MIXED, [0])
+        review.set_threshold("cat", 0.2)
+        review.undo()
+    with Review(runs[0], write=True) as review:
+        review.decide(What.ACCEPT, MIXED, [0])
+    merged = tmp_path / "merged"
+    done = CliRunner().invoke(main, ["merge-runs", *map(str, runs), "-o", str(merged)])
+    assert done.exit_code == 0, done.output
+    assert "note: 4 lines of decisions were taken over" in done.stderr
+    with Review(merged) as review:
+        images = {one.line["file_name"]: one.instances[0] for one in reviewed_images(merged, review) if one.instances}
+        assert images["one/images/mixed.jpg"].is_accepted
+        assert images["two/images/mixed.jpg"].is_rejected
+        assert review.thresholds == {}
+    # Without decisions nothing is written.
+    for run in runs:
+        (run / "review.jsonl").unlink()
+    assert merge_runs(runs, tmp_path / "again").n_done == 14
+    assert not (tmp_path / "again" / "review.jsonl").exists()
