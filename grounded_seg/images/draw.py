@@ -126,7 +126,8 @@ def _draw_mask(canvas: Canvas, run_length: RunLength, colour: Colour, line_px: i
 def _line(distance: npt.NDArray[np.float32], near: float, far: float) -> npt.NDArray[np.float32]:
     """Opacity of each pixel of a line between two distances, with soft edges but at distance 0."""
     inner = np.ones_like(distance) if near == 0 else np.clip(distance - near + 0.5, 0, 1)
-    return np.minimum(inner, np.clip(far - distance + 0.5, 0, 1))
+    opacity: npt.NDArray[np.float32] = np.minimum(inner, np.clip(far - distance + 0.5, 0, 1))
+    return opacity
 
 
 def _blend(part: Canvas, opacity: npt.NDArray[np.floating], colour: Colour) -> None:

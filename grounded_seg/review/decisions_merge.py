@@ -135,7 +135,7 @@ def _disagreements(own: Review, new: Review, known: set[str], others: set[str]) 
             for key in differing:
                 if _is_alone(by_own.get(key), others) and _is_alone(by_new.get(key), known):
                     yield Disagreement(name, key, _words(here[key]), _words(there[key]))
-    by_own, by_new = own.deciding_thresholds(), new.deciding_thresholds()
+    set_here, set_there = own.deciding_thresholds(), new.deciding_thresholds()
     for name in sorted(own.thresholds.keys() & new.thresholds.keys()):
         if (
             own.thresholds[name] != new.thresholds[name]
