@@ -20,6 +20,7 @@ LAYERS = (
     {"api"},
     {"train"},
     {"evaluation", "export", "diagnosis"},
+    {"review"},
     {"runs"},
     {"engine"},
     {"pipeline"},
