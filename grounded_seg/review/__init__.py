@@ -1,0 +1,1 @@
+"""A page to look through a run and decide on each instance."""
