@@ -18,6 +18,7 @@ PACKAGE = ROOT / "grounded_seg"
 LAYERS = (
     {"cli"},
     {"api"},
+    {"serve", "review"},
     {"train"},
     {"evaluation", "export", "diagnosis"},
     {"runs"},
@@ -26,7 +27,7 @@ LAYERS = (
     {"detect", "segment"},
     {"scoring"},
     {"coco"},
-    {"images", "weights", "device", "scenes"},
+    {"images", "weights", "device", "scenes", "web"},
     {"records"},
     {"geometry"},
     {"settings", "files"},
@@ -55,6 +56,8 @@ HOMES = {
     "ray": {"engine"},
     "pyarrow": {"coco", "images"},
     "msgspec": {"setting_types"},
+    "starlette": {"web", "serve", "review"},
+    "uvicorn": {"web"},
     "click": {"cli"},
     "rich": {"cli"},
 }
@@ -91,6 +94,7 @@ LAZY = {
     "train.fit.metrics_log": "matplotlib is optional",
     "train.fit.trainable": "pytorch-optimizer is optional",
     "train.recipes": "yaml is read only where a file of settings is given",
+    "web.launch": "uvicorn is optional, and a taken port is told without it",
     "weights.strict_loading": "transformers takes seconds",
 }
 """Modules, and folders of them, that import inside functions, and why."""
