@@ -48,6 +48,11 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def review(self) -> Path:
+        """What people decided about the instances; no run writes or removes it."""
+        return self.root / "review.jsonl"
+
+    @property
     def tables(self) -> tuple[Path, Path]:
         """One row an instance, and one row an image, in Parquet; both are there or none."""
         return self.root / "results.parquet", self.root / "images.parquet"

@@ -24,7 +24,7 @@ from grounded_seg.review.page.static_page import FOLDER, SCRIPTS, STYLES
 from grounded_seg.review.page.viewed_run import ViewedRun
 from grounded_seg.setting_types import convert_values, refuse
 from grounded_seg.web.access import Access
-from grounded_seg.web.faults import answer_faults, fault
+from grounded_seg.web.error_answers import answer_faults, fault
 from grounded_seg.web.guards import Guards
 from grounded_seg.web.pages import page_routes
 

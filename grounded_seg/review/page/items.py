@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from grounded_seg.review.decided import ReviewedImage, ReviewedInstance
+from grounded_seg.review.decisions_made import ReviewedImage, ReviewedInstance
 from grounded_seg.review.page.journal_index import Flag
 from grounded_seg.review.page.selection import ACCEPTED, REJECTED, RELABELLED, STATES, UNDECIDED, VERDICTS
 

@@ -14,7 +14,7 @@ from grounded_seg.coco.schema import JournalInstance
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import is_locked
 from grounded_seg.review.decisions import Event, Key, What
-from grounded_seg.review.decisions_file import Review
+from grounded_seg.review.decisions_of_run import Review
 from grounded_seg.review.page.items import item_of
 from grounded_seg.review.page.journal_index import Flag, JournalIndex, Numbers
 from grounded_seg.review.page.selection import (
@@ -69,11 +69,11 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
             self.refresh()
             self.index_s = time.perf_counter() - started
         except BaseException:
-            self._review.close()
+            self._review.__exit__(None, None, None)
             raise
 
     def __exit__(self, *_: object) -> None:
-        self._review.close()
+        self._review.__exit__(None, None, None)
         self._index.close()
 
     @property
@@ -89,7 +89,7 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
     @property
     def notes(self) -> list[str]:
         """What was read in spite of its form, a line each."""
-        return [*self._review.notes, *([] if self._truth is None else self._truth.notes)]
+        return [*self._review.notes, *(() if self._truth is None else self._truth.notes)]
 
     def refresh(self) -> None:
         """Take in what the run has written since.
@@ -194,9 +194,10 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
             OutputError: If they can't be written.
         """
         with self._lock:
-            name = self.file_name(image)
+            self._check(image)
+            line = self._index.line(image)
             for one in instances:
-                self._review.add(name, one, class_name or self._review.class_of(one))
+                self._review.add(line, one, class_name or self._review.class_of(one))
             self._mark(image)
 
     def set_threshold(self, class_name: str, score: float | None) -> None:
