@@ -3,8 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,9 @@ from grounded_seg.files import is_locked
 from grounded_seg.review.decisions import Event, Key, What
 from grounded_seg.review.decisions_of_run import Review
 from grounded_seg.review.page.items import item_of
-from grounded_seg.review.page.journal_index import Flag, JournalIndex, Numbers
-from grounded_seg.review.page.selection import (
-    ACCEPTED,
-    REJECTED,
-    RELABELLED,
-    STATES,
-    UNDECIDED,
-    Filter,
-    Marks,
-    counts_by_threshold,
-    select,
-)
+from grounded_seg.review.page.journal_index import Flag, JournalIndex
+from grounded_seg.review.page.run_marks import RunMarks
+from grounded_seg.review.page.selection import STATES, Filter, counts_by_threshold, select
 from grounded_seg.review.page.truth import Truth
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.journal import LOCK_NAME
@@ -59,22 +49,20 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
         if not self.folder.journal.exists():
             raise InputError(f"{self.folder.journal} isn't there; wait for the run's first image, or name another run")
         self._lock = threading.RLock()
-        self._review = Review(run, write=True, reviewer=reviewer)
-        try:
+        with ExitStack() as stack:
+            self._review = stack.enter_context(Review(run, write=True, reviewer=reviewer))
             self.prompts: dict[str, str] = dict(self._review.class_by_prompt)
             self._index = JournalIndex(self.folder.journal, list(self.prompts))
+            stack.callback(self._index.close)
             self._truth = None if truth is None else Truth(truth, self._review.class_of)
-            self._forget()
+            self._marked = RunMarks(self._index, self._review, self.prompts)
             started = time.perf_counter()
             self.refresh()
             self.index_s = time.perf_counter() - started
-        except BaseException:
-            self._review.__exit__(None, None, None)
-            raise
+            self._opened = stack.pop_all()
 
     def __exit__(self, *_: object) -> None:
-        self._review.__exit__(None, None, None)
-        self._index.close()
+        self._opened.close()
 
     @property
     def n_images(self) -> int:
@@ -100,16 +88,16 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
         with self._lock:
             if self._index.update():
                 self._forget()
-            self._mark_new()
+            self._marked.add_new()
             if self._truth is not None:
                 self._judge_new(self._truth)
 
     def summary(self) -> dict[str, Any]:
         """Say how far the run is, and of each class what was decided, and what stays at each threshold."""
         with self._lock:
-            columns, marks = self._index.columns, self._marks
+            columns, marks, names = self._index.columns, self._marked.marks, self._marked.classes
             counts = counts_by_threshold(columns, marks)
-            cells = np.bincount(marks.label * len(STATES) + marks.state, minlength=len(self.classes) * len(STATES))
+            cells = np.bincount(marks.label * len(STATES) + marks.state, minlength=len(names) * len(STATES))
             by_state = cells.reshape(-1, len(STATES)).tolist()
             return {
                 "run": self.folder.root.absolute().name,
@@ -128,7 +116,7 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
                         "stays": counts[number].tolist(),
                         **dict(zip(STATES, by_state[number], strict=True)),
                     }
-                    for number, name in enumerate(self.classes)
+                    for number, name in enumerate(names)
                 ],
             }
 
@@ -136,7 +124,7 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
         """Give the images that a filter lets through, in its order."""
         with self._lock:
             verdicts = None if self._truth is None else self._truth.verdicts
-            return select(self._index.columns, self._marks, wanted, self.classes, verdicts).tolist()
+            return select(self._index.columns, self._marked.marks, wanted, self._marked.classes, verdicts).tolist()
 
     def item(self, image: int) -> dict[str, Any]:
         """Give all that the page shows about an image.
@@ -173,7 +161,7 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
         with self._lock:
             self._check(image)
             self._review.decide(what, self._index.line(image), keys, class_name)
-            self._mark(image)
+            self._marked.mark(image)
 
     def instances(self, image: int) -> list[JournalInstance]:
         """Give an image's instances as the journal has them, and those that were added and aren't rejected.
@@ -198,7 +186,7 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
             line = self._index.line(image)
             for one in instances:
                 self._review.add(line, one, class_name or self._review.class_of(one))
-            self._mark(image)
+            self._marked.mark(image)
 
     def set_threshold(self, class_name: str, score: float | None) -> None:
         """Drop undecided instances of a class that score less.
@@ -208,10 +196,11 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
             OutputError: If it can't be written.
         """
         with self._lock:
-            if class_name not in self.classes:
-                raise UsageError(f"the run has no class {class_name!r}; it has {', '.join(self.classes)}")
+            if class_name not in self._marked.classes:
+                names = ", ".join(self._marked.classes)
+                raise UsageError(f"the run has no class {class_name!r}; it has {names}")
             self._review.set_threshold(class_name, score)
-            self._take_thresholds()
+            self._marked.take_thresholds()
 
     def undo(self) -> tuple[Event, int | None] | None:
         """Undo the last decision, and give it with the index of its image; None where there is none left.
@@ -225,9 +214,9 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
                 return None
             image = None if event.image is None else self._index.columns.find(event.image)
             if image is None:
-                self._take_thresholds()
+                self._marked.take_thresholds()
             else:
-                self._mark(image)
+                self._marked.mark(image)
             return event, image
 
     def _check(self, image: int) -> None:
@@ -236,69 +225,9 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
 
     def _forget(self) -> None:
         """Begin anew, with no image."""
-        self.classes = list(dict.fromkeys(self.prompts.values()))
-        none = np.zeros(0)
-        small, whole = none.astype(np.uint8), none.astype(np.int32)
-        self._marks = Marks(small, whole, none, small, whole)
-        self._take_thresholds()
+        self._marked.clear()
         if self._truth is not None:
             self._truth.clear()
-
-    def _number(self, class_name: str) -> int:
-        """Give a class's index; one that is new comes last."""
-        if class_name not in self.classes:
-            self.classes.append(class_name)
-            self._take_thresholds()
-        return self.classes.index(class_name)
-
-    def _take_thresholds(self) -> None:
-        thresholds = self._review.thresholds
-        self.classes += [name for name in thresholds if name not in self.classes]
-        values = np.array([thresholds.get(name, 0.0) for name in self.classes], dtype=np.float64)
-        self._marks = replace(self._marks, threshold=values)
-
-    def _own_numbers(self, rows: slice) -> Numbers:
-        """Give the class of each instance's prompt."""
-        by_prompt = [self._number(self.prompts.get(prompt, prompt)) for prompt in self._index.prompts]
-        return np.array(by_prompt, dtype=np.int32)[self._index.columns.prompt[rows]]
-
-    def _mark_new(self) -> None:
-        """Mark images that the index has got."""
-        columns, n_before = self._index.columns, len(self._marks.looked)
-        if n_before == columns.n_images:
-            return
-        rows = slice(len(self._marks.state), columns.n_instances)
-        label = self._own_numbers(rows)
-        n_images, n_rows = columns.n_images - n_before, rows.stop - rows.start
-        marks = self._marks
-        self._marks = Marks(
-            state=np.concatenate([marks.state, np.full(n_rows, UNDECIDED, np.uint8)]),
-            label=np.concatenate([marks.label, label]),
-            threshold=marks.threshold,
-            looked=np.concatenate([marks.looked, np.zeros(n_images, np.uint8)]),
-            added=np.concatenate([marks.added, np.zeros(n_images, np.int32)]),
-        )
-        reviewed = set(self._review.images)
-        for image in range(n_before, columns.n_images) if reviewed else ():
-            if columns.name(image) in reviewed:
-                self._mark(image)
-
-    def _mark(self, image: int) -> None:
-        """Bring an image's marks up to what was decided."""
-        columns, name = self._index.columns, self._index.columns.name(image)
-        rows = columns.instances_of(image)
-        made = self._review.decisions(name)
-        state, label = np.full(rows.stop - rows.start, UNDECIDED, np.uint8), self._own_numbers(rows)
-        for key, one in made.decided.items():
-            if not isinstance(key, int) or key >= len(state):
-                continue
-            state[key] = REJECTED if not one.is_accepted else RELABELLED if one.class_name else ACCEPTED
-            if one.class_name:
-                label[key] = self._number(one.class_name)
-        self._marks.state[rows], self._marks.label[rows] = state, label
-        self._marks.looked[image] = made.is_looked_through
-        decisions = (made.decided.get(one) for one in made.added)
-        self._marks.added[image] = sum(one is None or one.is_accepted for one in decisions)
 
     @property
     def _has_masks(self) -> bool:

@@ -40,7 +40,7 @@
 
   /** One thing after the other: what keys do happens in their order. */
   function queue(task) {
-    work = work.then(task).catch((error) => say(error.message, true));
+    work = work.then(() => task()).catch((error) => say(error.message, true));
     return work;
   }
 
@@ -254,13 +254,15 @@
       if (event.key === "Escape") event.target.blur();
       return;
     }
+    // Caps Lock makes no other key of a letter.
+    const key = event.key.length > 1 ? event.key : event.shiftKey ? event.key.toUpperCase() : event.key.toLowerCase();
     if (event.ctrlKey || event.metaKey) {
-      if (event.key.toLowerCase() !== "z" || event.shiftKey) return;
+      if (key !== "z") return;
       undo();
-    } else if (ANYWHERE[event.key]) {
-      ANYWHERE[event.key]();
-    } else if (GS.viewer.isOpen() && IN_VIEWER[event.key]) {
-      IN_VIEWER[event.key]();
+    } else if (ANYWHERE[key]) {
+      ANYWHERE[key]();
+    } else if (GS.viewer.isOpen() && IN_VIEWER[key]) {
+      IN_VIEWER[key]();
     } else if (GS.viewer.isOpen() || !GS.grid.key(event)) {
       if (event.key === "Escape") document.body.classList.remove("filters-open");
       return;

@@ -158,8 +158,14 @@ GS.viewer = (() => {
     hooks.queue(async () => {
       if (!item || item.skipped !== null || GS.source.isStatic) return;
       const keys = toDo().map((one) => one.key);
-      if (!keys.length && inSight().length) return;
-      hooks.changed(await GS.source.decide(item.index, "accept", keys));
+      const dropped = item.instances.filter((one) => GS.paint.isDropped(one, hooks.thresholds())).map((one) => one.key);
+      if (keys.length || !item.instances.length) {
+        hooks.changed(await GS.source.decide(item.index, "accept", keys));
+      } else if (dropped.length === item.instances.length) {
+        // Nothing is shown and nothing is meant to be there.
+        hooks.changed(await GS.source.decide(item.index, "reject", dropped));
+        hooks.say(`${dropped.length} below the thresholds rejected`);
+      }
     });
   }
 
