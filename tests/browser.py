@@ -54,7 +54,7 @@ def opened(browser: Any, address: str, size: tuple[int, int] = DESKTOP, **contex
 
 
 @contextmanager
-def viewed(run: Path, *options: object) -> Iterator[str]:
+def viewed(run: Path, *options: object, end_with: signal.Signals = signal.SIGTERM) -> Iterator[str]:
     """The address of `grounded-seg view RUN`, which is ended as a service is; it has to end cleanly."""
     words = [sys.executable, "-m", "grounded_seg.cli", "view", run, "--port", 0, "--no-browser", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -71,7 +71,7 @@ def viewed(run: Path, *options: object) -> Iterator[str]:
             found = re.search(r"http://\S+", line)
             assert found, (line, (run / "view.log").read_text())
             yield found[0]
-            server.send_signal(signal.SIGTERM)
+            server.send_signal(end_with)
             assert server.wait(SERVER_END_S) == 0, (run / "view.log").read_text()
         finally:
             server.kill()

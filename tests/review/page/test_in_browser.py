@@ -25,6 +25,7 @@ from grounded_seg.geometry.masks import (
 )
 from grounded_seg.review.decisions_of_run import Review
 from grounded_seg.review.page.static_page import FOLDER
+from grounded_seg.scenes import KINDS
 
 N_SCENES, N_MANY = 24, 300
 SHOTS = ROOT / "docs" if os.environ.get("GROUNDED_SEG_SCREENSHOTS") else None
@@ -75,8 +76,16 @@ def open_image(page: Any, number: int) -> None:
     page.wait_for_selector("#viewer:not([hidden])")
 
 
-def is_like(number: int) -> str:
-    return f"{number} of {N_SCENES} images"
+def is_found(page: Any, number: int, lines: list[Any]) -> None:
+    """Wait until so many images are found, which are neither none nor all."""
+    assert 0 < number < len(lines)
+    text = f"{number} of {len(lines)} images"
+    page.wait_for_function("text => document.querySelector('#found').textContent === text", arg=text)
+
+
+def all_are_found(page: Any, lines: list[Any]) -> None:
+    text = f"All {len(lines)} images"
+    page.wait_for_function("text => document.querySelector('#found').textContent === text", arg=text)
 
 
 def exported(run: Path, output: Path) -> set[tuple[str, str, tuple[float, ...]]]:
@@ -94,10 +103,15 @@ def exported(run: Path, output: Path) -> set[tuple[str, str, tuple[float, ...]]]
 
 
 def test_a_run_is_decided_on_by_keyboard_and_mouse(chromium: Any, run: Path, tmp_path: Path) -> None:
+    decided_on(chromium, run, tmp_path)
+
+
+def decided_on(chromium: Any, run: Path, tmp_path: Path) -> None:
+    """Do all that a person does, and compare what is exported with what was accepted."""
     lines = lines_of(run)
     accepted: dict[tuple[str, int], str] = {}
     with viewed(run, "--reviewer", "Ann") as address, opened(chromium, address) as page:
-        assert page.locator("#found").text_content() == f"All {N_SCENES} images"
+        all_are_found(page, lines)
         filters_are_right(page, lines)
         a_threshold_counts_live(page, lines)
         numbers = [number for number, line in enumerate(lines) if len(line["instances"]) >= 3]
@@ -117,34 +131,43 @@ def test_a_run_is_decided_on_by_keyboard_and_mouse(chromium: Any, run: Path, tmp
     assert exported(run, tmp_path / "exported") == expected
 
 
+@pytest.mark.release
+def test_a_run_of_the_demo_on_many_scenes(chromium: Any, tmp_path: Path) -> None:
+    made_run(tmp_path / "made", N_MANY)
+    classes = tmp_path / "classes.yaml"
+    classes.write_text("".join(f"{kind}: {kind}\n" for kind in KINDS))
+    models = ("--preset", "demo", "--device", "cpu", "--dtype", "float32", "--score-threshold", 0.1)
+    words = ("run", f"@{classes}", tmp_path / "made" / "images", "-o", tmp_path / "run", "--save", "none", *models)
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    decided_on(chromium, tmp_path / "run", tmp_path)
+
+
 def filters_are_right(page: Any, lines: list[Any]) -> None:
     """Each filter by mouse or keyboard, with the count that a look at the journal gives."""
 
     def count(fits: Any) -> int:
         return sum(any(fits(one) for one in line["instances"]) for line in lines)
 
-    def is_found(number: int) -> None:
-        assert 0 < number < N_SCENES
-        page.wait_for_function("text => document.querySelector('#found').textContent === text", arg=is_like(number))
-
     page.select_option("#f-class_name", "ball")
-    is_found(count(lambda one: class_of(one) == "ball"))
+    is_found(page, count(lambda one: class_of(one) == "ball"), lines)
     page.fill("#f-min_score", "0.7")
-    is_found(count(lambda one: class_of(one) == "ball" and one["score"] >= 0.7))
+    is_found(page, count(lambda one: class_of(one) == "ball" and one["score"] >= 0.7), lines)
     page.click("#reset-filters")
-    page.check("#f-leaves_box")
-    is_found(count(lambda one: one["attributes"].get("leaves_box")))
+    page.check("#f-touches_border")
+    is_found(page, count(touches_border_of(lines)), lines)
     page.click("#reset-filters")
-    page.fill("#f-max_mask", "0.6")
-    is_found(count(lambda one: one["attributes"]["mask_score"] <= 0.6))
-    page.click("#reset-filters")
-    page.wait_for_function(
-        "text => document.querySelector('#found').textContent === text", arg=f"All {N_SCENES} images"
+    middle = round(
+        float(np.median([one["attributes"]["mask_score"] for line in lines for one in line["instances"]])), 2
     )
+    page.fill("#f-max_mask", str(middle - 0.1))
+    is_found(page, count(lambda one: one["attributes"]["mask_score"] <= middle - 0.1), lines)
+    page.click("#reset-filters")
+    all_are_found(page, lines)
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type("SCENE-01")
-    is_found(10)
+    is_found(page, 10, lines)
     page.select_option("#f-order", "lowest")
     lowest = min(lines[10:20], key=lambda line: min((one["score"] for one in line["instances"]), default=2))
     page.wait_for_function(
@@ -152,29 +175,40 @@ def filters_are_right(page: Any, lines: list[Any]) -> None:
         arg=lowest["file_name"],
     )
     page.click("#reset-filters")
-    page.wait_for_function(
-        "text => document.querySelector('#found').textContent === text", arg=f"All {N_SCENES} images"
-    )
+    all_are_found(page, lines)
+
+
+def touches_border_of(lines: list[Any]) -> Any:
+    """Tell which instances of the run's masks end at the border of their image."""
+    sizes = {id(one): (line["width"], line["height"]) for line in lines for one in line["instances"]}
+
+    def touches(one: Any) -> bool:
+        (x, y, width, height), (wide, high) = one["bbox"], sizes[id(one)]
+        return x == 0 or y == 0 or x + width == wide or y + height == high
+
+    return touches
 
 
 def a_threshold_counts_live(page: Any, lines: list[Any]) -> None:
     """The slider of a class by keys: what stays is counted while it moves, and stored when it rests."""
-    scores = [one["score"] for line in lines for one in line["instances"] if class_of(one) == "star"]
-    slider = page.locator('input[type="range"][data-class-name="star"]')
+    lowest = min((one for line in lines for one in line["instances"]), key=lambda one: one["score"])
+    name, n_steps = class_of(lowest), int(lowest["score"] * 100) + 2
+    scores = [one["score"] for line in lines for one in line["instances"] if class_of(one) == name]
+    slider = page.locator(f'input[type="range"][data-class-name="{name}"]')
     counted = slider.locator("xpath=ancestor::div[1]/small")
     assert counted.text_content() == f"{len(scores)} of {len(scores)} stay"
     slider.focus()
-    n_left = sum(score >= 0.3 for score in scores)
+    n_left = sum(score >= n_steps / 100 for score in scores)
     assert n_left < len(scores)
-    with page.expect_response(lambda answer: (answer.request.post_data or "").endswith('"score":0.3}')):
-        for _ in range(30):
+    with page.expect_response(lambda answer: (answer.request.post_data or "").endswith(f'"score":{n_steps / 100:g}}}')):
+        for _ in range(n_steps):
             page.keyboard.press("ArrowRight")
         assert counted.text_content() == f"{n_left} of {len(scores)} stay"
     page.reload()
     page.wait_for_selector("body.ready")
-    assert slider.input_value() == "0.3"
+    assert float(slider.input_value()) == n_steps / 100
     # Taken away again: on a slow machine it rested between two keys, and is more than one line.
-    for _ in range(30):
+    for _ in range(n_steps):
         if slider.input_value() == "0":
             break
         with page.expect_response("**/api/undo"):
@@ -312,14 +346,12 @@ def nothing_is_lost_by_loading_again(page: Any, lines: list[Any], number: int) -
     assert states(page) == before
     page.keyboard.press("Escape")
     page.select_option("#f-decided", "accepted")
-    page.wait_for_function("text => document.querySelector('#found').textContent === text", arg=is_like(2))
+    is_found(page, 2, lines)
     page.reload()
     page.wait_for_selector("body.ready")
-    assert page.locator("#found").text_content() == is_like(2)
+    is_found(page, 2, lines)
     page.click("#reset-filters")
-    page.wait_for_function(
-        "text => document.querySelector('#found').textContent === text", arg=f"All {N_SCENES} images"
-    )
+    all_are_found(page, lines)
     page.wait_for_selector(".tile canvas")
     shot(page, "view.jpg")
 
@@ -393,6 +425,27 @@ def test_names_and_labels_are_text_and_images_may_be_gone(chromium: Any, run: Pa
         assert tab.locator("#instances img").count() == 0
         assert tab.title() != "1"
     tab.close()
+
+
+def test_the_page_of_worst_images_opens_from_the_disk(chromium: Any, run: Path, made: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    words = ("eval", made.parent / "truth.json", "--predictions", run, "--images", made.parent / "images")
+    result = CliRunner().invoke(main, [*map(str, words), "--plots", str(tmp_path / "plots")])
+    assert result.exit_code == 0, result.output
+    with opened(chromium, (tmp_path / "plots" / "worst.html").as_uri()) as page:
+        assert " worst of 24 images" in page.locator("#run-name").text_content()
+        page.wait_for_selector(".tile canvas")
+        first = page.locator(".badge").first.text_content()
+        assert first.startswith("F1 ")
+        assert not page.locator("#filters").is_visible()
+        open_image(page, 0)
+        assert page.locator("#verdicts").text_content().startswith(f"{first}: ")
+        assert not page.locator("#actions").is_visible()
+        page.wait_for_function("document.querySelector('#instances li')")
+        page.keyboard.press("a")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("document.querySelector('#image-place').textContent.startsWith('2 of')")
+        shot(page, "worst.jpg")
 
 
 @pytest.mark.parametrize("seed", range(3))
