@@ -8,6 +8,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from enum import IntFlag
 from io import FileIO
@@ -118,8 +119,8 @@ class Columns:
         return None if at < 0 else int(np.searchsorted(self.name_start, at + 1))
 
 
-class JournalIndex:
-    """The index of one journal, which may still be written; for one thread at a time, but for `columns`."""
+class JournalIndex(AbstractContextManager["JournalIndex"]):
+    """The index of one journal, which may still be written; for a `with` statement, and for one thread at a time."""
 
     def __init__(self, path: Path, prompts: Sequence[str]) -> None:
         """Begin with no line; `prompts` are the run's, in the order of their numbers."""
@@ -156,8 +157,7 @@ class JournalIndex:
         line: JournalLine = json.loads(os.pread(file.fileno(), end - start, start))
         return line
 
-    def close(self) -> None:
-        """Close the journal."""
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -52,8 +52,7 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
         with ExitStack() as stack:
             self._review = stack.enter_context(Review(run, write=True, reviewer=reviewer))
             self.prompts: dict[str, str] = dict(self._review.class_by_prompt)
-            self._index = JournalIndex(self.folder.journal, list(self.prompts))
-            stack.callback(self._index.close)
+            self._index = stack.enter_context(JournalIndex(self.folder.journal, list(self.prompts)))
             self._truth = None if truth is None else Truth(truth, self._review.class_of)
             self._marked = RunMarks(self._index, self._review, self.prompts)
             started = time.perf_counter()

@@ -1,6 +1,8 @@
 """The index: the same as reading every line, also while the journal grows or is replaced."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +59,24 @@ LINES = (
 )
 
 
+Open = Callable[..., JournalIndex]
+
+
+@pytest.fixture
+def index_of() -> Iterator[Open]:
+    """Makes indices that are closed in the end."""
+    with ExitStack() as stack:
+        yield lambda path, prompts=(): stack.enter_context(JournalIndex(path, prompts))
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     append(tmp_path / "results.jsonl", *LINES)
     return tmp_path / "results.jsonl"
 
 
-def test_the_columns_hold_what_the_lines_say(journal: Path) -> None:
-    index = JournalIndex(journal, ["a dog"])
+def test_the_columns_hold_what_the_lines_say(index_of: Open, journal: Path) -> None:
+    index = index_of(journal, ["a dog"])
     assert index.update() is False
     columns = index.columns
     assert (columns.n_images, columns.n_instances) == (4, 5)
@@ -81,8 +93,8 @@ def test_the_columns_hold_what_the_lines_say(journal: Path) -> None:
     assert [index.line(image) for image in range(4)] == list(LINES)
 
 
-def test_a_run_that_is_still_written_grows(journal: Path) -> None:
-    index = JournalIndex(journal, [])
+def test_a_run_that_is_still_written_grows(index_of: Open, journal: Path) -> None:
+    index = index_of(journal)
     index.update()
     whole = json.dumps(line("e.jpg", one("a bird", 0.7)))
     with journal.open("a") as file:
@@ -99,21 +111,21 @@ def test_a_run_that_is_still_written_grows(journal: Path) -> None:
 
 
 def test_however_the_journal_is_cut_into_blocks_the_index_is_the_same(
-    journal: Path, monkeypatch: pytest.MonkeyPatch
+    index_of: Open, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = JournalIndex(journal, [])
+    whole = index_of(journal)
     whole.update()
     for n_bytes in (1, 7, 300, 1000):
         monkeypatch.setattr("grounded_seg.review.page.journal_index._BLOCK_BYTES", n_bytes)
-        cut = JournalIndex(journal, [])
+        cut = index_of(journal)
         cut.update()
         for name, column in vars(whole.columns).items():
             np.testing.assert_array_equal(getattr(cut.columns, name), column, err_msg=name)
 
 
 @pytest.mark.parametrize("is_same_file", [True, False])
-def test_lines_that_were_replaced_are_indexed_anew(journal: Path, is_same_file: bool) -> None:
-    index = JournalIndex(journal, [])
+def test_lines_that_were_replaced_are_indexed_anew(index_of: Open, journal: Path, is_same_file: bool) -> None:
+    index = index_of(journal)
     index.update()
     if is_same_file:
         journal.write_text("")
@@ -125,10 +137,10 @@ def test_lines_that_were_replaced_are_indexed_anew(journal: Path, is_same_file: 
     assert index.line(0)["file_name"] == "z.jpg"
 
 
-def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_kept(index_of: Open, tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     append(path, line("odd\udcff.jpg", one()), line("täglich.jpg"))
-    index = JournalIndex(path, [])
+    index = index_of(path)
     index.update()
     assert index.columns.name(0) == "odd\udcff.jpg"
     assert index.columns.find("odd\udcff.jpg") == 0
@@ -137,15 +149,15 @@ def test_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"file_name": 3}', '{"file_name": "a", "status": "done"}'])
-def test_a_damaged_line_is_named(journal: Path, text: str) -> None:
+def test_a_damaged_line_is_named(index_of: Open, journal: Path, text: str) -> None:
     with journal.open("a") as file:
         file.write(f"{text}\n")
     with pytest.raises(InputError, match=r"results\.jsonl:5: this line is damaged .*--resume"):
-        JournalIndex(journal, []).update()
+        index_of(journal).update()
 
 
-def test_a_journal_that_is_gone_is_an_input_error(journal: Path) -> None:
-    index = JournalIndex(journal, [])
+def test_a_journal_that_is_gone_is_an_input_error(index_of: Open, journal: Path) -> None:
+    index = index_of(journal)
     index.update()
     journal.unlink()
     with pytest.raises(InputError, match="can't be read"):

@@ -152,8 +152,8 @@ def test_wrong_values_are_told_at_once() -> None:
 
 def test_an_empty_run_has_no_image(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").touch()
-    index = JournalIndex(tmp_path / "results.jsonl", ["a cat"])
-    index.update()
+    with JournalIndex(tmp_path / "results.jsonl", ["a cat"]) as index:
+        index.update()
     none = np.zeros(0)
     empty = Marks(
         none.astype(np.uint8), none.astype(np.int32), np.zeros(1), none.astype(np.uint8), none.astype(np.int32)

@@ -17,9 +17,9 @@ from view_cases import made_run, write_run
 from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.review.decisions_of_run import Review
-from grounded_seg.review.page.app import MAX_BODY_BYTES, Ask, view_app
 from grounded_seg.review.page.ask_again import AskAgain
 from grounded_seg.review.page.pictures import pictures_of
+from grounded_seg.review.page.view_app import MAX_BODY_BYTES, Ask, view_app
 from grounded_seg.review.page.viewed_run import ViewedRun
 from grounded_seg.runs.journal import text_of
 from grounded_seg.web.access import Access
@@ -101,11 +101,12 @@ def test_filters_come_from_the_address(run: Path) -> None:
     lines = lines_of(run)
     with page(run) as client:
         assert client.get("/api/selection").json()["images"] == list(range(N_SCENES))
-        wanted = {"min_score": "0.6", "class_name": "ball"}
+        kind = lines[0]["instances"][0]["attributes"]["prompt"]
+        wanted = {"min_score": "0.6", "class_name": kind.removeprefix("a ")}
         expected = [
             number
             for number, line in enumerate(lines)
-            if any(one["score"] >= 0.6 and one["attributes"]["prompt"] == "a ball" for one in line["instances"])
+            if any(one["score"] >= 0.6 and one["attributes"]["prompt"] == kind for one in line["instances"])
         ]
         assert 0 < len(expected) < N_SCENES
         assert client.get("/api/selection", params=wanted).json()["images"] == expected
