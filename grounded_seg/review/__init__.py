@@ -6,11 +6,11 @@
         review.notes                                                   # what to tell the user about the file
         event = review.decide(What.ACCEPT, line, [0, 2])               # `line` is the image's line of the journal
         review.decide(What.RELABEL, line, [1], "van")                  # REJECT, CLEAR likewise; on the disk on return
-        review.decide(What.ACCEPT, line)                               # nothing was found, and rightly so
+        review.decide(What.ACCEPT, line)                               # looked through: nothing (else) is there
         key = review.add(line, instance, "car").id                     # `instance` is of the journal's form
         review.set_threshold("car", 0.4)
         review.undo()                                                  # gives the event that was undone, or None
         review.of(line).instances                                      # key, class_name, decision, is_below(thresholds)
         review.decisions(file_name).decided                            # the same from memory, by key, unchecked
-        review.decisions(file_name).is_decided(n_instances)
+        review.decisions(file_name).was_seen                           # somebody decided something about it
 """

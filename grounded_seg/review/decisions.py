@@ -5,7 +5,7 @@ Every line has `id`, `time` (UTC, ISO 8601), `what` and, where it is known, `rev
 - `accept`, `reject`, `clear` (undecided again), `relabel`: `image` is the file name in the journal. `instances` has the
   index of each instance in the journal's line or, of one that was added, the id of the line that added it. `boxes` has
   their `bbox`, by which a reader notices that the line is about another run. `relabel` accepts too; `class` is the new
-  class. `accept` without instances says that an image was looked through, as one on which nothing was found.
+  class. `accept` without instances says that the image was looked through, as one on which nothing was found.
 - `add`: `image`, `class`, and `instance`, which is of the journal's form.
 - `threshold`: `class` and `score`; undecided instances of the class that score less are left out. null takes it away.
 - `undo`: `undoes` is the id of a line that holds no more.

@@ -32,7 +32,7 @@ class ImageDecisions:
     added: dict[str, int] = field(default_factory=dict)
     """Numbers of the events that added instances, by their ids."""
     is_looked_through: bool = False
-    """It was accepted as it is, with nothing found on it."""
+    """It was accepted as a whole, whether anything is on it or not."""
     numbers: "array[int]" = field(default_factory=lambda: array("I"))
     """Numbers of the events about it, undone ones too."""
 
@@ -54,12 +54,13 @@ class ImageDecisions:
             else:
                 self.decided[key] = made
 
-    def is_decided(self, n_instances: int) -> bool:
-        """Tell whether nothing is left to decide on an image with so many instances in the journal."""
-        if not n_instances + len(self.added):
-            return self.is_looked_through
-        keys = (*range(n_instances), *self.added)
-        return len(self.decided) >= len(keys) and all(key in self.decided for key in keys)
+    @property
+    def was_seen(self) -> bool:
+        """Whether somebody decided anything about it.
+
+        If so it is settled unless an instance is undecided that no threshold leaves out.
+        """
+        return self.is_looked_through or any(isinstance(key, int) or key in self.added for key in self.decided)
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,13 @@ class ReviewedImage:
     """Those of the line in its order, then those that were added."""
     is_looked_through: bool
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether every instance was decided on; without any, whether it was looked through."""
-        if not self.instances:
-            return self.is_looked_through
-        return all(one.decision is not None for one in self.instances)
+    def is_settled(self, thresholds: Mapping[str, float]) -> bool:
+        """Whether nobody has to look at it again: somebody has, and no instance is undecided that a threshold leaves.
+
+        Without this look, what a threshold leaves out isn't taken for rejected.
+        """
+        was_seen = self.is_looked_through or any(one.decision is not None for one in self.instances)
+        return was_seen and all(one.decision is not None or one.is_below(thresholds) for one in self.instances)
 
     def __iter__(self) -> Iterator[ReviewedInstance]:
         return iter(self.instances)

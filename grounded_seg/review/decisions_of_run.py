@@ -6,7 +6,7 @@ are never changed.
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -122,18 +122,28 @@ class Review(AbstractContextManager["Review"]):
         prompt = instance["attributes"]["prompt"]
         return self.class_by_prompt.get(prompt, prompt)
 
-    def check_images(self, names: Iterable[str]) -> None:
-        """Check that decisions are about images of these names only, as an `InputError`."""
-        unknown = self._images.keys() - set(names)
-        if unknown:
-            name = min(unknown)
+    def refuse_images(self, names: Collection[str]) -> None:
+        """Raise an `InputError` for decisions about images that the run lacks, if there are any."""
+        if names:
+            name = min(names)
             place = self._file.place(self._images[name].numbers[0])
             raise InputError(f"{place}: the run has no image {name!r}; {_OF_ANOTHER_RUN}")
+
+    def has_added(self) -> bool:
+        """Whether instances were added."""
+        return any(state.added for state in self._images.values())
+
+    def new_classes(self) -> list[str]:
+        """Classes that instances were relabelled to or added with, in the order of the alphabet."""
+        decided = {one.class_name for state in self._images.values() for one in state.decided.values()}
+        added = {one.own_class for name, state in self._images.items() if state.added for one in self.added(name)}
+        return sorted(name for name in decided | added if name is not None)
 
     def decide(self, what: What, line: JournalLine, keys: Sequence[Key] = (), class_name: str | None = None) -> Event:
         """Accept, reject, clear or relabel instances of an image.
 
-        To accept an image is to accept those of its instances that are meant; one without any is accepted without keys.
+        An image is accepted as a whole without keys, beside those of its instances that are meant: it was looked
+        through then, and what is undecided and below a threshold isn't there.
 
         Raises:
             UsageError: If the image has no such instance, or none is named.
@@ -146,7 +156,7 @@ class Review(AbstractContextManager["Review"]):
             unknown = [key for key in keys if key not in boxes]
             if unknown:
                 raise UsageError(f"{line['file_name']} has no instance {unknown[0]!r}; load the page again")
-            if not keys and (what is not What.ACCEPT or boxes):
+            if not keys and what is not What.ACCEPT:
                 raise UsageError(f"{line['file_name']}: no instance is named; name what to {what}")
             picked = tuple(boxes[key] for key in keys)
             return self._append(Event(what, line["file_name"], tuple(keys), picked, class_name))

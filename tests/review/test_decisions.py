@@ -55,7 +55,8 @@ def states(run: Path, of: JournalLine = A) -> list[tuple[bool | None, str]]:
         found = review.of(of)
         from_memory = review.decisions(of["file_name"]).decided
         assert [from_memory.get(one.key) for one in found] == [one.decision for one in found]
-        assert review.decisions(of["file_name"]).is_decided(len(of["instances"])) is found.is_decided
+        # Everything undecided is below this one.
+        assert review.decisions(of["file_name"]).was_seen is found.is_settled({"cat": 0.9})
     return [(one.decision and one.decision.is_accepted, one.class_name) for one in found]
 
 
@@ -135,12 +136,20 @@ def test_what_was_added_is_decided_on_like_the_others(run: Path) -> None:
 
 def test_an_image_without_instances_is_decided_when_it_was_looked_through(run: Path) -> None:
     with Review(run, write=True) as review:
-        assert not review.of(B).is_decided
+        assert not review.of(B).is_settled({})
         review.decide(What.ACCEPT, B)
-        assert review.of(B).is_decided
-        assert not review.of(A).is_decided
+        assert review.of(B).is_settled({})
+        review.decide(What.REJECT, A, [0])
+        assert not review.of(A).is_settled({})
+        assert review.of(A).is_settled({"cat": 0.6})
+        review.undo()
+        # Thresholds alone are nobody's look.
+        assert not review.of(A).is_settled({"cat": 0.6})
+        review.decide(What.ACCEPT, A)
+        assert review.of(A).is_settled({"cat": 0.6})
+        assert not review.of(A).is_settled({"cat": 0.5})
         with pytest.raises(UsageError, match="no instance is named"):
-            review.decide(What.ACCEPT, A)
+            review.decide(What.REJECT, A)
         with pytest.raises(UsageError, match="no instance 3"):
             review.decide(What.REJECT, A, [3])
     assert states(run, B) == []
@@ -245,9 +254,9 @@ def test_decisions_about_another_run_are_refused(run: Path) -> None:
     with Review(run, write=True) as review:
         review.decide(What.ACCEPT, A, [0, 2])
     with Review(run) as review:
-        review.check_images(["a.jpg", "c.jpg"])
+        review.refuse_images([])
         with pytest.raises(InputError, match=r"review.jsonl:1: the run has no image 'a.jpg'"):
-            review.check_images(["b.jpg"])
+            review.refuse_images(set(review.images))
         with pytest.raises(InputError, match=r"review.jsonl:1: 'a.jpg' has no instance 2"):
             review.of(line("a.jpg", 1, 2))
         with pytest.raises(InputError, match=r"review.jsonl:1: instance 2 of 'a.jpg' has another box"):
