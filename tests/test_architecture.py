@@ -59,6 +59,7 @@ HOMES = {
     "msgspec": {"setting_types", "review"},
     "starlette": {"web", "serve", "review"},
     "uvicorn": {"web"},
+    "cvat_sdk": {"serve"},
     "click": {"cli"},
     "rich": {"cli"},
 }
@@ -95,6 +96,7 @@ LAZY = {
     "train.fit.metrics_log": "matplotlib is optional",
     "train.fit.trainable": "pytorch-optimizer is optional",
     "train.recipes": "yaml is read only where a file of settings is given",
+    "serve.cvat_function": "CVAT's library is there only where its command line runs this",
     "web.launch": "uvicorn is optional, and a taken port is told without it",
     "weights.strict_loading": "transformers takes seconds",
 }

@@ -32,7 +32,7 @@ SAME_NAMES = {
     "questions": "of a training, and those about rendered scenes",
     "records": "the package's, and a training's",
     "run": "a command, and the run it starts",
-    "settings": "of the package, of an export, of a training",
+    "settings": "of the package, of an export, of a training, of a server",
     "shapes": "those that are checked, and those that are rendered",
     "status": "a command, and what it shows",
     "validate": "a command, and the check it starts",

@@ -10,6 +10,7 @@ from grounded_seg.cli.commands.export import export
 from grounded_seg.cli.commands.merge_runs import merge_runs
 from grounded_seg.cli.commands.models import models
 from grounded_seg.cli.commands.run import run
+from grounded_seg.cli.commands.serve import serve
 from grounded_seg.cli.commands.status import status
 from grounded_seg.cli.commands.train import train
 from grounded_seg.cli.commands.validate import validate
@@ -35,6 +36,7 @@ _COMMANDS = (
     (view, "Look through a run in the browser, and decide on what it found."),
     (status, "Show how far runs are, while they run or after."),
     (doctor, "Check that everything works on this machine."),
+    (serve, "Answer requests: a web page, an HTTP interface, label tools."),
     (models, "List, fetch, verify and convert weights; merge adapters."),
 )
 for _command, _short_help in _COMMANDS:
