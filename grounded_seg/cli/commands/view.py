@@ -1,5 +1,8 @@
 """`grounded-seg view`: a run in the browser, to look through and decide on."""
 
+import os
+import sys
+import threading
 import webbrowser
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,10 +77,16 @@ def view(run: Path, debug: bool, **options: Any) -> None:
         def started() -> None:
             address = url_of(taken, host, token)
             click.echo(f"{address}  (end with Ctrl-C)")
-            if not options["no_browser"]:
-                webbrowser.open(address)
+            if not options["no_browser"] and _has_screen():
+                # Its start may take a while, and requests are answered meanwhile.
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         run_server(app, taken, started=started)
+
+
+def _has_screen() -> bool:
+    """Whether a browser has somewhere to show itself: one of text would take the terminal."""
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _tell(viewed: "ViewedRun") -> None:

@@ -218,11 +218,22 @@ class JournalIndex(AbstractContextManager["JournalIndex"]):
                 mask_score.append(np.nan if attributes.mask_score is None else attributes.mask_score)
                 flags.append(_flags_of(one, line.width or 0, line.height or 0))
             firsts.append(len(image))
-        text_of_names = b"".join(name + b"\0" for name in names)
-        name_start = np.cumsum([0, *(len(name) + 1 for name in names)], dtype=np.int64)
-        typed = (np.frombuffer(column, column.typecode) for column in (image, prompt, score, mask_score, flags))
-        head = (np.frombuffer(column, column.typecode) for column in (starts, firsts, skipped))
-        return Columns(*head, name_start, text_of_names, *typed)
+        return Columns(
+            start=_column(starts),
+            first=_column(firsts),
+            skipped=_column(skipped),
+            name_start=np.cumsum([0, *(len(name) + 1 for name in names)], dtype=np.int64),
+            names=b"".join(name + b"\0" for name in names),
+            image=_column(image),
+            prompt=_column(prompt),
+            score=_column(score),
+            mask_score=_column(mask_score),
+            flags=_column(flags),
+        )
+
+
+def _column(values: "array[Any]") -> npt.NDArray[Any]:
+    return np.frombuffer(values, values.typecode)
 
 
 def _line_of(text: bytes) -> _Line:

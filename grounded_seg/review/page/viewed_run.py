@@ -234,8 +234,10 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
 
     def _judge_new(self, truth: Truth) -> None:
         """Compare images that the index has got with the truth."""
-        for start in range(len(truth.verdicts.n_truths), self.n_images, _N_JUDGED_AT_ONCE):
-            images = range(start, min(start + _N_JUDGED_AT_ONCE, self.n_images))
-            lines = [self._index.line(image) for image in images]
-            truth.find_images([one["file_name"] for one in lines], has_masks=self._has_masks)
-            truth.judge(lines)
+        columns, n_before = self._index.columns, len(truth.verdicts.n_truths)
+        if n_before == columns.n_images:
+            return
+        truth.find_images(map(columns.name, range(n_before, columns.n_images)), has_masks=self._has_masks)
+        for start in range(n_before, columns.n_images, _N_JUDGED_AT_ONCE):
+            end = min(start + _N_JUDGED_AT_ONCE, columns.n_images)
+            truth.judge([self._index.line(image) for image in range(start, end)])
