@@ -18,7 +18,7 @@ PACKAGE = ROOT / "grounded_seg"
 LAYERS = (
     {"cli"},
     {"api"},
-    {"serve", "review"},
+    {"serve"},
     {"train"},
     {"evaluation", "export", "diagnosis"},
     {"review"},
@@ -56,7 +56,7 @@ HOMES = {
     "pandas": {"pipeline"},
     "ray": {"engine"},
     "pyarrow": {"coco", "images"},
-    "msgspec": {"setting_types"},
+    "msgspec": {"setting_types", "review"},
     "starlette": {"web", "serve", "review"},
     "uvicorn": {"web"},
     "cvat_sdk": {"serve"},
