@@ -18,6 +18,7 @@ PACKAGE = ROOT / "grounded_seg"
 LAYERS = (
     {"cli"},
     {"api"},
+    {"serve"},
     {"train"},
     {"evaluation", "export", "diagnosis"},
     {"review"},
@@ -27,7 +28,7 @@ LAYERS = (
     {"detect", "segment"},
     {"scoring"},
     {"coco"},
-    {"images", "weights", "device", "scenes"},
+    {"images", "weights", "device", "scenes", "web"},
     {"records"},
     {"geometry"},
     {"settings", "files"},
@@ -55,7 +56,10 @@ HOMES = {
     "pandas": {"pipeline"},
     "ray": {"engine"},
     "pyarrow": {"coco", "images"},
-    "msgspec": {"setting_types"},
+    "msgspec": {"setting_types", "review"},
+    "starlette": {"web", "serve", "review"},
+    "uvicorn": {"web"},
+    "cvat_sdk": {"serve"},
     "click": {"cli"},
     "rich": {"cli"},
 }
@@ -92,6 +96,8 @@ LAZY = {
     "train.fit.metrics_log": "matplotlib is optional",
     "train.fit.trainable": "pytorch-optimizer is optional",
     "train.recipes": "yaml is read only where a file of settings is given",
+    "serve.cvat_function": "CVAT's library is there only where its command line runs this",
+    "web.launch": "uvicorn is optional, and a taken port is told without it",
     "weights.strict_loading": "transformers takes seconds",
 }
 """Modules, and folders of them, that import inside functions, and why."""
