@@ -112,13 +112,17 @@ class Review(AbstractContextManager["Review"]):
                 if self._kinds[number] in ABOUT_INSTANCES and not self._n_undone[number]:
                     self._check(number, boxes)
         own = [
-            ReviewedInstance(key, one, self.class_of(one), state.decided.get(key))
+            ReviewedInstance(key, one, self._own_class(one), state.decided.get(key))
             for key, one in enumerate(line["instances"])
         ]
         return ReviewedImage(line, (*own, *added), state.is_looked_through)
 
     def class_of(self, instance: JournalInstance) -> str:
-        """The class of an instance of the run: that of its prompt."""
+        """The class of an instance: that of its prompt, which is its own class if the run didn't ask it."""
+        prompt = instance["attributes"]["prompt"]
+        return self.class_by_prompt.get(prompt, prompt)
+
+    def _own_class(self, instance: JournalInstance) -> str:
         prompt = instance["attributes"]["prompt"]
         if prompt not in self.class_by_prompt:
             raise InputError(
