@@ -14,6 +14,7 @@ from grounded_seg.cli.commands.serve import serve
 from grounded_seg.cli.commands.status import status
 from grounded_seg.cli.commands.train import train
 from grounded_seg.cli.commands.validate import validate
+from grounded_seg.cli.commands.view import view
 from grounded_seg.cli.exit_codes import Commands
 
 
@@ -32,6 +33,7 @@ _COMMANDS = (
     (export, "Write labels in another tool's format."),
     (validate, "Check a COCO file, and repair it."),
     (merge_runs, "Merge runs over different images into one."),
+    (view, "Look through a run in the browser, and decide on what it found."),
     (status, "Show how far runs are, while they run or after."),
     (doctor, "Check that everything works on this machine."),
     (serve, "Answer requests: a web page, an HTTP interface, label tools."),
