@@ -8,6 +8,7 @@ import requests
 from anylabeling import config
 from anylabeling.services.auto_labeling.remote_server import RemoteServer
 from PIL import Image, ImageOps
+from PyQt6.QtGui import QImage
 
 url, *scenes = (word for word in sys.argv[1:] if word != "--full")
 messages: list[str] = []
@@ -32,7 +33,8 @@ def client(api_key=""):  # type: ignore[no-untyped-def]
 def asked(made, path, prompt):  # type: ignore[no-untyped-def]
     """Ask about a file; gives the shapes, and what the client told its user."""
     messages.clear()
-    found = made.predict_shapes(None, path, text_prompt=prompt)
+    # It asks nothing without an image at hand, and sends the bytes of the file.
+    found = made.predict_shapes(QImage(path), path, text_prompt=prompt)
     return found, list(messages)
 
 
