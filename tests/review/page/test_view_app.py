@@ -252,7 +252,7 @@ def test_only_the_page_itself_may_write(run: Path) -> None:
         large = client.post("/api/images/0/decision", content=b" " * (MAX_BODY_BYTES + 1))
         assert large.status_code == 413
         assert (run / "review.jsonl").read_bytes() == b""
-    with page(run, token="5kQ0vXz2") as client:  # noqa: S106  (of this test alone)
+    with page(run, token="5kQ0vXz2") as client:
         assert client.get("/api/run").status_code == 401
         assert client.get("/api/run", headers={"Authorization": "Bearer 5kQ0vXz2"}).status_code == 200
 
