@@ -80,7 +80,9 @@ GS.viewer = (() => {
     if (!rows.length) {
       const empty = document.createElement("li");
       empty.className = "empty";
-      empty.textContent = item.skipped !== null ? "" : item.is_looked_through ? "Nothing here, and looked through." : "Nothing was found here. Accept all marks the image as looked through.";
+      const nothing = item.is_looked_through ? "Nothing here, and looked through." : "Nothing was found here.";
+      const advice = item.is_looked_through || GS.source.isStatic ? "" : " Accept all marks the image as looked through.";
+      empty.textContent = item.skipped === null ? nothing + advice : "";
       $("instances").append(empty);
     }
     $("instances").querySelector(".selected")?.scrollIntoView({ block: "nearest" });
