@@ -29,7 +29,7 @@ def one_process(kept: bool, dtype: torch.dtype) -> dict[str, Any]:
         raise RuntimeError("there is nothing to measure: the allocator isn't glibc's, or was chosen by a variable")
     torch.manual_seed(0)
     found: dict[str, Any] = {}
-    for name, encoder, side in (("tower", towers("base")[1], 768), ("sam", encoders("b")[1], 1024)):
+    for name, encoder, side in (("tower", towers("base")[1], 768), ("sam", encoders("vit_b")[1], 1024)):
         pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(dtype)
         output = encoder.to(dtype)(pixels)
         faults, started = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()

@@ -11,6 +11,7 @@ weights once for each pass, at the rate of a large sum. In half precision tokens
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from full_size_florence import SIZES, full_size_model
+from must_hold import MustHold, no_bfloat16, not_full_size
 from timing import seconds_of
 
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
@@ -139,8 +141,8 @@ def measure(model: FlorenceModel, n_rows: int, repeats: int, bytes_per_s: float)
     }
 
 
-def main() -> None:
-    """Compare, measure and print."""
+def main() -> int:
+    """Compare, measure and print; 1 if a bound isn't held."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--tokenizer", type=Path, required=True, help="folder of Florence-2's tokenizer.json")
     options.add_argument("--size", choices=SIZES, default="base")
@@ -176,7 +178,15 @@ def main() -> None:
         raise SystemExit("answers differ")
     if not all(one.n_tokens and one.n_ties < one.n_questions / 2 for one in compared):
         raise SystemExit("nothing is compared")
+    unless = not_full_size(chosen.size, "base")
+    if (device.type, dtype) == ("cpu", torch.bfloat16):
+        unless = unless or no_bfloat16()
+    holds = MustHold()
+    for n_rows in (1, 8):
+        ratio = next((one["ratio"] for one in timed if one["rows"] == n_rows), None)
+        holds.at_most(f"{n_rows} at once, share of generate's time", ratio, 0.6, unless=unless)
+    return holds.exit_code()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

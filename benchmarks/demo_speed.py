@@ -2,7 +2,8 @@
 
     python benchmarks/demo_speed.py [--images 20] [--output demo_speed.json]
 
-Every figure is the wall time of the installed command in a process of its own, the demo preset on the CPU.
+Every figure is the wall time of the installed command in a process of its own, the demo preset on the CPU. Each run is
+printed as it ends, the figures at the end.
 """
 
 import argparse
@@ -23,13 +24,15 @@ COMMAND = [sys.executable, "-m", "grounded_seg.cli"]
 REPEATS = 3
 
 
-def seconds_of(*arguments: str) -> float:
-    """Median wall time of the command over a few runs, after one to warm the disk's cache."""
+def seconds_of(what: str, *arguments: str) -> float:
+    """Median wall time of the command over a few runs, after one to warm the disk's cache; each is printed."""
     times = []
-    for _ in range(REPEATS + 1):
+    for number in range(REPEATS + 1):
         start = time.perf_counter()
         subprocess.run([*COMMAND, *arguments], check=True, capture_output=True)
         times.append(time.perf_counter() - start)
+        counted = f"{number} of {REPEATS}" if number else "doesn't count"
+        print(f"{what}, {counted}: {times[-1]:.2f} s", flush=True)
     return statistics.median(times[1:])
 
 
@@ -45,11 +48,11 @@ def main() -> None:
         for index in range(chosen.images + 1):
             Image.fromarray(render_scene(Split.TEST, index).pixels).save(scenes / f"{index:03d}.jpg", quality=92)
         run = ["--preset", "demo", "--device", "cpu", "--overwrite", "-o", str(Path(folder, "out"))]
-        one = seconds_of("run", "red car", str(scenes / "000.jpg"), *run)
-        many = seconds_of("run", "red car", str(scenes), *run)
+        one = seconds_of("one image", "run", "red car", str(scenes / "000.jpg"), *run)
+        many = seconds_of(f"{chosen.images + 1} images", "run", "red car", str(scenes), *run)
     figures = {
         "cores": os.cpu_count(),
-        "help_s": round(seconds_of("--help"), 2),
+        "help_s": round(seconds_of("--help", "--help"), 2),
         "one_image_s": round(one, 2),
         "each_further_image_s": round((many - one) / chosen.images, 3),
     }

@@ -188,10 +188,8 @@ def measure(size: str, chosen: argparse.Namespace) -> dict[str, Any]:
         "usual_limit_s": sum(TFLOP[size]) / tflops(device, torch.float32),
     }
     # As `load_detector` does: the weights take their final format, and the answer is cut at the length asked for.
-    as_loaded(model, device, dtype)
+    as_loaded(model, device, dtype, compiled=chosen.compile)
     detector_module.MAX_NEW_TOKENS = N_TOKENS
-    if chosen.compile:
-        model.network.model.vision_tower.compile()
     detector = FlorenceDetector(model, _EVERYTHING)
     images: Sequence[Image] = [image] * chosen.batch
     ours = seconds_of(lambda: detector.detect(images, ["a red car"]), device, chosen.repeats) / chosen.batch

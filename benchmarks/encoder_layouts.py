@@ -1,6 +1,6 @@
 """What one memory layout and the processor's kernels save in the image encoders: each beside what it was before.
 
-    python benchmarks/encoder_layouts.py [--size base] [--sam b] [--dtype float32] [--output layouts.json]
+    python benchmarks/encoder_layouts.py [--size base] [--sam vit_b] [--dtype float32] [--output layouts.json]
 
 Full size, random weights, one image; the two take turns. Before: Florence-2's tower as transformers lays it out,
 Segment Anything's encoder with the attention that was the only one for its dtype, each with torch's own linear layers.
@@ -10,22 +10,22 @@ The difference is the largest one of an output, beside the largest output.
 import argparse
 import copy
 import json
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from full_size_florence import SIZES
+from full_size_sam import CONFIGS, full_size_sam
+from must_hold import MustHold, no_bfloat16, not_full_size, not_in
 from torch import nn
 from transformers.models.florence2.configuration_florence2 import Florence2VisionConfig
 from transformers.models.florence2.modeling_florence2 import Florence2VisionBackbone
 
-from grounded_seg.detect.model.tower import use_one_layout
-from grounded_seg.device.kernels import AttentionKernel, choose_kernels, use_linear_kernel
+from grounded_seg.detect.model.tower import use_kernels, use_one_layout
+from grounded_seg.device.kernels import AttentionKernel, choose_kernels, cpu_kind, use_linear_kernel
 from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
-from grounded_seg.segment.sam.build import SamConfig, build_sam
 
-SAM_SIZES: dict[str, Callable[[], SamConfig]] = {"b": SamConfig.vit_b, "l": SamConfig.vit_l, "h": SamConfig.vit_h}
 LARGEST_SHARE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 """Difference allowed, as a share of the largest output."""
 
@@ -43,13 +43,13 @@ def towers(size: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn
     tower = Florence2VisionBackbone(config).eval()
     ours = copy.deepcopy(tower)
     use_one_layout(ours)
-    use_linear_kernel(ours, choose_kernels(CPU, dtype).linear)
+    use_kernels(ours, choose_kernels(CPU, dtype))
     return tower, ours
 
 
 def encoders(size: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
     """Segment Anything's encoder with fast attention, and in one layout with the kernels of this processor."""
-    encoder = build_sam(SAM_SIZES[size]()).image_encoder
+    encoder = full_size_sam(size).image_encoder
     ours = copy.deepcopy(encoder)
     kernels = choose_kernels(CPU, dtype)
     is_single = dtype is torch.float32
@@ -81,19 +81,19 @@ def measured(pair: tuple[nn.Module, nn.Module], side: int, dtype: torch.dtype, r
     return {"before_s": before, "after_s": after, "ratio": after / before, "difference": off, "largest": largest}
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure and print; 1 if a bound isn't held."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--size", choices=SIZES, default="base")
-    options.add_argument("--sam", choices=SAM_SIZES, default="b")
+    options.add_argument("--sam", choices=CONFIGS, default="vit_b")
     options.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
-    dtype = getattr(torch, chosen.dtype)
+    dtype, side = getattr(torch, chosen.dtype), CONFIGS[chosen.sam]().image_size
     rows = {
         f"Florence-2-{chosen.size}, vision tower": measured(towers(chosen.size, dtype), 768, dtype, chosen.repeats),
-        f"SAM ViT-{chosen.sam.upper()}, encoder": measured(encoders(chosen.sam, dtype), 1024, dtype, chosen.repeats),
+        f"Segment Anything {chosen.sam}, encoder": measured(encoders(chosen.sam, dtype), side, dtype, chosen.repeats),
     }
     print(f"{chosen.dtype}, {choose_kernels(CPU, dtype)}")
     for name, row in rows.items():
@@ -103,7 +103,13 @@ def main() -> None:
         )
     if chosen.output:
         chosen.output.write_text(json.dumps({"dtype": chosen.dtype, **rows}, indent=2) + "\n")
+    holds, tower, encoder = MustHold(), *(row["ratio"] for row in rows.values())
+    unless = not_in(dtype, torch.bfloat16) or no_bfloat16()
+    holds.at_most("vision tower, share of before", tower, 0.65, unless=not_full_size(chosen.size, "base") or unless)
+    most = 0.78 if cpu_kind() == "amx" else 0.55
+    holds.at_most("encoder, share of before", encoder, most, unless=not_full_size(chosen.sam, "vit_b") or unless)
+    return holds.exit_code()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

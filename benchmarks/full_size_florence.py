@@ -12,9 +12,10 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration, Gen
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.load import GENERATION_DEFAULTS
 from grounded_seg.detect.model.pixels import PixelSettings
-from grounded_seg.detect.model.tower import use_one_layout
+from grounded_seg.detect.model.tower import use_kernels, use_one_layout
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
-from grounded_seg.device.kernels import choose_kernels, use_linear_kernel
+from grounded_seg.device.choose import compile_encoder
+from grounded_seg.device.kernels import kernels_of
 
 SIZES = {
     "tiny": {"widths": (16, 32, 32, 64), "heads": (1, 2, 2, 4), "depth": 1, "width": 64, "layers": 2, "text_heads": 4},
@@ -107,9 +108,11 @@ def full_size_model(size: str, tokenizer: Path, seed: int = 0) -> FlorenceModel:
     return FlorenceModel(network, vocabulary, PixelSettings(), rules)
 
 
-def as_loaded(model: FlorenceModel, device: torch.device, dtype: torch.dtype) -> None:
+def as_loaded(model: FlorenceModel, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
     """Bring a model to where it runs, in the layout and with the kernels that a loaded one has."""
     tower = model.network.model.vision_tower
     use_one_layout(tower)
     model.to(device, dtype)
-    use_linear_kernel(tower, choose_kernels(device, dtype).linear)
+    use_kernels(tower, kernels_of(None, device, dtype, compiled=compiled))
+    if compiled:
+        compile_encoder(tower)

@@ -14,9 +14,10 @@ import argparse
 import gzip
 import json
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,72 +25,32 @@ from typing import Any
 import numpy as np
 import torch
 from full_size_florence import TFLOP, as_loaded, full_size_model
+from full_size_sam import TFLOP as SAM_TFLOP
+from full_size_sam import BlobShaped, boxes_on, full_size_sam
+from must_hold import MustHold
 from timing import seconds_of, tflops
 
 from grounded_seg.detect.model.florence import FlorenceModel
 from grounded_seg.detect.tasks import TASKS
-from grounded_seg.device.choose import compile_encoder, resolve_device, resolve_dtype, use_exact_float32
+from grounded_seg.device.choose import resolve_device, resolve_dtype, use_exact_float32
 from grounded_seg.geometry.masks import mask_iou
-from grounded_seg.records import Detection, Image, ImageSize
+from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment import segmenter as segmenter_module
-from grounded_seg.segment.sam.build import SamConfig, build_sam
 from grounded_seg.segment.sam.network import SamNetwork
 from grounded_seg.segment.segmenter import SamSegmenter
 from grounded_seg.settings import Precision
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "tests/data/florence2-tokenizer/tokenizer.json.gz"
-TINY_SAM = SamConfig(
-    image_size=256,
-    encoder_embed_dim=64,
-    encoder_depth=4,
-    encoder_num_heads=4,
-    encoder_global_attn_indexes=(1, 3),
-    window_size=7,
-    prompt_embed_dim=64,
-    decoder_mlp_dim=128,
-    decoder_num_heads=4,
-    iou_head_hidden_dim=64,
-)
-PAIRS = {
-    "base-ft + ViT-B": ("base", SamConfig.vit_b, 0.97),
-    "large-ft + ViT-H": ("large", SamConfig.vit_h, 5.96),
-}
-TINY_PAIRS = {"tiny + tiny": ("tiny", lambda: TINY_SAM, 0.001)}
-"""Florence-2's size, Segment Anything's, and TFLOP of the latter's encoder for one image."""
+PAIRS = {"base-ft + ViT-B": ("base", "vit_b"), "large-ft + ViT-H": ("large", "vit_h")}
+TINY_PAIRS = {"tiny + tiny": ("tiny", "tiny")}
+"""Sizes of Florence-2 and of Segment Anything."""
+RATES = {"large-ft + ViT-H": 20.0}
+"""Images a second of the chain that an H100 or H200 has to reach, at the best batch."""
 TASK = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
 QUESTION = TASK.question("a red car")
 N_TOKENS, N_BOXES, SIZE = 24, 20, ImageSize(1280, 720)
 N_COMPARED = 2
 """Images whose answers are held against the CPU's."""
-
-
-class BlobNetwork:
-    """A network that computes its logits and gives round masks instead."""
-
-    def __init__(self, network: SamNetwork) -> None:
-        """Wrap a network of random weights."""
-        self._network = network
-        self._blobs: torch.Tensor | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        """Give everything else as it is."""
-        return getattr(self._network, name)
-
-    def decode(self, embedding: Any, boxes_xyxy: torch.Tensor, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode as the network does; the logits have the sizes of things that people label."""
-        logits, ious = self._network.decode(embedding, boxes_xyxy, multimask=multimask)
-        if self._blobs is None or len(self._blobs) < len(logits):
-            self._blobs = blobs(max(N_BOXES, len(logits)), logits.shape[-1]).to(logits.device)
-        return self._blobs[: len(logits), None].expand_as(logits), ious
-
-
-def blobs(n: int, side: int) -> torch.Tensor:
-    """Logits of round masks of different sizes, (n, side, side)."""
-    rng = np.random.default_rng(2)
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    radii, centres = rng.uniform(0.02, 0.12, n) * side, rng.uniform(0.15, 0.5, (n, 2)) * side
-    distances = [((rows - y) ** 2 + (columns - x) ** 2).sqrt() for y, x in centres]
-    return torch.stack([(radius - one).float() for radius, one in zip(radii, distances, strict=True)])
 
 
 def picture(seed: int) -> Image:
@@ -98,15 +59,6 @@ def picture(seed: int) -> Image:
     coarse = rng.integers(0, 230, (9, 16, 3), dtype=np.uint8)
     pixels = coarse.repeat(SIZE.height // 9, axis=0).repeat(SIZE.width // 16, axis=1)
     return Image(Path(f"{seed}.png"), pixels + rng.integers(0, 25, pixels.shape, dtype=np.uint8))
-
-
-def boxes_on(size: ImageSize) -> list[Detection]:
-    """Give N_BOXES boxes of many sizes."""
-    rng = np.random.default_rng(1)
-    starts = rng.uniform(0, 0.7, (N_BOXES, 2))
-    edges = np.concatenate([starts, starts + rng.uniform(0.05, 0.3, (N_BOXES, 2))], axis=1)
-    rows = (edges * np.tile([size.width, size.height], 2)).tolist()
-    return [Detection("x", "x", (x0, y0, x1, y1), 1.0) for x0, y0, x1, y1 in rows]
 
 
 @dataclass
@@ -157,25 +109,19 @@ class Pair:
         return {position: bins[token] for position, token in enumerate(token_ids) if token in bins}
 
 
-def load_pair(florence: str, sam: Callable[[], SamConfig], device: torch.device, dtype: torch.dtype) -> Pair:
+def load_pair(florence: str, sam: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> Pair:
     """Make both models; the same weights each time."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tokenizer.json").write_bytes(gzip.decompress(TOKENIZER.read_bytes()))
         detector = full_size_model(florence, Path(folder))
-    torch.manual_seed(0)
-    network = build_sam(sam())
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "rel_pos" in name or "pos_embed" in name:
-                parameter.normal_(std=0.05)
-    as_loaded(detector, device, dtype)
-    return Pair(detector, SamNetwork(network, device, dtype), device)
+    as_loaded(detector, device, dtype, compiled=compiled)
+    return Pair(detector, SamNetwork(full_size_sam(sam), device, dtype, compiled=compiled), device)
 
 
 def throughput(pair: Pair, batch: int, repeats: int) -> Iterator[tuple[str, float]]:
     """Measure images a second of detector, segmenter and both."""
-    images, found = [picture(seed) for seed in range(batch)], [boxes_on(SIZE)] * batch
-    segmenter = SamSegmenter(BlobNetwork(pair.sam))
+    images, found = [picture(seed) for seed in range(batch)], [boxes_on(SIZE, N_BOXES)] * batch
+    segmenter = SamSegmenter(BlobShaped(pair.sam, N_BOXES))
 
     def segment() -> None:
         results = segmenter.segment(images, found)
@@ -201,7 +147,7 @@ def encoder_rates(pair: Pair, at_once: tuple[int, ...], repeats: int) -> Iterato
 
 def held_against(pair: Pair, reference: Pair) -> dict[str, Any]:
     """Compare a pair with the CPU's in float32: tokens, edges of boxes, and the masks of one image."""
-    images, found = [picture(seed) for seed in range(N_COMPARED)], boxes_on(SIZE)
+    images, found = [picture(seed) for seed in range(N_COMPARED)], boxes_on(SIZE, N_BOXES)
     answers, expected = pair.answers(images), reference.answers(images)
     tokens, bins = [], []
     for answer, right in zip(answers, expected, strict=True):
@@ -217,6 +163,7 @@ def held_against(pair: Pair, reference: Pair) -> dict[str, Any]:
         raise SystemExit(f"only {len(bins)} box edges and {len(pixels)} masks could be compared")
     return {
         "equal tokens": f"{sum(tokens)} of {len(tokens)}",
+        "share of equal tokens": sum(tokens) / len(tokens),
         "box edges within a bin": f"{sum(bin_ <= 1 for bin_ in bins)} of {len(bins)}",
         "most bins off": max(bins),
         "masks": f"{len(pixels)} of {len(wanted.instances)}",
@@ -227,15 +174,12 @@ def held_against(pair: Pair, reference: Pair) -> dict[str, Any]:
 
 def measure_pair(name: str, options: argparse.Namespace, device: torch.device, report: Report) -> None:
     """Measure one pair of models from its speed to its equality with the CPU."""
-    florence, sam, sam_tflop = (TINY_PAIRS | PAIRS)[name]
+    florence, sam = (TINY_PAIRS | PAIRS)[name]
     dtype = resolve_dtype(Precision.AUTO, device)
     limit = tflops(device, dtype)
     report.add("limits", {"pair": name, "dtype": str(dtype), "matrix product TFLOP/s": limit})
-    pair = load_pair(florence, sam, device, dtype)
-    if options.compile:
-        compile_encoder(pair.detector.network.model.vision_tower)
-        compile_encoder(pair.sam._sam.image_encoder)
-    arithmetic = {"detector": sum(TFLOP[florence]), "segmenter": sam_tflop}
+    pair = load_pair(florence, sam, device, dtype, compiled=options.compile)
+    arithmetic = {"detector": sum(TFLOP[florence]), "segmenter": SAM_TFLOP[sam]}
     arithmetic["chain"] = sum(arithmetic.values())
     for batch in options.batches:
         if not report.has_time(f"{name} at batch {batch}"):
@@ -256,12 +200,34 @@ def measure_pair(name: str, options: argparse.Namespace, device: torch.device, r
             report.add("against the CPU in float32", {"pair": name, "dtype": str(kind), **row})
 
 
+def held(report: Report, names: list[str], card: str) -> MustHold:
+    """Hold the figures against their bounds."""
+    holds = MustHold()
+    rows = report.figures.get("against the CPU in float32", [])
+    for name in names:
+        single = next((row for row in rows if (row["pair"], row["dtype"]) == (name, "torch.float32")), {})
+        unless = "" if single else "there was no time"
+        holds.at_least(f"{name}, equal tokens in float32", single.get("share of equal tokens"), 1, unless=unless)
+        holds.at_least(f"{name}, equal pixels in float32", single.get("equal pixels"), 0.9999, unless=unless)
+        rates = [
+            row["images/s"] for row in report.figures.get("speed", []) if (row["pair"], row["stage"]) == (name, "chain")
+        ]
+        if name in RATES:
+            unless = "" if "H100" in card or "H200" in card else f"this is a {card}, not an H100 or H200"
+            holds.at_least(f"{name}, images/s of the chain", max(rates, default=None), RATES[name], unless=unless)
+    for name in RATES.keys() - set(names):
+        holds.at_least(f"{name}, images/s of the chain", None, RATES[name], unless="of tiny models alone")
+    # Random weights are no measure of what fewer bits cost.
+    holds.at_least("mask IoU in fewer bits", None, 0.99, unless="half_precision.py --device cuda does, on the demo")
+    return holds
+
+
 def _peak_gb(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure and print; 1 if a bound isn't held."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tiny", action="store_true", help="tiny models, to try the script out")
@@ -281,11 +247,13 @@ def main() -> None:
     names = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     report.add("machine", {"device": names, "torch": torch.__version__, "compiled": options.compile})
     report.add("settings", {"SAM's encoder, images in a call": segmenter_module.ENCODER_IMAGES.get(device.type, 4)})
-    for name in TINY_PAIRS if options.tiny else PAIRS:
+    pairs = list(TINY_PAIRS if options.tiny else PAIRS)
+    for name in pairs:
         measure_pair(name, options, device, report)
     for what in report.left_out:
         print(f"left out for lack of time: {what}")
+    return held(report, pairs, names).exit_code()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ figures but for times are the same.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from demo_accuracy import EVERYTHING, answer, questions_about, score
+from must_hold import MustHold
 from torch import nn
 
 from grounded_seg import GroundedSegmenter
@@ -80,8 +82,8 @@ def seconds_of_answers(dtype: str, device: str, n_scenes: int) -> tuple[float, f
     return seconds[ours], seconds[plain]
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure and print; 1 if a bound isn't held."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--scenes", type=int, default=500, help="of the chain")
     options.add_argument("--mask-scenes", type=int, default=60, help="of the IoU")
@@ -112,7 +114,12 @@ def main() -> None:
     print("\n".join(f"{name:{width}}  {value}" for name, value in figures.items()))
     if chosen.output:
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
+    holds = MustHold()
+    few = "fewer than 500 scenes" if chosen.scenes < 500 else ""
+    holds.at_most(f"box AP lost in {chosen.dtype}", figures["box AP lost"], 0.003, unless=few)
+    holds.at_least(f"mean IoU to float32 in {chosen.dtype}", figures["mean_iou"], 0.99)
+    return holds.exit_code()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

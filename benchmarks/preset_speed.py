@@ -24,8 +24,7 @@ from typing import Any
 
 import torch
 from full_size_florence import full_size_model
-from segmenter_speed import blobs, scene
-from segmenter_speed import build as random_sam
+from full_size_sam import CONFIGS, BlobShaped, full_size_sam, scene
 from timing import tflops
 
 from grounded_seg.detect.detector import load_detector
@@ -34,8 +33,8 @@ from grounded_seg.detect.tasks import TASKS
 from grounded_seg.device.choose import n_threads, resolve_device, resolve_dtype
 from grounded_seg.pipeline.load import find_models
 from grounded_seg.records import Detection, Image, ImageSize
-from grounded_seg.segment.load import BoxNetwork, load_network
-from grounded_seg.segment.sam.build import SamConfig, save_sam
+from grounded_seg.segment.load import load_network
+from grounded_seg.segment.sam.build import save_sam
 from grounded_seg.segment.segmenter import SamSegmenter
 from grounded_seg.settings import DetectSettings, ModelSettings, Precision
 from grounded_seg.weights.locate import LocatedWeights
@@ -46,7 +45,6 @@ N_BOXES = 20
 N_TOKENS = 84
 """Four of each box, and those around them."""
 QUESTION = TASKS["CAPTION_TO_PHRASE_GROUNDING"].question("red car")
-SAM_CONFIGS = {"vit_b": SamConfig.vit_b, "vit_l": SamConfig.vit_l, "vit_h": SamConfig.vit_h}
 
 
 @dataclass(frozen=True)
@@ -65,29 +63,6 @@ class Row:
         return self.detector + self.segmenter
 
 
-class BlobShaped:
-    """A network whose decoder does its work, and then gives blob-shaped logits of the same shape."""
-
-    def __init__(self, network: BoxNetwork) -> None:
-        """Take over a network."""
-        self._network = network
-        self._blobs: torch.Tensor | None = None
-        self._n_given = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def decode(self, embedding: Any, boxes_xyxy: torch.Tensor, *, multimask: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decode, and put the blobs in."""
-        logits, ious = self._network.decode(embedding, boxes_xyxy, multimask=multimask)
-        if self._blobs is None:
-            self._blobs = blobs(N_BOXES, logits.shape[-1]).to(logits)
-        # Each box of an image its own, whatever the chunks.
-        indices = torch.arange(self._n_given, self._n_given + len(logits)) % N_BOXES
-        self._n_given += len(logits)
-        return self._blobs[indices, None].expand_as(logits), ious
-
-
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Give seconds and result of one call."""
     started = time.perf_counter()
@@ -103,8 +78,8 @@ def write_detector(size: str, tokenizer: Path, folder: Path) -> None:
 
 def write_segmenter(name: str, folder: Path) -> None:
     """Write a segmenter of random weights: one of Segment Anything's, or SAM 2.1 Hiera-T in transformers' layout."""
-    if name in SAM_CONFIGS:
-        save_sam(random_sam(name), SAM_CONFIGS[name](), folder)
+    if name in CONFIGS:
+        save_sam(full_size_sam(name), CONFIGS[name](), folder)
         return
     if name != "facebook/sam2.1-hiera-tiny":
         raise RuntimeError(f"{name} is none of the segmenters that can be built here")
@@ -140,7 +115,7 @@ def measure(preset: str, dtype: torch.dtype, options: argparse.Namespace, folder
         lambda: load_detector(weights, adapter, DetectSettings(), device=device, dtype=dtype)
     )
     load_segmenter_s, network = timed(lambda: load_network(segmenter_path, device, dtype))
-    model, segmenter = detector.model, SamSegmenter(BlobShaped(network))
+    model, segmenter = detector.model, SamSegmenter(BlobShaped(network, N_BOXES))
 
     def detect() -> int:
         [answer] = model.answer(model.encode_images([image]), [QUESTION], max_new_tokens=N_TOKENS)

@@ -40,7 +40,7 @@ from grounded_seg.scoring.matching import ALL_SIZES, AT_50
 
 BASE = ("--preset", "demo", "--adapter", "none")
 TRUTH_NAME = "_annotations.coco.json"
-LOW = "0.1"
+LOW = "0.03"
 """Score threshold of the run."""
 RIGHT_IOU = 0.5
 
@@ -85,7 +85,7 @@ def scenes(folder: Path, n_scenes: int, kinds: Sequence[str]) -> tuple[Path, Pat
     for name, split in (("run", Split.TRAIN), ("other", Split.TEST)):
         place = folder / "scenes" / name
         if not place.exists():
-            render(place, split, n_scenes, smallest=0.15)
+            render(place, split, n_scenes, smallest=0.08)
         document = json.loads((place / TRUTH_NAME).read_text())
         chosen = {one["id"] for one in document["categories"] if one["name"] in kinds}
         document["categories"] = [one for one in document["categories"] if one["id"] in chosen]
@@ -235,7 +235,7 @@ def main() -> None:
     options.add_argument("folder", type=Path)
     options.add_argument("--scenes", type=int, default=200, help="scenes of the run, and as many to measure on")
     options.add_argument("--only", choices=("known", "unknown"))
-    options.add_argument("--epochs", type=int, default=12)
+    options.add_argument("--epochs", type=int, default=8)
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
     parts = {"known": [kind for kind in KINDS if kind != UNKNOWN], "unknown": list(KINDS)}

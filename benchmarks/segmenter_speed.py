@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from full_size_sam import CONFIGS, TFLOP, blobs, full_size_sam, scene
+from must_hold import MustHold
 from pycocotools import mask as coco_mask
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
@@ -33,71 +35,12 @@ from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.geometry.masks import mask_from_run_length, run_length_from_region
 from grounded_seg.records import Detection, Image, ImageSize
 from grounded_seg.segment.resize import regions_from_logits
-from grounded_seg.segment.sam.build import SamConfig, build_sam
 from grounded_seg.segment.sam.network import SamNetwork
 from grounded_seg.segment.segmenter import SamSegmenter
 from grounded_seg.settings import Precision
 
-SIZES = {
-    "vit_b": (SamConfig.vit_b, 0.97),
-    "vit_l": (SamConfig.vit_l, 2.99),
-    "vit_h": (SamConfig.vit_h, 5.96),
-    "tiny": (
-        lambda: SamConfig(
-            image_size=256,
-            encoder_embed_dim=64,
-            encoder_depth=4,
-            encoder_num_heads=4,
-            encoder_global_attn_indexes=(1, 3),
-            window_size=7,
-            prompt_embed_dim=64,
-            decoder_mlp_dim=128,
-            decoder_num_heads=4,
-            iou_head_hidden_dim=64,
-        ),
-        None,
-    ),
-}
-"""Builder of the sizes, and TFLOP of the encoder for one image."""
 POST_SIZE = ImageSize(3840, 2160)
 """Image of the comparison from logits to run lengths."""
-
-
-def build(name: str) -> Sam:
-    """Build the same random weights in every process."""
-    torch.manual_seed(0)
-    sam = build_sam(SIZES[name][0]())
-    with torch.no_grad():
-        for key, parameter in sam.named_parameters():
-            if "rel_pos" in key or "pos_embed" in key:
-                parameter.normal_(std=0.05)
-    return sam
-
-
-def scene(size: ImageSize, n_boxes: int) -> tuple[Image, list[Detection]]:
-    """Make a picture and boxes on it; what is on it doesn't matter."""
-    rng = np.random.default_rng(1)
-    pixels = rng.integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
-    starts = rng.uniform(0, 0.7, (n_boxes, 2))
-    edges = np.concatenate([starts, starts + rng.uniform(0.05, 0.3, (n_boxes, 2))], axis=1)
-    boxes = (edges * np.tile([size.width, size.height], 2)).tolist()
-    return Image(Path("random.png"), pixels), [
-        Detection(label="x", prompt="x", box_xyxy=(x0, y0, x1, y1), score=1.0) for x0, y0, x1, y1 in boxes
-    ]
-
-
-def blobs(n: int, side: int) -> torch.Tensor:
-    """Logits of round masks of different sizes, (n, side, side)."""
-    rng = np.random.default_rng(2)
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    radii = rng.uniform(0.02, 0.12, n) * side
-    centres = rng.uniform(0.15, 0.5, (n, 2)) * side
-    return torch.stack(
-        [
-            (radius - ((rows - y) ** 2 + (columns - x) ** 2).sqrt()).float()
-            for radius, (y, x) in zip(radii, centres, strict=True)
-        ]
-    )
 
 
 def tflop_of(work: Callable[[], Any]) -> float:
@@ -169,7 +112,7 @@ def peak_above_model(kind: str, n_boxes: int, options: argparse.Namespace) -> fl
 
 def print_peak(kind: str, options: argparse.Namespace) -> None:
     """Do one side's work once and print how far memory rose."""
-    sam = build(options.size)
+    sam = full_size_sam(options.size)
     image, found = scene(options.image, options.boxes)
     cpu = torch.device("cpu")
     logits = blobs(options.post_boxes, sam.prompt_encoder.image_embedding_size[0] * 4)
@@ -200,7 +143,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     device = resolve_device(options.device)
     fast = resolve_dtype(Precision.AUTO, device)
     image, found = scene(options.image, options.boxes)
-    sam = build(options.size).to(device)
+    sam = full_size_sam(options.size).to(device)
     predictor = SamPredictor(sam)
     figures: dict[str, Any] = {
         "size": options.size,
@@ -211,7 +154,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "device": str(device),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "tflop": {"encoder_s": SIZES[options.size][1]},
+        "tflop": {"encoder_s": TFLOP[options.size]},
         "tflops": {},
         "official": {},
         "ours": {},
@@ -228,7 +171,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for dtype in dict.fromkeys((torch.float32, fast)):
             name = str(dtype).removeprefix("torch.")
             figures["tflops"][name] = tflops(device, dtype)
-            network = SamNetwork(build(options.size), device, dtype)
+            network = SamNetwork(full_size_sam(options.size), device, dtype)
             figures["ours"][name], figures["tflop"]["decoder_s"] = _measure_ours(
                 network, [image] * options.images, found, logits, device
             )
@@ -315,10 +258,10 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join([*lines, *([figures["note"]] if "note" in figures else [])])
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure and print; 1 if the results aren't the official ones."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--size", choices=SIZES, default="vit_b")
+    options.add_argument("--size", choices=CONFIGS, default="vit_b")
     options.add_argument("--boxes", type=int, default=20)
     options.add_argument("--post-boxes", type=int, default=100, help="masks from logits to run lengths, 3840 x 2160")
     options.add_argument("--image", default="1280x720", help="width x height in pixels")
@@ -336,7 +279,7 @@ def main() -> None:
     chosen.image = ImageSize(*map(int, chosen.image.split("x")))
     if chosen.peak:
         print_peak(chosen.peak, chosen)
-        return
+        return 0
     figures = measure(chosen)
     if not chosen.no_peak:
         figures["peak_mb"] = {
@@ -350,7 +293,11 @@ def main() -> None:
     print(table(figures))
     if chosen.output:
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
+    holds = MustHold()
+    holds.at_least("share of the official masks' pixels, in float32", figures["agreement"]["pixels"], 0.9999)
+    holds.at_least("equal run lengths of blobs", figures["equal_run_lengths"], figures["post_boxes"])
+    return holds.exit_code()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

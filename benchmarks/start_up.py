@@ -27,10 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from must_hold import MustHold
+
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = ROOT / "examples" / "scene-1.jpg"
 COMPARED = ("annotations.json", "results.jsonl")
 TOLERANCE = 1e-5
+HELP_S = 0.3
+"""Seconds that `--help` may take."""
 RUN = (
     "run",
     "red car",
@@ -101,7 +105,9 @@ def difference(one: Any, other: Any) -> float:
     return 0.0 if one == other else math.inf
 
 
-def compare_runs(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: int) -> list[str]:
+def compare_runs(
+    checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: int, holds: MustHold, most: float
+) -> list[str]:
     """Run both in turns and print the table; what is wrong with their results."""
     times: list[list[Took]] = [[], []]
     for number in range(n_rounds + 1):
@@ -119,6 +125,8 @@ def compare_runs(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: i
     ):
         ratio = statistics.median(after / before for before, after in zip(*values, strict=True))
         print(f"{what:40}{statistics.median(values[0]):9.2f}{statistics.median(values[1]):9.2f}{ratio:8.2f}")
+        if what.startswith("seconds"):
+            holds.at_most(f"{what}, share of before", ratio, most)
     found = [written(folder) for folder in folders]
     apart = {name: difference(found[0][name], found[1][name]) for name in COMPARED}
     wrong = [f"{name} differs by {value:g}" for name, value in apart.items() if value > TOLERANCE]
@@ -129,7 +137,7 @@ def compare_runs(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: i
     return wrong
 
 
-def compare_light(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: int) -> list[str]:
+def compare_light(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: int, holds: MustHold) -> list[str]:
     """Time what needs no model; which exit codes differ."""
     wrong = []
     print(f"\n{'no model needed, seconds':40}{'before':>9}{'after':>9}{'ratio':>8}{'code':>8}")
@@ -141,6 +149,8 @@ def compare_light(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: 
             [took(one, words, folder) for _ in range(n_rounds)] for one, folder in zip(checkouts, folders, strict=True)
         ]
         before, after = (statistics.median(one.seconds for one in side) for side in both)
+        if name == "--help":
+            holds.at_most("seconds of --help", after, HELP_S)
         codes = {one.code for side in both for one in side}
         if len(codes) > 1:
             wrong.append(f"{name} ended with {sorted(codes)}")
@@ -149,11 +159,12 @@ def compare_light(checkouts: Sequence[Path], folders: Sequence[Path], n_rounds: 
 
 
 def main() -> int:
-    """Compare two checkouts; 1 if their results differ."""
+    """Compare two checkouts; 1 if their results differ, or a bound isn't held."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("before", type=Path, metavar="BEFORE", help="checkout to compare with")
     options.add_argument("after", type=Path, metavar="AFTER", nargs="?", default=ROOT)
     options.add_argument("--rounds", type=int, default=5, help="of the run; the first that doesn't count comes on top")
+    options.add_argument("--at-most", type=float, default=0.7, help="share of BEFORE's seconds that AFTER may take")
     options.add_argument("--light-rounds", type=int, default=1, help="of what needs no model; 0 leaves it out")
     chosen = options.parse_args()
     checkouts = [chosen.before.resolve(), chosen.after.resolve()]
@@ -161,12 +172,13 @@ def main() -> int:
         folders = [Path(temporary) / name for name in ("before", "after")]
         for folder in folders:
             folder.mkdir()
-        wrong = compare_runs(checkouts, folders, chosen.rounds)
+        holds = MustHold()
+        wrong = compare_runs(checkouts, folders, chosen.rounds, holds, chosen.at_most)
         if chosen.light_rounds:
-            wrong += compare_light(checkouts, folders, chosen.light_rounds)
+            wrong += compare_light(checkouts, folders, chosen.light_rounds, holds)
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
-    return int(bool(wrong))
+    return max(int(bool(wrong)), holds.exit_code())
 
 
 if __name__ == "__main__":

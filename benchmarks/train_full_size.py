@@ -194,8 +194,27 @@ def compare(chosen: argparse.Namespace, figures: dict[str, dict[str, Any]]) -> N
         raise SystemExit("the losses differ")
 
 
-def main() -> None:
-    """Run both ways and print."""
+def held(chosen: argparse.Namespace, figures: dict[str, dict[str, Any]]) -> int:
+    """Hold the trainer's share of the plain loop's time against its bounds; 1 if one isn't met."""
+    from must_hold import MustHold, not_full_size
+
+    holds, parts = MustHold(), set(chosen.parts.split(","))
+    for name, wanted, epochs, most in (
+        ("an adapter over everything", set(TARGETS), "first", 0.8),
+        ("one of the language part, from the second epoch on", {"language"}, "later", 0.5),
+    ):
+        trainer, plain = (figures[way][epochs] for way in ("trainer", "plain"))
+        unless = not_full_size(chosen.size, "base") or ("" if parts == wanted else f"--parts is {chosen.parts}")
+        if not (trainer and plain):
+            unless = unless or "too few --steps"
+        holds.at_most(
+            f"{name}, share of the plain loop", trainer / plain if trainer and plain else None, most, unless=unless
+        )
+    return holds.exit_code()
+
+
+def main() -> int:
+    """Run both ways and print; 1 if a bound isn't held."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("folder", type=Path)
     options.add_argument("--size", choices=("tiny", "base", "large"), default="base")
@@ -210,7 +229,7 @@ def main() -> None:
     if chosen.way:
         found = by_trainer(chosen) if chosen.way == "trainer" else by_hand(chosen)
         (chosen.folder / f"{chosen.way}.json").write_text(json.dumps(found))
-        return
+        return 0
     if not (chosen.folder / "model").exists():
         save_model(chosen.folder / "model", chosen.size)
     if not (chosen.folder / "data").exists():
@@ -223,7 +242,8 @@ def main() -> None:
     if chosen.output:
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
     compare(chosen, figures)
+    return held(chosen, figures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,6 +21,7 @@ import copy
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,17 +32,18 @@ from typing import Any
 import detector_speed
 import numpy as np
 import torch
-from full_size_florence import SIZES, TFLOP, full_size_model
+from full_size_florence import SIZES, TFLOP, as_loaded, full_size_model
+from full_size_sam import TFLOP as SAM_TFLOP
+from full_size_sam import full_size_sam, scene
+from must_hold import MustHold, no_bfloat16, not_full_size, not_in
 from pycocotools import mask as coco_mask
 from segment_anything import SamPredictor
-from segmenter_speed import SIZES as SAM_SIZES
-from segmenter_speed import build, run_official, scene, tflop_of
+from segmenter_speed import run_official, tflop_of
 from timing import tflops
 
 import grounded_seg.detect.detector as detector_module
 from grounded_seg.detect.detector import FlorenceDetector
 from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.detect.model.tower import use_one_layout
 from grounded_seg.detect.tasks import TASKS
 from grounded_seg.device.allocator import (
     GROWTH_BYTES,
@@ -53,7 +55,7 @@ from grounded_seg.device.allocator import (
     mallopt,
 )
 from grounded_seg.device.choose import dtype_named, n_threads
-from grounded_seg.device.kernels import choose_kernels, use_linear_kernel
+from grounded_seg.device.kernels import choose_kernels
 from grounded_seg.geometry.masks import coco_from_run_length, mask_from_run_length, mask_iou
 from grounded_seg.images.read import read_image
 from grounded_seg.records import Detection, Image, ImageResult, ImageSize
@@ -309,18 +311,17 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         _, boxes = scene(image.size, chosen.boxes)
     plain = make_model(size, chosen.tokenizer)
     model = copy.deepcopy(plain)
-    use_one_layout(model.network.model.vision_tower)
-    exact, kernels = (choose_kernels(CPU, one) for one in (torch.float32, dtype))
-    use_linear_kernel(model.network.model.vision_tower, exact.linear)
-    usual_detector, sam = detector_speed.UsualChain(plain, chosen.tokenizer), build(sam_size)
-    network = SamNetwork(build(sam_size), CPU, torch.float32, kernels=exact)
+    as_loaded(model, CPU, torch.float32)
+    usual_detector, sam = detector_speed.UsualChain(plain, chosen.tokenizer), full_size_sam(sam_size)
+    network = SamNetwork(full_size_sam(sam_size), CPU, torch.float32)
     answers = compare_answers(model, usual_detector, image)
     masks = compare_masks(network, sam, image, boxes)
     if dtype is not torch.float32:
-        model.to(CPU, dtype)
-        use_linear_kernel(model.network.model.vision_tower, kernels.linear)
-        network = SamNetwork(build(sam_size), CPU, dtype, kernels=kernels)
-    tflop = sum(TFLOP[size]) + (SAM_SIZES[sam_size][1] or 0.0) + decoder_tflop(network, boxes)
+        # Anew, as kernels of float32 would stay in the other one.
+        model = copy.deepcopy(plain)
+        as_loaded(model, CPU, dtype)
+        network = SamNetwork(full_size_sam(sam_size), CPU, dtype)
+    tflop = sum(TFLOP[size]) + SAM_TFLOP[sam_size] + decoder_tflop(network, boxes)
     logits = round_logits(boxes, image.size, 4 * sam.prompt_encoder.image_embedding_size[0])
     ours = OurChain(FlorenceDetector(model, EVERY_BOX), network, logits)
     figures = in_turns(UsualChain(usual_detector, sam, logits), ours, image, boxes, chosen.turns)
@@ -333,7 +334,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "size": size,
         "dtype": chosen.dtype,
         "threads": n_threads(),
-        "kernels": asdict(kernels),
+        "kernels": asdict(choose_kernels(CPU, dtype)),
         "boxes": len(boxes),
         "tflop": tflop,
         "totals": totals,
@@ -382,8 +383,30 @@ def print_figures(figures: dict[str, Any]) -> None:
     )
 
 
-def main() -> None:
-    """Measure and print."""
+def held(figures: dict[str, Any]) -> MustHold:
+    """Hold the ratios against the bounds of each kind of processor."""
+    holds, kind, dtype = MustHold(), figures["kernels"]["processor"], dtype_named(figures["dtype"])
+    is_other = not_full_size(figures["size"], "base")
+    for wanted, expected, least, most in (
+        ("avx512-bf16", torch.bfloat16, 6.0, 2.4),
+        ("amx", torch.bfloat16, 7.0, 4.2),
+        ("avx2", torch.float32, 2.6, None),
+    ):
+        unless = is_other or ("" if kind == wanted else f"the processor is {kind}") or not_in(dtype, expected)
+        holds.at_least(f"times faster, {wanted}", figures["times_faster"], least, unless=unless)
+        if most is not None:
+            holds.at_most(f"times the limit, {wanted}", figures["times_the_limit"], most, unless=unless)
+    holds.at_least(
+        "IoU of the demo's masks to float32",
+        figures["iou_to_float32"],
+        0.99,
+        unless=not_in(dtype, torch.bfloat16) or no_bfloat16(),
+    )
+    return holds
+
+
+def main() -> int:
+    """Measure and print; 1 if a bound isn't held."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--tokenizer", type=Path, required=True, help="folder of Florence-2's tokenizer.json")
     options.add_argument("--size", choices=SIZES, default="base", help="with ViT-B; large is with ViT-H")
@@ -398,7 +421,8 @@ def main() -> None:
     print_figures(figures)
     if chosen.output:
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n")
+    return held(figures).exit_code()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

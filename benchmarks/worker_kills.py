@@ -27,7 +27,7 @@ from folder_kills import COMMAND, hashes, n_lines
 from folder_speed import render
 
 WAYS = {"devices": ["--devices", "cpu,cpu"], "ray": ["--engine", "ray", "--workers", "2"]}
-MARKS = {"devices": b"grounded_seg.engine.processes", "ray": b"ray::_Actor"}
+MARKS = {"devices": b"grounded_seg.engine.processes", "ray": b"ray::RayWorker"}
 """In the command line of a worker."""
 
 

@@ -56,7 +56,12 @@ class FakeWeights:
 
 
 def found_models(
-    models: ModelSettings, *, boxes_only: bool = False, progress: object = None, runs_on: RunsOn | None = None
+    models: ModelSettings,
+    *,
+    boxes_only: bool = False,
+    progress: object = None,
+    runs_on: RunsOn | None = None,
+    compiled: bool = False,
 ) -> FoundModels:
     """Stand for `pipeline.load.find_models`: every name has weights of its own, and nothing is on disk."""
     return FoundModels(

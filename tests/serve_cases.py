@@ -62,9 +62,9 @@ class Served:
     service: Service
     detector: ColourDetector
 
-    def post(self, path: str = "/v1/segment", **fields: Any) -> Any:
+    def post(self, where: str = "/v1/segment", /, **fields: Any) -> Any:
         """Send JSON."""
-        return self.client.post(path, json=fields)
+        return self.client.post(where, json=fields)
 
 
 Start = Callable[..., Served]

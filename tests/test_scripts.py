@@ -1,6 +1,7 @@
 """Every script of the checkout starts: what it imports is there, and it says what it takes."""
 
 import ast
+import importlib
 
 import pytest
 from paths import ROOT
@@ -38,3 +39,23 @@ def test_every_other_file_is_imported_by_a_script() -> None:
         )
     }
     assert set(FILES) - set(SCRIPTS) - imported == set()
+
+
+def test_a_benchmark_fails_only_where_a_bound_was_measured_and_isnt_held(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    must_hold = importlib.import_module("must_hold")
+    holds = must_hold.MustHold()
+    holds.at_least("speed", 6.0, 6.0)
+    holds.at_most("share", None, 0.5)
+    holds.at_most("share in bfloat16", 0.9, 0.5, unless="the processor (avx2) has no bfloat16")
+    assert holds.exit_code() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "must hold: speed: at least 6; it is 6",
+        "must hold: share: at most 0.5; not measured: nothing was",
+        "must hold: share in bfloat16: at most 0.5; not measured: the processor (avx2) has no bfloat16",
+    ]
+    holds.at_most("share", 0.51, 0.5)
+    assert holds.exit_code() == 1
+    assert capsys.readouterr().err == "not met: share: at most 0.5; it is 0.51\n"

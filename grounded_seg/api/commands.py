@@ -17,6 +17,7 @@ from grounded_seg.evaluation.ask_models import Progress, ProgressWatcher
 from grounded_seg.export import export as labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.images.given import given_from, refuse_address
+from grounded_seg.review.decisions_merge import carry_over
 from grounded_seg.runs import merge, run, status
 from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.status import RunsStatus
@@ -205,7 +206,9 @@ def merge_runs(
         UsageError, InputError, OutputError: As the command tells them.
     """
     form = RunSettings(results=results).results  # type: ignore[arg-type]  # it converts text
-    return merge.merge_runs(_paths(runs), Path(output), progress, results=form)
+    counts = merge.merge_runs(_paths(runs), Path(output), progress, results=form)
+    carry_over(_paths(runs), Path(output))
+    return counts
 
 
 def run_status(runs: Path | str | Iterable[Path | str]) -> RunsStatus:

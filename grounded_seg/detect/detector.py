@@ -13,9 +13,10 @@ from grounded_seg.detect.model.adapters import NamedAdapters, attach_adapters, m
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base, trained_image_size
+from grounded_seg.detect.model.tower import use_kernels
 from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
 from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error, use_exact_float32
-from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
+from grounded_seg.device.kernels import Kernels, kernels_of
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
 from grounded_seg.records import Detection, Image, ImageSize
@@ -184,7 +185,7 @@ def load_detector(
         model.adapters = NamedAdapters(attach_adapters(model.network, folders), sides)
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.to(device, dtype)
-    use_linear_kernel(model.network.model.vision_tower, (kernels or choose_kernels(device, dtype)).linear)
+    use_kernels(model.network.model.vision_tower, kernels_of(kernels, device, dtype, compiled=settings.compile))
     if settings.compile:
         compile_encoder(model.network.model.vision_tower)
     return FlorenceDetector(model, settings)

@@ -1,4 +1,4 @@
-"""Work that a GPU does beside other work: queued on a second stream, one call ahead."""
+"""Streams of a GPU: work that is queued on a second one, one call ahead, and threads that stay on their caller's."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
+_Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
 
@@ -29,6 +30,22 @@ def one_ahead(calls: Iterable[Callable[[], _Result]], device: torch.device) -> I
         waiting = made
     if waiting is not None:
         yield _taken(*waiting, device)
+
+
+def on_same_stream(work: Callable[[_Given], _Result], device: torch.device) -> Callable[[_Given], _Result]:
+    """The same work for other threads, whose copies and kernels go to the caller's stream on a GPU of NVIDIA.
+
+    By itself a thread begins on the GPU's default stream: what it queues there, nobody on another stream waits for.
+    """
+    if device.type != "cuda":
+        return work
+    stream = torch.cuda.current_stream(device)
+
+    def on_stream(given: _Given) -> _Result:
+        with torch.cuda.stream(stream):
+            return work(given)
+
+    return on_stream
 
 
 @lru_cache

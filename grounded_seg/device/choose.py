@@ -3,8 +3,8 @@
 import logging
 import platform
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 
@@ -145,6 +145,14 @@ def compile_encoder(encoder: torch.nn.Module) -> None:
     Batches are padded to one size, so sizes are compiled in: a first short one doesn't make the others slower.
     """
     encoder.compile(dynamic=False)
+
+
+def compiling(encoder: torch.nn.Module, *, compiled: bool) -> Callable[[], AbstractContextManager[None]]:
+    """Send an encoder through torch.compile if it is to be `compiled`; the context that it is called in."""
+    if not compiled:
+        return nullcontext
+    compile_encoder(encoder)
+    return compile_failure_as_device_error
 
 
 @contextmanager

@@ -51,8 +51,8 @@ _PILLOW_BITS = 22
 PILLOW_BILINEAR = Resampling(1.0, _triangle, _PILLOW_BITS)
 """`PIL.Image.Image.resize` with BILINEAR, where that goes along the rows first. Pillow 13 does not where an image that
 is made smaller is more than twice as tall as wide: then up to a quarter of the values are off by one."""
-TORCH_BICUBIC = Resampling(2.0, _cubic, None)
-"""`torch.nn.functional.interpolate` of bytes with mode bicubic and antialias."""
+TORCH_BILINEAR, TORCH_BICUBIC = Resampling(1.0, _triangle, None), Resampling(2.0, _cubic, None)
+"""`torch.nn.functional.interpolate` of bytes with mode bilinear or bicubic, and antialias."""
 
 
 def uploaded(pixels: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:

@@ -74,15 +74,18 @@ class BatchWorker(Generic[Made]):
         self._work = work = setup.work
         self._lasting = ExitStack()
         self._lasting.enter_context(only_own_limit())
-        set_n_threads(setup.found.threads)
-        self._processor = BatchProcessor(setup.load(setup.found), work.n_at_once or work.batch_size)
-        # What was imported and loaded stays to the end: the search for garbage needn't look at it again and again.
-        gc.freeze()
-        self._read = partial(read_request, max_pixels=work.max_pixels, skips=work.skips)
         self._readers, self._models, self._writers = (
             ThreadPoolExecutor(n, thread_name_prefix=name)
             for name, n in (("reader", N_THREADS), ("models", 1), ("writer", N_THREADS))
         )
+        set_n_threads(setup.found.threads)
+        # On the thread that uses them: OpenMP counts the helpers of every thread that ever computed, and where those
+        # are more than the cores they sleep between two steps, which costs a quarter of the time.
+        chain = self._models.submit(setup.load, setup.found).result()
+        self._processor = BatchProcessor(chain, work.n_at_once or work.batch_size)
+        # What was imported and loaded stays to the end: the search for garbage needn't look at it again and again.
+        gc.freeze()
+        self._read = partial(read_request, max_pixels=work.max_pixels, skips=work.skips)
 
     def answer(self, batch: Sequence[Request], *, sends_files: bool = False) -> Answer[Made]:
         """Process a batch; may be called on several threads at once, whose batches share the models one by one.

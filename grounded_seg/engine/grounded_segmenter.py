@@ -112,7 +112,8 @@ class GroundedSegmenter:
         where = (cast(str, device), cast(Precision, dtype), offline, allow_base_mismatch)
         models = ModelSettings(name, detector, adapter, segmenter, *where)
         asked = run_settings_from(settings, RunSettings(models=models, detect=detect, segment=segment, tiles=tiles))
-        found = find_models(asked.models, boxes_only=boxes_only)
+        compiled = asked.detect.compile or asked.segment.compile
+        found = find_models(asked.models, boxes_only=boxes_only, compiled=compiled)
         loaded = cls.__new__(cls)
         stages = (asked.detect, asked.segment, asked.tiles)
         loaded._chain = load_chain(found, *stages, allow_base_mismatch=allow_base_mismatch)

@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 _PROGRAM = "import sys; from grounded_seg.engine.processes import serve; serve(int(sys.argv[1]))"
 """A process of its own from its start on: a fork has none of torch's threads and no CUDA, and what multiprocessing
 spawns runs the caller's script again."""
-_PATIENCE_S = 5.0
+PATIENCE_S = 5.0
 """For a process to end by itself."""
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 """Both are the parent's to answer: a terminal or a cluster sends them to all processes at once."""
@@ -86,16 +86,8 @@ class Processes:
 
     def start(self, worker: int) -> None:
         """Start a process; see `Crew`."""
-        ours, theirs = Pipe()
-        descriptor = theirs.fileno()
-        # Without -P a file in the current folder could stand in for a module. Standard output is for results.
-        command = [sys.executable, "-P", "-c", _PROGRAM, str(descriptor)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-        with _signals_held_back(), theirs:
-            process = subprocess.Popen(  # noqa: S603  (this program)
-                command, env=environment, pass_fds=[descriptor], stdin=subprocess.DEVNULL, stdout=2
-            )
-        self._workers[worker] = _Worker(process, ours)
+        with _signals_held_back():
+            self._workers[worker] = _Worker(*start_process(_PROGRAM))
         self._put(worker, replace(self._setup, found=replace(self._setup.found, device=self._devices[worker])))
 
     def send(self, worker: int, number: int, batch: Batch) -> None:
@@ -147,10 +139,24 @@ class Processes:
         return Lost(worker, f"the worker on {self._devices[worker]} (process {one.process.pid}) {how}")
 
 
+def start_process(program: str) -> "tuple[subprocess.Popen[bytes], connection.Connection[Any, Any]]":
+    """Start Python with a program whose argument is the descriptor of a pipe; gives this end of it."""
+    ours, theirs = Pipe()
+    descriptor = theirs.fileno()
+    # Without -P a file in the current folder could stand in for a module. Standard output is for results.
+    command = [sys.executable, "-P", "-c", program, str(descriptor)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603  (this program)
+            command, env=environment, pass_fds=[descriptor], stdin=subprocess.DEVNULL, stdout=2
+        )
+    return process, ours
+
+
 def _ended(process: "subprocess.Popen[bytes]") -> int:
     """Give the exit code of a process that is about to end, or is killed if it doesn't."""
     try:
-        return process.wait(_PATIENCE_S)
+        return process.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
@@ -188,7 +194,9 @@ def serve(descriptor: int) -> None:
     callers: ThreadPoolExecutor | None = None
     try:
         # On this thread only the pipe is read: so the end of the parent is noticed at once, while models load too.
-        starting = ThreadPoolExecutor(1).submit(_started, pipe.recv_bytes())
+        starter = ThreadPoolExecutor(1)
+        starting = starter.submit(_started, pipe.recv_bytes())
+        starter.shutdown(wait=False)
         starting.add_done_callback(send_start)
         while True:
             number, batch = pipe.recv()

@@ -7,30 +7,37 @@ import pickle
 import secrets
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from grounded_seg.engine.batch_worker import Answer, BatchWorker, Setup, answer_of, n_batches_at_once, portable
-from grounded_seg.engine.proofs import Proof, check_images, check_software, check_weights, enter, first_readable
+from grounded_seg.engine.batch_worker import Setup, n_batches_at_once
+from grounded_seg.engine.proofs import Proof, first_readable
+from grounded_seg.engine.ray_worker import PROOF_FILE, RayWorker
 from grounded_seg.engine.several_workers import Answered, Batch, Event, Lost, Ready
 from grounded_seg.errors import DeviceError, UsageError
 from grounded_seg.files import as_output_error
-from grounded_seg.pipeline.load import RunsOn, runs_here
+from grounded_seg.pipeline.load import RunsOn
 from grounded_seg.settings import ModelSettings
 
 _LOG = logging.getLogger(__name__)
-_PROOF_FILE = ".workers"
-"""In the output folder while a run lasts: a worker that reads in it what this process wrote sees the same folder."""
 _PATIENCE_S = 60.0
 """For workers that have no room yet, before this is told."""
 _LEAST_CPU_SHARE = 0.1
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Of a cluster that is started here: only answers go through it."""
+
+_OF_OWN_CLUSTER = {
+    "worker_niceness": "0",
+    "prestart_worker_first_driver": "0",
+    "enable_metrics_collection": "0",
+    "event_stats": "0",
+    "task_events_report_interval_ms": "0",
+}
+"""Ray's settings for a cluster that is started here: its workers don't yield to everything else on this machine, which
+a run in one process doesn't either, and nothing is collected for a dashboard that nobody sees."""
 
 
 class RayActors:
@@ -88,7 +95,7 @@ class RayActors:
         if self._output is not None:
             self._token = secrets.token_hex(16)
             with as_output_error(self._output):
-                (self._output / _PROOF_FILE).write_text(self._token, encoding="ascii")
+                (self._output / PROOF_FILE).write_text(self._token, encoding="ascii")
 
     def start(self, worker: int) -> None:
         """Start an actor; see `Crew`."""
@@ -120,7 +127,7 @@ class RayActors:
         """End all actors, and the cluster if it was started here; see `Crew`."""
         if self._token is not None and self._output is not None:
             with suppress(OSError):
-                (self._output / _PROOF_FILE).unlink(missing_ok=True)
+                (self._output / PROOF_FILE).unlink(missing_ok=True)
         for one in self._actors.values():
             self._ray.kill(one)
         self._waited_for.clear()
@@ -131,12 +138,14 @@ class RayActors:
     def _event(self, reference: Any) -> Event:
         worker, number = self._waited_for.pop(reference)
         try:
-            result = self._ray.get(reference)
+            result = pickle.loads(self._ray.get(reference))  # noqa: S301  (from a process that this one started)
         except self._ray.exceptions.RayError as error:
             return self._died(worker, f"{self.name(worker)} died ({_first_line(error)})")
+        if number is not None:
+            return Answered(worker, number, result)
         if isinstance(result, BaseException):
             return self._died(worker, f"{self.name(worker)} can't start", result)
-        return Ready(worker) if number is None else Answered(worker, number, result)
+        return Ready(worker)
 
     def _died(self, worker: int, why: str, error: BaseException | None = None) -> Lost:
         self._ray.kill(self._actors.pop(worker))
@@ -145,7 +154,7 @@ class RayActors:
 
     def _got(self, reference: Any) -> Any:
         try:
-            result = self._ray.get(reference)
+            result = pickle.loads(self._ray.get(reference))  # noqa: S301  (from a process that this one started)
         except self._ray.exceptions.RayError as error:
             raise DeviceError(f"the first Ray worker died ({_first_line(error)}); see to the cluster") from error
         if isinstance(result, BaseException):
@@ -168,51 +177,7 @@ class RayActors:
 
     def _new_actor(self) -> Any:
         n_calls = n_batches_at_once(1) + 1
-        return self._ray.remote(_Actor).options(max_concurrency=n_calls, max_restarts=0, **self._options).remote()
-
-
-class _Actor:
-    """What runs in a worker of Ray; failures are given, not raised, as Ray would wrap them."""
-
-    def __init__(self) -> None:
-        self._starter = ThreadPoolExecutor(1)
-        self._sends_files: bool | None = None
-        self._lock = threading.Lock()
-
-    def runs_on(self, models: ModelSettings, working_folder: str) -> "RunsOn | BaseException":
-        def there() -> RunsOn:
-            enter(working_folder)
-            return runs_here(models)
-
-        answered: RunsOn | BaseException = self._result(there)
-        return answered
-
-    def start(self, content: bytes) -> BaseException | None:
-        failed: BaseException | None = self._result(lambda: self._load(content))
-        return failed
-
-    def answer(self, batch: Batch, token: str | None) -> Answer[Any]:
-        with self._lock:
-            if self._sends_files is None:
-                self._sends_files = token is not None and not _sees(self._output, token)
-        return answer_of(self._callers.submit(self._worker.answer, batch, sends_files=self._sends_files))
-
-    def _load(self, content: bytes) -> None:
-        setup: Setup[Any]
-        proof: Proof
-        setup, proof = pickle.loads(content)  # noqa: S301  (from the process that started this one)
-        enter(proof.working_folder)
-        check_images(proof, setup.work)
-        check_software(proof)
-        check_weights(setup.found)
-        self._output = setup.work.output
-        self._callers = ThreadPoolExecutor(n_batches_at_once(setup.work.batch_size))
-        self._worker = BatchWorker(setup)
-
-    def _result(self, work: Callable[[], Any]) -> Any:
-        future = self._starter.submit(work)
-        error = future.exception()
-        return future.result() if error is None else portable(error)
+        return self._ray.remote(RayWorker).options(max_concurrency=n_calls, max_restarts=0, **self._options).remote()
 
 
 def _connected() -> tuple[Any, bool]:
@@ -228,6 +193,8 @@ def _connected() -> tuple[Any, bool]:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
+        for name, value in _OF_OWN_CLUSTER.items():
+            os.environ.setdefault(f"RAY_{name}", value)
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
@@ -240,15 +207,6 @@ def _connected() -> tuple[Any, bool]:
         # Ray's own would exit without a word about how to resume.
         signal.signal(signal.SIGTERM, before)
     return ray, True
-
-
-def _sees(output: Path | None, token: str) -> bool:
-    """Tell whether this is the folder that the driver wrote its token into."""
-    if output is None:
-        return False
-    with suppress(OSError, UnicodeDecodeError):
-        return (output / _PROOF_FILE).read_text(encoding="ascii") == token
-    return False
 
 
 def _first_line(error: BaseException) -> str:

@@ -89,6 +89,7 @@ def find_models(
     sources: "ModelSources | None" = None,
     progress: "Progress | None" = None,
     runs_on: RunsOn | None = None,
+    compiled: bool = False,
 ) -> FoundModels:
     """Find or fetch the weights that `models` names, and what they will run on; nothing is loaded yet.
 
@@ -98,6 +99,7 @@ def find_models(
         sources: What `models` was resolved to, where the caller has done so.
         progress: Called while a weight file is fetched.
         runs_on: What they will run on; None for what `models` names in this process.
+        compiled: An image encoder goes through torch.compile.
 
     Raises:
         UsageError: If there is no such preset, or the device's name makes no sense.
@@ -111,6 +113,9 @@ def find_models(
     check_device_name(models.device)
     sources, offline = sources or resolve(models), models.offline
     runs_on = runs_on or runs_here(models)
+    kernels = runs_on.kernels
+    if compiled and kernels is not None:
+        kernels = kernels.compiled()
     return FoundModels(
         detector=locate(sources.detector, offline=offline, progress=progress),
         adapter=locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
@@ -122,7 +127,7 @@ def find_models(
         threads=runs_on.threads,
         versions=runs_on.versions,
         workers=runs_on.workers,
-        kernels=runs_on.kernels,
+        kernels=kernels,
         allocator=runs_on.allocator,
     )
 

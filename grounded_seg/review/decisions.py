@@ -113,7 +113,7 @@ def event_from(text: bytes) -> Event:
     if not isinstance(content, Mapping):
         raise DamagedLineError("it is no object")
     try:
-        what = What(content.get("what"))
+        what = What(str(content.get("what")))
     except ValueError as error:
         raise DamagedLineError(f"what is {content.get('what')!r}; it is one of {', '.join(What)}") from error
     event = Event(what, id=_id(content, "id"), time=_time(content), reviewer=_text_or_none(content, "reviewer"))
@@ -197,7 +197,7 @@ def _score_or_none(content: Mapping[str, Any]) -> float | None:
 
 
 def _instance(content: Mapping[str, Any]) -> JournalInstance:
-    value = content.get("instance")
+    value: Any = content.get("instance")
     try:
         _box(value["bbox"])
         is_whole = isinstance(value["attributes"]["prompt"], str) and value.keys() >= JournalInstance.__required_keys__

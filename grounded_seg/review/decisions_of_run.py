@@ -180,12 +180,25 @@ class Review(AbstractContextManager["Review"]):
                         return event
         return None
 
+    def event(self, number: int) -> Event:
+        """Read an event again, by its number from 0 in the order of the file."""
+        with self._guard:
+            return self._file.event(number)
+
     def events(self) -> Iterator[Event]:
         """Read all events again, in the order of the file."""
-        for number in range(self.n_events):
-            with self._guard:
-                event = self._file.event(number)
-            yield event
+        return map(self.event, range(self.n_events))
+
+    def deciding(self, file_name: str) -> dict[Key, Event]:
+        """The event that decided about each instance of an image."""
+        numbers = self.decisions(file_name).numbers
+        events = [self.event(number) for number in numbers if not self._n_undone[number]]
+        return {key: event for event in events for key in event.instances}
+
+    def deciding_thresholds(self) -> dict[str, Event]:
+        """The event that set the threshold of each class."""
+        events = [self.event(number) for number in self._of_thresholds if not self._n_undone[number]]
+        return {event.class_name: event for event in events if event.class_name is not None}
 
     def _append(self, event: Event) -> Event:
         if not self._writes:

@@ -156,7 +156,11 @@ def fill(
             with counts.timed("load"):
                 runs_on = engine.runs_on(settings.models)
                 models = find_models(
-                    settings.models, boxes_only=settings.boxes_only, progress=progress, runs_on=runs_on
+                    settings.models,
+                    boxes_only=settings.boxes_only,
+                    progress=progress,
+                    runs_on=runs_on,
+                    compiled=settings.detect.compile or settings.segment.compile,
                 )
                 manifest = replace(manifest, models=models)
                 if earlier is not None:

@@ -1,11 +1,10 @@
 """SAM, SAM-HQ and SAM 2.1 of transformers as a `BoxNetwork`.
 
-The image encoders of SAM and SAM-HQ attend as in `sam.attention`, SAM 2's by torch's fused attention.
+The image encoders of SAM and SAM-HQ attend as in `sam.attention`, SAM 2's has no relative positions.
 """
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,19 +12,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 from transformers import Sam2ImageProcessor, Sam2Model, SamHQModel, SamImageProcessor, SamModel
 from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention, do_pool
 
-from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
-from grounded_seg.device.kernels import AttentionKernel, Kernels, choose_kernels, use_linear_kernel
+from grounded_seg.device.choose import compiling
+from grounded_seg.device.kernels import AttentionKernel, Kernels, attend, kernels_of, use_linear_kernel
+from grounded_seg.device.resample import TORCH_BILINEAR, resampled, uploaded
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
-from grounded_seg.segment.sam.attention import attend, lay_out_patches
+from grounded_seg.segment.sam.attention import attend_with_positions, lay_out_patches
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
 from grounded_seg.weights.strict_loading import first_line, load_strictly, quiet_transformers, read_tensors
 
+_BILINEAR = 2
+"""Pillow's number for it, which the processors have."""
 _VALUES_AT_A_TIME = 30
 """Values per patch and channel that a box takes in transformers' decoders, which copy the embedding for each box."""
 
@@ -69,7 +70,7 @@ class TransformersNetwork:
         kernels: Kernels | None = None,
         compiled: bool = False,
     ) -> None:
-        kernels = kernels or choose_kernels(device, dtype)
+        kernels = kernels_of(kernels, device, dtype, compiled=compiled)
         self._family = family
         self._side = int(model.config.prompt_encoder_config.image_size)
         self._grid_side = self._side // int(model.config.prompt_encoder_config.patch_size)
@@ -84,13 +85,11 @@ class TransformersNetwork:
             if name.rpartition(".")[2] == "patch_embed":
                 lay_out_patches(module)
             elif isinstance(module, Sam2MultiScaleAttention):
-                module.forward = partial(_attend_pooled, module)
+                module.forward = partial(_attend_pooled, module, kernels.plain_attention)
             elif type(module) in (nn.Linear, nn.Conv2d):
                 module.to(dtype=dtype)
         use_linear_kernel(self._model.vision_encoder, kernels.linear)
-        if compiled:
-            compile_encoder(self._model.vision_encoder)
-        self._compiling = compile_failure_as_device_error if compiled else nullcontext
+        self._compiling = compiling(self._model.vision_encoder, compiled=compiled)
 
     @property
     def bytes_per_box(self) -> int:
@@ -109,10 +108,30 @@ class TransformersNetwork:
 
     def encode(self, images: Sequence[Image]) -> list[dict[str, Any]]:
         """The embeddings of images, each as arguments of the model's `forward`."""
+        resizes_there = self.device.type == "cuda" and self._processor.resample == _BILINEAR
+        squares = self.squares_there(images) if resizes_there else self._squares_here(images)
+        return self.encode_squares(squares.to(self.device))
+
+    def squares_there(self, images: Sequence[Image]) -> torch.Tensor:
+        """Images as the model's own processor prepares them, resized on the device to the same bytes."""
+        frames = (self.frame(image.size) for image in images)
+        resized = [
+            resampled(uploaded(self._pixels(image), self.device), frame.width, frame.height, TORCH_BILINEAR)
+            for image, frame in zip(images, frames, strict=True)
+        ]
+        colours_first = [one.permute(2, 0, 1) for one in resized]
+        squares: torch.Tensor = self._processor(
+            colours_first, do_resize=False, input_data_format="channels_first", return_tensors="pt"
+        ).pixel_values
+        return squares
+
+    def _squares_here(self, images: Sequence[Image]) -> torch.Tensor:
         pixels = [self._pixels(image) for image in images]
         # By itself transformers takes an image of 1, 3 or 4 rows for one whose colours come first.
-        squares = self._processor(pixels, input_data_format="channels_last", return_tensors="pt").pixel_values
-        return self.encode_squares(squares.to(self.device))
+        squares: torch.Tensor = self._processor(
+            pixels, input_data_format="channels_last", return_tensors="pt"
+        ).pixel_values
+        return squares
 
     def encode_squares(self, squares: torch.Tensor) -> list[dict[str, Any]]:
         """The embeddings of images as the model's own processor prepares them, (n, 3, side, side)."""
@@ -185,10 +204,12 @@ def _attend(
     attention: Any, kernel: AttentionKernel, hidden_states: torch.Tensor, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """The `forward` of transformers' vision attention of SAM and SAM-HQ."""
-    return attend(attention, attention.num_attention_heads, kernel, hidden_states), None
+    return attend_with_positions(attention, attention.num_attention_heads, kernel, hidden_states), None
 
 
-def _attend_pooled(attention: Any, hidden_states: torch.Tensor, **_settings: Any) -> torch.Tensor:
+def _attend_pooled(
+    attention: Any, kernel: AttentionKernel, hidden_states: torch.Tensor, **_settings: Any
+) -> torch.Tensor:
     """The `forward` of SAM 2's attention, (windows, height, width, channels), whose queries may be pooled.
 
     transformers' own makes scores between the heads of each patch first, and a softmax of them, which it never uses.
@@ -200,6 +221,6 @@ def _attend_pooled(attention: Any, hidden_states: torch.Tensor, **_settings: Any
         pooled = do_pool(qkv[:, :, 0].reshape(batch, height, width, -1), attention.query_stride)
         height, width = pooled.shape[1:3]
         queries = pooled.reshape(batch, height * width, attention.num_attention_heads, -1).transpose(1, 2)
-    attended = F.scaled_dot_product_attention(queries, keys, values, scale=attention.scale)
+    attended = attend(queries, keys, values, attention.scale, kernel)
     projected: torch.Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
     return projected

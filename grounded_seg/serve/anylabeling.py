@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from starlette.exceptions import HTTPException
 
-from grounded_seg.detect.prompts import PromptSet, prompts_from
+from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.engine.collector import Thresholds
 from grounded_seg.errors import UsageError
 from grounded_seg.geometry.outlines import Ring
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.records import BoxXyxy, Image, Instance
-from grounded_seg.serve.image_sources import bytes_from_text, decoded
+from grounded_seg.serve.segment_request import asked_prompts, image_in_text
 from grounded_seg.serve.settings import ServeSettings
 from grounded_seg.setting_types import NonNegativeFloat, Share, convert_values, refuse
 
@@ -75,8 +75,8 @@ def prediction_from(values: Mapping[str, Any], settings: ServeSettings) -> Predi
         raise UsageError('text_prompt is empty; type what to look for, as in "car,ball"')
     # The client sends 0 where it doesn't offer that threshold.
     thresholds = Thresholds(good["conf_threshold"], good["iou_threshold"] or None)
-    read = partial(decoded, bytes_from_text(image), "image", settings.max_pixels)
-    return Prediction(read, prompts_from(_BETWEEN_PROMPTS.split(text)), thresholds, good["epsilon_factor"])
+    prompts = asked_prompts(_BETWEEN_PROMPTS.split(text))
+    return Prediction(partial(image_in_text, image, settings.max_pixels), prompts, thresholds, good["epsilon_factor"])
 
 
 def prediction_answer(asked: Prediction, image: Image, result: PromptedResult) -> dict[str, Any]:  # noqa: ARG001

@@ -47,7 +47,7 @@ class Counters:
         return "".join(f"{line}\n" for line in self._lines(models, n_in_hand, capacity, stages))
 
     def _lines(self, models: Collected, n_in_hand: int, capacity: int, stages: Mapping[str, float]) -> Iterator[str]:
-        yield from _head("requests_total", "counter", "Requests answered, by path and status; 0 is a caller gone away.")
+        yield from _head("requests_total", "counter", "Requests, by path and status; 0 is without an answer.")
         for (path, status), n in sorted(self._requests.items()):
             yield f'grounded_seg_requests_total{{path="{path}",status="{status}"}} {n}'
         yield from _head("request_seconds_total", "counter", "Seconds of all requests, by path.")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -42,9 +43,9 @@ class SegmentRequest:
     """One request, as far as it is right."""
 
     read: Callable[[], Image]
-    """Gives the image."""
-    name: str
-    """What the image is called in the answer."""
+    """Gives the image; takes a while."""
+    name: str | None
+    """What the image is called in the answer; None for its own name."""
     prompts: PromptSet
     thresholds: Thresholds
     form: AnswerForm
@@ -71,9 +72,15 @@ async def read_segment_request(request: Request, settings: ServeSettings) -> Seg
     given = {"score_threshold": values.get("score_threshold"), "iou_threshold": values.get("iou_threshold")}
     good, problems = convert_values({**given, "format": form}, kinds, {one: one for one in kinds}, numbers_as_text=True)
     refuse(problems)
-    read, name = _image_of(values, settings)
+    name = values.get("name")
     thresholds = Thresholds(good["score_threshold"], good["iou_threshold"])
-    return SegmentRequest(read, name, asked_prompts(values.get("prompts")), thresholds, good["format"])
+    return SegmentRequest(
+        _image_of(values, settings),
+        plain_name(name) if isinstance(name, str) else None,
+        asked_prompts(values.get("prompts")),
+        thresholds,
+        good["format"],
+    )
 
 
 async def json_object(request: Request) -> dict[str, Any]:
@@ -121,30 +128,33 @@ async def _form_values(request: Request) -> dict[str, Any]:
     return values
 
 
-def _image_of(values: Mapping[str, Any], settings: ServeSettings) -> tuple[Callable[[], Image], str]:
+def _image_of(values: Mapping[str, Any], settings: ServeSettings) -> Callable[[], Image]:
     named = [one for one in _SOURCES if values.get(one) is not None]
     if len(named) != 1:
-        raise UsageError(
-            f"give the image as one of {', '.join(_SOURCES)}; the request has {' and '.join(named) or 'none'}"
-        )
-    [source], given = named, values[named[0]]
-    called = values.get("name")
-    if source == "path":
-        if not isinstance(given, str) or not given:
-            raise UsageError("path is no text")
-        content, name = bytes_below(settings.root, given, settings.max_pixels)
-    else:
-        content, name = _content(source, given)
-    name = plain_name(called) if isinstance(called, str) else name
-    return partial(decoded, content, name, settings.max_pixels), name
-
-
-def _content(source: str, given: object) -> tuple[bytes, str]:
+        has = " and ".join(named) or "none"
+        raise UsageError(f"give the image as one of {', '.join(_SOURCES)}; the request has {has}")
+    [source], given, limit = named, values[named[0]], settings.max_pixels
     if isinstance(given, tuple):
-        return given[0], plain_name(given[1])
-    if isinstance(given, str) and source == "image":
-        return bytes_from_text(given), "image"
-    raise UsageError(f"{source} is no {'file of a form' if source == 'file' else 'text with base64'}")
+        return partial(decoded, given[0], plain_name(given[1]), limit)
+    if not isinstance(given, str) or source == "file":
+        what = "file of a form" if source == "file" else "text"
+        raise UsageError(f"{source} is no {what}")
+    return partial(_image_below, settings, given) if source == "path" else partial(image_in_text, given, limit)
+
+
+def _image_below(settings: ServeSettings, path: str) -> Image:
+    content, name = bytes_below(settings.root, path, settings.max_pixels)
+    return decoded(content, name, settings.max_pixels)
+
+
+def image_in_text(text: str, max_pixels: int) -> Image:
+    """Decode an image that is base64 or a data URL.
+
+    Raises:
+        HTTPException: 400 if it is neither.
+        ImageError: If it is no image.
+    """
+    return decoded(bytes_from_text(text), "image", max_pixels)
 
 
 def answer_to(asked: SegmentRequest, image: Image, result: PromptedResult) -> Response:
@@ -153,7 +163,7 @@ def answer_to(asked: SegmentRequest, image: Image, result: PromptedResult) -> Re
     headers = {"Server-Timing": timing}
     if asked.form is AnswerForm.PNG:
         return Response(encoded_picture(result.draw(image), ".png"), media_type="image/png", headers=headers)
-    line = journal_line(asked.name, result)
+    line = journal_line(asked.name or PurePath(str(image.path)).as_posix(), result)
     document: object = line
     if asked.form is AnswerForm.COCO:
         document = document_from_lines([line], asked.prompts.classes, asked.prompts.class_by_prompt)

@@ -107,9 +107,10 @@ async def while_connected(request: Request, work: Awaitable[_Made]) -> _Made:
         return task.result()
     finally:
         for one in (task, gone):
-            one.cancel()
-            with suppress(asyncio.CancelledError):
-                await one
+            if not one.done():
+                one.cancel()
+                with suppress(asyncio.CancelledError):
+                    await one
 
 
 async def _disconnected(request: Request) -> None:

@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from msgspec import Meta
 
 from grounded_seg.errors import UsageError
 from grounded_seg.serve.allowed_hosts import allowed_host
-from grounded_seg.setting_types import PositiveInt, convert_fields, refuse
+from grounded_seg.setting_types import Port, PositiveInt, convert_fields, refuse
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
-
-Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,10 @@ def preset_by_name(name: str) -> Preset:
 
 
 def preset_with(detector: str) -> Preset | None:
-    """The preset whose detector a run's manifest names so, the last of several; None if it is no preset's."""
-    presets = preset_table().presets.values()
-    names = {f"{one.name}/{one.detector}" if one.ships_with_project else one.detector: one for one in presets}
-    return names.get(detector)
+    """The one preset whose detector a run's manifest names so; None if it is no preset's, or that of several."""
+    found = [
+        one
+        for one in preset_table().presets.values()
+        if detector == (f"{one.name}/{one.detector}" if one.ships_with_project else one.detector)
+    ]
+    return found[0] if len(found) == 1 else None

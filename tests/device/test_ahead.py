@@ -1,13 +1,19 @@
 """Work beside other work: in order, one call ahead on a GPU, and waited for."""
 
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from grounded_seg.detect.model import pixels
 from grounded_seg.device import ahead
+from grounded_seg.records import Image
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 
@@ -66,6 +72,27 @@ def test_on_a_gpu_the_next_call_is_queued_before_a_result_is_used(monkeypatch: p
         *("ours waits for event 3", *kept, "taken 3"),
     ]
     assert results(log, CUDA, 0) == []
+
+
+def test_threads_queue_their_work_on_the_stream_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = threading.local()
+
+    @contextmanager
+    def stream(one: str) -> Iterator[None]:
+        entered.stream = one
+        yield
+        del entered.stream
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the caller's on {device}")
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(pixels, "uploaded", lambda array, device: (entered.stream, torch.tensor(array))[1])
+    monkeypatch.setattr(pixels, "resampled", lambda one, *_: one)
+    images = [Image(Path("x.png"), np.full((2, 2, 3), n, np.uint8)) for n in range(3)]
+    copied = pixels.resized_there(images, pixels.PixelSettings(2, 2), CUDA)
+    assert copied[:, 0, 0, 0].tolist() == [0, 1, 2]
+    work = ahead.on_same_stream(lambda given: (entered.stream, given), CUDA)
+    assert list(map(work, "ab")) == [("the caller's on cuda:0", "a"), ("the caller's on cuda:0", "b")]
+    assert ahead.on_same_stream(len, CPU) is len
 
 
 def test_elsewhere_each_waits_for_its_turn() -> None:

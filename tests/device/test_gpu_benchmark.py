@@ -38,6 +38,8 @@ def test_it_measures_compares_and_writes(tmp_path: Path) -> None:
     assert (held["most bins off"], held["equal pixels"], held["least mask IoU"]) == (0, 1, 1)
     assert figures["left_out"] == []
     assert "images/s" in done.stdout
+    assert "must hold: tiny + tiny, equal pixels in float32: at least 0.9999; it is 1" in done.stdout
+    assert "at least 20; not measured: of tiny models alone" in done.stdout
 
 
 def _images_at_the_limit(figures: dict[str, list[dict[str, float]]], row: dict[str, object]) -> float:

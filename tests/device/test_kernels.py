@@ -11,11 +11,19 @@ from torch.nn import functional as F  # noqa: N812
 from transformers.activations import ACT2FN
 
 from grounded_seg.device import kernels as kernels_module
-from grounded_seg.device.kernels import AttentionKernel, Kernels, LinearKernel, choose_kernels, use_linear_kernel
+from grounded_seg.device.kernels import (
+    AttentionKernel,
+    Kernels,
+    LinearKernel,
+    attend,
+    choose_kernels,
+    use_linear_kernel,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 FUSED, BLOCKED = AttentionKernel
+TORCH, ONEDNN, ONEDNN_GELU = LinearKernel
 has_onednn = pytest.mark.skipif(
     not kernels_module.onednn_is_right(FLOAT32), reason="this build of torch has no linear layers of oneDNN"
 )
@@ -32,14 +40,14 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, amx: bool = False, bf16: bool = 
 @pytest.mark.parametrize(
     ("machine", "device", "dtype", "expected"),
     [
-        ({"amx": True, "bf16": True}, CPU, BFLOAT16, Kernels("amx", FUSED, LinearKernel.ONEDNN_GELU)),
-        ({"amx": True, "bf16": True}, CPU, FLOAT32, Kernels("amx", BLOCKED, LinearKernel.ONEDNN_GELU)),
-        ({"bf16": True}, CPU, BFLOAT16, Kernels("avx512-bf16", BLOCKED, LinearKernel.ONEDNN_GELU)),
-        ({"bf16": True}, CPU, FLOAT16, Kernels("avx512-bf16", FUSED, LinearKernel.TORCH)),
-        ({"bf16": True}, CPU, FLOAT32, Kernels("avx512-bf16", BLOCKED, LinearKernel.ONEDNN_GELU)),
-        ({"vectors": "AVX2"}, CPU, FLOAT32, Kernels("avx2", BLOCKED, LinearKernel.ONEDNN)),
-        ({"vectors": "AVX2"}, CPU, BFLOAT16, Kernels("avx2", FUSED, LinearKernel.ONEDNN_GELU)),
-        ({"bf16": True}, CUDA, BFLOAT16, Kernels("cuda", FUSED, LinearKernel.TORCH)),
+        ({"amx": True, "bf16": True}, CPU, BFLOAT16, Kernels("amx", FUSED, FUSED, ONEDNN_GELU, TORCH)),
+        ({"amx": True, "bf16": True}, CPU, FLOAT32, Kernels("amx", BLOCKED, FUSED, ONEDNN_GELU, ONEDNN)),
+        ({"bf16": True}, CPU, BFLOAT16, Kernels("avx512-bf16", BLOCKED, BLOCKED, ONEDNN_GELU, TORCH)),
+        ({"bf16": True}, CPU, FLOAT16, Kernels("avx512-bf16", FUSED, FUSED, TORCH, TORCH)),
+        ({"bf16": True}, CPU, FLOAT32, Kernels("avx512-bf16", BLOCKED, FUSED, ONEDNN_GELU, ONEDNN)),
+        ({"vectors": "AVX2"}, CPU, FLOAT32, Kernels("avx2", BLOCKED, FUSED, ONEDNN, ONEDNN)),
+        ({"vectors": "AVX2"}, CPU, BFLOAT16, Kernels("avx2", FUSED, FUSED, ONEDNN_GELU, TORCH)),
+        ({"bf16": True}, CUDA, BFLOAT16, Kernels("cuda", FUSED, FUSED, TORCH, TORCH)),
     ],
 )
 def test_the_choice_follows_the_processor(
@@ -53,6 +61,37 @@ def test_the_choice_follows_the_processor(
     found = choose_kernels(device, dtype)
     assert found == expected
     assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301
+    # An image encoder that is compiled is made of torch's operators; the decoder never is.
+    compiled = Kernels(found.processor, FUSED, FUSED, TORCH, found.decoder)
+    assert found.compiled() == kernels_module.kernels_of(None, device, dtype, compiled=True) == compiled
+    assert kernels_module.kernels_of(found, device, dtype, compiled=False) is found
+
+
+@pytest.mark.parametrize("at_a_time", [1, 40, 300, 10**6])
+@pytest.mark.parametrize("n_queries", [5, 20])
+@torch.inference_mode()
+def test_blocks_attend_as_the_fused_attention(n_queries: int, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype in (FLOAT32, BFLOAT16):
+        monkeypatch.setitem(kernels_module.SCORES_AT_A_TIME, dtype, at_a_time)
+    draw = torch.Generator().manual_seed(1)
+    queries, keys, values = (torch.randn(2, 3, n, 8, generator=draw) for n in (n_queries, 20, 20))
+    exact = attend(queries, keys, values, 0.3, FUSED)
+    torch.testing.assert_close(attend(queries, keys, values, 0.3, BLOCKED), exact, rtol=0, atol=1e-5)
+    half = queries.bfloat16(), keys.bfloat16(), values.bfloat16()
+    scores = half[0] * 0.3 @ half[1].transpose(2, 3)
+    own = float((scores.softmax(dim=-1) @ half[2] - exact).abs().mean())
+    off = float((attend(*half, 0.3, BLOCKED).float() - exact).abs().mean())
+    # As plain products in bfloat16 round, and no more.
+    assert 0 < off <= 1.1 * own
+
+
+def test_gradients_go_through_the_fused_attention() -> None:
+    queries, keys, values = (torch.randn(1, 2, 6, 4) for _ in range(3))
+    weights = torch.ones(1, requires_grad=True)
+    found = attend(queries * weights, keys, values, 0.5, BLOCKED)
+    assert torch.equal(found, attend(queries, keys, values, 0.5, FUSED))
+    found.sum().backward()
+    assert weights.grad is not None
 
 
 class Perceptron(nn.Module):

@@ -7,7 +7,7 @@ from tiny_sam import CPU, random_image
 from torch.nn import functional
 
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values, resized_there
-from grounded_seg.device.resample import PILLOW_BILINEAR, TORCH_BICUBIC, resampled, uploaded
+from grounded_seg.device.resample import PILLOW_BILINEAR, TORCH_BICUBIC, TORCH_BILINEAR, Resampling, resampled, uploaded
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import resized_pixels, resized_size
 
@@ -26,12 +26,13 @@ def hard_image(size: ImageSize) -> Image:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size.width}x{size.height}")
 @pytest.mark.parametrize("out", [(768, 768), (96, 64), (31, 500)])
-def test_bicubic_is_torchs(size: ImageSize, out: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("mode", "resampling"), [("bicubic", TORCH_BICUBIC), ("bilinear", TORCH_BILINEAR)])
+def test_both_filters_are_torchs(size: ImageSize, out: tuple[int, int], mode: str, resampling: Resampling) -> None:
     pixels = hard_image(size).pixels
     expected = functional.interpolate(
-        torch.tensor(pixels).permute(2, 0, 1)[None], (out[1], out[0]), mode="bicubic", antialias=True
+        torch.tensor(pixels).permute(2, 0, 1)[None], (out[1], out[0]), mode=mode, antialias=True
     )
-    resized = resampled(uploaded(pixels, CPU), *out, TORCH_BICUBIC)
+    resized = resampled(uploaded(pixels, CPU), *out, resampling)
     assert torch.equal(resized.permute(2, 0, 1), expected[0])
 
 

@@ -82,7 +82,7 @@ def test_files_are_sent_where_the_output_folder_is_out_of_reach(
     assert run(requests, Work(width_and_file, 2, output=seen), tmp_path) == EXPECTED
     assert n_sent == [0] * 5
     # The worker looks for another proof than the driver has written.
-    monkeypatch.setattr(ray_actors, "_PROOF_FILE", ".elsewhere")
+    monkeypatch.setattr(ray_actors, "PROOF_FILE", ".elsewhere")
     assert run(requests, Work(width_and_file, 2, output=unseen), tmp_path) == EXPECTED
     assert n_sent == [0] * 5 + [1] * 5
     names = [f"sub/{number}.png.txt" for number in range(5)]

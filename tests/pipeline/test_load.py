@@ -31,7 +31,13 @@ def test_the_models_of_a_run_are_found_for_its_sources() -> None:
     [
         ("demo/detector", "my tuned", "--preset demo --adapter 'my tuned'"),
         ("demo/detector", None, "--preset demo --adapter none"),
-        ("florence-community/Florence-2-base-ft", "tuned", "--preset base-ft --adapter tuned"),
+        ("florence-community/Florence-2-large-ft", "tuned", "--preset large-ft --adapter tuned"),
+        # Of base-ft and of fast.
+        (
+            "florence-community/Florence-2-base-ft",
+            "tuned",
+            "--detector florence-community/Florence-2-base-ft --adapter tuned",
+        ),
         ("tuned/model", None, "--detector tuned/model"),
     ],
 )

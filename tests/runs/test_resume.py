@@ -26,6 +26,7 @@ from paths import DATA, TESTS
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.detect.prompts import PromptSet, prompts_from
 from grounded_seg.errors import DeviceMemoryError, ImageError, InputError, OutputError, UsageError
+from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Detection, Image
 from grounded_seg.runs import run as runs
 from grounded_seg.runs.journal import read_lines
@@ -629,6 +630,25 @@ def test_other_threads_software_and_kernels_are_refused(
     [name] = changes
     with pytest.raises(UsageError, match=f"models {name}"):
         run(photos, settings, resume=True)
+
+
+@pytest.mark.parametrize("stage", [None, "detect", "segment"])
+def test_models_are_found_for_torch_compile_where_a_stage_is_compiled(
+    detector: ColourDetector,
+    photos: Path,
+    settings: RunSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str | None,
+) -> None:
+    asked: list[bool] = []
+
+    def found(*models: Any, compiled: bool, **rest: Any) -> FoundModels:
+        asked.append(compiled)
+        return found_models(*models, **rest)
+
+    monkeypatch.setattr(runs, "find_models", found)
+    run(photos, settings, **({stage: replace(getattr(settings, stage), compile=True)} if stage else {}))
+    assert asked == [stage is not None]
 
 
 def test_a_run_from_before_kernels_were_named_is_resumed_with_a_warning(

@@ -162,7 +162,7 @@ def descendants(pid: int) -> list[int]:
 
 def actors_of(process: "subprocess.Popen[str]") -> list[int]:
     """The workers among what a run with Ray has started."""
-    return [pid for pid in descendants(process.pid) if b"ray::_Actor" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in descendants(process.pid) if b"ray::RayWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.mark.release

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_sam import random_detections, random_image
 from tiny_transformers_sam import build, processor_of
 
+from grounded_seg.device.kernels import SCORES_AT_A_TIME, AttentionKernel, Kernels, LinearKernel
 from grounded_seg.errors import WeightsError
 from grounded_seg.geometry.masks import mask_from_run_length
 from grounded_seg.records import ImageSize
@@ -86,6 +87,31 @@ def test_an_image_of_few_rows_is_not_taken_for_one_whose_colours_come_first(
     expected = image_model(name, folder).get_image_embeddings(inputs["pixel_values"])
     first = expected[0] if isinstance(expected, tuple) else expected
     torch.testing.assert_close(embedding["image_embeddings"], first, rtol=0, atol=1e-4)
+
+
+def test_a_gpu_resizes_to_what_the_processor_makes(name: str, folder: Path) -> None:
+    network: Any = load_network(folder, CPU, torch.float32)
+    images = [random_image(size) for size in (*SIZES, ImageSize(300, 77), ImageSize(60, 1), ImageSize(3, 700))]
+    found, expected = network.squares_there(images), network._squares_here(images)
+    assert found.shape == (6, 3, 128, 128)
+    assert torch.equal(found, expected)
+
+
+@torch.inference_mode()
+def test_segment_anything_2_attends_in_blocks_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("sam2").save_pretrained(tmp_path)
+    image = random_image(SIZES[0])
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
+        monkeypatch.setitem(SCORES_AT_A_TIME, dtype, 300)
+        fused, blocked = (
+            load_network(tmp_path, CPU, dtype, kernels=Kernels("any", one, one, LinearKernel.TORCH, LinearKernel.TORCH))
+            for one in AttentionKernel
+        )
+        expected, found = (one.encode([image])[0]["image_embeddings"] for one in (fused, blocked))
+        assert len(found) == len(expected) == 3
+        for level, right in zip(found, expected, strict=True):
+            assert not torch.equal(level, right)
+            torch.testing.assert_close(level, right, rtol=0, atol=bound * float(right.abs().max()))
 
 
 def test_an_adapter_in_the_folder_is_not_looked_at(name: str, folder: Path, tmp_path: Path) -> None:

@@ -118,8 +118,9 @@ def test_without_a_text_the_labels_are_the_prompts(served: Served, png: bytes) -
 def test_a_prompt_goes_to_the_label_of_its_name_or_to_the_only_one_or_nowhere(
     served: Served, png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    [one] = predict(served, data_url(png), params=prompt("GREEN; blue thing"))
-    assert [region["value"]["rectanglelabels"] for region in one["result"]] == [["green"]]
+    named = config(labels='<Label value="red"/><Label value="Green"/>')
+    [one] = predict(served, data_url(png), label_config=named, params=prompt("green; blue thing"))
+    assert [region["value"]["rectanglelabels"] for region in one["result"]] == [["Green"]]
     assert "no label for 'blue thing'" in caplog.text
     only = config(labels='<Label value="Thing"/>')
     [one] = predict(served, data_url(png), label_config=only, params=prompt("red", "green ball"))

@@ -37,11 +37,13 @@ class KeysValues:
 
 
 class States:
-    """The encoder's states themselves, which all layers and heads attend to: nothing is projected ahead.
+    """The encoder's states, kept once for all layers and heads instead of each layer's keys and values.
 
-    A head's scores are q (Wk e): as (q Wk) e they need no keys, and its result Wv (p e) no values. Where few tokens are
-    written about many states that is less arithmetic, and a twelfth of the memory. The keys' bias adds the same to all
-    scores of a query, so the softmax drops it.
+    A head's score of a query q for a state e is q · (Wk e), and its result is the sum of p (Wv e) over all states, with
+    p from the softmax. The same numbers are (q Wk) · e, and Wv times the sum of p e. So only the query and the sum are
+    multiplied by weights, and no keys or values are made: with few queries and many states that is less arithmetic. The
+    memory holds one tensor, where keys and values are two for each layer. The bias of the keys adds the same to all
+    scores of a query, which the softmax drops.
     """
 
     def __init__(self, decoder: Any, n_rows: int, n_encoded: int, like: torch.Tensor) -> None:

@@ -15,6 +15,7 @@ import PIL.Image
 import torch
 from torch.nn import functional
 
+from grounded_seg.device.ahead import on_same_stream
 from grounded_seg.device.resample import TORCH_BICUBIC, resampled, uploaded
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image
@@ -111,7 +112,7 @@ def resized_there(images: Sequence[Image], settings: PixelSettings, device: torc
         return uploaded(resized_to_square(image, settings.square_side).pixels, device)
 
     with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as threads:
-        copied = list(threads.map(on_device, images))
+        copied = list(threads.map(on_same_stream(on_device, device), images))
     resized = [resampled(one, settings.width, settings.height, TORCH_BICUBIC) for one in copied]
     return torch.stack(resized).permute(0, 3, 1, 2)
 

@@ -1,4 +1,4 @@
-"""Florence-2's vision tower in one memory layout, with the same numbers.
+"""Florence-2's vision tower in one memory layout and with the kernels that were chosen, with the same numbers.
 
 The tower's stream is token-major, channels last. Its depthwise convolutions answer in the layout of their weights: as
 transformers loads them, channels first, every sum and norm mixes two layouts, which takes longer than the arithmetic.
@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.models.florence2.modeling_florence2 import Florence2VisionChannelAttention
+from torch.nn import functional as F  # noqa: N812
+from transformers.models.florence2.modeling_florence2 import (
+    Florence2VisionChannelAttention,
+    Florence2VisionWindowAttention,
+)
+
+from grounded_seg.device.kernels import AttentionKernel, Kernels, attend, use_linear_kernel
 
 _WHOLE_UP_TO = 4
 """Groups of channels up to which one product over all channels is faster than one for each group."""
@@ -26,6 +32,34 @@ def use_one_layout(tower: nn.Module) -> None:
             module.to(memory_format=torch.channels_last)
         elif isinstance(module, Florence2VisionChannelAttention):
             module.forward = partial(channel_attention, module)
+
+
+def use_kernels(tower: nn.Module, kernels: Kernels) -> None:
+    """Let a tower's linear layers and windows be computed in the ways that were chosen, up to rounding."""
+    use_linear_kernel(tower, kernels.linear)
+    if kernels.plain_attention is AttentionKernel.BLOCKED:
+        for module in tower.modules():
+            if isinstance(module, Florence2VisionWindowAttention):
+                module.forward = partial(window_attention, module)
+
+
+def window_attention(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """The `forward` of a window attention by blocks, (batch, height, width, channels) to (batch, tokens, channels).
+
+    The tokens of each window attend to each other; beyond the right and lower edge windows are filled with zeros.
+    """
+    batch, height, width, n_channels = tokens.shape
+    side = attention.window_size
+    padded = F.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
+    n_rows, n_columns = (n // side for n in padded.shape[1:3])
+    on_grid = padded.view(batch, n_rows, side, n_columns, side, n_channels)
+    windows = on_grid.transpose(2, 3).reshape(-1, side * side, n_channels)
+    qkv = torch.unflatten(attention.qkv(windows), 2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attended = attend(*qkv.unbind(0), attention.scale, AttentionKernel.BLOCKED)
+    projected = attention.proj(attended.transpose(1, 2).flatten(2))
+    placed = projected.view(batch, n_rows, n_columns, side, side, n_channels).transpose(2, 3)
+    whole = placed.reshape(batch, n_rows * side, n_columns * side, n_channels)
+    return whole[:, :height, :width].reshape(batch, height * width, n_channels)
 
 
 def channel_attention(attention: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -19,17 +19,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from grounded_seg.device.kernels import AttentionKernel
+from grounded_seg.device.kernels import AttentionKernel, score_blocks
 from grounded_seg.segment.sam.modules import ImageEncoderViT
-
-SCORES_AT_A_TIME = {torch.float32: 1 << 20, torch.bfloat16: 1 << 22, torch.float16: 1 << 22}
-"""Scores in a block of `blocked_attention`: 4 and 8 MB, which stay in the caches from product to product."""
 
 
 def use_fast_attention(encoder: ImageEncoderViT, kernel: AttentionKernel) -> None:
     """Let the blocks of this encoder attend by this kernel; weights and outputs stay the same, up to rounding."""
     for block in encoder.blocks:
-        block.attn.forward = partial(attend, block.attn, block.attn.num_heads, kernel)
+        block.attn.forward = partial(attend_with_positions, block.attn, block.attn.num_heads, kernel)
 
 
 def lay_out_patches(patch_embed: torch.nn.Module) -> None:
@@ -40,15 +37,14 @@ def lay_out_patches(patch_embed: torch.nn.Module) -> None:
     patch_embed.register_forward_hook(lambda _, __, patches: patches.contiguous())
 
 
-def attend(attention: Any, n_heads: int, kernel: AttentionKernel, patches: torch.Tensor) -> torch.Tensor:
+def attend_with_positions(attention: Any, n_heads: int, kernel: AttentionKernel, patches: torch.Tensor) -> torch.Tensor:
     """The `forward` of Segment Anything's encoder attention, for patches (batch, height, width, channels)."""
     batch, height, width, _ = patches.shape
     qkv = attention.qkv(patches).reshape(batch, height * width, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
     rows = relative_positions(attention.rel_pos_h, height)
     columns = relative_positions(attention.rel_pos_w, width)
-    # torch.compile would unroll the loop over the blocks.
-    is_blocked = kernel is AttentionKernel.BLOCKED and not torch.compiler.is_compiling()
-    attended = (blocked_attention if is_blocked else lengthened_attention)(qkv, rows, columns, (height, width))
+    way = blocked_attention if kernel is AttentionKernel.BLOCKED else lengthened_attention
+    attended = way(qkv, rows, columns, (height, width))
     projected: torch.Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
     return projected
 
@@ -85,24 +81,18 @@ def blocked_attention(
 ) -> torch.Tensor:
     """The same as `lengthened_attention`, by the original's own sums, in blocks of `SCORES_AT_A_TIME`."""
     queries, keys, values = qkv.flatten(1, 2).unbind(0)
-    n_patches = queries.shape[1]
     on_grid = torch.unflatten(queries, 1, shape_hw)
     row_terms = torch.einsum("nhwc,hkc->nhwk", on_grid, rows).flatten(1, 2)
     column_terms = torch.einsum("nhwc,wkc->nhwk", on_grid, columns).flatten(1, 2)
     queries = queries * queries.shape[-1] ** -0.5
     keys = keys.transpose(1, 2)
     attended = torch.empty_like(queries)
-    # Several heads whole, or a part of one.
-    n_scores = SCORES_AT_A_TIME[qkv.dtype]
-    n_heads, n_queries = max(1, n_scores // n_patches**2), max(1, n_scores // n_patches)
-    for first in range(0, len(queries), n_heads):
-        heads = slice(first, first + n_heads)
-        for start in range(0, n_patches, n_queries):
-            block = (heads, slice(start, start + n_queries))
-            terms = row_terms[block][..., None] + column_terms[block][..., None, :]
-            # The product is added to the terms where they are, in the product's own accuracy.
-            scores = terms.flatten(2).baddbmm_(queries[block], keys[heads])
-            attended[block] = scores.softmax(dim=-1) @ values[heads]
+    for block in score_blocks(*queries.shape[:2], keys.shape[2], qkv.dtype):
+        heads = block[0]
+        terms = row_terms[block][..., None] + column_terms[block][..., None, :]
+        # The product is added to the terms where they are, in the product's own accuracy.
+        scores = terms.flatten(2).baddbmm_(queries[block], keys[heads])
+        attended[block] = scores.softmax(dim=-1) @ values[heads]
     return torch.unflatten(attended, 0, qkv.shape[1:3])
 
 

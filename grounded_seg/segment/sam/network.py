@@ -1,12 +1,11 @@
 """segment-anything's own models (SAM ViT-B, L, H and small ones) as a `BoxNetwork`."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 
-from grounded_seg.device.choose import compile_encoder, compile_failure_as_device_error
-from grounded_seg.device.kernels import Kernels, choose_kernels, use_linear_kernel
+from grounded_seg.device.choose import compiling
+from grounded_seg.device.kernels import Kernels, kernels_of, use_linear_kernel
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_through_square, resized_on, resized_size
 from grounded_seg.segment.sam.attention import lay_out_patches, use_fast_attention
@@ -30,15 +29,13 @@ class SamNetwork:
         kernels: Kernels | None = None,
         compiled: bool = False,
     ) -> None:
-        kernels = kernels or choose_kernels(device, dtype)
+        kernels = kernels_of(kernels, device, dtype, compiled=compiled)
         sam.to(device=device, dtype=torch.float32).eval()
         sam.image_encoder.to(dtype=dtype)
         use_fast_attention(sam.image_encoder, kernels.attention)
         use_linear_kernel(sam.image_encoder, kernels.linear)
         lay_out_patches(sam.image_encoder.patch_embed)
-        if compiled:
-            compile_encoder(sam.image_encoder)
-        self._compiling = compile_failure_as_device_error if compiled else nullcontext
+        self._compiling = compiling(sam.image_encoder, compiled=compiled)
         self._sam = sam
         self._decoder = BoxDecoder(sam, dtype)
         self._dtype = dtype

@@ -42,6 +42,10 @@ class EncodedImages:
         """Say that the features of an image are kept, computed from the file with this stamp."""
         self._stamps[number] = torch.tensor(stamp)
 
+    def unmark(self, number: int) -> None:
+        """Take a mark back: the features aren't kept any more."""
+        self._stamps[number] = 0
+
     def is_kept(self, number: int, stamp: Stamp | None) -> bool:
         """Whether an image need not be read: it is marked, and its file hasn't changed since; or is gone (None)."""
         if number < 0:

@@ -38,19 +38,20 @@ class FeatureStore:
     the process ends.
     """
 
-    def __init__(self, folder: Path, memory_limit: int) -> None:
+    def __init__(self, folder: Path, memory_limit: int, *, keeps: bool = True) -> None:
         """Begin with none.
 
         Args:
             folder: Where the file is made if it is needed; the next folder above, where it isn't there yet.
             memory_limit: Bytes to keep in memory.
+            keeps: False for a store that has no room for anything.
         """
-        self._folder, self._memory_left = folder, memory_limit
+        self._folder, self._memory_left = folder, memory_limit if keeps else 0
         self._in_memory: dict[int, torch.Tensor] = {}
         self._offsets: dict[int, int] = {}
         self._file: FileIO | None = None
         self._shape, self._dtype, self._n_bytes = torch.Size(), torch.float32, 0
-        self._is_full = False
+        self._is_full = not keeps
 
     def __enter__(self) -> Self:
         return self
@@ -75,9 +76,14 @@ class FeatureStore:
                 self._file.close()
 
     def put(self, number: int, features: torch.Tensor) -> bool:
-        """Keep a contiguous tensor in CPU memory, instead of an older one; whether there was room for it.
+        """Keep a tensor, in memory or in the file; tell whether there was room.
 
-        Where the disk is full the log says so once, and what is kept stays.
+        An older one of the same number is overwritten. If that fails halfway it is gone, and the others stay. The first
+        time that there is no room, the log says so.
+
+        Args:
+            number: Of the image.
+            features: Contiguous, on the CPU.
         """
         self._shape, self._dtype, self._n_bytes = features.shape, features.dtype, features.nbytes
         if number in self._in_memory or (number not in self._offsets and features.nbytes <= self._memory_left):
@@ -91,6 +97,7 @@ class FeatureStore:
             self._write(offset, features)
         except OSError as error:
             self._is_full = True
+            # An older one may be half overwritten.
             self._offsets.pop(number, None)
             _LOG.warning(
                 "image features that don't fit into memory can't be kept in %s (%s); they are computed each time, or "
@@ -103,16 +110,21 @@ class FeatureStore:
         return True
 
     def get(self, number: int) -> torch.Tensor:
-        """A tensor that is kept; `OutputError` if the file can't be read any more."""
+        """A tensor that is kept; `OutputError` if it isn't any more, or the file can't be read."""
         if number in self._in_memory:
             return self._in_memory[number]
+        if number not in self._offsets:
+            raise OutputError(
+                "an image changed while its features were kept, and there was no room for the new ones in "
+                f"{self._existing_folder()}; make room, and resume with --resume"
+            )
         read = bytearray(self._n_bytes)
         try:
             self._read(self._offsets[number], memoryview(read))
         except OSError as error:
             raise OutputError(
                 f"image features can't be read back from {self._existing_folder()} ({error.strerror or error}); check "
-                "the disk, and resume with --resume, or train with --no-cache-features"
+                "the disk, and resume with --resume, or with --resume --no-cache-features"
             ) from error
         return torch.frombuffer(read, dtype=self._dtype).view(self._shape)
 

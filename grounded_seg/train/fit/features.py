@@ -21,19 +21,22 @@ class FeaturePlan:
     """Which images' features are kept in a training."""
 
     images: EncodedImages
+    """Those that a training doesn't change. They are encoded one at a time, kept or not, so that it changes no loss."""
+    keeps: bool
+    """Their features are kept once they are computed."""
     n_train: int
     """Images of the training split among them."""
     n_valid: int
     n_bytes: int
     """Of all of them, in float32."""
     why_not: str
-    """Why those of the training split aren't kept; empty if they are."""
+    """Why those of the training split aren't kept, or not all of them; empty if they are."""
 
     def line(self) -> str:
         """What there is to say to a user."""
         size = f"{self.n_bytes / 1e6:,.0f} MB" if self.n_bytes < 1e9 else f"{self.n_bytes / 1e9:,.1f} GB"
         images = "1 image" if len(self.images) == 1 else f"{len(self.images)} images"
-        if not len(self.images):
+        if not self.keeps:
             return f"image features are computed in each step: {self.why_not}"
         if self.why_not:
             return (
@@ -43,7 +46,8 @@ class FeaturePlan:
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says."""
-        return {"kept": len(self.images), "train": self.n_train, "valid": self.n_valid, "why_not": self.why_not}
+        counts = {"kept": len(self.images), "train": self.n_train, "valid": self.n_valid}
+        return {**(counts if self.keeps else dict.fromkeys(counts, 0)), "why_not": self.why_not}
 
 
 def plan_features(
@@ -54,18 +58,13 @@ def plan_features(
     florence: FlorenceModel,
 ) -> FeaturePlan:
     """Plan which images' features are kept: those that a training doesn't change, if its vision tower doesn't learn."""
+    if Part.VISION in settings.parts:
+        return FeaturePlan(EncodedImages(()), False, 0, 0, 0, "the vision tower is trained")
     steady = [one.image for one in train.examples if augmentation is None or not augmentation.changes(one)]
-    n_all = len({one.image for one in train.examples})
-    why_not = ""
+    n_train, n_all = len(set(steady)), len({one.image for one in train.examples})
+    why_not = "" if n_train == n_all else "images are augmented, which --no-augment turns off"
     if not settings.cache_features:
         why_not = "--no-cache-features"
-    elif Part.VISION in settings.parts:
-        why_not = "the vision tower is trained"
-    if why_not:
-        return FeaturePlan(EncodedImages(()), 0, 0, 0, why_not)
-    n_train = len(set(steady))
-    if n_train < n_all:
-        why_not = "images are augmented, which --no-augment turns off"
     images = EncodedImages((*steady, *(one.image for one in valid.examples)))
     rows, columns = feature_grid(florence)
     config = florence.network.config.vision_config
@@ -73,14 +72,16 @@ def plan_features(
     if Part.PROJECTOR not in settings.parts:
         n_values = (rows * columns + 1) * config.projection_dim
     n_bytes = len(images) * n_values * torch.float32.itemsize
-    return FeaturePlan(images, n_train, len({one.image for one in valid.examples}), n_bytes, why_not)
+    n_valid = len({one.image for one in valid.examples})
+    return FeaturePlan(images, settings.cache_features, n_train, n_valid, n_bytes, why_not)
 
 
 class ImageFeatures:
     """The image tokens of a batch, with gradients where vision tower or projector learn.
 
-    Images whose features are kept are encoded one at a time, since last bits depend on how many are encoded together: a
-    training that is resumed has to find the same ones in whatever order it meets them.
+    Images that a training doesn't change are encoded one at a time, whether their features are kept or not. Last bits
+    depend on how many are encoded together, and a resumed training must find the same ones: in another order, with
+    other features in memory, or without keeping any.
     """
 
     def __init__(
@@ -118,28 +119,33 @@ class ImageFeatures:
         ]
         return self._rest(torch.cat(kept))
 
-    def of_question(self, question: Question) -> torch.Tensor | None:
-        """Features of a question's image, (1, n_image_tokens, width); None for one whose features are never kept."""
+    def of_question(self, question: Question) -> torch.Tensor:
+        """Features of a question's image, (1, n_image_tokens, width), in the dtype of the network's weights."""
         path = question.example.image
         number, stamp = self._encoded.number(path), stamp_of(path)
-        if number < 0:
-            return None
         values = None
         if not self._encoded.is_kept(number, stamp):
             values = pixel_values([self._images.read(question)], self._pixels, self._network.device)
         return self._rest(self._kept(number, stamp or (0, 0), values)).to(self._network.dtype)
 
     def _kept(self, number: int, stamp: Stamp, values: torch.Tensor | None) -> torch.Tensor:
-        """What of one image is kept, or would be, (1, ...), from its `values` (1, 3, h, w) where it isn't yet."""
+        """What `_frozen` makes of one image, (1, ...): from the store, or computed and put there.
+
+        `number` is -1 for an image that is never kept; `values` (1, 3, h, w) are None where the image wasn't read,
+        because its features are kept.
+        """
         if values is None or self._encoded.is_kept(number, stamp):
             return self._store.get(number).to(self._network.device, non_blocking=True)
         features = self._frozen(values).contiguous()
         if number >= 0 and self._store.put(number, features.cpu()):
             self._encoded.mark(number, stamp)
+        elif number >= 0 and number not in self._store:
+            # It may have been there as it was before its file changed.
+            self._encoded.unmark(number)
         return features
 
     def _frozen(self, values: torch.Tensor) -> torch.Tensor:
-        """The part of the way that doesn't learn: (n, 3, h, w) to the tower's or the projector's output."""
+        """The output of the vision tower, or of the projector if that isn't trained either, for (n, 3, h, w)."""
         with torch.set_grad_enabled(self._tower_learns and torch.is_grad_enabled()):
             features: torch.Tensor = self._network.model.vision_tower(values).last_hidden_state
             return features if self._projector_learns else self._project(features)

@@ -103,7 +103,7 @@ def run_loop(
     if checkpoint is not None and _is_out_of_patience(prepared, log):
         return log, n_trainable(model)
     set_seed(settings.seed)
-    with FeatureStore(folder.root, memory_for_features()) as store:
+    with FeatureStore(folder.root, memory_for_features(), keeps=prepared.features.keeps) as store:
         loop = _Loop(prepared, accelerator, model, log, watcher, progress, store)
         if checkpoint is not None:
             load_checkpoint(checkpoint, loop.state)

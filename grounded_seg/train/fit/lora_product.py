@@ -1,8 +1,7 @@
-"""LoRA layers with fewer passes over their activations than peft's own, and the same numbers but for last bits.
+"""LoRA layers that train faster than peft's own; their numbers differ in the last bits only.
 
-peft adds what the adapter says to what the layer says: two more products, a scaled copy and a sum, forward and
-backward,
-which take a quarter of a step, although they hold a hundredth of its arithmetic.
+peft computes the layer's output and the adapter's, and adds both. That takes two small products, a scaled copy and a
+sum, in the forward pass and again in the backward pass: a quarter of a step's time, for a hundredth of its arithmetic.
 """
 
 from functools import partial
@@ -16,9 +15,9 @@ from torch.nn import functional
 
 
 def use_lora_products(model: nn.Module) -> None:
-    """Let the plain LoRA layers of a model of peft's take `LoraProduct`, in float32.
+    """Let the plain LoRA layers of a model of peft compute with `LoraProduct`, where activations are float32.
 
-    Layers of other kinds, as DoRA's and quantized ones, stay peft's. Weights and their names stay the same.
+    Other layers, such as DoRA's and quantized ones, stay as they are. So do all weights and their names.
     """
     for module in model.modules():
         # Quantized layers are subclasses.
@@ -42,9 +41,10 @@ def _forward(layer: Linear, x: torch.Tensor) -> torch.Tensor:
 
 
 class LoraProduct(torch.autograd.Function):
-    """`x W^T + bias + scaling * dropped A^T B^T` for a frozen weight and bias.
+    """The output of a linear layer with a LoRA adapter: `x W^T + bias + scaling * dropped A^T B^T`.
 
-    Where it is less work, the adapter is merged for the moment: `x (W + scaling * B A)^T + bias`.
+    Weight W and bias are frozen; `dropped` is x after dropout. Without dropout the adapter is merged into W for this
+    call, `x (W + scaling * B A)^T + bias`, where that is less work.
     """
 
     @staticmethod
@@ -58,13 +58,13 @@ class LoraProduct(torch.autograd.Function):
         b: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        """Multiply x (..., n_in) by weight (n_out, n_in), a (rank, n_in), b (n_out, rank).
+        """The output (..., n_out) for x (..., n_in), weight (n_out, n_in), a (rank, n_in) and b (n_out, rank).
 
-        `dropped` is x after dropout; None without any.
+        `dropped` is None without dropout.
         """
         n_out, n_in = weight.shape
         ctx.scaling = scaling
-        # Sums of activations that merging spares, against two mergings, forward and backward.
+        # Merging spares passes over the activations, and costs two passes over the weight, forward and backward.
         ctx.merges = dropped is None and x.numel() // n_in * (n_in + n_out) > 2 * n_in * n_out
         if ctx.merges:
             ctx.save_for_backward(x, weight, a, b)

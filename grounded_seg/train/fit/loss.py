@@ -96,8 +96,8 @@ class BatchLoss:
         model.train()
         self._features.train_mode()
 
-    def image_tokens(self, question: Question) -> torch.Tensor | None:
-        """The image tokens of a question as the loss has them, (1, n, width), where they are kept; else None."""
+    def image_tokens(self, question: Question) -> torch.Tensor:
+        """The image tokens of a question as the loss has them, (1, n_image_tokens, width)."""
         with self._autocast():
             return self._features.of_question(question)
 

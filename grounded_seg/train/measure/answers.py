@@ -131,11 +131,11 @@ def answered(
     questions: Sequence[Question],
     images: ImageStore,
     max_new_tokens: int,
-    kept: Callable[[Question], torch.Tensor | None] = lambda _: None,
+    image_tokens: Callable[[Question], torch.Tensor] | None = None,
 ) -> list[Answered]:
     """Ask the questions of one batch, each image encoded once; the last bits of scores depend on the batch.
 
-    `kept` gives the features of a question's image, (1, n_image_tokens, width), where they are known already.
+    `image_tokens` encodes a question's image to (1, n_image_tokens, width), where that isn't left to the model.
     """
     # One image after the other, as the vision tower needs by far the most memory.
     about: list[int] = []
@@ -143,8 +143,10 @@ def answered(
     for _, group in groupby(questions, key=lambda question: question.example.image):
         about_one = list(group)
         about += [len(features)] * len(about_one)
-        known = kept(about_one[0])
-        features.append(model.encode_images([images.read(about_one[0])]) if known is None else known)
+        if image_tokens is None:
+            features.append(model.encode_images([images.read(about_one[0])]))
+        else:
+            features.append(image_tokens(about_one[0]))
     texts = [question.text for question in questions]
     answers = model.answer(torch.cat(features), texts, about=about, max_new_tokens=max_new_tokens)
     return [_read(model, question, answer) for question, answer in zip(questions, answers, strict=True)]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_cuda import fake_cuda, on_cuda
 from peft import LoraConfig
 from tiny_florence import make_image, save_adapter, save_tiny_florence
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import GenerationConfig
 
 from grounded_seg.detect.model.adapters import NamedAdapters, attach_adapters
@@ -312,23 +312,13 @@ def test_steps_that_cannot_be_recorded_are_done_without(model: FlorenceModel, ca
     assert caplog.text.count("can't be recorded") == 1
 
 
-def on_fake_gpu(network: nn.Module, dtype: torch.dtype) -> None:
-    """Replace all tensors of a network by stand-ins on a GPU; call it within the mode."""
-    for module in network.modules():
-        for group in (module._parameters, module._buffers):
-            for name, tensor in group.items():
-                if tensor is not None:
-                    kept = tensor.dtype if not tensor.is_floating_point() else dtype
-                    fake = torch.empty(tensor.shape, dtype=kept, device="cuda")
-                    group[name] = nn.Parameter(fake, requires_grad=False) if group is module._parameters else fake
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_step_stays_on_its_device_and_waits_for_nothing(folder: Path, dtype: torch.dtype) -> None:
     model = load_florence(folder)
     rules = GreedyRules(start_id=2, end_id=2, forced_first_id=0, forced_last_id=2, max_new_tokens=100)
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        on_fake_gpu(model.network, dtype)
+    model.network.to(dtype=dtype)
+    with fake_cuda(), torch.inference_mode():
+        on_cuda(model.network)
         rows = DecoderRows(model.network, rules, model.vocabulary.location_ids, 4, 20)
         encoded = torch.empty(3, 18, 32, dtype=dtype, device="cuda")
         rows.start(1, encoded, torch.ones(3, 18, dtype=torch.long, device="cuda"))

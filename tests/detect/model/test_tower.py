@@ -4,9 +4,11 @@ import pytest
 import torch
 from tiny_florence import SIDE, make_network
 from torch import nn
+from transformers.models.florence2.modeling_florence2 import Florence2VisionWindowAttention
 
 from grounded_seg.detect.model import tower as tower_module
-from grounded_seg.detect.model.tower import use_one_layout
+from grounded_seg.detect.model.tower import use_kernels, use_one_layout
+from grounded_seg.device.kernels import AttentionKernel, Kernels, LinearKernel
 
 
 def towers() -> tuple[nn.Module, nn.Module]:
@@ -34,6 +36,28 @@ def test_half_precision_loses_no_more_than_transformers_own() -> None:
     with torch.inference_mode():
         exact, *half = (one(pixels()).last_hidden_state for one in (towers()[0], *(t.bfloat16() for t in towers())))
     theirs, ours = (float((one.float() - exact).abs().mean()) for one in half)
+    assert 0 < ours <= 1.1 * theirs
+
+
+@pytest.mark.parametrize("side", [SIDE, 80])
+@torch.inference_mode()
+def test_windows_in_blocks_say_the_same(side: int) -> None:
+    """Also where windows reach beyond the image's edge."""
+    values = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(3))
+    seen: list[tuple[int, ...]] = []
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        fused, blocked = (one.to(dtype) for one in (towers()[1], towers()[1]))
+        use_kernels(blocked, Kernels("any", *[AttentionKernel.BLOCKED] * 2, *[LinearKernel.TORCH] * 2))
+        for one in blocked.modules():
+            if isinstance(one, Florence2VisionWindowAttention):
+                assert "forward" in vars(one)
+                one.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1:3]))
+        found += [one(values.to(dtype)).last_hidden_state.float() for one in (fused, blocked)]
+    assert any(n % 4 for shape in seen for n in shape)
+    exact = found[0]
+    torch.testing.assert_close(found[1], exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
+    theirs, ours = (float((half - exact).abs().mean()) for half in found[2:])
     assert 0 < ours <= 1.1 * theirs
 
 

@@ -5,10 +5,11 @@ import torch
 from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
 from tiny_sam import SMALL, random_sam
 
+from grounded_seg.device import kernels as kernels_module
 from grounded_seg.device.kernels import AttentionKernel
 from grounded_seg.segment.sam import attention as attention_module
 from grounded_seg.segment.sam.attention import (
-    attend,
+    attend_with_positions,
     blocked_attention,
     lay_out_patches,
     lengthened_attention,
@@ -73,7 +74,7 @@ def test_only_the_given_encoder_changes() -> None:
 def test_any_blocks_give_what_lengthened_vectors_give(
     shape_hw: tuple[int, int], at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(attention_module.SCORES_AT_A_TIME, torch.float32, at_a_time)
+    monkeypatch.setitem(kernels_module.SCORES_AT_A_TIME, torch.float32, at_a_time)
     height, width = shape_hw
     torch.manual_seed(2)
     qkv = torch.randn(3, 2, 3, height * width, 8)
@@ -83,7 +84,7 @@ def test_any_blocks_give_what_lengthened_vectors_give(
 
 
 @torch.inference_mode()
-def test_encoders_attend_by_their_kernel_and_compiled_ones_by_the_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_attend_by_their_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     for name in ("blocked_attention", "lengthened_attention"):
         original = getattr(attention_module, name)
@@ -92,16 +93,14 @@ def test_encoders_attend_by_their_kernel_and_compiled_ones_by_the_fused(monkeypa
         )
     attention, patches = random_attention(2), torch.randn(1, 2, 2, 24)
     for kernel in AttentionKernel:
-        attend(attention, 3, kernel, patches)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    attend(attention, 3, AttentionKernel.BLOCKED, patches)
-    assert called == ["lengthened_attention", "blocked_attention", "lengthened_attention"]
+        attend_with_positions(attention, 3, kernel, patches)
+    assert called == ["lengthened_attention", "blocked_attention"]
 
 
 @pytest.mark.parametrize("at_a_time", [50, 600, 10**6])
 @torch.inference_mode()
 def test_blocks_in_bfloat16_round_the_scores_and_no_more(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(attention_module.SCORES_AT_A_TIME, torch.bfloat16, at_a_time)
+    monkeypatch.setitem(kernels_module.SCORES_AT_A_TIME, torch.bfloat16, at_a_time)
     torch.manual_seed(2)
     qkv = torch.randn(3, 2, 3, 16, 8)
     rows, columns = (relative_positions(torch.randn(7, 8), 4) for _ in range(2))

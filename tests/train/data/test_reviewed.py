@@ -49,8 +49,9 @@ def test_accepted_boxes_are_answers_and_what_was_rejected_alone_is_a_negative(ru
     }
     assert data.classes == ("a cat", "dog", "van")
     assert data.notes == (
-        "reviewed: 3 accepted boxes (1 relabelled, 1 added) and 3 rejected ones of 4 images, 2 of these without objects; "
-        "1 negatives that only rejected boxes answered; 3 images on which something is left to decide stay out",
+        "reviewed: 3 accepted boxes (1 relabelled, 1 added) and 3 rejected ones of 4 images, 2 of these without "
+        "objects; 1 negatives that only rejected boxes answered; 3 images on which something is left to decide stay "
+        "out",
     )
     assert data.faults == ()
 
