@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train_unknown_kind import OPTIONS, UNKNOWN, render
+from train_unknown_kind import UNKNOWN, render
 
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
@@ -40,6 +40,15 @@ from grounded_seg.scoring.matching import ALL_SIZES, AT_50
 
 BASE = ("--preset", "demo", "--adapter", "none")
 TRUTH_NAME = "_annotations.coco.json"
+SHARED = (
+    *("--preset", "demo", "--rank", "16", "--alpha", "32", "--dropout", "0", "--location-spread", "3"),
+    *("--negative-ratio", "1", "--eval-images", "20", "--no-report", "--split", "85/10/5", "--quiet"),
+)
+OPTIONS = {
+    # The vision tower stays as it is, so each image is encoded once.
+    "known": ("--no-augment", "--lr", "1e-3", "--batch-size", "32", "--warmup-steps", "5"),
+    "unknown": ("--parts", "language,vision,projector", "--lr", "2e-3", "--batch-size", "64", "--warmup-steps", "10"),
+}
 LOW = "0.03"
 """Score threshold of the run."""
 RIGHT_IOU = 0.5
@@ -193,7 +202,7 @@ def measured(truth: Path, report: Path, *models: object) -> dict[str, float]:
     }
 
 
-def loop(folder: Path, name: str, kinds: Sequence[str], n_scenes: int, options: Sequence[str]) -> dict[str, Any]:
+def loop(folder: Path, name: str, kinds: Sequence[str], n_scenes: int, epochs: int) -> dict[str, Any]:
     """Run, decide, train and measure."""
     truth, other = scenes(folder, n_scenes, kinds)
     run = run_on(truth, folder / name / "run", kinds, *BASE)
@@ -205,19 +214,7 @@ def loop(folder: Path, name: str, kinds: Sequence[str], n_scenes: int, options: 
     print(f"{name}: {decided}", flush=True)
     tuned, started = folder / name / "tuned", time.monotonic()
     if not (tuned / "adapter").exists():
-        command(
-            "train",
-            run,
-            "--reviewed",
-            "accepted",
-            "-o",
-            tuned,
-            "--no-report",
-            "--split",
-            "85/10/5",
-            *options,
-            "--quiet",
-        )
+        command("train", run, "--reviewed", "accepted", "-o", tuned, *SHARED, *OPTIONS[name], "--epochs", epochs)
     minutes = (time.monotonic() - started) / 60
     before = measured(other, folder / name / "base.json", *BASE)
     after = measured(other, folder / name / "tuned.json", "--preset", "demo", "--adapter", tuned / "adapter")
@@ -239,9 +236,8 @@ def main() -> None:
     options.add_argument("--output", type=Path, help="write the figures as JSON")
     chosen = options.parse_args()
     parts = {"known": [kind for kind in KINDS if kind != UNKNOWN], "unknown": list(KINDS)}
-    more = (*OPTIONS, "--epochs", str(chosen.epochs), "--warmup-steps", "10")
     figures = {
-        name: loop(chosen.folder, name, kinds, chosen.scenes, more)
+        name: loop(chosen.folder, name, kinds, chosen.scenes, chosen.epochs)
         for name, kinds in parts.items()
         if chosen.only in (None, name)
     }

@@ -109,7 +109,7 @@ def _draw_mask(canvas: Canvas, run_length: RunLength, colour: Colour, line_px: i
     mask = mask_from_run_length(run_length)
     x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(run_length))
     # Thin lines around small objects: they would meet those of the next.
-    width_px = min(float(line_px), max(1.0, math.sqrt((x1 - x0) * (y1 - y0)) / _SMALL_SHARE))
+    width_px = min(line_px * 1.5, max(1.0, math.sqrt((x1 - x0) * (y1 - y0)) / _SMALL_SHARE))
     edge_px = max(1.0, width_px / 2)
     margin = math.ceil(width_px + 2 * edge_px) + 1
     rows, columns = slice(max(y0 - margin, 0), y1 + margin), slice(max(x0 - margin, 0), x1 + margin)
@@ -126,7 +126,8 @@ def _draw_mask(canvas: Canvas, run_length: RunLength, colour: Colour, line_px: i
 def _line(distance: npt.NDArray[np.float32], near: float, far: float) -> npt.NDArray[np.float32]:
     """Opacity of each pixel of a line between two distances, with soft edges but at distance 0."""
     inner = np.ones_like(distance) if near == 0 else np.clip(distance - near + 0.5, 0, 1)
-    return np.minimum(inner, np.clip(far - distance + 0.5, 0, 1))
+    opacity: npt.NDArray[np.float32] = np.minimum(inner, np.clip(far - distance + 0.5, 0, 1))
+    return opacity
 
 
 def _blend(part: Canvas, opacity: npt.NDArray[np.floating], colour: Colour) -> None:
@@ -194,10 +195,10 @@ def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: b
         ):
             inside = max(0, min(x, size.width - width)), max(0, min(y, size.height - height))
             tries.append(_Chip(text, detection.prompt, *inside, width, height, text_px, padding_px))
-        hidden = _hidden_shares(tries, boxes) + _FAR * _hidden_shares(
-            tries, array_from_boxes([one.box_xyxy for one in placed])
-        )
-        placed.append(tries[int(np.argmin(hidden))])
+        others = array_from_boxes([one.box_xyxy for one in placed])
+        hidden = _hidden_shares(tries, boxes) + _FAR * _hidden_shares(tries, others)
+        # A hundredth is no reason to stand elsewhere.
+        placed.append(tries[int(np.argmin(hidden.round(2)))])
     return placed
 
 

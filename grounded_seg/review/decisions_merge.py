@@ -46,7 +46,7 @@ class MergedDecisions:
         """Tell it in words, a line each."""
         yield from self.notes
         known = f", {self.n_known} were there already" if self.n_known else ""
-        yield f"{self.n_new} lines merged{known}"
+        yield f"{self.n_new} {'line' if self.n_new == 1 else 'lines'} merged{known}"
         n = len(self.disagreements)
         if n:
             yield f"{n} {'disagreement' if n == 1 else 'disagreements'}: the later line wins"
@@ -135,12 +135,12 @@ def _disagreements(own: Review, new: Review, known: set[str], others: set[str]) 
             for key in differing:
                 if _is_alone(by_own.get(key), others) and _is_alone(by_new.get(key), known):
                     yield Disagreement(name, key, _words(here[key]), _words(there[key]))
-    by_own, by_new = own.deciding_thresholds(), new.deciding_thresholds()
+    set_here, set_there = own.deciding_thresholds(), new.deciding_thresholds()
     for name in sorted(own.thresholds.keys() & new.thresholds.keys()):
         if (
             own.thresholds[name] != new.thresholds[name]
-            and by_own[name].id not in others
-            and by_new[name].id not in known
+            and _is_alone(set_here.get(name), others)
+            and _is_alone(set_there.get(name), known)
         ):
             yield Disagreement(None, name, f"{own.thresholds[name]:g}", f"{new.thresholds[name]:g}")
 

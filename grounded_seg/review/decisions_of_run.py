@@ -48,7 +48,7 @@ class Review(AbstractContextManager["Review"]):
         """As the run has it."""
         self.thresholds: dict[str, float] = {}
         """By class."""
-        self._reviewer, self._writes = reviewer, write
+        self._run, self._reviewer, self._writes = run, reviewer, write
         self._notes = Notes()
         self._kinds: list[What] = []
         self._images: dict[str, ImageDecisions] = {}
@@ -103,7 +103,7 @@ class Review(AbstractContextManager["Review"]):
 
         Raises:
             InputError: If a decision names an instance that the line lacks, or that has another box there: it is about
-                another run.
+                another run. If the line has a prompt that `run.json` lacks.
         """
         with self._guard:
             state, added = self.decisions(line["file_name"]), self.added(line["file_name"])
@@ -112,15 +112,24 @@ class Review(AbstractContextManager["Review"]):
                 if self._kinds[number] in ABOUT_INSTANCES and not self._n_undone[number]:
                     self._check(number, boxes)
         own = [
-            ReviewedInstance(key, one, self.class_of(one), state.decided.get(key))
+            ReviewedInstance(key, one, self._own_class(one), state.decided.get(key))
             for key, one in enumerate(line["instances"])
         ]
         return ReviewedImage(line, (*own, *added), state.is_looked_through)
 
     def class_of(self, instance: JournalInstance) -> str:
-        """The class of an instance of the run: that of its prompt."""
+        """The class of an instance: that of its prompt, which is its own class if the run didn't ask it."""
         prompt = instance["attributes"]["prompt"]
         return self.class_by_prompt.get(prompt, prompt)
+
+    def _own_class(self, instance: JournalInstance) -> str:
+        prompt = instance["attributes"]["prompt"]
+        if prompt not in self.class_by_prompt:
+            raise InputError(
+                f"{self._run}: the journal has the prompt {prompt!r}, and run.json hasn't; they are of two runs, run "
+                "again into another folder"
+            )
+        return self.class_by_prompt[prompt]
 
     def refuse_images(self, names: Collection[str]) -> None:
         """Raise an `InputError` for decisions about images that the run lacks, if there are any."""

@@ -134,6 +134,13 @@ def test_decisions_about_another_run_are_refused(run: Path, lines: list[Any], me
         pass
 
 
+def test_a_prompt_that_the_manifest_lacks_is_told(run: Path) -> None:
+    manifest = run / "run.json"
+    manifest.write_text(manifest.read_text().replace('"red car"', '"blue car"'))
+    with pytest.raises(InputError, match="the journal has the prompt 'red car'"), reviewed_file(run, Reviewed.ACCEPTED):
+        pass
+
+
 def test_only_the_folder_of_a_run_can_be_reviewed(run: Path) -> None:
     check_reviewable(run)
     with pytest.raises(UsageError, match="is no folder"):

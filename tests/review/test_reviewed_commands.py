@@ -1,16 +1,19 @@
 """`export` and `eval` of a reviewed run, through the command line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from review_cases import decide, write_run
+from review_cases import PARTLY, decide, write_run
 
 from grounded_seg.cli import main
 from grounded_seg.export.export import export_labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat
+from grounded_seg.review.decisions import What
+from grounded_seg.review.decisions_of_run import Review
 from grounded_seg.settings import Reviewed
 
 
@@ -107,3 +110,17 @@ def test_an_evaluation_scores_what_was_accepted(run: Path, tmp_path: Path) -> No
     done = invoked("eval", path, "--predictions", run / "annotations.json", "--reviewed", "accepted")
     assert done.exit_code == 2
     assert "is no folder" in done.stderr
+
+
+def test_decisions_are_merged_without_a_page(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    with Review(copy, write=True, reviewer="Bob") as review:
+        review.decide(What.ACCEPT, PARTLY, [0])
+    done = invoked("view", run, "--merge", copy)
+    assert done.exit_code == 0, done.output
+    assert done.stderr == "note: 1 line merged, 9 were there already\n"
+    with Review(run) as review:
+        assert all(one.is_accepted for one in review.of(PARTLY))
+    done = invoked("view", run, "--merge", tmp_path / "nowhere")
+    assert (done.exit_code, done.stderr.count("\n")) == (3, 1)

@@ -30,6 +30,12 @@ PORT = 8766
 )
 @click.option("--reviewer", metavar="NAME", help="Who decides; stands in each line of review.jsonl.")
 @click.option(
+    "--merge",
+    type=PATH,
+    metavar="OTHER",
+    help="Merge the decisions in another review.jsonl, or in a copy of RUN, into those of RUN, and end.",
+)
+@click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; other machines need --token."
 )
 @click.option(
@@ -53,6 +59,9 @@ def view(run: Path, debug: bool, **options: Any) -> None:
     Exit code: 0 ended, 1 decisions can't be stored, 2 usage, 3 unreadable input, 4 weights missing or wrong, 5 device.
     """
     set_up_messages(debug=debug)
+    if options["merge"] is not None:
+        _merge(run, options["merge"])
+        return
     # These import numpy and the web server's packages, which would slow --help down.
     from grounded_seg.web.launch import bound_socket, check_exposure, require_web, run_server, url_of
 
@@ -87,6 +96,13 @@ def view(run: Path, debug: bool, **options: Any) -> None:
 def _has_screen() -> bool:
     """Whether a browser has somewhere to show itself: one of text would take the terminal."""
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
+def _merge(run: Path, other: Path) -> None:
+    from grounded_seg.review.decisions_merge import merge_decisions
+
+    for line in merge_decisions(run, other).lines():
+        note(line)
 
 
 def _tell(viewed: "ViewedRun") -> None:
