@@ -14,7 +14,7 @@ import pytest
 from browser import PHONE, opened, viewed
 from click.testing import CliRunner
 from paths import ROOT
-from view_cases import made_run
+from view_cases import made_run, write_run
 
 from grounded_seg.cli import main
 from grounded_seg.geometry.masks import (
@@ -414,6 +414,27 @@ def test_a_phone_can_do_it_too(chromium: Any, run: Path) -> None:
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= PHONE[0]
             assert box["y"] + box["height"] <= PHONE[1]
+
+
+def test_another_prompt_is_asked_from_the_page(chromium: Any, made: Path, tmp_path: Path) -> None:
+    line = lines_of(made)[0]
+    write_run(tmp_path / "run", made.parent / "images", [line | {"instances": []}])
+    models = ("--preset", "demo", "--device", "cpu", "--dtype", "float32")
+    with viewed(tmp_path / "run", *models) as address, opened(chromium, address) as page:
+        open_image(page, 0)
+        page.fill("#ask-prompt", "car")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#instances li.undecided", timeout=120_000)
+        assert page.locator("#instances small").first.text_content().startswith("new")
+        page.locator("#image-name").click()
+        page.keyboard.press("a")
+        decided(page, 0, "accepted")
+        page.reload()
+        page.wait_for_selector("body.ready")
+        assert states(page)[0] == "accepted"
+    assert {(name, label) for name, label, _ in exported(tmp_path / "run", tmp_path / "exported")} == {
+        (line["file_name"], "car")
+    }
 
 
 def test_names_and_labels_are_text_and_images_may_be_gone(chromium: Any, run: Path) -> None:
