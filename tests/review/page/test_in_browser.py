@@ -443,6 +443,8 @@ def test_names_and_labels_are_text_and_images_may_be_gone(chromium: Any, run: Pa
     lines[0]["instances"][0]["attributes"] |= {"label": hostile, "prompt": hostile}
     lines[0]["file_name"] = f"{hostile}.png".replace("/", "")
     (run / "results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(manifest | {"prompts": manifest["prompts"] | {hostile: hostile}}))
     tab = chromium.new_page()
     with viewed(run) as address:
         tab.goto(address)
