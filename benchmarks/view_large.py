@@ -73,7 +73,9 @@ def write_run(run: Path, n_images: int, n_instances: int) -> None:
                 one = made[(number * 7 + step) % len(made)]
                 score, mask_score = (round(float(value), 6) for value in rng.uniform(size=2))
                 more = {"mask_score": mask_score} | ({"leaves_box": True} if score < 0.1 else {})
-                instances.append({**one, "score": score, "attributes": one["attributes"] | more})
+                left = 0.0 if score > 0.9 else one["bbox"][0]
+                box = [left, *one["bbox"][1:]]
+                instances.append({**one, "bbox": box, "score": score, "attributes": one["attributes"] | more})
             line: Any = {
                 "file_name": f"camera/{number:09}.jpg",
                 "status": "skipped" if is_skipped else "done",

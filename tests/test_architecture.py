@@ -56,7 +56,7 @@ HOMES = {
     "pandas": {"pipeline"},
     "ray": {"engine"},
     "pyarrow": {"coco", "images"},
-    "msgspec": {"setting_types", "review"},
+    "msgspec": {"setting_types", "review", "serve"},
     "starlette": {"web", "serve", "review"},
     "uvicorn": {"web"},
     "cvat_sdk": {"serve"},

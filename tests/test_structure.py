@@ -29,7 +29,6 @@ SAME_NAMES = {
     "files": "any file, and those of weights",
     "folder": "of a run, and of a training",
     "load": "of the detector, of the segmenter, of both as one",
-    "pictures": "those that a run writes, and those that a page shows",
     "questions": "of a training, and those about rendered scenes",
     "records": "the package's, and a training's",
     "run": "a command, and the run it starts",

@@ -16,7 +16,7 @@ from grounded_seg.geometry.masks import area_px, coco_from_run_length, tight_box
 from grounded_seg.images.draw import PALETTE, encoded_picture
 from grounded_seg.images.read import read_sized
 from grounded_seg.records import ImageSize, RunLength
-from grounded_seg.review.page.pictures import PICTURE_PX
+from grounded_seg.review.page.picture_cache import PICTURE_PX
 from grounded_seg.review.page.static_page import write_static_page
 from grounded_seg.scoring.columns import KIND_NAMES, measurable
 from grounded_seg.scoring.error_types import ErrorKind

@@ -68,7 +68,7 @@ def view(run: Path, debug: bool, **options: Any) -> None:
     require_web("view")
     check_exposure(options["host"], options["token"])
     from grounded_seg.images.formats import only_own_limit
-    from grounded_seg.review.page.pictures import pictures_of
+    from grounded_seg.review.page.picture_cache import pictures_of
     from grounded_seg.review.page.view_app import MAX_BODY_BYTES, view_app
     from grounded_seg.review.page.viewed_run import ViewedRun
     from grounded_seg.web.access import Access

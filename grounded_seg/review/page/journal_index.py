@@ -241,7 +241,12 @@ def _line_of(text: bytes) -> _Line:
         return _decode(text)
     except msgspec.DecodeError:
         # A name that is no text has half characters, which msgspec refuses and the journal may hold.
-        return msgspec.convert(json.loads(text), _Line)
+        plain: JournalLine = json.loads(text)
+        line = _decode(json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace"))
+        line.file_name = plain["file_name"]
+        for one, given in zip(line.instances, plain["instances"], strict=True):
+            one.attributes.prompt = given["attributes"]["prompt"]
+        return line
 
 
 def _flags_of(one: _Instance, width: int, height: int) -> int:

@@ -79,8 +79,13 @@ class Filter(CheckedSettings):
     @property
     def is_about_instances(self) -> bool:
         """Tell whether an image needs an instance that fits, whatever was decided."""
-        ranges = (self.min_score, self.max_score, self.min_mask, self.max_mask)
-        return bool(self.class_name) or ranges != (0, 1, 0, 1) or self.leaves_box or self.touches_border
+        has_range = self.min_score > 0 or self.max_score < 1 or self.is_about_masks
+        return bool(self.class_name) or has_range or self.leaves_box or self.touches_border
+
+    @property
+    def is_about_masks(self) -> bool:
+        """Tell whether an instance needs a score of its mask."""
+        return self.min_mask > 0 or self.max_mask < 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +165,7 @@ def counts_by_threshold(columns: Columns, marks: Marks) -> npt.NDArray[np.int64]
 def _fitting(columns: Columns, marks: Marks, wanted: Filter, classes: Sequence[str]) -> Flags:
     """Tell which instances are what is asked for, (m,)."""
     fits = np.asarray((columns.score >= wanted.min_score) & (columns.score <= wanted.max_score))
-    if (wanted.min_mask, wanted.max_mask) != (0, 1):
+    if wanted.is_about_masks:
         # Without a mask there is no such score, and both comparisons are false.
         fits &= (columns.mask_score >= wanted.min_mask) & (columns.mask_score <= wanted.max_mask)
     for flag, is_wanted in ((Flag.LEAVES_BOX, wanted.leaves_box), (Flag.TOUCHES_BORDER, wanted.touches_border)):

@@ -36,6 +36,8 @@ class Truth:
         self._class_ids: dict[str, int | None] = {}
         self._images: dict[str, DataSetImage] = {}
         self._notes = Notes()
+        self.verdicts: Verdicts
+        """Of the lines so far."""
         self._compare("bbox")
 
     @property

@@ -18,7 +18,7 @@ from grounded_seg.errors import GroundedSegError, ImageError, InputError, Output
 from grounded_seg.images.draw import PALETTE
 from grounded_seg.records import Image
 from grounded_seg.review.decisions import ABOUT_INSTANCES, Key, What
-from grounded_seg.review.page.pictures import PICTURE_PX, THUMBNAIL_PX, Pictures
+from grounded_seg.review.page.picture_cache import PICTURE_PX, THUMBNAIL_PX, Pictures
 from grounded_seg.review.page.selection import Filter
 from grounded_seg.review.page.static_page import FOLDER, SCRIPTS, STYLES
 from grounded_seg.review.page.viewed_run import ViewedRun

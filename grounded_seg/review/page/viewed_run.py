@@ -123,7 +123,8 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
         """Give the images that a filter lets through, in its order."""
         with self._lock:
             verdicts = None if self._truth is None else self._truth.verdicts
-            return select(self._index.columns, self._marked.marks, wanted, self._marked.classes, verdicts).tolist()
+            found = select(self._index.columns, self._marked.marks, wanted, self._marked.classes, verdicts)
+            return [int(image) for image in found.tolist()]
 
     def item(self, image: int) -> dict[str, Any]:
         """Give all that the page shows about an image.

@@ -14,7 +14,7 @@ import pytest
 from browser import PHONE, opened, viewed
 from click.testing import CliRunner
 from paths import ROOT
-from view_cases import made_run
+from view_cases import made_run, write_run
 
 from grounded_seg.cli import main
 from grounded_seg.geometry.masks import (
@@ -56,6 +56,7 @@ def shot(page: Any, name: str) -> None:
     """Take a picture for the docs, if they are wanted."""
     if SHOTS is not None:
         page.wait_for_load_state("networkidle")
+        page.evaluate("document.querySelector('#message').hidden = true")
         page.wait_for_timeout(300)
         page.screenshot(path=SHOTS / name, type="jpeg", quality=82)
 
@@ -90,7 +91,7 @@ def all_are_found(page: Any, lines: list[Any]) -> None:
 
 def exported(run: Path, output: Path) -> set[tuple[str, str, tuple[float, ...]]]:
     """File name, class and box of each annotation of `export --reviewed accepted`."""
-    words = ["export", run, "--format", "coco", "--reviewed", "accepted", "-o", output]
+    words = ["export", run, "--to", "coco", "--reviewed", "accepted", "-o", output]
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     [file] = output.rglob("*.json")
@@ -254,16 +255,18 @@ def by_keyboard(page: Any, lines: list[Any], number: int) -> dict[tuple[str, int
     shot(page, "view-image.jpg")
     made = {(name, 0): class_of(instances[0]), (name, 2): "toy lorry"}
     page.keyboard.press("Shift+A")
-    page.wait_for_function("!document.querySelector('#instances li.undecided')")
+    page.wait_for_function("() => !document.querySelector('#instances li.undecided')")
     made |= {(name, key): class_of(instances[key]) for key in range(3, len(instances))}
     page.keyboard.press("?")
     assert page.locator("#keys").is_visible()
     assert "undo the last decision" in page.locator("#key-list").text_content()
     page.keyboard.press("Escape")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"document.querySelector('#image-name').textContent === '{lines[number + 1]['file_name']}'")
+    page.wait_for_function(
+        f"() => document.querySelector('#image-name').textContent === '{lines[number + 1]['file_name']}'"
+    )
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function(f"document.querySelector('#image-name').textContent === '{name}'")
+    page.wait_for_function(f"() => document.querySelector('#image-name').textContent === '{name}'")
     page.keyboard.press("Escape")
     page.wait_for_selector("#browse:not([hidden])")
     return made
@@ -293,7 +296,7 @@ def by_mouse(page: Any, lines: list[Any], number: int) -> dict[tuple[str, int], 
     page.click("#reject")
     decided(page, 1, "rejected")
     page.click("#accept-all")
-    page.wait_for_function("!document.querySelector('#instances li.undecided')")
+    page.wait_for_function("() => !document.querySelector('#instances li.undecided')")
     more = {(name, key): class_of(instances[key]) for key in range(2, len(instances))}
     return {(name, 0): "toy lorry"} | more
 
@@ -358,26 +361,34 @@ def nothing_is_lost_by_loading_again(page: Any, lines: list[Any], number: int) -
 
 def test_the_truth_in_colours_worst_first(chromium: Any, run: Path, made: Path) -> None:
     with viewed(run, "--truth", made.parent / "truth.json") as address, opened(chromium, address) as page:
+        page.wait_for_selector(".badge")
         page.select_option("#f-order", "worst")
-        page.wait_for_function("document.querySelector('.badge')?.textContent.includes('missed')")
-        page.wait_for_timeout(500)
-        shares = page.eval_on_selector_all(".badge", "all => all.map(e => Number(e.textContent.split('F1 ')[1]))")
-        assert shares == sorted(shares)
-        assert shares[0] < 0.8
-        open_image(page, 0)
+        page.wait_for_function(
+            """() => {
+                const texts = [...document.querySelectorAll(".badge")].map((each) => each.textContent);
+                const shares = texts.map((text) => Number(text.split("F1 ")[1]));
+                return shares.length > 5 && shares[0] < 0.5 && shares.every((one, at) => !at || shares[at - 1] <= one);
+            }"""
+        )
+        # The first on which all three are to be seen; by its name, as tiles come and go where somebody scrolls.
+        badges = page.locator(".badge").all_text_contents()
+        titles = page.eval_on_selector_all(".tile", "all => all.map(e => e.title)")
+        is_mixed = [" 0 " not in f" {text.partition('F1')[0]}" for text in badges]
+        page.locator(f'.tile[title="{titles[is_mixed.index(True)]}"]').click()
+        page.wait_for_selector("#viewer:not([hidden])")
         words = page.locator("#verdicts").text_content()
         n_wrong = page.eval_on_selector_all(
             "#instances small", "all => all.filter(e => e.textContent === 'wrong').length"
         )
         assert f"{n_wrong} wrong" in words
-        # Rejecting what is wrong mends the figure.
-        before = float(words.split("F1 ")[1])
         assert n_wrong > 0
         page.locator("#instances li", has_text="wrong").first.click()
         shot(page, "view-truth.jpg")
         page.keyboard.press("r")
         page.wait_for_selector("#instances li.rejected")
-        assert float(page.locator("#verdicts").text_content().split("F1 ")[1]) > before
+        # What is rejected is wrong no more.
+        words = page.locator("#verdicts").text_content()
+        assert f" {n_wrong - 1} wrong" in words
 
 
 def test_a_phone_can_do_it_too(chromium: Any, run: Path) -> None:
@@ -397,12 +408,33 @@ def test_a_phone_can_do_it_too(chromium: Any, run: Path) -> None:
         page.tap("#undo")
         decided(page, 0, "undecided")
         page.tap("#next")
-        page.wait_for_function("document.querySelector('#image-place').textContent.startsWith('2 ')")
+        page.wait_for_function("() => document.querySelector('#image-place').textContent.startsWith('2 ')")
         for button in ("#accept", "#reject", "#relabel", "#accept-all", "#back", "#next"):
             box = page.locator(button).bounding_box()
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= PHONE[0]
             assert box["y"] + box["height"] <= PHONE[1]
+
+
+def test_another_prompt_is_asked_from_the_page(chromium: Any, made: Path, tmp_path: Path) -> None:
+    line = lines_of(made)[0]
+    write_run(tmp_path / "run", made.parent / "images", [line | {"instances": []}])
+    models = ("--preset", "demo", "--device", "cpu", "--dtype", "float32")
+    with viewed(tmp_path / "run", *models) as address, opened(chromium, address) as page:
+        open_image(page, 0)
+        page.fill("#ask-prompt", "car")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#instances li.undecided", timeout=120_000)
+        assert page.locator("#instances small").first.text_content().startswith("new")
+        page.locator("#image-name").click()
+        page.keyboard.press("a")
+        decided(page, 0, "accepted")
+        page.reload()
+        page.wait_for_selector("body.ready")
+        assert states(page)[0] == "accepted"
+    assert {(name, label) for name, label, _ in exported(tmp_path / "run", tmp_path / "exported")} == {
+        (line["file_name"], "car")
+    }
 
 
 def test_names_and_labels_are_text_and_images_may_be_gone(chromium: Any, run: Path) -> None:
@@ -411,15 +443,18 @@ def test_names_and_labels_are_text_and_images_may_be_gone(chromium: Any, run: Pa
     lines[0]["instances"][0]["attributes"] |= {"label": hostile, "prompt": hostile}
     lines[0]["file_name"] = f"{hostile}.png".replace("/", "")
     (run / "results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(manifest | {"prompts": manifest["prompts"] | {hostile: hostile}}))
     tab = chromium.new_page()
     with viewed(run) as address:
         tab.goto(address)
         tab.wait_for_selector("body.ready")
-        tab.wait_for_selector(".tile .name")
-        assert tab.locator(".tile .name").first.text_content() == lines[0]["file_name"]
-        tab.wait_for_function("document.querySelector('.frame').textContent === \"this image can't be shown\"")
+        tab.wait_for_function(
+            "name => document.querySelector('.tile .name')?.textContent === name", arg=lines[0]["file_name"]
+        )
+        tab.wait_for_function("() => document.querySelector('.frame').textContent === \"this image can't be shown\"")
         tab.locator(".tile").first.click()
-        tab.wait_for_function("document.querySelector('#stage-text').textContent.includes(\"can't be shown\")")
+        tab.wait_for_function("() => document.querySelector('#stage-text').textContent.includes(\"can't be shown\")")
         tab.wait_for_selector("#instances li")
         assert hostile in tab.locator("#instances").text_content()
         assert tab.locator("#instances img").count() == 0
@@ -441,11 +476,10 @@ def test_the_page_of_worst_images_opens_from_the_disk(chromium: Any, run: Path, 
         open_image(page, 0)
         assert page.locator("#verdicts").text_content().startswith(f"{first}: ")
         assert not page.locator("#actions").is_visible()
-        page.wait_for_function("document.querySelector('#instances li')")
+        page.wait_for_function("() => document.querySelector('#instances li')")
         page.keyboard.press("a")
         page.keyboard.press("ArrowRight")
-        page.wait_for_function("document.querySelector('#image-place').textContent.startsWith('2 of')")
-        shot(page, "worst.jpg")
+        page.wait_for_function("() => document.querySelector('#image-place').textContent.startsWith('2 of')")
 
 
 @pytest.mark.parametrize("seed", range(3))

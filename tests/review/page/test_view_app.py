@@ -18,7 +18,7 @@ from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.review.decisions_of_run import Review
 from grounded_seg.review.page.ask_again import AskAgain
-from grounded_seg.review.page.pictures import pictures_of
+from grounded_seg.review.page.picture_cache import pictures_of
 from grounded_seg.review.page.view_app import MAX_BODY_BYTES, Ask, view_app
 from grounded_seg.review.page.viewed_run import ViewedRun
 from grounded_seg.runs.journal import text_of

@@ -63,7 +63,7 @@ GS.paint = (() => {
       return;
     }
     if (look.masks && shape.hasMask) {
-      context.fillStyle = rgb(colour, isActive ? 0.34 : one.state === "undecided" ? 0.2 : 0.26);
+      context.fillStyle = rgb(colour, isActive ? 0.2 : 0.12);
       context.fill(path);
     }
     if (isActive) {
@@ -91,15 +91,20 @@ GS.paint = (() => {
     return shown;
   }
 
-  /** Words beside a place of the image, on a ground of the colour; `place` is in pixels of the screen. */
-  function chip(context, text, colour, [x, y], [width, height]) {
+  const CHIP = 18; // height in pixels of the screen
+
+  /** Words at a box, above, in or below it, whichever hides no other words; `box` is on the screen, as `taken` is. */
+  function chip(context, text, colour, box, size, taken) {
     context.font = "600 12px system-ui, sans-serif";
     const wide = context.measureText(text).width + 10;
-    const left = Math.max(0, Math.min(x, width - wide));
-    const top = Math.max(0, Math.min(y - 19, height - 18));
+    const left = Math.max(0, Math.min(box.left, size[0] - wide));
+    const tops = [box.top - CHIP - 1, box.top, box.bottom - CHIP, box.bottom + 1].map((top) => Math.max(0, Math.min(top, size[1] - CHIP)));
+    const isFree = (top) => !taken.some((one) => left < one.left + one.wide && one.left < left + wide && Math.abs(top - one.top) < CHIP);
+    const top = tops.find(isFree) ?? tops[0];
+    taken.push({ left, top, wide });
     context.fillStyle = rgb(colour, 0.95);
     context.beginPath();
-    context.roundRect(left, top, wide, 18, 4);
+    context.roundRect(left, top, wide, CHIP, 4);
     context.fill();
     context.fillStyle = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 120 ? "#101418" : "#fff";
     context.fillText(text, left + 5, top + 13);

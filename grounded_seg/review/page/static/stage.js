@@ -99,11 +99,16 @@ GS.stage = (() => {
     const look = hooks.look();
     const shown = GS.paint.item(context, item, look, view.scale);
     context.setTransform(dense, 0, 0, dense, 0, 0);
-    for (const one of shown) {
-      const isActive = one.key === look.selected || one.key === look.hovered;
-      if (!isActive && (!look.labels || !GS.paint.isKept(one) || GS.paint.isDropped(one, look.thresholds))) continue;
-      const place = onScreen(one.bbox[0], one.bbox[1]);
-      GS.paint.chip(context, hooks.words(one), GS.paint.isKept(one) ? GS.paint.colourOf(one, look) : [255, 107, 107], place, [wide, high]);
+    const taken = [];
+    const isActive = (one) => one.key === look.selected || one.key === look.hovered;
+    // What is selected has the first choice of a place.
+    for (const one of [...shown].sort((a, b) => isActive(b) - isActive(a) || b.score - a.score)) {
+      const isKept = GS.paint.isKept(one);
+      if (!isActive(one) && (!look.labels || !isKept || GS.paint.isDropped(one, look.thresholds))) continue;
+      const [x, y, width, height] = one.bbox;
+      const [left, top] = onScreen(x, y);
+      const box = { left, top, bottom: top + height * view.scale };
+      GS.paint.chip(context, hooks.words(one), isKept ? GS.paint.colourOf(one, look) : [255, 107, 107], box, [wide, high], taken);
     }
   }
 

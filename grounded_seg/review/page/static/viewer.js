@@ -80,14 +80,28 @@ GS.viewer = (() => {
     if (!rows.length) {
       const empty = document.createElement("li");
       empty.className = "empty";
-      empty.textContent = item.skipped !== null ? "" : item.is_looked_through ? "Nothing here, and looked through." : "Nothing was found here. Accept all marks the image as looked through.";
+      const nothing = item.is_looked_through ? "Nothing here, and looked through." : "Nothing was found here.";
+      const advice = item.is_looked_through || GS.source.isStatic ? "" : " Accept all marks the image as looked through.";
+      empty.textContent = item.skipped === null ? nothing + advice : "";
       $("instances").append(empty);
     }
     $("instances").querySelector(".selected")?.scrollIntoView({ block: "nearest" });
     const has = Boolean(current());
     for (const id of ["accept", "reject", "relabel", "clear"]) $(id).disabled = !has;
     $("accept-all").disabled = item.skipped !== null;
-    if (hooks.run().has_truth) $("verdicts").textContent = hooks.verdicts(item) + (item.faults ? `: ${item.faults}` : "");
+    if (hooks.run().has_truth) showVerdicts();
+  }
+
+  /** How many are right, wrong and missed, in the colours of the image. */
+  function showVerdicts() {
+    const words = hooks.verdicts(item).split(", ").map((text) => {
+      const colour = GS.paint.VERDICTS[text.split(" ")[1]];
+      const word = document.createElement("span");
+      word.textContent = text;
+      if (colour) word.style.color = GS.paint.rgb(colour);
+      return word;
+    });
+    $("verdicts").replaceChildren(...words.flatMap((word, number) => (number ? [", ", word] : [word])), item.faults ? `: ${item.faults}` : "");
   }
 
   function rowOf(one) {
