@@ -12,7 +12,8 @@ help:
 	@echo "make test-dtypes  run those that leave the dtype to the processor, with each one; after make test"
 	@echo "make test-release  run the long tests: a wheel, two processes, the longest commands of the docs"
 	@echo "make check   lint, formatting and types"
-	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop"
+	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop,"
+	@echo "             and have their own clients ask a server"
 	@echo "make quirks  give the COCO readers of tools and trainers every fault that validate names"
 	@echo "make format  format the code and mend what the linter can"
 	@echo "make clean   remove .venv, results and caches"
@@ -52,6 +53,7 @@ check: $(INSTALLED)
 
 interop: $(INSTALLED)
 	$(BIN)/python tests/interop/read_back.py
+	$(BIN)/python tests/interop/ask_server.py
 
 quirks: $(INSTALLED)
 	PYTHONPATH=tests:tests/interop $(BIN)/python tests/interop/try_quirks.py

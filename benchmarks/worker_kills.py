@@ -66,7 +66,13 @@ def kill_on_the_way(command: list[str], out: Path, way: str, kills: list[str], n
     log = out.with_suffix(".log").open("ab")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
     for kill in kills:
-        if not wait_for_lines(process, out, n_lines(out) + chance.randint(1, step)):
+        wanted = n_lines(out) + chance.randint(1, step)
+        while not wait_for_lines(process, out, wanted) and process.returncode != 0 and len(hit) < 100:
+            # Two deaths with one batch end a run; it can be resumed as after any other end.
+            print(f"  {way}: ended with code {process.returncode}, resumed", flush=True)
+            hit.append("end")
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
+        if process.poll() is not None:
             break
         time.sleep(chance.uniform(0, 0.3))
         if kill == "driver":
@@ -81,7 +87,6 @@ def kill_on_the_way(command: list[str], out: Path, way: str, kills: list[str], n
         print(f"  {way}: {kill} killed at {n_lines(out)} of {n_images} lines", flush=True)
     code = process.wait()
     while code != 0 and len(hit) < 100:
-        # Two deaths with one batch end a run; it can be resumed as after any other end.
         print(f"  {way}: ended with code {code}, resumed", flush=True)
         hit.append("end")
         code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log).returncode

@@ -65,6 +65,17 @@ class EngineKind(StrEnum):
     RAY = "ray"
 
 
+class Reviewed(StrEnum):
+    """Which instances of a reviewed run are meant; a threshold holds for those that nobody decided on."""
+
+    ACCEPTED = "accepted"
+    """Accepted and relabelled ones. An image without any is there only if nothing is left to decide on it."""
+    NOT_REJECTED = "not-rejected"
+    """Undecided ones too, and all images."""
+    UNDECIDED = "undecided"
+    """Undecided ones only, and the images on which something is left to decide, or that nobody looked at."""
+
+
 class ResultsForm(StrEnum):
     """The form in which a run's results are written at its end."""
 

@@ -9,6 +9,7 @@ import hypothesis
 import PIL.Image
 import pytest
 from auto_dtype import pytest_configure as pytest_configure
+from browser import chromium as chromium
 from buckets import bucket as bucket
 from buckets import new_connections as new_connections
 from buckets import s3_server as s3_server

@@ -23,7 +23,7 @@ from grounded_seg.weights import retries
 LARGE_ENDINGS = (".safetensors", ".bin", ".pth")
 PAGE = 4
 """Files of one page of a list."""
-TOKEN = "hf_secret"  # noqa: S105
+TOKEN = "hf_secret"
 
 
 @dataclass

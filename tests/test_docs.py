@@ -32,6 +32,8 @@ OUTPUTS = {"output", "json_file", "plots", "destination"}
 LEFT_OUT = (
     (r"(make|pip|apt-get|source|git) .*", "installs, or runs this very suite"),
     (rf"python (?!{RENDER})\S+\.py.*", "measures or trains for minutes to hours; test_scripts.py starts each"),
+    (r"grounded-seg serve .*", "answers until it is told to end"),
+    (r"grounded-seg view .*", "answers a browser until it is ended; tests/review/page does that"),
     (r"grounded-seg (run|ask|train) (?!.*--preset demo).*", "takes weights of full size"),
     (r"grounded-seg eval (?!.*(--preset demo|--predictions)).*", "takes weights of full size"),
     (r"grounded-seg models (fetch|remove) .*", "downloads weights of full size, or deletes them"),

@@ -45,6 +45,11 @@ def test_the_demo_runs_from_a_wheel(tmp_path: Path) -> None:
     assert not (tmp_path / "site" / "tests").exists()
     # Without it, no type checker looks at the package's types.
     assert (tmp_path / "site" / "grounded_seg" / "py.typed").exists()
+    # What the browser gets is no Python.
+    page = Path("grounded_seg", "review", "page", "static")
+    assert sorted(path.name for path in (tmp_path / "site" / page).iterdir()) == sorted(
+        path.name for path in (ROOT / page).iterdir()
+    )
     here, expected = found_by(ROOT, tmp_path / "checkout")
     assert here.startswith(str(ROOT))
     assert found

@@ -17,10 +17,11 @@ from grounded_seg.evaluation.ask_models import Progress, ProgressWatcher
 from grounded_seg.export import export as labels
 from grounded_seg.export.settings import ExportSettings, LabelFormat, MaskForm, Pictures
 from grounded_seg.images.given import given_from, refuse_address
+from grounded_seg.review.decisions_merge import carry_over
 from grounded_seg.runs import merge, run, status
 from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.status import RunsStatus
-from grounded_seg.settings import ResultsForm, RunSettings
+from grounded_seg.settings import ResultsForm, Reviewed, RunSettings
 
 
 class EvaluationKeywords(EngineKeywords, total=False):
@@ -31,6 +32,7 @@ class EvaluationKeywords(EngineKeywords, total=False):
     prompts: Path | str | None
     n_absent: int | None
     n_resamples: int
+    reviewed: Reviewed | str | None
     output: Path | str | None
     resume: bool
 
@@ -46,6 +48,7 @@ class ExportKeywords(TypedDict, total=False):
     tolerance_px: float
     images: Path | str | None
     pictures: Pictures | str
+    reviewed: Reviewed | str | None
 
 
 def _silent(done: int, n_all: int) -> None:
@@ -96,8 +99,9 @@ def evaluate(
         progress: Told how many images the models are done with, and how many there are.
         settings: `images`, the folder of the images, to ask the models; or `predictions`, a file to score. Beside them
             `prompts` (a YAML file), `n_absent`, `n_resamples` for intervals, `output`, `resume`, `boxes_only`,
-            and the options of the models, such as `preset="demo"`. `score_threshold` is the minimum score for a box to
-            count as found; average precision takes all boxes.
+            `reviewed` (accepted, not-rejected or undecided, of a run that was looked through), and the options of the
+            models, such as `preset="demo"`. `score_threshold` is the minimum score for a box to count as found;
+            average precision takes all boxes.
 
     Returns:
         The scores; `report()` gives what `--json` writes.
@@ -136,8 +140,8 @@ def export_labels(
         format: coco, yolo, voc, labelme, labelstudio, cvat, fiftyone or masks.
         progress: Told how many images are written, and how many there are.
         settings: `form` of the masks (rle, polygon, both or none), `min_score`, `classes`, `split` such as
-            (80, 10, 10), `seed`, `tolerance_px` of polygons, `images` (their folder), and `pictures`: none, copy or
-            link.
+            (80, 10, 10), `seed`, `tolerance_px` of polygons, `images` (their folder), `pictures`: none, copy or link,
+            and `reviewed`: accepted, not-rejected or undecided, of a run that was looked through.
 
     Returns:
         How many images and labels were written, and what the format couldn't hold.
@@ -202,7 +206,9 @@ def merge_runs(
         UsageError, InputError, OutputError: As the command tells them.
     """
     form = RunSettings(results=results).results  # type: ignore[arg-type]  # it converts text
-    return merge.merge_runs(_paths(runs), Path(output), progress, results=form)
+    counts = merge.merge_runs(_paths(runs), Path(output), progress, results=form)
+    carry_over(_paths(runs), Path(output))
+    return counts
 
 
 def run_status(runs: Path | str | Iterable[Path | str]) -> RunsStatus:

@@ -10,9 +10,11 @@ from grounded_seg.cli.commands.export import export
 from grounded_seg.cli.commands.merge_runs import merge_runs
 from grounded_seg.cli.commands.models import models
 from grounded_seg.cli.commands.run import run
+from grounded_seg.cli.commands.serve import serve
 from grounded_seg.cli.commands.status import status
 from grounded_seg.cli.commands.train import train
 from grounded_seg.cli.commands.validate import validate
+from grounded_seg.cli.commands.view import view
 from grounded_seg.cli.exit_codes import Commands
 
 
@@ -31,8 +33,10 @@ _COMMANDS = (
     (export, "Write labels in another tool's format."),
     (validate, "Check a COCO file, and repair it."),
     (merge_runs, "Merge runs over different images into one."),
+    (view, "Look through a run in the browser, and decide on what it found."),
     (status, "Show how far runs are, while they run or after."),
     (doctor, "Check that everything works on this machine."),
+    (serve, "Answer requests: a web page, an HTTP interface, label tools."),
     (models, "List, fetch, verify and convert weights; merge adapters."),
 )
 for _command, _short_help in _COMMANDS:

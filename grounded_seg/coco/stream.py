@@ -67,9 +67,10 @@ class LabelledImage:
 class CocoReader(AbstractContextManager["CocoReader"]):
     """Opened COCO file; use it in a `with` statement."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file; its annotations go to a temporary disk."""
-        self.path = path
+    def __init__(self, path: Path, shown: Path | None = None) -> None:
+        """Read the file, which messages call `shown`; its annotations go to a temporary disk."""
+        self.path = shown or path
+        self._read_from = path
         self.sections: dict[str, Any] = {}
         """The sections besides categories, images and annotations, whole."""
         self.categories: dict[int, Mapping[str, Any]] = {}
@@ -196,7 +197,7 @@ class CocoReader(AbstractContextManager["CocoReader"]):
         )
         found: dict[str, list[Any]] = {}
         n_annotations = 0
-        for section, record in records_of(self.path, exact=exact):
+        for section, record in records_of(self._read_from, exact=exact):
             if section not in SECTIONS:
                 self.sections[section] = record
             elif record is None and section not in found:
@@ -214,7 +215,9 @@ class CocoReader(AbstractContextManager["CocoReader"]):
     def _refuse_other_kind(self) -> None:
         """Look at all annotations, where none that was read has a box or a mask."""
         if not self._has_shapes:
-            records = (record for section, record in records_of(self.path, exact=True) if section == "annotations")
+            records = (
+                record for section, record in records_of(self._read_from, exact=True) if section == "annotations"
+            )
             if kind := other_kind_of(records):
                 raise holds_other_kind(self.path, kind)
 

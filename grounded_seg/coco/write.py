@@ -29,6 +29,8 @@ from grounded_seg.records import BoxXyxy, ImageResult, ImageSkipped, Instance
 PIXEL_DECIMALS = 3
 SCORE_DECIMALS = 6
 
+Record: TypeAlias = tuple[JournalLine, CocoImage | None, Sequence[CocoAnnotation]]
+"""A line with its image (None for a skipped one) and annotations as the COCO file has them, with their ids."""
 Also: TypeAlias = Callable[[JournalLine, CocoImage | None, Sequence[CocoAnnotation]], None]
 """Is told each line, with its image (None for a skipped one) and annotations as the COCO file has them."""
 
@@ -111,13 +113,20 @@ def write_annotations(
     ASCII: some readers open files in the system's encoding, and would garble any other. Without `category_of_prompt`
     the prompts are the categories; an `InputError` for a prompt that has none. `also` is told each line in passing.
     """
+    write_records(_numbered(lines, categories, category_of_prompt), categories, destination, also)
+
+
+def write_records(
+    records: Iterable[Record], categories: Sequence[str], destination: Path, also: Also | None = None
+) -> None:
+    """Stream records into a COCO file, as `write_annotations` does, with the ids that they have."""
     document = _empty_document(categories)
     head = [f'"{key}": {_text(document[key])},\n' for key in ("info", "licenses", "categories")]
     # The annotations wait in a second file until the last image is listed.
     with whole_file(destination) as file, tempfile.TemporaryFile("w+b", dir=Path(file.name).parent) as waiting:
         file.write(("{\n" + "".join(head) + '"images": [').encode("ascii"))
         between_images = between_annotations = "\n"
-        for line, image, annotations in _numbered(lines, categories, category_of_prompt):
+        for line, image, annotations in records:
             if also is not None:
                 also(line, image, annotations)
             if image is None:

@@ -42,6 +42,10 @@ class FlorenceDetector:
         """A detector of the same model, all settings but one alike; nothing is loaded again."""
         return FlorenceDetector(self.model, replace(self.settings, score_threshold=score_threshold))
 
+    def with_iou_threshold(self, iou_threshold: float) -> "FlorenceDetector":
+        """Likewise, with another IoU above which a box is a duplicate."""
+        return FlorenceDetector(self.model, replace(self.settings, iou_threshold=iou_threshold))
+
     def detect(
         self,
         images: Sequence[Image],

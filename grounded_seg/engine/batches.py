@@ -96,10 +96,11 @@ def read_request(request: Request, *, max_pixels: int = MAX_PIXELS, skips: bool 
 class BatchProcessor:
     """Sends batches through a chain, in halves from the first one on that is too much for the device's memory."""
 
-    def __init__(self, chain: Chain, n_at_once: int) -> None:
-        """Begin with so many images at once."""
+    def __init__(self, chain: Chain, n_at_once: int, *, pads: bool = True) -> None:
+        """Begin with so many images at once; a shorter batch is filled up to as many, unless it `pads` none."""
         self.n_at_once = n_at_once
         self._chain = chain
+        self._pads = pads
 
     def process(self, batch: Sequence[ReadImage]) -> list[Processed]:
         """Process a batch, one record for each of its images in their order; what is skipped keeps its index.
@@ -129,7 +130,7 @@ class BatchProcessor:
 
     def _results(self, part: Sequence[tuple[Request, Image]]) -> list[PromptedResult]:
         images, prompts = [image for _, image in part], [request.prompts for request, _ in part]
-        return self._chain.results(images, prompts, self.n_at_once)
+        return self._chain.results(images, prompts, self.n_at_once if self._pads else 0)
 
     def _given(self, part: Sequence[tuple[Request, Image]]) -> list[tuple[Instance, ...]]:
         boxes = [_within(request.boxes or (), image) for request, image in part]

@@ -29,6 +29,16 @@ _LEAST_CPU_SHARE = 0.1
 _OBJECT_STORE_BYTES = 256 * 2**20
 """Of a cluster that is started here: only answers go through it."""
 
+_OF_OWN_CLUSTER = {
+    "worker_niceness": "0",
+    "prestart_worker_first_driver": "0",
+    "enable_metrics_collection": "0",
+    "event_stats": "0",
+    "task_events_report_interval_ms": "0",
+}
+"""Ray's settings for a cluster that is started here: its workers don't yield to everything else on this machine, which
+a run in one process doesn't either, and nothing is collected for a dashboard that nobody sees."""
+
 
 class RayActors:
     """Actors of Ray, each with a GPU where there are any and a share of the CPUs elsewhere; see `several_workers.Crew`.
@@ -183,6 +193,8 @@ def _connected() -> tuple[Any, bool]:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
+        for name, value in _OF_OWN_CLUSTER.items():
+            os.environ.setdefault(f"RAY_{name}", value)
         options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)

@@ -9,7 +9,7 @@ from typing import Any
 from grounded_seg.coco.data_set import DataSet, DataSetImage, read_data_set
 from grounded_seg.coco.image_files import check_sizes
 from grounded_seg.coco.image_names import names_among
-from grounded_seg.coco.predictions import Prediction, read_predictions
+from grounded_seg.coco.predictions import Prediction, PredictionFile, predictions_from, read_predictions
 from grounded_seg.coco.text import read_json
 from grounded_seg.coco.values import Notes
 from grounded_seg.detect.prompts import PromptSet, read_classes
@@ -17,12 +17,13 @@ from grounded_seg.errors import InputError
 from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
 from grounded_seg.records import ImageSize
+from grounded_seg.review.decisions_applied import check_reviewable, reviewed_file
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import refuse_evaluation
 from grounded_seg.scoring.json_report import report_of
 from grounded_seg.scoring.measure import Scores, score
 from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
-from grounded_seg.settings import RunSettings
+from grounded_seg.settings import Reviewed, RunSettings
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class EvaluationSettings:
     boxes_only: bool = False
     n_resamples: NonNegativeInt = 0
     """Bootstrap resamples for 95 % intervals; 0 for none."""
+    reviewed: Reviewed | None = None
+    """Which instances of a reviewed run are scored; None for all, whatever was decided."""
 
     def __post_init__(self) -> None:
         """Convert what was given, and refuse all that is wrong or contradictory at once."""
@@ -54,6 +57,8 @@ class EvaluationSettings:
             if self.n_absent is not None:
                 problems.append("--absent says what the models are asked; leave it out with --predictions")
         else:
+            if self.reviewed is not None:
+                problems.append("--reviewed takes a run's folder as --predictions; name that")
             if self.images is None:
                 problems.append("name the folder of the images with --images, or a file to score with --predictions")
             if self.source.resume and self.output is None:
@@ -98,7 +103,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
     data_set = _checked_data_set(settings.ground_truth, settings.images)
     prompts = None if settings.prompts is None else read_classes(settings.prompts)
     if isinstance(settings.source, Path) or settings.images is None:
-        return _of_file(data_set, _predictions_at(Path(str(settings.source))), prompts, settings)
+        return _of_file(data_set, Path(str(settings.source)), prompts, settings)
     questions = questions_for(data_set, prompts, settings.n_absent)
     asked = ask_models(
         questions, settings.images, settings.source, progress, output=settings.output, n_absent=settings.n_absent
@@ -145,15 +150,16 @@ def _predictions_at(path: Path) -> Path:
     )
 
 
-def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
+def _of_file(data_set: DataSet, source: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
+    path = _predictions_at(source)
     run = run_of(path) or SourceRun(None, None)
     class_by_prompt = run.class_by_prompt if prompts is None else prompts.class_by_prompt
     of_classes = Notes()
     if class_by_prompt is not None:
         own = names_among(class_by_prompt.values(), data_set.classes.values(), of_classes)
         class_by_prompt = {prompt: own.get(name, name) for prompt, name in class_by_prompt.items()}
-    file = read_predictions(path, data_set, class_by_prompt)
-    notes = [*data_set.notes, *dict.fromkeys((*of_classes.lines(), *file.notes))]
+    file, of_review = _predictions(source, path, data_set, class_by_prompt, settings.reviewed)
+    notes = [*of_review, *data_set.notes, *dict.fromkeys((*of_classes.lines(), *file.notes))]
     if file.asked is not None:
         known = file.asked & set(data_set.classes.values())
         if not known:
@@ -171,6 +177,7 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
     if file.has_detector_boxes:
         notes += _two_kinds_of_box(data_set)
     made_with: dict[str, Any] = {"predictions": path.name}
+    made_with |= {} if settings.reviewed is None else {"reviewed": str(settings.reviewed)}
     if run.score_threshold is not None:
         made_with["detect"] = {"score_threshold": run.score_threshold}
     if run.score_threshold:
@@ -187,6 +194,17 @@ def _of_file(data_set: DataSet, path: Path, prompts: PromptSet | None, settings:
         n_resamples=settings.n_resamples,
     )
     return Evaluation(scores, file.predictions, None, made_with, tuple(notes))
+
+
+def _predictions(
+    source: Path, path: Path, data_set: DataSet, class_by_prompt: Mapping[str, str] | None, reviewed: Reviewed | None
+) -> tuple[PredictionFile, tuple[str, ...]]:
+    """Read a file, or what decisions left of a run's, and say what that is."""
+    if reviewed is None:
+        return read_predictions(path, data_set, class_by_prompt), ()
+    check_reviewable(source)
+    with reviewed_file(source, reviewed) as (file, counts):
+        return predictions_from(read_json(file), RunFolder(source).review, data_set), tuple(counts.lines())
 
 
 def _two_kinds_of_box(data_set: DataSet) -> list[str]:

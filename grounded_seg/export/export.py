@@ -5,6 +5,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from grounded_seg.export.writer import LabelWriter, Losses, Target
 from grounded_seg.export.yolo import YoloWriter
 from grounded_seg.files import UNFINISHED, as_output_error, whole_folder
 from grounded_seg.records import ImageSize
+from grounded_seg.review.decisions_applied import ReviewCounts, check_reviewable, reviewed_file
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import read_manifest, refuse_evaluation
 
@@ -51,6 +53,8 @@ class ExportReport:
     losses: Losses = field(default_factory=Losses)
     notes: tuple[str, ...] = ()
     """What was read in spite of its form, a line each."""
+    review: ReviewCounts | None = None
+    """What the decisions left of a run; None where they weren't asked for."""
 
     @property
     def n_images(self) -> int:
@@ -67,10 +71,10 @@ def export_labels(
     """
     root = _images_root(settings) if settings.pictures is not Pictures.NONE or settings.images is not None else None
     _check_output(settings.output)
-    annotations = _annotations_of(settings.source)
     report = ExportReport()
     with (
-        CocoReader(annotations) as source,
+        _annotations_of(settings, report) as annotations,
+        CocoReader(annotations, settings.source if settings.reviewed else None) as source,
         as_output_error(settings.output),
         whole_folder(settings.output) as folder,
     ):
@@ -105,15 +109,24 @@ def export_labels(
     return report
 
 
-def _annotations_of(source: Path) -> Path:
-    """The COCO file: as given, or that of a run; a folder that has none yet, or never has, is refused."""
-    if not os.path.isdir(source):
-        return source
-    folder = RunFolder(source)
-    if not os.path.exists(folder.annotations) and os.path.exists(folder.manifest):
+@contextmanager
+def _annotations_of(settings: ExportSettings, report: ExportReport) -> Iterator[Path]:
+    """The COCO file: as given, that of a run, or what decisions left of that, which goes away after the block.
+
+    A folder that has none yet, or never has, is refused.
+    """
+    source, folder = settings.source, RunFolder(settings.source)
+    if os.path.isdir(source) and not os.path.exists(folder.annotations) and os.path.exists(folder.manifest):
         refuse_evaluation(read_manifest(folder.manifest), source)
         raise InputError(f"{source} isn't finished; finish it with run --resume, then export it")
-    return folder.annotations
+    if settings.reviewed is None:
+        yield folder.annotations if os.path.isdir(source) else source
+        return
+    check_reviewable(source)
+    with reviewed_file(source, settings.reviewed) as (path, report.review):
+        if not report.review.n_images:
+            raise InputError(f"{folder.review} leaves no image; {report.review.remedy}")
+        yield path
 
 
 def split_names(file_names: Sequence[str], shares: Sequence[int], seed: int) -> dict[str, str]:

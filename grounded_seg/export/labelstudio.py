@@ -74,7 +74,7 @@ class LabelStudioWriter(LabelWriter):
         mask = mask_to_write(label, self._target.form, self.losses)
         if mask is None:
             x0, y0, x1, y1 = label.box_xyxy
-            [[x, y], [width, height]] = _per_cent(np.array([[x0, y0], [x1 - x0, y1 - y0]]), size)
+            [[x, y], [width, height]] = per_cent(np.array([[x0, y0], [x1 - x0, y1 - y0]]), size)
             return [("rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": 0})]
         if self._target.form is MaskForm.RLE:
             return [("brush", {"format": "rle", "rle": list(brush_from_run_length(mask))})]
@@ -82,7 +82,7 @@ class LabelStudioWriter(LabelWriter):
         self.losses.add("masks in several regions, one for each part", len(rings) > 1)
         read_back = run_length_from_polygons([ring.ravel().tolist() for ring in rings], size)
         self.losses.add_round_trip(mask, read_back, image.file_name)
-        return [("polygon", {"points": _per_cent(ring, size), "closed": True}) for ring in rings]
+        return [("polygon", {"points": per_cent(ring, size), "closed": True}) for ring in rings]
 
 
 def brush_from_run_length(mask: RunLength) -> bytes:
@@ -130,6 +130,6 @@ def _region(number: int, kind: str, value: dict[str, Any], label: Label, size: I
     return region
 
 
-def _per_cent(points: npt.NDArray[np.float64], size: ImageSize) -> list[list[float]]:
+def per_cent(points: npt.NDArray[np.float64], size: ImageSize) -> list[list[float]]:
     """Points in per cent of the image's sides, from pixels, (n, 2)."""
     return list((points * (100 / size.width, 100 / size.height)).tolist())

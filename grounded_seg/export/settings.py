@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from grounded_seg.setting_types import NonNegativeFloat, Share, convert_fields, refuse
+from grounded_seg.settings import Reviewed
 
 
 class LabelFormat(StrEnum):
@@ -73,6 +74,8 @@ class ExportSettings:
     images: Path | None = None
     """The folder that the file names are relative to; None to take it from the run."""
     pictures: Pictures = Pictures.NONE
+    reviewed: Reviewed | None = None
+    """Which instances of a reviewed run are exported; None for all, whatever was decided."""
 
     def __post_init__(self) -> None:
         problems = convert_fields(self, {"format": "to", "form": "seg", "tolerance_px": "tolerance"})

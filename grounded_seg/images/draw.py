@@ -1,4 +1,8 @@
-"""Draw what was found on a copy of the image: translucent masks with an outline, boxes, and labels with scores."""
+"""Draw what was found on a copy of the image: masks with an outline around them, boxes, and labels with scores.
+
+Objects keep their own colour: the tint is thin, and the outline lies outside of the mask, in the colour of the prompt
+between two dark lines, so that it shows on any ground. Labels stand where they hide as little as possible of objects.
+"""
 
 import io
 import math
@@ -13,6 +17,7 @@ import numpy.typing as npt
 import PIL.Image
 import PIL.ImageShow
 
+from grounded_seg.geometry.boxes import array_from_boxes
 from grounded_seg.geometry.masks import mask_from_run_length, opencv, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, Image, ImageResult, ImageSize, Instance, RunLength
 
@@ -31,7 +36,11 @@ PALETTE: tuple[Colour, ...] = (
 )
 """RGB of one colour per prompt, told apart by people with any kind of colour vision (Okabe and Ito, 2008)."""
 
-_MASK_OPACITY = 0.45
+_MASK_OPACITY = 0.15
+_SMALL_SHARE = 12.0
+"""Lines around a small object are at most its side divided by this."""
+_FAR = 1e3
+"""Cost of hiding another label."""
 _TEXT_WEIGHT = 600
 
 
@@ -49,7 +58,9 @@ def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with
         if instance.mask is not None:
             _draw_mask(canvas, instance.mask, colours[instance.detection.prompt], line_px)
     for instance in worst_first:
-        _draw_box(canvas, instance.box_xyxy, colours[instance.detection.prompt], line_px)
+        # Beside an outline the box needs no more than a thin line.
+        box_px = line_px if instance.mask is None else max(1, line_px // 2)
+        _draw_box(canvas, instance.box_xyxy, colours[instance.detection.prompt], box_px)
     for chip in reversed(_placed_chips(result.instances, image.size, with_scores)):
         _draw_chip(canvas, chip, colours[chip.prompt])
     return canvas
@@ -94,15 +105,40 @@ def _unit_px(size: ImageSize) -> float:
 
 
 def _draw_mask(canvas: Canvas, run_length: RunLength, colour: Colour, line_px: int) -> None:
-    """Tint the mask's pixels and trace its edge; only its part of the image is touched."""
+    """Tint the mask's pixels a little and draw lines around them; only its part of the image is touched."""
+    mask = mask_from_run_length(run_length)
     x0, y0, x1, y1 = (int(edge) for edge in tight_box_xyxy(run_length))
-    part = canvas[y0:y1, x0:x1]
-    inside = np.ascontiguousarray(mask_from_run_length(run_length)[y0:y1, x0:x1])
-    tinted = part[inside] * (1 - _MASK_OPACITY) + np.array(colour) * _MASK_OPACITY
-    part[inside] = np.rint(tinted).astype(np.uint8)
+    # Thin lines around small objects: they would meet those of the next.
+    width_px = min(line_px * 1.5, max(1.0, math.sqrt((x1 - x0) * (y1 - y0)) / _SMALL_SHARE))
+    edge_px = max(1.0, width_px / 2)
+    margin = math.ceil(width_px + 2 * edge_px) + 1
+    rows, columns = slice(max(y0 - margin, 0), y1 + margin), slice(max(x0 - margin, 0), x1 + margin)
+    part, inside = canvas[rows, columns], np.ascontiguousarray(mask[rows, columns])
+    _blend(part, inside * _MASK_OPACITY, colour)
     cv2 = opencv()
-    contours, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
-    cv2.drawContours(canvas, contours, -1, colour, line_px, cv2.LINE_AA)
+    # Of each pixel outside, how far its centre is from the mask's edge.
+    distance = cv2.distanceTransform((~inside).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - 0.5
+    outside = ~inside
+    _blend(part, outside * _line(distance, 0.0, width_px + 2 * edge_px), _dark(colour))
+    _blend(part, outside * _line(distance, edge_px, edge_px + width_px), colour)
+
+
+def _line(distance: npt.NDArray[np.float32], near: float, far: float) -> npt.NDArray[np.float32]:
+    """Opacity of each pixel of a line between two distances, with soft edges but at distance 0."""
+    inner = np.ones_like(distance) if near == 0 else np.clip(distance - near + 0.5, 0, 1)
+    opacity: npt.NDArray[np.float32] = np.minimum(inner, np.clip(far - distance + 0.5, 0, 1))
+    return opacity
+
+
+def _blend(part: Canvas, opacity: npt.NDArray[np.floating], colour: Colour) -> None:
+    """Paint with an opacity for each pixel."""
+    rows, columns = np.nonzero(opacity)
+    weight = opacity[rows, columns, None]
+    part[rows, columns] = np.rint(part[rows, columns] * (1 - weight) + np.array(colour) * weight).astype(np.uint8)
+
+
+def _dark(colour: Colour) -> Colour:
+    return (colour[0] // 4, colour[1] // 4, colour[2] // 4)
 
 
 def _draw_box(canvas: Canvas, box_xyxy: BoxXyxy, colour: Colour, line_px: int) -> None:
@@ -111,7 +147,7 @@ def _draw_box(canvas: Canvas, box_xyxy: BoxXyxy, colour: Colour, line_px: int) -
     x0, y0, x1, y1 = (round(edge) for edge in box_xyxy)
     # A half-open box ends before its right and bottom edge, and the image's last pixel is at width - 1.
     corners = (max(x0, 0), max(y0, 0)), (min(x1, width) - 1, min(y1, height) - 1)
-    dark: Colour = (colour[0] // 3, colour[1] // 3, colour[2] // 3)
+    dark = _dark(colour)
     cv2 = opencv()
     cv2.rectangle(canvas, *corners, dark, line_px + 2)
     cv2.rectangle(canvas, *corners, colour, line_px)
@@ -130,17 +166,19 @@ class _Chip:
     text_px: int
     padding_px: int
 
-    def hides(self, other: "_Chip") -> bool:
-        beside = self.x >= other.x + other.width or other.x >= self.x + self.width
-        return not (beside or self.y >= other.y + other.height or other.y >= self.y + self.height)
+    @property
+    def box_xyxy(self) -> BoxXyxy:
+        """Where it stands."""
+        return (self.x, self.y, self.x + self.width, self.y + self.height)
 
 
 def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: bool) -> list[_Chip]:
-    """Give each label a place, the best first: on its box, in it or below it, whichever first hides no other label."""
+    """Give each label a place at its box, the best first: where it hides least of objects, and no other label."""
     cv2 = opencv()
     font, text_px = cv2.FontFace("sans"), round(_unit_px(size))
     padding_px = max(2, text_px // 4)
     height = round(text_px * 1.2) + padding_px
+    boxes = array_from_boxes([one.box_xyxy for one in instances])
     placed: list[_Chip] = []
     for instance in sorted(instances, key=lambda one: -one.detection.score):
         detection = instance.detection
@@ -148,15 +186,29 @@ def _placed_chips(instances: Sequence[Instance], size: ImageSize, with_scores: b
         words = detection.label.encode("utf-8", "replace").decode("utf-8").split()
         text = " ".join([*words, f"{detection.score:.2f}"] if with_scores else words)
         width = cv2.getTextSize((0, 0), text, (0, 0), font, text_px, _TEXT_WEIGHT)[2] + 2 * padding_px
-        x0, y0, _, y1 = (round(edge) for edge in detection.box_xyxy)
-        x, lowest = max(0, min(x0, size.width - width)), max(0, size.height - height)
-        tries = [
-            _Chip(text, detection.prompt, x, max(0, min(y, lowest)), width, height, text_px, padding_px)
-            for y in (y0 - height, y0, y1 - height, y1)
-        ]
-        free = (one for one in tries if not any(one.hides(other) for other in placed))
-        placed.append(next(free, tries[0]))
+        x0, y0, x1, y1 = (round(edge) for edge in detection.box_xyxy)
+        tries = []
+        for x, y in (
+            *((x, y) for y in (y0 - height, y1) for x in (x0, x1 - width)),
+            *((x, y) for x in (x1, x0 - width) for y in (y0, y1 - height)),
+            *((x0, y) for y in (y0, y1 - height)),
+        ):
+            inside = max(0, min(x, size.width - width)), max(0, min(y, size.height - height))
+            tries.append(_Chip(text, detection.prompt, *inside, width, height, text_px, padding_px))
+        others = array_from_boxes([one.box_xyxy for one in placed])
+        hidden = _hidden_shares(tries, boxes) + _FAR * _hidden_shares(tries, others)
+        # A hundredth is no reason to stand elsewhere.
+        placed.append(tries[int(np.argmin(hidden.round(2)))])
     return placed
+
+
+def _hidden_shares(chips: Sequence[_Chip], boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """For each chip the sum, over all boxes (n, 4), of the share of a box that it hides."""
+    own = array_from_boxes([one.box_xyxy for one in chips])[:, None]
+    sides = np.minimum(own[..., 2:], boxes[:, 2:]) - np.maximum(own[..., :2], boxes[:, :2])
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1), 1.0)
+    shares: npt.NDArray[np.float64] = (sides.clip(0).prod(axis=2) / areas).sum(axis=1)
+    return shares
 
 
 def _draw_chip(canvas: Canvas, chip: _Chip, colour: Colour) -> None:

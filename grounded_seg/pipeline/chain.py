@@ -43,6 +43,14 @@ class ThresholdDetector(Detector, Protocol):
         """Give a detector of the same model that drops what scores less, before duplicates are looked for."""
 
 
+@runtime_checkable
+class OverlapDetector(Detector, Protocol):
+    """A detector whose threshold for duplicates a single call may change."""
+
+    def with_iou_threshold(self, iou_threshold: float) -> Detector:
+        """Give a detector of the same model that drops boxes whose IoU with a better one is above this."""
+
+
 class Segmenter(Protocol):
     """Stage 2, as the chain needs it."""
 
@@ -92,6 +100,19 @@ class Chain:
         detect = replace(self._detect, score_threshold=score_threshold)
         detector = self._detector.with_score_threshold(detect.score_threshold)
         return Chain(detector, self._segmenter, tiles=self._tiles, detect=detect)
+
+    def with_iou_threshold(self, iou_threshold: float) -> "Chain":
+        """Give a chain of the same models with another IoU threshold of duplicate boxes; nothing is loaded again.
+
+        Raises:
+            UsageError: If it isn't between 0 and 1, or the detector has no such threshold to change.
+        """
+        if not isinstance(self._detector, OverlapDetector):
+            raise UsageError(f"the detector, a {type(self._detector).__name__}, has no IoU threshold for one call")
+        detect = replace(self._detect, iou_threshold=iou_threshold)
+        return Chain(
+            self._detector.with_iou_threshold(iou_threshold), self._segmenter, tiles=self._tiles, detect=detect
+        )
 
     def results(self, images: Sequence[Image], prompts: Sequence[PromptSet], n_padded: int = 0) -> list[PromptedResult]:
         """Find what is asked for on one batch of images. No images in, no results out.

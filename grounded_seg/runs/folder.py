@@ -48,6 +48,11 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def review(self) -> Path:
+        """What people decided about the instances; no run writes or removes it."""
+        return self.root / "review.jsonl"
+
+    @property
     def tables(self) -> tuple[Path, Path]:
         """One row an instance, and one row an image, in Parquet; both are there or none."""
         return self.root / "results.parquet", self.root / "images.parquet"
@@ -103,11 +108,14 @@ class RunFolder:
 
         Raises:
             UsageError: If it is no folder; if it holds results, and `overwrite` and `resume` are off; if what it holds
-                was not written by a run, and would be lost; or if it is to be resumed and the journal is gone.
+                was not written by a run, and would be lost; if it is to be resumed and the journal is gone; or if
+                people decided on results that would be replaced.
         """
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"{self.root} is a file; name a folder with --output")
         used = [path.name for path in self.written()]
+        if not resume and (overwrite or not used):
+            self._refuse_decided()
         if not used:
             return
         if not (overwrite or resume):
@@ -134,6 +142,15 @@ class RunFolder:
         used = [path.name for path in self.written()]
         if used:
             raise UsageError(f"{self.root} already holds {', '.join(used)}; name another folder with --output")
+        self._refuse_decided()
+
+    def _refuse_decided(self) -> None:
+        """Refuse to put other results where people decided on those of a run."""
+        if os.path.isfile(self.review):
+            raise UsageError(
+                f"{self.review} holds decisions about the run that was there; move it away, or name another folder "
+                "with --output"
+            )
 
     @as_output_error()
     def make(self) -> None:

@@ -225,8 +225,10 @@ def text_of(line: JournalLine) -> str:
     return json.dumps(line, allow_nan=False)
 
 
-def read_lines(path: Path) -> Iterator[JournalLine]:
+def read_lines(path: Path, *, is_written: bool = False) -> Iterator[JournalLine]:
     """Read a journal line by line, so that one of any length fits into memory.
+
+    Of one that a run `is_written` by, or was, a last line that isn't whole yet is left out.
 
     Raises:
         InputError: If it can't be read, or a line is damaged; says which.
@@ -236,6 +238,8 @@ def read_lines(path: Path) -> Iterator[JournalLine]:
             for number, text in enumerate(lines, start=1):
                 line = _parsed(text)
                 if line is None:
+                    if is_written and not text.endswith(b"\n"):
+                        return
                     raise InputError(
                         f"{path}:{number}: this line is damaged; the command that wrote it repeats what follows, with "
                         "--resume"

@@ -60,30 +60,44 @@ def _precision_recall(axes: "Axes", _: Scores, stage: Stage) -> None:
     curves = stage.tables.precision[:, ALL_SIZES, AT_50]
     measured = np.flatnonzero(~np.isnan(curves[:, 0]))
     n_objects = np.bincount(stage.matches.truth_category, minlength=len(curves))
-    for category in sorted(measured.tolist(), key=lambda one: -n_objects[one])[:_MAX_CURVES]:
+    most = sorted(measured.tolist(), key=lambda one: -n_objects[one])[:_MAX_CURVES]
+    # In the order of the tables.
+    for number, category in enumerate(sorted(most)):
         label = f"{_text(stage.matches.index.names[category])} {curves[category].mean():.2f}"
-        axes.plot(RECALL_THRESHOLDS, curves[category], linewidth=1, label=label)
+        # Ten colours, and then again with another line.
+        style = "-" if number < 10 else "--"
+        axes.plot(RECALL_THRESHOLDS, curves[category], style, linewidth=1.2, label=label, color=f"C{number % 10}")
     if len(measured):
         mean = curves[measured].mean(axis=0)
         axes.plot(RECALL_THRESHOLDS, mean, color="black", linewidth=2.5, label=f"all classes {mean.mean():.2f}")
-        axes.legend(title="AP50", fontsize="small")
+        # Beside the picture: lines go anywhere.
+        axes.legend(title="AP50", fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
     axes.set_title(f"Precision and recall at IoU 0.5: {KIND_NAMES[stage.kind]}")
 
 
 def _score_histogram(axes: "Axes", _: Scores, stage: Stage) -> None:
-    """Count predictions by score, right and wrong ones apart."""
+    """Count predictions by score, right and wrong ones apart, each bar with its number."""
     matches = stage.matches
     judged = ~matches.ignored[:, ALL_SIZES, AT_50]
     is_right = matches.matched[:, ALL_SIZES, AT_50]
-    parts = [matches.score[judged & is_right], matches.score[judged & ~is_right]]
-    labels = [f"right ({len(parts[0])})", f"wrong ({len(parts[1])})"]
-    axes.hist(parts, bins=np.linspace(0, 1, 21).tolist(), label=labels, color=["tab:blue", "tab:orange"])
-    if any(len(part) for part in parts):
-        # A thousand boxes of hardly any score would leave nothing to see of the rest.
+    edges = np.linspace(0, 1, 21)
+    width = (edges[1] - edges[0]) * 0.45
+    for what, chosen, colour, start in (
+        ("right", judged & is_right, "tab:blue", edges[:-1]),
+        ("wrong", judged & ~is_right, "tab:orange", edges[:-1] + width),
+    ):
+        counts, _edges = np.histogram(matches.score[chosen], edges)
+        bars = axes.bar(start, counts, width, align="edge", color=colour, label=f"{what} ({counts.sum()})")
+        texts = [str(count) if count else "" for count in counts.tolist()]
+        axes.bar_label(bars, texts, fontsize=6, rotation=90, padding=2)
+    if judged.any():
+        # A thousand boxes of hardly any score would leave nothing to see of the rest; a single one has a bar too.
         axes.set_yscale("log")
-    axes.legend()
-    axes.set(xlabel="score", ylabel="predictions")
+        axes.set_ylim(bottom=0.6, top=axes.get_ylim()[1] * 2.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    axes.set(xlabel="score", ylabel="predictions", xlim=(0, 1))
     axes.set_title(f"Scores of right and wrong predictions at IoU 0.5: {KIND_NAMES[stage.kind]}")
 
 
@@ -128,7 +142,11 @@ def _confusion(axes: "Axes", scores: Scores, stage: Stage) -> None:
     names = [*map(_text, matches.index.names), "nothing"]
     part = table[np.ix_(shown, shown)]
     shares = part / np.maximum(part.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure = axes.get_figure()
+    if figure is not None:
+        # One scale for every picture: the numbers are counts, the colour is their share of the row.
+        figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
     size = "small" if len(shown) <= 12 else 5
     axes.set_xticks(range(len(shown)), [names[category] for category in shown], rotation=90, fontsize=size)
     axes.set_yticks(range(len(shown)), [names[category] for category in shown], fontsize=size)

@@ -16,7 +16,7 @@ from grounded_seg.setting_types import (
     plain_value,
     refuse,
 )
-from grounded_seg.settings import MAX_PIXELS, ModelSettings
+from grounded_seg.settings import MAX_PIXELS, ModelSettings, Reviewed
 
 if TYPE_CHECKING:
     from grounded_seg.train.measure.metrics import Metric
@@ -93,6 +93,8 @@ class TrainSettings:
     output: Path
     models: ModelSettings = field(default_factory=ModelSettings)
     """The base and where it trains; it starts without the preset's adapter."""
+    reviewed: Reviewed | None = None
+    """`accepted`: the data set is the folder of a run, and what people accepted there; None for any other data set."""
     recipe: str = ""
     """Name of the recipe that the settings started from; only written down."""
 
@@ -192,6 +194,8 @@ def _contradictions(settings: TrainSettings) -> list[str]:
     if sum(settings.split) != 100 or min(settings.split) < 1:
         shown = "/".join(map(str, settings.split))
         problems.append(f"split is {shown}, it must be three percentages above 0 that sum to 100, as in 80/5/15")
+    if settings.reviewed not in (None, Reviewed.ACCEPTED):
+        problems.append(f"reviewed is {settings.reviewed}; only accepted instances can be learnt, it must be accepted")
     if not settings.parts:
         problems.append("parts is empty, so nothing would be trained; name language, vision, projector or head")
     if settings.method is Method.FULL:

@@ -69,10 +69,48 @@ def test_a_mask_is_tinted_inside_only() -> None:
     mask = np.zeros((300, 400), dtype=np.bool_)
     mask[100:200, 100:200] = True
     pixels = drawn(grey_image(), instance((100, 100, 200, 200), mask=mask))
-    # 55 % grey and 45 % of the first colour, by hand.
-    assert pixels[150, 150].tolist() == [174, 142, 70]
+    # 85 % grey and 15 % of the first colour, by hand: an object keeps its own.
+    assert pixels[150, 150].tolist() == [143, 133, 109]
     assert pixels[150, 50].tolist() == [GREY] * 3
     assert pixels[250, 150].tolist() == [GREY] * 3
+
+
+def test_the_outline_lies_around_the_mask_between_dark_lines() -> None:
+    """So it shows on an object of its own colour, and hides nothing of it."""
+    mask = np.zeros((300, 400), dtype=np.bool_)
+    mask[100:200, 100:200] = True
+    image = Image(path=Path("a.png"), pixels=np.full((300, 400, 3), PALETTE[0], dtype=np.uint8))
+    # Its box is elsewhere.
+    pixels = drawn(image, instance((300, 250, 380, 290), mask=mask))
+    assert (pixels[100:200, 100:200] == PALETTE[0]).all()
+    outwards = pixels[150, 200:210].astype(int).sum(axis=1).tolist()
+    dark, bright = sum(PALETTE[0]) // 2, sum(PALETTE[0])
+    assert outwards[0] < dark
+    line = next(index for index, value in enumerate(outwards) if value == bright)
+    assert min(outwards[line:]) < dark
+    assert outwards[-1] == bright
+
+
+def test_the_lines_around_a_small_object_are_thin() -> None:
+    mask = np.zeros((1200, 1600), dtype=np.bool_)
+    mask[600:610, 800:810] = True
+    image = grey_image(1600, 1200)
+    pixels = drawn(image, instance((100, 100, 300, 300), mask=mask))
+    rows, columns = np.nonzero((pixels[500:700, 700:900] != GREY).any(axis=-1))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (97, 112, 97, 112)
+
+
+def test_a_label_stands_where_no_small_object_is() -> None:
+    """Nor on its own one: above the first are two others, below it is room."""
+    small = [instance((left, 80, left + 12, 92), prompt="b", score=0.9) for left in (150, 170)]
+    own = instance((150, 100, 162, 112), prompt="a", score=0.5)
+    pixels = drawn(grey_image(), *small, own, prompts=("a", "b"))
+    rows = np.nonzero((pixels == np.array(PALETTE[0])).all(axis=-1))[0]
+    chip = rows[np.bincount(rows, minlength=300)[rows] > 20]
+    assert chip.min() >= 112
+    for left in (150, 170):
+        assert (pixels[83:89, left + 3 : left + 9] == GREY).all()
+    assert (pixels[103:109, 153:159] == GREY).all()
 
 
 def test_a_hole_in_a_mask_stays_clear_and_has_an_outline() -> None:

@@ -53,13 +53,27 @@ TOOLS = {
     "ultralytics": ["ultralytics", "faster-coco-eval"],
     "fiftyone": ["fiftyone", "pycocotools"],
     "x-anylabeling": ["x-anylabeling-cvhub", "json-repair", "jsonlines", "attrs"],
+    "x-anylabeling-server": [
+        *("x-anylabeling-cvhub>=4.2", "PyQt6<6.10", "PyQt6-Qt6<6.10", "PyQt6-sip", "qimage2ndarray", "natsort"),
+        *("json-repair", "jsonlines", "termcolor", "importlib-metadata", "zipp", "markdown", "darkdetect", "requests"),
+        *("openai", "sniffio", "distro", "jiter", "lazy-importer"),
+    ],
+    "cvat-sdk": ["cvat-sdk>=2.41", "attrs"],
 }
 """The packages that each needs, none for what this package brings along."""
-BESIDE = {"ultralytics", "x-anylabeling"}
+SERVED = {
+    "label-studio-sdk": "ask_label_studio.py",
+    "x-anylabeling-server": "ask_x_anylabeling.py",
+    "cvat-sdk": "ask_cvat.py",
+}
+"""Tools that ask a server, and the scripts that do; see `ask_server.py`."""
+BESIDE = {"ultralytics", "x-anylabeling", "x-anylabeling-server"}
 """Tools of which only what reads COCO is wanted: they are installed without what else they depend on, which would be
 gigabytes, and find torch, OpenCV and numpy among this package's own."""
-READ_ONLY_RAW = {"x-anylabeling"}
-"""Tools that only `try_quirks.py` needs."""
+SEES_OURS = {*BESIDE, "cvat-sdk"}
+"""Tools that find this package's own packages."""
+READ_ONLY_RAW = {"x-anylabeling", "x-anylabeling-server", "cvat-sdk"}
+"""Tools that only `try_quirks.py` and `ask_server.py` need."""
 INSTALL_LIMIT_S = 480
 
 
@@ -143,7 +157,7 @@ def environment(tool: str) -> Path:
             *(["--no-deps"] if tool in BESIDE else []),
             *TOOLS[tool],
         ]
-        if tool in BESIDE:
+        if tool in SEES_OURS:
             [packages] = folder.glob("lib/python*/site-packages")
             (packages / "beside.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)

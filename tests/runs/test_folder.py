@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from grounded_seg.errors import OutputError
+from grounded_seg.errors import OutputError, UsageError
 from grounded_seg.files import as_output_error
 from grounded_seg.runs.folder import RunFolder
 
@@ -38,3 +38,17 @@ def test_a_name_as_long_as_a_file_system_takes_still_gets_its_pictures(
 def test_an_error_without_a_text_of_the_system_is_still_told() -> None:
     with pytest.raises(OutputError, match=r"the results can't be written \(encoder error -2\)"), as_output_error():
         raise OSError("encoder error -2")
+
+
+def test_decisions_of_people_are_not_left_to_another_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.review.touch()
+    for problem in (folder.check_new, lambda: folder.check_free(overwrite=False)):
+        with pytest.raises(UsageError, match=r"review\.jsonl holds decisions"):
+            problem()
+    folder.journal.write_text("{}\n")
+    with pytest.raises(UsageError, match=r"review\.jsonl holds decisions"):
+        folder.check_free(overwrite=True)
+    # A run that goes on keeps its images and instances.
+    folder.check_free(overwrite=False, resume=True)
+    assert folder.review.exists()

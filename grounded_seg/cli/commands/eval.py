@@ -11,6 +11,7 @@ from grounded_seg.cli.options import (
     COUNT,
     PATH,
     batch_size_option,
+    click_type,
     debug_option,
     max_pixels_option,
     model_options,
@@ -20,7 +21,7 @@ from grounded_seg.cli.options import (
     worker_options,
 )
 from grounded_seg.errors import UsageError
-from grounded_seg.settings import DetectSettings, RunSettings
+from grounded_seg.settings import DetectSettings, Reviewed, RunSettings
 
 if TYPE_CHECKING:
     from grounded_seg.evaluation.evaluate import Evaluation
@@ -39,6 +40,12 @@ def _intervals_option(default: int) -> Callable[[Any], Any]:
     type=PATH,
     help="Score this file instead of running the models: a run's folder, its annotations.json or results.jsonl, "
     "finished or not, or a COCO result list.",
+)
+@click.option(
+    "--reviewed",
+    type=click_type(Reviewed),
+    help="Of a run's folder score what people decided on in `view`: accepted instances, those not rejected, or those "
+    "undecided.",
 )
 @click.option(
     "--prompts", type=PATH, help="YAML file with one line `prompt: class` per prompt; by default the class names."
@@ -100,6 +107,7 @@ def evaluate(
         n_absent=options["absent"],
         boxes_only=options["boxes_only"],
         n_resamples=options["n_draws"],
+        reviewed=options["reviewed"],
     )
     how_to_resume = f"predictions so far are kept; to resume, run the same command with --resume ({output})"
     with interruption_explained(lambda: how_to_resume if output else None), WorkDisplay(quiet=quiet) as display:

@@ -36,6 +36,11 @@ from grounded_seg.export.settings import ExportSettings, Pictures
 )
 @option_of(ExportSettings, "min_score", "Leave out labels below this score.")
 @click.option("--classes", metavar="A;B", default="", help="Export only these classes, separated by semicolons.")
+@option_of(
+    ExportSettings,
+    "reviewed",
+    "Export what people decided on in `view`: accepted instances, those not rejected, or those undecided.",
+)
 @click.option(
     "--split",
     metavar="80/10/10",
@@ -71,7 +76,7 @@ def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> in
         settings = ExportSettings(**options, pictures=Pictures(pictures or Pictures.NONE))
     with WorkDisplay(quiet=quiet) as display:
         report = export_labels(settings, display.of("images"))
-    for line in report.notes:
+    for line in (*(report.review.lines() if report.review else ()), *report.notes):
         note(line)
     splits = [f"{n} {split}" for split, n in report.images_by_split.items() if split]
     images = counted(report.n_images, "image") + (f" ({', '.join(splits)})" if splits else "")

@@ -19,8 +19,8 @@ def merge_runs(runs: tuple[Path, ...], output: Path, results: ResultsForm, quiet
     """Merge runs over different images with the same classes into one.
 
     RUN is the folder of a run; a pattern in quotes is expanded: 'out/shard-*'. Images and annotations get new ids, and
-    file names become relative to the folder that all images lie in. Overlays, masks and crops stay in the folders of
-    the runs.
+    file names become relative to the folder that all images lie in. Decisions (review.jsonl) are merged too. Overlays,
+    masks and crops stay in the folders of the runs.
 
     All shards of a list (run --shard K/N), in any order, give the files of one run over the list.
 
@@ -29,13 +29,17 @@ def merge_runs(runs: tuple[Path, ...], output: Path, results: ResultsForm, quiet
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
     from grounded_seg.cli.progress import WorkDisplay
+    from grounded_seg.review.decisions_merge import carry_over
     from grounded_seg.runs.merge import merge_runs as merge
 
     notes: list[str] = []
     with WorkDisplay(quiet=quiet) as display:
         counts = merge(runs, output, display.of("images"), notes.append, results)
+        n_decisions = carry_over(runs, output)
     for line in notes:
         note(line)
+    if n_decisions:
+        note(f"{counted(n_decisions, 'line')} of decisions were taken over")
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
     click.echo(f"{counted(counts.n_instances, 'instance')} in {counted(counts.n_done, 'image')}{skipped}: {output}")
     return 0

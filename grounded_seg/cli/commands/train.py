@@ -58,6 +58,9 @@ def _setting(flag: str, text: str, **more: Any) -> Callable[[Any], Any]:
 @_setting("--device", "Device to train on: auto, cpu, cuda, cuda:N or mps.")
 @_setting("--dtype", "Dtype of the activations; trained weights are float32.")
 @_setting("--offline", "Download nothing; use only what is on this disk.", is_flag=True)
+@_setting(
+    "--reviewed", "Train on a run: on what was accepted in its folder with `view`.", type=click.Choice(["accepted"])
+)
 @_setting("--split", "Percent of train, valid and test, for a data set without splits of its own.", metavar="A/B/C")
 @_setting("--seed", "Random seed.")
 @_setting("--prompt-form", "Ask for one class at a time, as run does, or for all at once.")
@@ -113,6 +116,8 @@ def train(
     recipe: str | None, config: Path | None, resume: bool, dry_run: bool, quiet: bool, debug: bool, **options: Any
 ) -> int:
     """Fine-tune the detector on DATASET, a folder in JSONL, COCO or YOLO format, or one file beside its images.
+
+    With --reviewed it is the folder of a run that people looked through.
 
     The folder holds train, valid and test, each with `annotations.jsonl` or `_annotations.coco.json`; or one such file,
     which is split at random; or YOLO's `data.yaml`. The best adapter is written to adapter in the output folder, for

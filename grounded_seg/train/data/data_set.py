@@ -11,6 +11,7 @@ from grounded_seg.train.data.checks import ImageSizes, Progress
 from grounded_seg.train.data.coco import read_coco
 from grounded_seg.train.data.jsonl import read_jsonl
 from grounded_seg.train.data.records import BoxExample, Example, Fault, SplitData, TrainingData, fault_lines
+from grounded_seg.train.data.reviewed import read_reviewed
 from grounded_seg.train.data.yolo import read_yolo
 from grounded_seg.train.settings import TrainSettings
 
@@ -29,14 +30,20 @@ def read_training_data(settings: TrainSettings, progress: Progress = lambda _don
 
     `settings.dataset` is a folder with `train`, `valid` and `test`, each with `annotations.jsonl` or
     `_annotations.coco.json` and its images; a folder with one such file; a folder with YOLO's `data.yaml`; or one file:
-    that, a `.jsonl` or a COCO `.json`, its images beside it or in `images` there.
+    that, a `.jsonl` or a COCO `.json`, its images beside it or in `images` there. With `settings.reviewed` it is the
+    folder of a run.
 
     Raises:
         InputError: If there is no data set, nothing of it can be used, it is too small to be split, or a row can't be
             used and `strict` is on; names file and line.
     """
     path = settings.dataset
-    splits, classes, notes = _read(path, ImageSizes(settings.max_pixels, progress))
+    sizes = ImageSizes(settings.max_pixels, progress)
+    if settings.reviewed is None:
+        splits, classes, notes = _read(path, sizes)
+    else:
+        reviewed, classes, notes = read_reviewed(path, sizes)
+        splits = {"train": reviewed}
     splits = {name: _joined(one) for name, one in splits.items()}
     faults = [fault for one in splits.values() for fault in one.faults]
     if settings.strict and faults:

@@ -67,7 +67,8 @@ def all_questions(examples: Sequence[Example], prompts: Sequence[str], form: Pro
     questions: list[Question] = []
     for example in examples:
         if isinstance(example, BoxExample) and form is PromptForm.CLASS:
-            questions += [class_question(example, prompt) for prompt in prompts if prompt not in example.unsure]
+            asked = dict.fromkeys((*prompts, *sorted(example.rejected)))
+            questions += [class_question(example, prompt) for prompt in asked if prompt not in example.unsure]
         else:
             questions += positive_questions(example, form)
     return questions
@@ -92,7 +93,7 @@ class QuestionPlan:
             prompts: All that is asked for: what isn't on an image is its negatives.
             form: With `od` the only negatives are background images.
             negative_ratio: Negatives for each question about a class that is there. Unless it is 0, every background
-                image is asked at least once an epoch.
+                image is asked at least once an epoch, and every image about what was rejected on it.
             seed: Of the draws and the order.
             group: How many questions about one image may stand together, which spares the image's encoding.
         """
@@ -102,9 +103,9 @@ class QuestionPlan:
         boxed = [one for one in examples if isinstance(one, BoxExample) and form is PromptForm.CLASS and negative_ratio]
         self._absent = [(example, absent) for example in boxed if (absent := _absent_from(example, prompts))]
         n_about_boxes = sum(isinstance(one.example, BoxExample) for one in self._positive)
-        n_background = sum(not example.boxes for example, _ in self._absent)
+        n_always = sum(_n_rejected(*one) or not one[0].boxes for one in self._absent)
         self._n_absent = sum(len(absent) for _, absent in self._absent)
-        self.n_negatives = min(max(round(negative_ratio * n_about_boxes), n_background), self._n_absent)
+        self.n_negatives = min(max(round(negative_ratio * n_about_boxes), n_always), self._n_absent)
         self._seed = seed
         self._group = group
 
@@ -124,13 +125,17 @@ class QuestionPlan:
         return [question for index in rng.permutation(len(groups)).tolist() for question in groups[index]]
 
     def _negatives(self, rng: np.random.Generator) -> list[Question]:
-        """Draw absent prompts of images, none twice; background images first, so that each is asked something."""
+        """Draw absent prompts of images, none twice.
+
+        Those that were rejected come first, then one for each other background image, so that each is asked something.
+        """
         ends = np.cumsum([len(absent) for _, absent in self._absent], dtype=np.int64)
-        chosen = {
-            int(end - 1 - rng.integers(len(absent)))
-            for end, (example, absent) in zip(ends, self._absent, strict=True)
-            if not example.boxes
-        }
+        chosen = set()
+        for end, (example, absent) in zip(ends.tolist(), self._absent, strict=True):
+            if n_rejected := _n_rejected(example, absent):
+                chosen |= set(range(end - len(absent), end - len(absent) + n_rejected))
+            elif not example.boxes:
+                chosen.add(int(end - 1 - rng.integers(len(absent))))
         for number in rng.permutation(self._n_absent).tolist():
             if len(chosen) == self.n_negatives:
                 break
@@ -163,5 +168,12 @@ def all_prompts(data: TrainingData, settings: TrainSettings) -> tuple[str, ...]:
 
 
 def _absent_from(example: BoxExample, prompts: Sequence[str]) -> tuple[str, ...]:
+    """Give the prompts that an image is a negative of, those that were rejected on it first."""
     there = {box.label for box in example.boxes} | example.unsure
-    return tuple(prompt for prompt in prompts if prompt not in there)
+    asked = dict.fromkeys((*sorted(example.rejected), *prompts))
+    return tuple(prompt for prompt in asked if prompt not in there)
+
+
+def _n_rejected(example: BoxExample, absent: Sequence[str]) -> int:
+    """Count those at the start of the absent prompts that were rejected."""
+    return sum(prompt in example.rejected for prompt in absent)

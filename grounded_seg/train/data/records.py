@@ -32,6 +32,8 @@ class BoxExample:
     """File and line, as `train/annotations.jsonl:7`."""
     unsure: frozenset[str] = frozenset()
     """Classes of which there are more here than `boxes` has, as with COCO's crowds: never asked about."""
+    rejected: frozenset[str] = frozenset()
+    """Prompts that people rejected every box of here: asked about in each epoch, as negatives."""
 
 
 @dataclass(frozen=True)

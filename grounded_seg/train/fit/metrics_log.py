@@ -89,6 +89,17 @@ def _row_of(line: bytes) -> Row | None:
     return row if is_row and all(isinstance(value, int | float) for value in row.values()) else None
 
 
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """Running means of a tenth of the losses, around each of them, and of fewer near the ends.
+
+    >>> smoothed([4.0, 1.0, 1.0])
+    [2.5, 2.0, 1.0]
+    """
+    half = max(1, len(losses) // 20)
+    parts = [losses[max(index - half, 0) : index + half + 1] for index in range(len(losses))]
+    return [sum(part) / len(part) for part in parts]
+
+
 def draw_losses(rows: Sequence[Row], path: Path) -> None:
     """Draw the loss of each step and each validation; the log says so once where matplotlib isn't installed."""
     try:
@@ -99,16 +110,21 @@ def draw_losses(rows: Sequence[Row], path: Path) -> None:
         return
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.subplots()
-    for key, label, style in (("loss", "training", "-"), ("valid_loss", "validation", "o-")):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=4)
-    axes.set_title("loss of the training")
+    training = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    validation = [(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row]
+    if training:
+        steps, losses = zip(*training, strict=True)
+        axes.plot(steps, losses, color="tab:blue", alpha=0.35, linewidth=0.8, label="training, each step")
+        axes.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="training, smoothed")
+    if validation:
+        axes.plot(*zip(*validation, strict=True), "o-", color="tab:orange", label="validation", markersize=4)
+    axes.set_title("Loss of the training")
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss per token")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     with as_output_error(path), whole_file(path) as file:
         figure.savefig(file, format="png")
 

@@ -143,9 +143,12 @@ def test_plots_and_the_page_of_the_worst_images(scenes: Path, detector: ColourDe
     assert "The 1 worst of 3 images" in page
     assert "3.png: F1 0.00, 0 right, 0 wrong, 1 missed" in page
     assert "missed &lt;b&gt;$ cat" in page
-    for name in ("001-truth.jpg", "001-predicted.jpg"):
-        assert f'src="worst/{name}"' in page
-        assert PIL.Image.open(tmp_path / "plots" / "worst" / name).size == (40, 30)
+    data = (tmp_path / "plots" / "worst" / "data.js").read_text().removeprefix("window.GROUNDED_SEG_WRITTEN = ")
+    [item] = json.loads(data.rstrip(";\n"))["items"]
+    assert (item["file_name"], item["instances"]) == ("3.png", [])
+    [missed] = item["objects"]
+    assert (missed["class"], missed["bbox"], missed["found_by"]) == ("<b>$ cat & dog</b>", [1, 1, 8, 8], None)
+    assert PIL.Image.open(tmp_path / "plots" / item["picture"]).size == (40, 30)
 
 
 @pytest.mark.parametrize(

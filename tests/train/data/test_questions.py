@@ -1,6 +1,7 @@
 """Answers are written as Florence-2 writes them, and each epoch asks about what is there and what isn't."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -92,6 +93,36 @@ def test_background_images_are_asked_every_epoch_and_crowds_never(epoch: int) ->
     asked = [(one.example.image.name, one.prompt) for one in plan(ratio=0.25).epoch(epoch)]
     assert {"d", "e"} <= {name for name, _ in asked}
     assert ("e", "car") not in asked
+
+
+@pytest.mark.parametrize("epoch", range(5))
+def test_what_was_rejected_on_an_image_is_asked_there_every_epoch(epoch: int) -> None:
+    """Also what is on no image at all, and there alone."""
+    looked_at = [
+        replace(example("a", CAR), rejected=frozenset({"unicorn", "dog"})),
+        replace(example("b"), rejected=frozenset({"cat"})),
+        replace(example("c", unsure=frozenset({"dog"})), rejected=frozenset({"dog"})),
+        example("d", CAR, DOG),
+    ]
+    some = QuestionPlan(looked_at, ("car", "dog", "cat"), PromptForm.CLASS, 0.1, 0)
+    asked = [(one.example.image.name, one.prompt) for one in some.epoch(epoch) if not one.answer]
+    assert {("a", "unicorn"), ("a", "dog"), ("b", "cat")} <= set(asked)
+    # The third image is background too, and asked about anything but what nobody is sure of.
+    assert len(asked) == some.n_negatives == 4
+    assert not {("c", "dog")} & set(asked)
+    assert [one for one in asked if one[1] == "unicorn"] == [("a", "unicorn")]
+    without = QuestionPlan(looked_at, ("car", "dog", "cat"), PromptForm.CLASS, 0, 0)
+    assert all(one.answer for one in without.epoch(epoch))
+    measured = [(one.example.image.name, one.prompt) for one in all_questions(looked_at, ("car",), PromptForm.CLASS)]
+    assert measured == [
+        ("a", "car"),
+        ("a", "dog"),
+        ("a", "unicorn"),
+        ("b", "car"),
+        ("b", "cat"),
+        ("c", "car"),
+        ("d", "car"),
+    ]
 
 
 def test_without_negatives_only_what_is_there_is_asked() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from grounded_seg.errors import InputError
-from grounded_seg.train.fit.metrics_log import MetricsLog, draw_losses
+from grounded_seg.train.fit.metrics_log import MetricsLog, draw_losses, smoothed
 
 ROWS = [
     {"step": 1, "epoch": 0.5, "loss": 3.0},
@@ -97,5 +97,18 @@ def test_the_picture_has_a_title_and_whole_steps(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
     draw_losses(ROWS, tmp_path / "loss.png")
     [axes] = drawn[0].axes
-    assert axes.get_title() == "loss of the training"
+    assert axes.get_title() == "Loss of the training"
     assert all(step == int(step) for step in axes.get_xticks())
+    labels = [line.get_label() for line in axes.get_lines()]
+    assert labels == ["training, each step", "training, smoothed", "validation"]
+    # The legend lies below: it hides no line.
+    assert axes.get_legend().get_bbox_to_anchor().y1 < axes.bbox.y0
+
+
+def test_losses_are_smoothed_evenly_to_both_sides() -> None:
+    assert smoothed([]) == []
+    assert smoothed([3.0]) == [3.0]
+    straight = [float(number) for number in range(100)]
+    # Means of eleven: a straight line stays one, but for its ends.
+    assert smoothed(straight)[5:-5] == straight[5:-5]
+    assert smoothed(straight)[0] == sum(range(6)) / 6

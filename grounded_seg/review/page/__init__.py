@@ -1,0 +1,1 @@
+"""The page of `view`: a run in a browser, to look through and decide on."""
