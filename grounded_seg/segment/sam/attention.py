@@ -87,7 +87,7 @@ def blocked_attention(
     queries = queries * queries.shape[-1] ** -0.5
     keys = keys.transpose(1, 2)
     attended = torch.empty_like(queries)
-    for block in score_blocks(*queries.shape[:2], keys.shape[2], qkv.dtype):
+    for block in score_blocks(len(queries), queries.shape[1], keys.shape[2], qkv.dtype):
         heads = block[0]
         terms = row_terms[block][..., None] + column_terms[block][..., None, :]
         # The product is added to the terms where they are, in the product's own accuracy.
