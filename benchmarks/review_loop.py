@@ -191,7 +191,7 @@ def measured(truth: Path, report: Path, *models: object) -> dict[str, float]:
         command("eval", truth, "--images", truth.parent, *models, "--boxes-only", "--json", report, "--quiet")
     figures = json.loads(report.read_text())
     matches = read_report(report).matches["boxes"]
-    wrong = ~matches.matched[ALL_SIZES, AT_50]
+    wrong = ~matches.matched[:, ALL_SIZES, AT_50]
     return {
         "box AP": figures["boxes"]["AP"],
         "box AP50": figures["boxes"]["AP50"],

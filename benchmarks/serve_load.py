@@ -1,6 +1,6 @@
 """A server of the demo under load, and under what hostile callers send.
 
-    python benchmarks/serve_load.py [--requests 200] [--clients 8] [--port 0]
+    python benchmarks/serve_load.py [--requests 200] [--clients 8] [--scenes 40] [--port 0]
 
 Starts `grounded-seg serve --preset demo` on this machine and sends it rendered scenes: first one client alone, then
 several at once. Every answer is compared with the line that `run` writes for the image. Then callers go away, send a
@@ -36,7 +36,6 @@ from grounded_seg.scenes import Split, render_scene
 PROMPTS = "car; ball"
 TOKEN = "load-test"  # noqa: S105  (of a server that lives for a minute)
 LEAST_RATIO = 1.2
-N_SCENES = 40
 OFF_SCORE, OFF_PX, LEAST_IOU = 1e-4, 0.01, 0.999
 """A batch of another size changes the last bits of its numbers."""
 
@@ -70,11 +69,12 @@ def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--requests", type=int, default=200)
     options.add_argument("--clients", type=int, default=8)
+    options.add_argument("--scenes", type=int, default=40)
     options.add_argument("--port", type=int, default=0)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        images = write_scenes(folder / "images")
+        images = write_scenes(folder / "images", chosen.scenes)
         right = lines_of_a_run(folder, images)
         with server(folder, chosen.port) as port:
             measured(port, images, right, 1, 2 * chosen.clients)  # warms up
@@ -98,10 +98,10 @@ def main() -> int:
     return int(bool(problems))
 
 
-def write_scenes(folder: Path) -> list[Path]:
+def write_scenes(folder: Path, n_scenes: int) -> list[Path]:
     """Write rendered scenes as JPEG."""
     folder.mkdir()
-    paths = [folder / f"{index:03}.jpg" for index in range(N_SCENES)]
+    paths = [folder / f"{index:03}.jpg" for index in range(n_scenes)]
     for index, path in enumerate(paths):
         PIL.Image.fromarray(render_scene(Split.TEST, index).pixels).save(path, quality=92)
     return paths

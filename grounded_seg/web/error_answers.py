@@ -43,7 +43,7 @@ async def _of_http(request: Request, error: Exception) -> Response:
         raise error
     message = error.detail
     if error.status_code in (404, 405) and message in ("Not Found", "Method Not Allowed"):
-        message = f"there is no {request.method} {request.url.path} here; /docs lists what there is"
+        message = f"there is no {request.method} {request.url.path} here"
     return fault(error.status_code, message, error.headers)
 
 

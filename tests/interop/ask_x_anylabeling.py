@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import requests
+from anylabeling import config
 from anylabeling.services.auto_labeling.remote_server import RemoteServer
 from PIL import Image, ImageOps
+from PyQt6.QtGui import QImage
 
 url, *scenes = (word for word in sys.argv[1:] if word != "--full")
 messages: list[str] = []
@@ -14,11 +16,10 @@ messages: list[str] = []
 
 def client(api_key=""):  # type: ignore[no-untyped-def]
     """Give a client that is connected as its dialog does it."""
+    # The application's own settings, which it takes as text too.
     settings = {"server_url": url.rstrip("/"), "api_key": api_key}
-    made = RemoteServer(
-        {"type": "remote_server", "name": "remote", "display_name": "Remote", "remote_server_settings": settings},
-        messages.append,
-    )
+    config.current_config_file = json.dumps({"remote_server_settings": settings})
+    made = RemoteServer({"type": "remote_server", "name": "remote", "display_name": "Remote"}, messages.append)
     assert requests.get(url + "health", timeout=5).status_code == 200
     models = made.get_available_models()
     [(name, model)] = models.items()
@@ -32,7 +33,8 @@ def client(api_key=""):  # type: ignore[no-untyped-def]
 def asked(made, path, prompt):  # type: ignore[no-untyped-def]
     """Ask about a file; gives the shapes, and what the client told its user."""
     messages.clear()
-    found = made.predict_shapes(None, path, text_prompt=prompt)
+    # It asks nothing without an image at hand, and sends the bytes of the file.
+    found = made.predict_shapes(QImage(path), path, text_prompt=prompt)
     return found, list(messages)
 
 

@@ -84,7 +84,8 @@ def _example(
 
 
 def _box(one: ReviewedInstance, label: str, size: ImageSize) -> LabelledBox:
-    x, y, width, height = one.instance["bbox"]
+    # The detector's own: that of the mask lacks what the segmenter left out.
+    x, y, width, height = one.instance["detector_bbox"]
     try:
         mask = mask_of(one.instance["segmentation"], size, "", Notes())
     except ValueError as error:

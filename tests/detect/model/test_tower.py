@@ -47,18 +47,21 @@ def test_windows_in_blocks_say_the_same(side: int) -> None:
     seen: list[tuple[int, ...]] = []
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        fused, blocked = (one.to(dtype) for one in (towers()[1], towers()[1]))
+        fused, eager, blocked = (towers()[1].to(dtype) for _ in range(3))
+        eager.config._attn_implementation = "eager"
         use_kernels(blocked, Kernels("any", *[AttentionKernel.BLOCKED] * 2, *[LinearKernel.TORCH] * 2))
         for one in blocked.modules():
             if isinstance(one, Florence2VisionWindowAttention):
                 assert "forward" in vars(one)
                 one.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1:3]))
-        found += [one(values.to(dtype)).last_hidden_state.float() for one in (fused, blocked)]
+        found.append([one(values.to(dtype)).last_hidden_state.float() for one in (fused, eager, blocked)])
     assert any(n % 4 for shape in seen for n in shape)
-    exact = found[0]
-    torch.testing.assert_close(found[1], exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
-    theirs, ours = (float((half - exact).abs().mean()) for half in found[2:])
-    assert 0 < ours <= 1.1 * theirs
+    exact = found[0][0]
+    torch.testing.assert_close(found[0][2], exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
+    # Fused attention keeps scores in float32; transformers' own plain products round them, and so do blocks. One tiny
+    # tower says little about how much: tests/device/test_kernels.py has the bound of the attention itself.
+    own, ours = (float((half - exact).abs().mean()) for half in found[1][1:])
+    assert 0 < ours <= 1.5 * own
 
 
 def test_gradients_are_transformers_own() -> None:

@@ -56,6 +56,13 @@ def test_accepted_boxes_are_answers_and_what_was_rejected_alone_is_a_negative(ru
     assert data.faults == ()
 
 
+def test_the_detectors_boxes_are_learnt_and_not_those_of_the_masks(run: Path) -> None:
+    """The mask may lack a part of the object."""
+    journal = run / "results.jsonl"
+    journal.write_text(journal.read_text().replace('"detector_bbox": [1,', '"detector_bbox": [3,'))
+    assert examples(read_training_data(settings(run)))["mixed.jpg"][0] == [("a cat", 3.0), ("van", 40.0)]
+
+
 def test_a_rejected_prompt_is_asked_in_every_epoch(run: Path) -> None:
     data = read_training_data(settings(run))
     rejected = [one for split in data.splits.values() for one in split.examples if one.image.name == "rejected.jpg"]
