@@ -46,7 +46,7 @@ SHARED = (
 )
 OPTIONS = {
     # The vision tower stays as it is, so each image is encoded once.
-    "known": ("--no-augment", "--lr", "1e-3", "--batch-size", "32", "--warmup-steps", "5"),
+    "known": ("--no-augment", "--lr", "2e-4", "--batch-size", "32", "--warmup-steps", "5"),
     "unknown": ("--parts", "language,vision,projector", "--lr", "2e-3", "--batch-size", "64", "--warmup-steps", "10"),
 }
 LOW = "0.03"

@@ -32,6 +32,7 @@ OUTPUTS = {"output", "json_file", "plots", "destination"}
 LEFT_OUT = (
     (r"(make|pip|apt-get|source|git) .*", "installs, or runs this very suite"),
     (rf"python (?!{RENDER})\S+\.py.*", "measures or trains for minutes to hours; test_scripts.py starts each"),
+    (r"grounded-seg (export|eval|train) .*--reviewed .*", "takes decisions of people; tests/review makes some"),
     (r"grounded-seg serve .*", "answers until it is told to end"),
     (r"grounded-seg view .*", "answers a browser until it is ended; tests/review/page does that"),
     (r"grounded-seg (run|ask|train) (?!.*--preset demo).*", "takes weights of full size"),

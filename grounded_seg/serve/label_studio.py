@@ -178,7 +178,7 @@ def _text_of(error: Exception) -> str:
 
 def regions_of(result: PromptedResult, size: ImageSize, config: LabelConfig) -> list[dict[str, Any]]:
     """Make the regions of what was found: one an object, or a polygon for each of its parts."""
-    regions = []
+    regions: list[dict[str, Any]] = []
     for instance in result.instances:
         found = config.region_for(instance.prompt, has_mask=instance.mask is not None)
         if found is None:
@@ -218,4 +218,5 @@ def _values(instance: Instance, kind: str, size: ImageSize) -> list[dict[str, An
 
 def _per_cent(points: npt.NDArray[np.float64], size: ImageSize) -> npt.NDArray[np.float64]:
     """Points in per cent of the image's sides, (n, 2); the last bit of a number doesn't lead out of it."""
-    return np.clip(np.array(per_cent(points, size)), 0.0, 100.0)
+    clipped: npt.NDArray[np.float64] = np.clip(np.array(per_cent(points, size)), 0.0, 100.0)
+    return clipped
