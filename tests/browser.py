@@ -19,9 +19,12 @@ DESKTOP, PHONE = (1280, 720), (390, 844)
 SERVER_END_S = 30
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser; tests that take it are skipped where it can't be had."""
+    """The browser; tests that take it are skipped where it can't be had.
+
+    A module's own: while Playwright is started, nothing else in this thread can run an event loop.
+    """
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here; install the system's package chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed: pip install playwright")

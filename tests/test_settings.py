@@ -19,6 +19,7 @@ from grounded_seg.settings import (
     ModelSettings,
     OnError,
     Precision,
+    Reviewed,
     RunSettings,
     SegmentSettings,
     SuppressionScope,
@@ -47,7 +48,7 @@ def choices(kind: Any) -> list[tuple[str, type[StrEnum]]]:
     for name, one in kind.__dataclass_fields__.items():
         types = get_args(one.type) or (one.type,)
         found += [(name, type_) for type_ in types if isinstance(type_, type) and issubclass(type_, StrEnum)]
-    return [(name, choice) for name, choice in found if name not in ("save", "parts", "log_to")]
+    return [(name, choice) for name, choice in found if name not in ("save", "parts", "log_to", "reviewed")]
 
 
 def problem_of(kind: Any, **values: Any) -> str:
@@ -65,6 +66,16 @@ def test_a_text_means_its_choice_in_every_class(kind: Any) -> None:
             assert getattr(settings, name) is member
         wrong = problem_of(kind, **{name: "nonsense"})
         assert f"is 'nonsense', it must be one of {', '.join(choice)}" in wrong
+
+
+def test_reviewed_means_its_choice_where_a_run_is_read() -> None:
+    for member in Reviewed:
+        assert EvaluationSettings(Path("truth.json"), Path("run"), 0.5, reviewed=str(member)).reviewed is member  # type: ignore[arg-type]
+        assert ExportSettings(**REQUIRED[ExportSettings], reviewed=str(member)).reviewed is member  # type: ignore[arg-type]
+    assert TrainSettings(**REQUIRED[TrainSettings], reviewed="accepted").reviewed is Reviewed.ACCEPTED
+    choices_told = ", ".join(Reviewed)
+    for kind in (EvaluationSettings, ExportSettings, TrainSettings):
+        assert f"is 'nonsense', it must be one of {choices_told}" in problem_of(kind, reviewed="nonsense")
 
 
 def test_every_choice_is_tried() -> None:

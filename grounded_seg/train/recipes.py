@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.setting_types import convert_values
-from grounded_seg.settings import ModelSettings, Precision
+from grounded_seg.settings import ModelSettings, Precision, Reviewed
 from grounded_seg.train.settings import (
     ADAPTER_ONLY,
     Logger,
@@ -78,6 +78,7 @@ class TrainKeywords(TypedDict, total=False):
 
     dataset: Path | str
     output: Path | str
+    reviewed: Reviewed | str | None
     recipe: str | None
     config: Path | str | None
     models: ModelSettings

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import socket
 import threading
 import time
@@ -26,12 +25,7 @@ from grounded_seg.serve.start import loaded_service
 from grounded_seg.web.access import Access
 from grounded_seg.web.launch import bound_socket
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 SCENE = ROOT / "examples" / "scene-1.jpg"
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium isn't installed; on Debian: apt-get install chromium"
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +49,11 @@ def address(demo_settings: ServeSettings) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="the page is driven by playwright")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 class Visit:
     """A page, and what it complained of and asked for."""
 
-    def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 720) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": height})
+    def __init__(self, chromium: Any, address: str, width: int = 1280, height: int = 720) -> None:
+        self.page = chromium.new_page(viewport={"width": width, "height": height})
         self.complaints: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda one: self.complaints.append(one.text) if one.type == "error" else None)
@@ -96,8 +81,8 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Visit]:
-    one = Visit(browser, address)
+def visit(chromium: Any, address: str) -> Iterator[Visit]:
+    one = Visit(chromium, address)
     yield one
     one.page.close()
     outside = [url for url in one.asked if not re.match(re.escape(address) + "|blob:|data:", url)]
@@ -165,15 +150,15 @@ def test_a_dropped_image_and_an_error_that_is_told(visit: Visit) -> None:
     visit.page.wait_for_selector("#canvas:not([hidden])")
     visit.find("<b>car</b>; ball")
     assert visit.page.locator("#found b").count() == 0
-    # An image that the server can't read either is an error on the page, and a complaint of the browser's own.
+    # An image that the server can't read either is an error on the page, and a complaint of the chromium's own.
     visit.page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
     visit.page.wait_for_selector("#status.wrong")
     assert "holds no image in a known format" in visit.page.inner_text("#status")
     visit.complaints[:] = [one for one in visit.complaints if "status of 422" not in one]
 
 
-def test_a_phone_can_use_it(browser: Any, address: str) -> None:
-    visit = Visit(browser, address, 390, 844)
+def test_a_phone_can_use_it(chromium: Any, address: str) -> None:
+    visit = Visit(chromium, address, 390, 844)
     visit.page.set_input_files("#file", SCENE)
     visit.find("car; ball")
     assert visit.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
