@@ -41,13 +41,16 @@ from grounded_seg.scoring.matching import ALL_SIZES, AT_50
 BASE = ("--preset", "demo", "--adapter", "none")
 TRUTH_NAME = "_annotations.coco.json"
 SHARED = (
-    *("--preset", "demo", "--rank", "16", "--alpha", "32", "--dropout", "0", "--location-spread", "3"),
+    *("--preset", "demo", "--rank", "16", "--alpha", "32", "--dropout", "0"),
     *("--negative-ratio", "1", "--eval-images", "20", "--no-report", "--split", "85/10/5", "--quiet"),
 )
 OPTIONS = {
     # The vision tower stays as it is, so each image is encoded once.
-    "known": ("--no-augment", "--lr", "2e-4", "--batch-size", "32", "--warmup-steps", "5"),
-    "unknown": ("--parts", "language,vision,projector", "--lr", "2e-3", "--batch-size", "64", "--warmup-steps", "10"),
+    "known": ("--no-augment", "--lr", "1e-4", "--batch-size", "32", "--warmup-steps", "5"),
+    "unknown": (
+        *("--parts", "language,vision,projector", "--location-spread", "3"),
+        *("--lr", "2e-3", "--batch-size", "64", "--warmup-steps", "10"),
+    ),
 }
 LOW = "0.03"
 """Score threshold of the run."""
