@@ -44,6 +44,8 @@ class ViewedRun(AbstractContextManager["ViewedRun"]):
             OutputError: If decisions can't be written there.
         """
         self.folder, self.reviewer = RunFolder(run), reviewer
+        if not self.folder.manifest.exists():
+            raise InputError(f"{run} is no run's folder: it has no run.json; name what `grounded-seg run -o` wrote")
         self.manifest = read_manifest(self.folder.manifest)
         refuse_evaluation(self.manifest, run)
         if not self.folder.journal.exists():

@@ -344,7 +344,7 @@ def test_another_prompt_adds_what_is_new(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_viewed_is_one_line(tmp_path: Path, run: Path) -> None:
-    with pytest.raises(InputError, match=r"run\.json can't be read"):
+    with pytest.raises(InputError, match=r"is no run's folder: it has no run\.json; name what"):
         ViewedRun(tmp_path / "nowhere")
     manifest = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(manifest | {"evaluation": {"ground_truth": "x"}}))
