@@ -7,23 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from review_cases import instance
 
-from grounded_seg.coco.schema import JournalInstance, JournalLine
+from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import InputError, OutputError, UsageError
 from grounded_seg.review.decisions import What, event_from
 from grounded_seg.review.decisions_of_run import Review
-
-
-def instance(left: float, prompt: str = "a cat", score: float = 0.5) -> JournalInstance:
-    return {
-        "bbox": [left, 1.5, 10.0, 20.0],
-        "area": 200.0,
-        "segmentation": [],
-        "iscrowd": 0,
-        "score": score,
-        "detector_bbox": [left, 1.5, 10.0, 20.0],
-        "attributes": {"label": prompt, "prompt": prompt, "detector_score": score, "mask_score": None},
-    }
 
 
 def line(name: str = "a.jpg", *lefts: float) -> JournalLine:
@@ -309,7 +298,7 @@ def test_a_killed_process_loses_no_answered_decision(run: Path) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "sys.path[:0] = [sys.argv[2]]\n"
+        "sys.path[:0] = sys.argv[2:]\n"
         "from test_decisions import A, Review, What\n"
         "review = Review(Path(sys.argv[1]), write=True)\n"
         "while True:\n"
@@ -317,7 +306,7 @@ def test_a_killed_process_loses_no_answered_decision(run: Path) -> None:
     )
     answered: list[str] = []
     for _ in range(3):
-        command = [sys.executable, "-c", program, str(run), str(Path(__file__).parent)]
+        command = [sys.executable, "-c", program, str(run), *map(str, Path(__file__).parents[:2])]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             answered += [process.stdout.readline().strip() for _ in range(20)]
