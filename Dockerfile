@@ -29,7 +29,7 @@ ARG EXTRAS
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir "torch==2.14.1" "torchvision==0.29.1" \
     && pip install --no-cache-dir "$(ls /wheels/*.whl)[$EXTRAS]"
-USER labels
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["grounded-seg"]
 CMD ["--help"]
@@ -40,7 +40,7 @@ ARG EXTRAS
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch==2.14.1" "torchvision==0.29.1" \
     && pip install --no-cache-dir "$(ls /wheels/*.whl)[$EXTRAS]"
-USER labels
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["grounded-seg"]
 CMD ["--help"]
