@@ -1,8 +1,10 @@
 """The site of docs/: it builds strictly, loads nothing from elsewhere, and lists what it should."""
 
+import ast
 import html
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,35 @@ def test_every_page_is_in_the_navigation() -> None:
             else:
                 named.append(target)
     assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_messages_of_troubleshooting_are_the_programs_own() -> None:
+    """Each that stands in the first column as code: its parts between dots are parts of one text of the program."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    cells = [row.split(" | ")[0] for row in re.findall(r"^\| (.*)$", page.partition("## No message")[0], re.MULTILINE)]
+    quoted = [text for cell in cells for text in re.findall(r"`([^`]+)`", cell) if not text.startswith("results.")]
+    texts = program_texts()
+    assert len(quoted) > 25
+    assert [text for text in quoted if not any(holds(known, text) for known in texts)] == []
+    assert not any(holds(known, "this message was never written") for known in texts)
+
+
+def program_texts() -> set[str]:
+    """Every text of the package, with dots for what is filled in."""
+    hook = runpy.run_path(str(ROOT / "docs" / "hooks" / "messages.py"))
+    modules = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "grounded_seg").rglob("*.py"))
+    return {
+        hook["template"](node).replace("%s", "...")
+        for module in modules
+        for node in ast.walk(module)
+        if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp)
+    }
+
+
+def holds(known: str, quoted: str) -> bool:
+    """Whether a text has the parts of another one, in their order."""
+    parts = [re.escape(part.strip()) for part in quoted.split("...") if part.strip()]
+    return re.search(".*".join(parts), known, re.DOTALL) is not None
 
 
 def test_a_load_from_elsewhere_is_found() -> None:
