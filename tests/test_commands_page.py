@@ -80,6 +80,21 @@ def test_the_commands_print_what_the_page_says(tmp_path: Path, monkeypatch: pyte
     assert n_compared > 8
 
 
+@pytest.mark.release
+def test_the_tuning_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From rendering to comparing, with fewer scenes and one epoch."""
+    monkeypatch.chdir(tmp_path)
+    in_folder(tmp_path)
+    page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    for long, short in (("--scenes 300", "--scenes 12"), ("--scenes 60", "--scenes 2"), ("--epochs 6", "--epochs 1")):
+        assert long in page
+        page = page.replace(long, short)
+    for block in shown(page):
+        printed(block.commands)
+    assert (tmp_path / "grounded-seg-out" / "tuned" / "report.md").exists()
+    assert (tmp_path / "grounded-seg-out" / "tuned.json").exists()
+
+
 def test_the_page_names_every_command() -> None:
     named = {shlex.split(line)[1] for block in shown(PAGE.read_text(encoding="utf-8")) for line in block.commands}
     assert set(main.commands) <= named
