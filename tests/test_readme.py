@@ -1,7 +1,11 @@
-"""README and the pages that it links say what is so: what they name exists, and no link is dead."""
+"""README and the pages that it links say what is so: what they name exists, and no link is dead.
+
+`python tests/test_readme.py --write` writes the help of `run` into docs/run.md.
+"""
 
 import re
 import shlex
+import sys
 import textwrap
 
 import click
@@ -51,9 +55,13 @@ def all_options() -> set[str]:
     return found
 
 
+def real_help() -> str:
+    """What `run --help` prints on a terminal of 80 columns."""
+    return CliRunner().invoke(main, ["run", "--help"], terminal_width=80).stdout
+
+
 def test_the_help_is_the_real_one() -> None:
-    real = CliRunner().invoke(main, ["run", "--help"], terminal_width=80).stdout
-    assert real in blocks("text", DOCS["run.md"])
+    assert real_help() in blocks("text", DOCS["run.md"])
 
 
 def test_there_are_commands_to_check() -> None:
@@ -143,3 +151,10 @@ def anchor(heading: str) -> str:
     """A heading's anchor, as mkdocs and code hosts make it."""
     plain = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", heading).lower()
     return re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-")
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        head, _, rest = DOCS["run.md"].partition("```text\nUsage: ")
+        page = f"{head}```text\n{real_help()}```{rest.partition('```')[2]}"
+        (ROOT / "docs" / "run.md").write_text(page, encoding="utf-8")
