@@ -55,7 +55,7 @@ check: $(INSTALLED)
 
 # Strict: a link to a page or heading that isn't there is an error.
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html is the first page."
 
 package: $(INSTALLED)
