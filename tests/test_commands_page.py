@@ -107,6 +107,7 @@ def written(text: str) -> str:
         told = printed(tuple(found["commands"].splitlines()))
         if found["output"] is None:
             return found[0]
+        told = "".join(f"{line.rstrip()}\n" for line in told.splitlines())
         return f"```bash\n{found['commands']}```\n\n```text\n{told}```\n"
 
     return FENCES.sub(filled, text)
