@@ -1,0 +1,193 @@
+"""JSON and TOML from outside, read within limits; YAML is read in `yaml_nodes`, within the same ones.
+
+A document that is nested deeper, has longer numbers or is larger than anything useful would end in errors or minutes of
+work somewhere behind the reader: here it is one error that says what and where. Every reader of the package comes here.
+"""
+
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from grounded_seg.text.printable import safe_text
+
+MOST_DEPTH = 100
+"""Lists and objects in each other."""
+MOST_DIGITS = 100
+"""Of a number; a hash written as one has 78."""
+MOST_BYTES = 64 << 20
+"""Of a document whose reader gives no other limit; a tokenizer has a few million."""
+_MOST_SHOWN = 60
+
+_MARK = b"\xef\xbb\xbf"
+_BRACKETS = b'[]{}"'
+_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_TEXTS = re.compile(rb'"[^"]*"')
+_DIGITS_AS_ZERO = bytes(ord("0") if ord("0") <= one <= ord("9") else one for one in range(256))
+_LONG_NUMBER = b"0" * (MOST_DIGITS + 1)
+_LARGE_POWERS = (b"e000", b"E000", b"e+000", b"E+000")
+_KEY_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"^[ \t]*\[{{0,2}}[ \t]*{_KEY_PART}(?:[ \t]*\.[ \t]*{_KEY_PART}){{{MOST_DEPTH}}}", re.MULTILINE)
+
+
+class DocumentError(ValueError):
+    """A text can't be read as a document; the message says what is wrong and where in the text, not which file."""
+
+
+class TooDeepError(DocumentError):
+    """It has lists and objects in each other beyond the limit."""
+
+    def __init__(self, most: int = MOST_DEPTH) -> None:
+        super().__init__(f"it is nested more than {most} deep")
+
+
+def json_of(text: str | bytes, *, most_depth: int = MOST_DEPTH, unique_keys: bool = True) -> Any:
+    """Parse JSON, strictly: no NaN, no infinite number, no key twice.
+
+    Args:
+        text: The document; bytes are UTF-8 with or without a byte order mark.
+        most_depth: Lists and objects in each other.
+        unique_keys: Refuse an object that has a key twice; otherwise the last one counts, which is faster.
+
+    Raises:
+        DocumentError: If it is none, or beyond a limit.
+    """
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    raw = raw.removeprefix(_MARK)
+    if _is_deeper(raw, most_depth):
+        raise TooDeepError(most_depth)
+    numbers = _number_hooks(raw)
+    try:
+        content = raw.decode("utf-8") if isinstance(text, bytes) else text.removeprefix("\ufeff")
+        return json.loads(
+            content,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_object_of if unique_keys else None,
+            **numbers,
+        )
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DocumentError(f"line {line}: byte {error.start} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DocumentError(f"line {error.lineno}, column {error.colno}: this is not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise TooDeepError(most_depth) from error
+
+
+def json_in(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
+    """Parse a file of JSON in UTF-8, whose keys are unique.
+
+    Raises:
+        OSError: If it can't be read.
+        DocumentError: If it isn't a file, is no JSON, or beyond a limit.
+    """
+    return json_of(limited_bytes(path, most_bytes))
+
+
+def limited_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """All bytes of a file of at most so many.
+
+    Raises:
+        OSError: If it can't be read.
+        DocumentError: If it is larger, or no file.
+    """
+    # A pipe or a device is never read: it may have no end.
+    if os.path.lexists(path) and not path.is_dir() and not os.path.isfile(path):
+        raise DocumentError("it is a pipe or a device, not a file")
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise DocumentError(f"it has more than {most_bytes} bytes")
+    return content
+
+
+def toml_of(text: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        DocumentError: If it is none, or beyond a limit.
+    """
+    if _LONG_KEY.search(text):
+        raise TooDeepError
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DocumentError(f"this is not TOML ({safe_text(str(error))})") from error
+    except RecursionError as error:
+        raise TooDeepError from error
+    except (ValueError, OverflowError) as error:
+        # Python makes no number of thousands of digits, and no date in month 13.
+        raise DocumentError(str(error).partition(";")[0]) from error
+    check_values(content)
+    return content
+
+
+def check_values(content: Any) -> None:
+    """Refuse numbers that aren't finite or too long, and what is nested too deeply, in what was parsed already.
+
+    Raises:
+        DocumentError: If there is any.
+    """
+    waiting: list[Iterator[Any]] = [iter((content,))]
+    while waiting:
+        value = next(waiting[-1], waiting)
+        if value is waiting:
+            waiting.pop()
+        elif isinstance(value, dict | list):
+            if len(waiting) > MOST_DEPTH:
+                raise TooDeepError
+            waiting.append(iter(value.values() if isinstance(value, dict) else value))
+        elif isinstance(value, int) and value.bit_length() > MOST_DIGITS * 3.33:
+            raise DocumentError(f"a number has more than {MOST_DIGITS} digits")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise DocumentError(f"{value} stands where a number belongs")
+
+
+def _is_deeper(raw: bytes, most: int) -> bool:
+    """Whether JSON is nested deeper, up to the first error in it, without parsing it."""
+    if raw.count(b"[") + raw.count(b"{") <= most:
+        return False
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    steps = _TEXTS.sub(b"", raw.translate(None, _NO_BRACKETS))
+    return max(accumulate(_STEPS.get(one, 0) for one in steps), default=0) > most
+
+
+def _number_hooks(raw: bytes) -> dict[str, Any]:
+    """What json needs to refuse too large numbers; nothing for a text that can't hold any, which is parsed faster."""
+    zeros = raw.translate(_DIGITS_AS_ZERO)
+    if _LONG_NUMBER in zeros or any(power in zeros for power in _LARGE_POWERS):
+        return {"parse_int": _int_of, "parse_float": _float_of}
+    return {}
+
+
+def _int_of(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise DocumentError(f"a number has more than {MOST_DIGITS} digits")
+    return int(digits)
+
+
+def _float_of(digits: str) -> float:
+    value = float(digits)
+    if len(digits) > 2 * MOST_DIGITS or not math.isfinite(value):
+        raise DocumentError(f"the number {safe_text(digits, most=_MOST_SHOWN)} is too large or too long")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise DocumentError(f"{name} stands where a number belongs")
+
+
+def _object_of(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(items)
+    if len(read) < len(items):
+        keys = [key for key, _ in items]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DocumentError(f"the key {safe_text(twice, most=_MOST_SHOWN)!r} is there twice in one object")
+    return read
