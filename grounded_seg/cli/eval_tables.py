@@ -5,9 +5,8 @@ from itertools import islice
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from grounded_seg.cli.messages import counted, plain_table, stdout_console
+from grounded_seg.cli.messages import cells, counted, plain_table, stdout_console
 from grounded_seg.evaluation.evaluate import Evaluation
 from grounded_seg.scoring.average_precision import FIGURES
 from grounded_seg.scoring.columns import KIND_NAMES
@@ -26,14 +25,14 @@ def show_evaluation(evaluation: Evaluation) -> None:
     n_classes = len(data_set.classes)
     classes = "1 class" if n_classes == 1 else f"{n_classes} classes"
     head = f"{counted(len(data_set.images), 'image')}, {counted(len(data_set.objects), 'object')}, {classes}"
-    console.print(Text(head), soft_wrap=True)
+    console.print(*cells(head), soft_wrap=True)
     for table in (_figures(scores), _per_class(scores), _per_prompt(scores), _presence(scores), _errors(scores)):
         if table is not None:
             console.print()
             console.print(table)
     console.print()
     for line in (*_shares(scores), *_speed(evaluation.speed)):
-        console.print(Text(line), soft_wrap=True)
+        console.print(*cells(line), soft_wrap=True)
 
 
 def _figures(scores: Scores) -> Table:
@@ -67,7 +66,7 @@ def _average_precisions(
     table = plain_table(*columns, right=figures)
     for texts, *summaries in islice(zip(labels, *per_stage.values(), strict=True), _MAX_ROWS):
         values = (_shown(value) for one in summaries for value in (one.AP, one.AP50))
-        table.add_row(*map(Text, texts), *values)
+        table.add_row(*cells(*texts), *values)
     return table
 
 

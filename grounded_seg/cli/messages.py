@@ -1,4 +1,7 @@
-"""Messages on stderr, one line each, and the console for tables on stdout."""
+"""Messages on stderr, one line each; lines, JSON and tables on stdout.
+
+Everything that a command prints goes through here, as much of it comes from files: `text.printable` makes it safe.
+"""
 
 import logging
 import os
@@ -12,10 +15,12 @@ import click
 
 from grounded_seg.errors import InterruptionError, OutputError
 from grounded_seg.settings import ModelSettings
+from grounded_seg.text.printable import safe_line, safe_lines, safe_text
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 # The libraries read these when they are imported, which happens later.
 _QUIET = {
@@ -81,6 +86,16 @@ def error(message: str) -> None:
     _line("error", message)
 
 
+def show(text: object = "", *, end: str = "\n") -> None:
+    """Print text of a line or more on stdout; line ends in it stay."""
+    click.echo(safe_lines(str(text)) + end, nl=False)
+
+
+def show_json(text: str) -> None:
+    """Print a line or more of JSON on stdout; json writes all controls as escapes but the last letter of ASCII."""
+    click.echo(text.replace("\x7f", "\\u007f"))
+
+
 def counted(n: int, what: str) -> str:
     """A number with its noun.
 
@@ -136,8 +151,15 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> "Table":
     return table
 
 
+def cells(*values: object) -> "list[Text]":
+    """What stands in the columns of a table, or on a line of a console, as plain text: nothing in it is markup."""
+    from rich.text import Text
+
+    return [Text(safe_text(str(value))) for value in values]
+
+
 def _line(kind: str, message: str) -> None:
-    click.echo(f"{kind}: {' '.join(message.expandtabs(0).splitlines())}", err=True)
+    click.echo(f"{kind}: {safe_line(message)}", err=True)
 
 
 class _Echo(logging.Handler):
@@ -154,7 +176,7 @@ class _Echo(logging.Handler):
         if not self._is_for_now(record):
             return
         if record.exc_info:
-            click.echo(logging.Formatter().formatException(record.exc_info), err=True)
+            click.echo(safe_lines(logging.Formatter().formatException(record.exc_info)), err=True)
         _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
 
     def _is_for_now(self, record: logging.LogRecord) -> bool:

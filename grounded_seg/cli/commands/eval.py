@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import demo_note, interruption_explained, note, set_up_messages
+from grounded_seg.cli.messages import demo_note, interruption_explained, note, set_up_messages, show
 from grounded_seg.cli.options import (
     COUNT,
     PATH,
@@ -120,9 +120,9 @@ def evaluate(
     show_evaluation(evaluation)
     if json_file is not None:
         write_report(report_of(evaluation.scores, evaluation.speed, evaluation.notes, evaluation.made_with), json_file)
-        click.echo(json_file)
+        show(json_file)
     for path in () if plots is None else _draw(evaluation, images, plots):
-        click.echo(path)
+        show(path)
     return 0
 
 
@@ -144,7 +144,7 @@ def compare(first: Path, second: Path, n_draws: int, debug: bool) -> int:
     from grounded_seg.scoring.compare import markdown_of
     from grounded_seg.scoring.json_report import read_report
 
-    click.echo(markdown_of(compared(read_report(first), read_report(second), n_draws)), nl=False)
+    show(markdown_of(compared(read_report(first), read_report(second), n_draws)), end="")
     return 0
 
 
