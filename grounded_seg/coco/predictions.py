@@ -4,7 +4,6 @@ A run knows nothing of the data set's ids: its images are found by file name and
 uses the data set's own ids.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from grounded_seg.coco.values import Notes, noted_number
 from grounded_seg.errors import InputError
 from grounded_seg.records import RunLength
 from grounded_seg.text.decoding import read_text
+from grounded_seg.text.documents import DocumentError, json_of
 
 _Found: TypeAlias = tuple[str, DataSetImage | None, int | None, str | None, Mapping[str, Any]]
 """Place, image and id of the class (None where the data set lacks it), prompt, entry of a prediction."""
@@ -125,8 +125,8 @@ class _Reader:
         *whole, last = read_text(self._path).split("\n")
         for line_number, text in enumerate([*whole, last] if last else whole, start=1):
             try:
-                line = json.loads(text)
-            except json.JSONDecodeError as error:
+                line = json_of(text, object_of=None)
+            except DocumentError as error:
                 if line_number > len(whole):
                     self._notes.add("the last line is cut off and was left out, as the run was interrupted in it")
                     return

@@ -18,6 +18,7 @@ from types import TracebackType
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import Lock, as_output_error, whole_file
+from grounded_seg.text.documents import json_of
 
 LOCK_NAME = ".lock"
 
@@ -258,7 +259,7 @@ def _parsed(text: bytes) -> JournalLine | None:
     if not text.endswith(b"\n"):
         return None
     try:
-        line: JournalLine = json.loads(text)
+        line: JournalLine = json_of(text, object_of=None)
         has_all = line.keys() >= JournalLine.__required_keys__ and isinstance(line["file_name"], str)
         # What is needed to build the COCO file; looking at every key of every instance would take its time.
         are_whole = all(isinstance(one["attributes"]["prompt"], str) for one in line["instances"])

@@ -17,6 +17,7 @@ from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Address
 from grounded_seg.settings import RunSettings
+from grounded_seg.text.documents import json_in
 
 _WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run again with --overwrite"
 
@@ -193,7 +194,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         InputError: If it isn't there or can't be read.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json_in(path)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); {_WHY_NEEDED}") from error
     except ValueError as error:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -47,30 +47,44 @@ class TooDeepError(DocumentError):
         super().__init__(f"it is nested more than {most} deep")
 
 
-def json_of(text: str | bytes, *, most_depth: int = MOST_DEPTH, unique_keys: bool = True) -> Any:
-    """Parse JSON, strictly: no NaN, no infinite number, no key twice.
+def unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON's keys and values; a `DocumentError` if a key is there twice."""
+    read = dict(items)
+    if len(read) < len(items):
+        keys = [key for key, _ in items]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DocumentError(f"the key {safe_text(twice, most=_MOST_SHOWN)!r} is there twice in one object")
+    return read
+
+
+def json_of(
+    text: str | bytes,
+    *,
+    most_depth: int = MOST_DEPTH,
+    object_of: Callable[[list[tuple[str, Any]]], Any] | None = unique_keys,
+    is_finite: bool = True,
+) -> Any:
+    """Parse JSON strictly: no NaN, no infinite number, no key twice.
 
     Args:
         text: The document; bytes are UTF-8 with or without a byte order mark.
         most_depth: Lists and objects in each other.
-        unique_keys: Refuse an object that has a key twice; otherwise the last one counts, which is faster.
+        object_of: What is made of an object's keys and values. With None a dict, in which the last of equal keys
+            counts: for lines and files that are read in millions.
+        is_finite: Refuse NaN and infinite numbers; the figures of a training may be such.
 
     Raises:
-        DocumentError: If it is none, or beyond a limit.
+        DocumentError: If it is no JSON, or beyond a limit.
     """
-    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    raw = raw.removeprefix(_MARK)
-    if _is_deeper(raw, most_depth):
-        raise TooDeepError(most_depth)
-    numbers = _number_hooks(raw)
+    raw = check_limits(text, most_depth)
+    hooks: dict[str, Any] = {"parse_int": _int_of, "parse_float": _float_of} if _has_odd_numbers(raw) else {}
+    if is_finite:
+        hooks["parse_constant"] = _refuse_constant
+    else:
+        hooks.pop("parse_float", None)
     try:
         content = raw.decode("utf-8") if isinstance(text, bytes) else text.removeprefix("\ufeff")
-        return json.loads(
-            content,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_object_of if unique_keys else None,
-            **numbers,
-        )
+        return json.loads(content, object_pairs_hook=object_of, **hooks)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DocumentError(f"line {line}: byte {error.start} is not UTF-8") from error
@@ -80,14 +94,27 @@ def json_of(text: str | bytes, *, most_depth: int = MOST_DEPTH, unique_keys: boo
         raise TooDeepError(most_depth) from error
 
 
-def json_in(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
-    """Parse a file of JSON in UTF-8, whose keys are unique.
+def check_limits(text: str | bytes, most_depth: int = MOST_DEPTH) -> bytes:
+    """Refuse JSON that is nested too deeply, before a parser sees it; its bytes in UTF-8, without a byte order mark.
+
+    Raises:
+        TooDeepError: If it is.
+    """
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    raw = raw.removeprefix(_MARK)
+    if _is_deeper(raw, most_depth):
+        raise TooDeepError(most_depth)
+    return raw
+
+
+def json_in(path: Path, *, most_bytes: int = MOST_BYTES, is_finite: bool = True) -> Any:
+    """Parse a file of JSON in UTF-8, whose keys are unique; for `is_finite` see `json_of`.
 
     Raises:
         OSError: If it can't be read.
         DocumentError: If it isn't a file, is no JSON, or beyond a limit.
     """
-    return json_of(limited_bytes(path, most_bytes))
+    return json_of(limited_bytes(path, most_bytes), is_finite=is_finite)
 
 
 def limited_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
@@ -98,7 +125,7 @@ def limited_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
         DocumentError: If it is larger, or no file.
     """
     # A pipe or a device is never read: it may have no end.
-    if os.path.lexists(path) and not path.is_dir() and not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
         raise DocumentError("it is a pipe or a device, not a file")
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
@@ -159,12 +186,10 @@ def _is_deeper(raw: bytes, most: int) -> bool:
     return max(accumulate(_STEPS.get(one, 0) for one in steps), default=0) > most
 
 
-def _number_hooks(raw: bytes) -> dict[str, Any]:
-    """What json needs to refuse too large numbers; nothing for a text that can't hold any, which is parsed faster."""
+def _has_odd_numbers(raw: bytes) -> bool:
+    """Whether numbers have to be looked at one by one, as some may be too large or too long; most texts have none."""
     zeros = raw.translate(_DIGITS_AS_ZERO)
-    if _LONG_NUMBER in zeros or any(power in zeros for power in _LARGE_POWERS):
-        return {"parse_int": _int_of, "parse_float": _float_of}
-    return {}
+    return _LONG_NUMBER in zeros or any(power in zeros for power in _LARGE_POWERS)
 
 
 def _int_of(digits: str) -> int:
@@ -182,12 +207,3 @@ def _float_of(digits: str) -> float:
 
 def _refuse_constant(name: str) -> Any:
     raise DocumentError(f"{name} stands where a number belongs")
-
-
-def _object_of(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(items)
-    if len(read) < len(items):
-        keys = [key for key, _ in items]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DocumentError(f"the key {safe_text(twice, most=_MOST_SHOWN)!r} is there twice in one object")
-    return read
