@@ -78,7 +78,7 @@ def record_of(kind: type[_Record], content: Any, part: str = "") -> _Record:
     return record
 
 
-def without(content: Mapping[str, Any], path: Path, known: Collection[str]) -> None:
+def tell_left_out(content: Mapping[str, Any], path: Path, known: Collection[str]) -> None:
     """Say in the log what of a configuration is left out; what would run code is noted, where it is on."""
     code = [name for name in _NAMES_OF_CODE if content.get(name)]
     if code:
