@@ -1,9 +1,9 @@
-"""What the configurations of transformers' SAM, SAM-HQ and SAM 2 say, field by field, by transformers' names."""
+"""What the configurations of transformers' SAM and SAM-HQ say, field by field, by transformers' names."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from msgspec import Meta
 
@@ -22,12 +22,10 @@ from grounded_seg.weights.config_records import (
     tell_left_out,
 )
 
-_Few: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
-_Pair: TypeAlias = Annotated[list[_Few], Meta(min_length=2, max_length=2)]
-_Paddings: TypeAlias = Annotated[list[Small], Meta(min_length=2, max_length=2)]
-_Stages: TypeAlias = Annotated[list[Layers], Meta(min_length=1, max_length=8)]
-_Widths: TypeAlias = Annotated[list[Width], Meta(min_length=1, max_length=8)]
-_Indexes: TypeAlias = Annotated[list[Layers], Meta(max_length=100)]
+_Fields = TypeVar("_Fields")
+
+Few: TypeAlias = Annotated[int, Meta(ge=1, le=100)]
+Indexes: TypeAlias = Annotated[list[Layers], Meta(max_length=100)]
 _Mean: TypeAlias = Annotated[float, Meta(ge=-10, le=10)]
 _Deviation: TypeAlias = Annotated[float, Meta(gt=0, le=10)]
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -39,21 +37,14 @@ class PromptFields:
 
     hidden_size: Width = 256
     image_size: Side = 1024
-    patch_size: _Few = 16
+    patch_size: Few = 16
     mask_input_channels: Width = 16
-    num_point_embeddings: _Few = 4
+    num_point_embeddings: Few = 4
     hidden_act: Activation = "gelu"
     layer_norm_eps: Epsilon = 1e-6
 
     def __post_init__(self) -> None:
-        _check_divides("patch_size", self.patch_size, "image_size", self.image_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sam2PromptFields(PromptFields):
-    """SAM 2's."""
-
-    scale: _Few = 1
+        check_divides("patch_size", self.patch_size, "image_size", self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +55,17 @@ class DecoderFields:
     hidden_act: Activation = "relu"
     mlp_dim: Width = 2048
     num_hidden_layers: Layers = 2
-    num_attention_heads: _Few = 8
-    attention_downsample_rate: _Few = 2
-    num_multimask_outputs: _Few = 3
-    iou_head_depth: _Few = 3
+    num_attention_heads: Few = 8
+    attention_downsample_rate: Few = 2
+    num_multimask_outputs: Few = 3
+    iou_head_depth: Few = 3
     iou_head_hidden_dim: Width = 256
     layer_norm_eps: Epsilon = 1e-6
 
     def __post_init__(self) -> None:
         parts = self.attention_downsample_rate * self.num_attention_heads
-        _check_divides("attention_downsample_rate * num_attention_heads", parts, "hidden_size", self.hidden_size)
-        _check_divides("the mask upscaling", 8, "hidden_size", self.hidden_size)
+        check_divides("attention_downsample_rate * num_attention_heads", parts, "hidden_size", self.hidden_size)
+        check_divides("the mask upscaling", 8, "hidden_size", self.hidden_size)
 
     @property
     def n_parameters(self) -> float:
@@ -92,16 +83,6 @@ class HqDecoderFields(DecoderFields):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sam2DecoderFields(DecoderFields):
-    """SAM 2's."""
-
-    hidden_act: Activation = "gelu"
-    dynamic_multimask_via_stability: bool = True
-    dynamic_multimask_stability_delta: Rate = 0.05
-    dynamic_multimask_stability_thresh: Rate = 0.98
-
-
-@dataclass(frozen=True, kw_only=True)
 class VisionFields:
     """The image encoder of SAM and SAM-HQ, a ViT."""
 
@@ -111,7 +92,7 @@ class VisionFields:
     num_attention_heads: Width = 12
     num_channels: Literal[3] = 3
     image_size: Side = 1024
-    patch_size: _Few = 16
+    patch_size: Few = 16
     hidden_act: Activation = "gelu"
     layer_norm_eps: Epsilon = 1e-6
     attention_dropout: Rate = 0.0
@@ -120,13 +101,13 @@ class VisionFields:
     use_abs_pos: bool = True
     use_rel_pos: bool = True
     window_size: Small = 14
-    global_attn_indexes: _Indexes = field(default_factory=lambda: [2, 5, 8, 11])
+    global_attn_indexes: Indexes = field(default_factory=lambda: [2, 5, 8, 11])
     num_pos_feats: Width = 128
     mlp_dim: Width | None = None
 
     def __post_init__(self) -> None:
-        _check_divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
-        _check_divides("patch_size", self.patch_size, "image_size", self.image_size)
+        check_divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
+        check_divides("patch_size", self.patch_size, "image_size", self.image_size)
 
     @property
     def n_channels(self) -> int:
@@ -141,79 +122,6 @@ class VisionFields:
         layers = self.num_hidden_layers * (4 * width + 2 * wide) * width
         positions = width * grid**2 * self.use_abs_pos
         return layers + positions + 3 * self.patch_size**2 * width + (width + 9 * self.n_channels) * self.n_channels
-
-
-@dataclass(frozen=True, kw_only=True)
-class HieraFields:
-    """The backbone of SAM 2's image encoder; lists have an item for each stage."""
-
-    hidden_size: Width = 96
-    num_attention_heads: Width = 1
-    num_channels: Literal[3] = 3
-    patch_kernel_size: _Pair = field(default_factory=lambda: [7, 7])
-    patch_stride: _Pair = field(default_factory=lambda: [4, 4])
-    patch_padding: _Paddings = field(default_factory=lambda: [3, 3])
-    query_stride: _Pair = field(default_factory=lambda: [2, 2])
-    window_positional_embedding_background_size: _Pair = field(default_factory=lambda: [7, 7])
-    num_query_pool_stages: Small = 3
-    blocks_per_stage: _Stages = field(default_factory=lambda: [1, 2, 7, 2])
-    embed_dim_per_stage: _Widths = field(default_factory=lambda: [96, 192, 384, 768])
-    num_attention_heads_per_stage: _Widths = field(default_factory=lambda: [1, 2, 4, 8])
-    window_size_per_stage: _Stages = field(default_factory=lambda: [8, 4, 14, 7])
-    global_attention_blocks: _Indexes = field(default_factory=lambda: [5, 7, 9])
-    mlp_ratio: Ratio = 4.0
-    hidden_act: Activation = "gelu"
-    layer_norm_eps: Epsilon = 1e-6
-
-    def __post_init__(self) -> None:
-        n_stages = len(self.embed_dim_per_stage)
-        for name in ("blocks_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"):
-            if len(getattr(self, name)) != n_stages:
-                raise ValueError(f"{name} has {len(getattr(self, name))} items, embed_dim_per_stage has {n_stages}")
-        for width, n_heads in zip(self.embed_dim_per_stage, self.num_attention_heads_per_stage, strict=True):
-            _check_divides("num_attention_heads_per_stage", n_heads, "embed_dim_per_stage", width)
-        if min(self.window_size_per_stage) < 1 or min(self.blocks_per_stage) < 1:
-            raise ValueError("a stage has no block or no window")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sam2VisionFields:
-    """SAM 2's image encoder: a Hiera and a feature pyramid."""
-
-    backbone_config: HieraFields = field(default_factory=HieraFields)
-    backbone_channel_list: _Widths = field(default_factory=lambda: [768, 384, 192, 96])
-    backbone_feature_sizes: Annotated[
-        list[Annotated[list[Side], Meta(min_length=2, max_length=2)]], Meta(min_length=1, max_length=8)
-    ] = field(default_factory=lambda: [[256, 256], [128, 128], [64, 64]])
-    fpn_hidden_size: Width = 256
-    fpn_kernel_size: _Few = 1
-    fpn_stride: _Few = 1
-    fpn_padding: Small = 0
-    fpn_top_down_levels: _Indexes = field(default_factory=lambda: [2, 3])
-    num_feature_levels: _Few = 3
-    hidden_act: Activation = "gelu"
-    layer_norm_eps: Epsilon = 1e-6
-
-    def __post_init__(self) -> None:
-        if self.backbone_channel_list != self.backbone_config.embed_dim_per_stage[::-1]:
-            raise ValueError("backbone_channel_list isn't embed_dim_per_stage from last to first")
-
-    @property
-    def n_channels(self) -> int:
-        """Of what it gives."""
-        return self.fpn_hidden_size
-
-    @property
-    def n_parameters(self) -> float:
-        """About how many numbers it has."""
-        hiera = self.backbone_config
-        stages = zip(hiera.blocks_per_stage, hiera.embed_dim_per_stage, strict=True)
-        blocks = sum(n_blocks * (4 + 2 * hiera.mlp_ratio) * width**2 for n_blocks, width in stages)
-        kernel = hiera.patch_kernel_size[0] * hiera.patch_kernel_size[1]
-        background = hiera.window_positional_embedding_background_size
-        positions = background[0] * background[1] + hiera.window_size_per_stage[0] ** 2
-        pyramid = sum(self.backbone_channel_list) * self.fpn_hidden_size * self.fpn_kernel_size**2
-        return blocks + hiera.hidden_size * float(3 * kernel + positions) + pyramid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,23 +148,8 @@ class SamHqFields:
         check_parts(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sam2Fields:
-    """A whole SAM 2."""
-
-    vision_config: Sam2VisionFields = field(default_factory=Sam2VisionFields)
-    prompt_encoder_config: Sam2PromptFields = field(default_factory=Sam2PromptFields)
-    mask_decoder_config: Sam2DecoderFields = field(default_factory=Sam2DecoderFields)
-
-    def __post_init__(self) -> None:
-        check_parts(self)
-
-
-AnySam: TypeAlias = SamFields | SamHqFields | Sam2Fields
-
-
-def check_parts(fields: AnySam) -> None:
-    """Refuse parts that don't fit together, which would only show with the first image; as a `ValueError`."""
+def check_parts(fields: Any) -> None:
+    """Refuse parts that don't fit together, which would only show with the first image, as a `ValueError`."""
     vision, prompts, decoder = fields.vision_config, fields.prompt_encoder_config, fields.mask_decoder_config
     widths = {prompts.hidden_size, decoder.hidden_size, vision.n_channels}
     if len(widths) > 1:
@@ -268,22 +161,17 @@ def check_parts(fields: AnySam) -> None:
             raise ValueError("image encoder and prompt encoder have images or patches of different sizes")
 
 
-def n_parameters(fields: AnySam) -> float:
-    """About how many numbers a model has."""
-    return fields.vision_config.n_parameters + fields.mask_decoder_config.n_parameters
-
-
-def sam_fields(kind: type[AnySam], path: Path) -> AnySam:
-    """The fields of a `config.json`.
+def sam_fields(kind: type[_Fields], path: Path) -> _Fields:
+    """The fields of a `config.json`, of one of the families.
 
     Raises:
         OSError: If it can't be read.
         ValueError: If a field is wrong; names it.
     """
     content = config_in(path)
-    fields: AnySam = record_of(kind, _plain(content))
+    found = record_of(kind, _plain(content))
     tell_left_out(content, path, field_names(kind))
-    return fields
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,6 +220,7 @@ def _plain(content: Any) -> Any:
     return plain
 
 
-def _check_divides(name: str, divisor: int, of: str, width: int) -> None:
+def check_divides(name: str, divisor: int, of: str, width: int) -> None:
+    """Refuse a width that can't be cut into equal parts, as a `ValueError`."""
     if width % divisor:
         raise ValueError(f"{of} is {width}, which {name} ({divisor}) doesn't divide")

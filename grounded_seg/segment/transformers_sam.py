@@ -21,15 +21,8 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
 from grounded_seg.segment.sam.attention import attend_with_positions, lay_out_patches
-from grounded_seg.segment.sam_fields import (
-    AnySam,
-    Sam2Fields,
-    SamFields,
-    SamHqFields,
-    n_parameters,
-    processor_settings,
-    sam_fields,
-)
+from grounded_seg.segment.sam2_fields import Sam2Fields
+from grounded_seg.segment.sam_fields import SamFields, SamHqFields, processor_settings, sam_fields
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
 from grounded_seg.weights.strict_loading import (
     check_n_parameters,
@@ -51,7 +44,7 @@ class Family:
 
     name: str
     model: type[Any]
-    fields: type[AnySam]
+    fields: type[SamFields | SamHqFields | Sam2Fields]
     """Of its configuration."""
     processor: type[Any]
     pads: bool
@@ -191,7 +184,8 @@ def load_transformers_network(
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
     tensors = read_tensors(folder, NATIVE_WEIGHT_FILES)
-    check_n_parameters(folder, family.name, n_parameters(fields), tensors)
+    n_described = fields.vision_config.n_parameters + fields.mask_decoder_config.n_parameters
+    check_n_parameters(folder, family.name, n_described, tensors)
     model = load_strictly(family.model, folder, family.name, config=config, tensors=tensors, dtype=torch.float32)
     return TransformersNetwork(family, model, processor, device, dtype, kernels=kernels, compiled=compiled)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _Rank: TypeAlias = Annotated[int, Meta(ge=1, le=16_384)]
 _Alpha: TypeAlias = Annotated[float, Meta(ge=-1e6, le=1e6)]
-_Pattern: TypeAlias = Annotated[str, Meta(max_length=20_000)]
+_Pattern: TypeAlias = Annotated[str, Meta(max_length=5_000)]
 _Names: TypeAlias = Annotated[list[Annotated[str, Meta(min_length=1, max_length=500)]], Meta(max_length=10_000)]
 _PlainName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.\-]+$", max_length=500)]
 """Of which peft makes a pattern itself."""
@@ -47,7 +47,8 @@ _OTHER_KINDS = (
 """Settings of kinds of adapters that aren't loaded."""
 _SECONDS_FOR_PATTERNS = 1.0
 """For all names of modules together; usual patterns take a thousandth of it."""
-_MANY_TIMES = re.compile(r"\{\s*\d{4,}|\{\s*\d*\s*,\s*\d{4,}")
+_MANY_TIMES = re.compile(r"\{[^}]*\d{3,}|\)\s*\{\s*[\d,]")
+"""Engines write such repeats out in memory, and repeats within repeats multiply."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-]+")
 _AS_THEY_ARE = (
     *("r", "lora_dropout", "modules_to_save", "layers_to_transform", "layers_pattern", "bias", "fan_in_fan_out"),
@@ -198,7 +199,7 @@ def _by_name(patterns: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any
 def _compiled(pattern: str) -> Any:
     try:
         if _MANY_TIMES.search(pattern):
-            raise ValueError("it repeats a part a thousand times")
+            raise ValueError("it repeats a part too often")
         # What is a pattern for peft is one for Python's own engine, which has no limit of time.
         re.compile(pattern)
         with warnings.catch_warnings():

@@ -3,11 +3,11 @@
 Truncation, padding and what is put around a text are left out: a question's own tokens are put around it.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeAlias
 
+import msgspec
 from msgspec import Meta
 
 from grounded_seg.weights.config_records import TokenId, record_of
@@ -66,6 +66,6 @@ def tokenizer_text(content: Any) -> str:
         ValueError: If one is missing or can't be; names it.
     """
     found = record_of(_Tokenizer, content)
-    whole = {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **asdict(found)}
-    whole["model"]["dropout"] = None
-    return json.dumps(whole, ensure_ascii=False)
+    own = {one.name: getattr(found, one.name) for one in fields(found)}
+    whole = {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **own}
+    return msgspec.json.encode(whole).decode("utf-8")
