@@ -114,6 +114,9 @@ def json_in(path: Path, *, most_bytes: int = MOST_BYTES, is_finite: bool = True)
         OSError: If it can't be read.
         DocumentError: If it isn't a file, is no JSON, or beyond a limit.
     """
+    # A pipe or a device may have no end.
+    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+        raise DocumentError("it is a pipe or a device, not a file")
     return json_of(limited_bytes(path, most_bytes), is_finite=is_finite)
 
 
@@ -122,11 +125,8 @@ def limited_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
     Raises:
         OSError: If it can't be read.
-        DocumentError: If it is larger, or no file.
+        DocumentError: If it is larger.
     """
-    # A pipe or a device is never read: it may have no end.
-    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
-        raise DocumentError("it is a pipe or a device, not a file")
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
