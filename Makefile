@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-dtypes test-release check interop quirks format clean
+.PHONY: help demo test test-dtypes test-release check audit interop quirks format clean
 
 help:
 	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-dtypes  run those that leave the dtype to the processor, with each one; after make test"
 	@echo "make test-release  run the long tests: a wheel, two processes, the longest commands of the docs"
 	@echo "make check   lint, formatting and types"
+	@echo "make audit   compare the installed packages with the lists of known holes"
 	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop,"
 	@echo "             and have their own clients ask a server"
 	@echo "make quirks  give the COCO readers of tools and trainers every fault that validate names"
@@ -50,6 +51,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(INSTALLED)
+	$(BIN)/python .ci/audit.py
 
 interop: $(INSTALLED)
 	$(BIN)/python tests/interop/read_back.py

@@ -92,8 +92,8 @@ def test_a_field_that_can_not_be_is_refused_by_name(
 def test_a_preparation_of_images_that_can_not_be_is_refused(
     folders: dict[str, Path], tmp_path: Path, values: dict[str, Any], told: str
 ) -> None:
+    bad = broken(folders["sam"], tmp_path / "bad", "", values, "preprocessor_config.json")
     with pytest.raises(WeightsError, match=told):
-        bad = broken(folders["sam"], tmp_path / "bad", "", values, "preprocessor_config.json")
         load_network(bad, CPU, torch.float32)
 
 

@@ -39,7 +39,9 @@ def images_at(place: Place, data: DataYaml, notes: Notes) -> tuple[Path, list[Pa
         return found, [*image_files(PathPattern(str(found)))]
     if not (os.path.isdir(found) or os.path.isfile(found)):
         # Read as a list, it might have no end.
-        raise InputError(f"{data.path}:{place.line}: it names {place.text[:255]!r}, a pipe or a device; correct the path")
+        raise InputError(
+            f"{data.path}:{place.line}: it names {place.text[:255]!r}, a pipe or a device; correct the path"
+        )
     if not os.path.isdir(found) and found.suffix.lower() not in IMAGE_ENDINGS:
         return found, list(dict.fromkeys(_listed(found, data, notes)))
     return found, [*image_files(found)]
