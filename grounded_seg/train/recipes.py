@@ -238,7 +238,9 @@ def _yaml(text: str, file: Path) -> Any:
             texts[key] = [yaml_text(one, file) for one in node.value]
         elif isinstance(node, yaml.ScalarNode):
             texts[key] = yaml_text(node, file)
-    return {**yaml_values(text, file), **texts}
+    values = yaml_values(text, file)
+    # A mapping may be tagged as something else.
+    return {**values, **texts} if isinstance(values, dict) else None
 
 
 def _listed(key: str, value: Any) -> Any:
