@@ -82,16 +82,23 @@ def json_of(
         hooks["parse_constant"] = _refuse_constant
     else:
         hooks.pop("parse_float", None)
+    content = _decoded(raw) if isinstance(text, bytes) else text.removeprefix("\ufeff")
+    # The values take memory enough.
+    del raw
     try:
-        content = raw.decode("utf-8") if isinstance(text, bytes) else text.removeprefix("\ufeff")
         return json.loads(content, object_pairs_hook=object_of, **hooks)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DocumentError(f"line {line}: byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise DocumentError(f"line {error.lineno}, column {error.colno}: this is not JSON ({error.msg})") from error
     except RecursionError as error:
         raise TooDeepError(most_depth) from error
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DocumentError(f"line {line}: byte {error.start} is not UTF-8") from error
 
 
 def check_limits(text: str | bytes, most_depth: int = MOST_DEPTH) -> bytes:

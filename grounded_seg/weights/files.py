@@ -35,7 +35,11 @@ def weight_files(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
         return (found,)
     try:
         shards = sorted(set(json_in(found)["weight_map"].values()))
-        outside = [name for name in shards if Path(name).name != name or not name.endswith(".safetensors")]
+        outside = [
+            name
+            for name in shards
+            if Path(name).name != name or not name.endswith(".safetensors") or not name.isprintable()
+        ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{found} can't be read as weights ({error!r}); copy the model's own") from error
     if outside:

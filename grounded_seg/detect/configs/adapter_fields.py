@@ -121,7 +121,7 @@ class AdapterFields:
         return LoraConfig(
             **settings,
             # A whole number is stored as one.
-            lora_alpha=int(self.lora_alpha) if float(self.lora_alpha).is_integer() else self.lora_alpha,  # type: ignore[arg-type]
+            lora_alpha=int(self.lora_alpha) if float(self.lora_alpha).is_integer() else self.lora_alpha,
             target_modules=targets,
             exclude_modules=list(first_fitting([excluded], paths)) if isinstance(excluded, str) else excluded,
             rank_pattern=_by_name(self.rank_pattern, paths),

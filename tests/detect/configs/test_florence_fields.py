@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration
 from grounded_seg.detect.configs.florence_fields import FlorenceFields, florence_fields
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.errors import WeightsError
-from grounded_seg.weights.config_records import record_of
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_record_says_what_transformers_reads() -> None:
     assert own.space_before_labels is theirs.space_before_labels is True
     for part in ("vision_config", "text_config"):
         mine, given = getattr(own, part).to_dict(), getattr(theirs, part).to_dict()
-        names = record_of(FlorenceFields, content).__getattribute__(part).__dataclass_fields__
+        names = [one.name for one in fields(getattr(florence_fields(content), part))]
         assert {name: mine[name] for name in names} == {name: given[name] for name in names}
     # What isn't given is as transformers has it.
     assert florence_fields({}).config().text_config.to_dict() == Florence2Config().text_config.to_dict()
@@ -111,9 +111,9 @@ def test_the_record_says_what_transformers_reads() -> None:
 
 def test_the_number_of_parameters_is_about_right(tiny: Path) -> None:
     for folder in (tiny, DEMO / "detector"):
-        fields = florence_fields(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        described = florence_fields(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         n_here = sum(one.numel() for one in load_file(folder / "model.safetensors").values())
-        assert fields.n_parameters == pytest.approx(n_here, rel=0.3)
+        assert described.n_parameters == pytest.approx(n_here, rel=0.3)
     with torch.device("meta"):
         large = Florence2ForConditionalGeneration(Florence2Config())
     n_large = sum(one.numel() for one in large.parameters())
@@ -121,9 +121,9 @@ def test_the_number_of_parameters_is_about_right(tiny: Path) -> None:
 
 
 def test_nulls_are_defaults_but_of_tokens() -> None:
-    fields = florence_fields({"text_config": {"dropout": None, "forced_eos_token_id": None}, "vision_config": None})
-    assert fields.text_config.dropout == 0.1
-    assert fields.text_config.forced_eos_token_id is None
+    found = florence_fields({"text_config": {"dropout": None, "forced_eos_token_id": None}, "vision_config": None})
+    assert found.text_config.dropout == 0.1
+    assert found.text_config.forced_eos_token_id is None
 
 
 def test_tensors_far_fewer_than_described_are_refused_before_memory_is_taken(tiny: Path, tmp_path: Path) -> None:
