@@ -45,6 +45,8 @@ class Given:
     detector: Path
     trained: Path
     """The folder of a training of `N_STEPS` steps with `train_words`, by that detector."""
+    run: Path
+    """The folder of a run of `finished_run_words`."""
 
     def replaced(self, folder: Path) -> Path:
         """A folder of good files with the hostile ones over them."""
@@ -169,6 +171,12 @@ def train_words(dataset: Path, output: Path, detector: Path) -> list[str]:
     ]
 
 
+def finished_run_words(images: Path, output: Path, detector: Path) -> list[str]:
+    """A run of boxes over a few images."""
+    models = ("--detector", str(detector), "--adapter", "none", "--device", "cpu", "--dtype", "float32")
+    return ["run", "ball", str(images), "-o", str(output), "--boxes-only", *models]
+
+
 def eval_truth(given: Given) -> list[str]:
     """Ground truth."""
     truth = given.replaced(coco_file(given.folder).parent) / "input.json"
@@ -190,7 +198,7 @@ def fix(given: Given) -> list[str]:
 def export(given: Given) -> list[str]:
     """A file to export."""
     path = given.replaced(coco_file(given.folder).parent) / "input.json"
-    return ["export", str(path), "-o", str(given.folder / "out"), "--format", "yolo"]
+    return ["export", str(path), "-o", str(given.folder / "out"), "--to", "yolo"]
 
 
 def dry_run(make: Callable[[Path], Path]) -> Callable[[Given], list[str]]:
@@ -229,15 +237,10 @@ def run_words(given: Given, *more: str) -> list[str]:
     return ["run", "red car", str(image), "-o", str(given.folder / "out"), "--device", "cpu", *more]
 
 
-def journal_to_export(given: Given) -> list[str]:
-    """A run whose journal was replaced, with the manifest of a good one."""
-    run = given.folder / "run"
-    run.mkdir()
-    journal(run, "results.jsonl")
-    manifest = {"prompts": {"ball": "ball"}, "images": {"root": str(given.folder), "count": len(SIZES)}, "paths": ["."]}
-    (run / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
-    given.replaced(run)
-    return ["export", str(run), "-o", str(given.folder / "out"), "--format", "yolo"]
+def journal_to_merge(given: Given) -> list[str]:
+    """A run whose journal was replaced."""
+    run = given.replaced(shutil.copytree(given.run, given.folder / "run"))
+    return ["merge-runs", str(run), "-o", str(given.folder / "out")]
 
 
 def prompts(given: Given) -> list[str]:
@@ -269,7 +272,7 @@ WITH_DEMO = ("--boxes-only", "--detector", str(DEMO / "detector"))
 KINDS: dict[str, tuple[Callable[[Given], list[str]], Collection[int]]] = {
     "gt-": (eval_truth, (3,)),
     "pred-jsonl-": (eval_predictions, (3,)),
-    "fix-": (fix, (3,)),
+    "fix-": (fix, (0, 3)),
     "export-": (export, (3,)),
     "train-coco-": (dry_run(training_coco), (0, 3)),
     "train-jsonl-": (dry_run(training_jsonl), (0,)),
@@ -278,7 +281,7 @@ KINDS: dict[str, tuple[Callable[[Given], list[str]], Collection[int]]] = {
     "train-manifest-": (resumed_training("."), (2,)),
     "train-metrics-": (resumed_training("."), (3,)),
     "trainer-state-": (resumed_training(f"checkpoints/checkpoint-{N_STEPS}"), (2,)),
-    "journal-": (journal_to_export, (3,)),
+    "journal-": (journal_to_merge, (3,)),
     "prompts-yaml": (prompts, (2,)),
     "img-": (image, (3,)),
     "adapter-record-": (part("adapter", *WITH_DEMO), (4,)),
@@ -311,17 +314,15 @@ def run_once(words: Sequence[str]) -> tuple[int, str, str, float, float]:
     return done.returncode, out, err, seconds, int(peak) / 1024
 
 
-def make_trained(folder: Path, detector: Path) -> Path:
-    """A training to resume, beside its data set."""
-    trained, dataset = folder / "trained", training_coco(folder / "data")
-    words = train_words(dataset, trained, detector)
+def made(words: list[str], output: Path) -> Path:
+    """The folder that a command writes."""
     code, _, err, _, _ = run_once(words)
     if code:
-        raise SystemExit(f"the training failed: {err}")
-    return trained
+        raise SystemExit(f"{words[0]} failed: {err}")
+    return output
 
 
-def measure(case: Path, good: dict[str, tuple[float, float]], folder: Path, trained: Path) -> dict[str, Any]:
+def measure(case: Path, good: dict[str, tuple[float, float]], folder: Path, trained: Path, run: Path) -> dict[str, Any]:
     """What came of one case, beside the good input of its kind."""
     make, codes = kind_of(case.name)
     prefix = next(prefix for prefix in KINDS if case.name.startswith(prefix))
@@ -330,14 +331,14 @@ def measure(case: Path, good: dict[str, tuple[float, float]], folder: Path, trai
         for number in range(3):
             own = folder / f"good-{prefix}{number}"
             own.mkdir()
-            code, _, err, seconds, peak_mb = run_once(make(Given(own, None, DEMO / "detector", trained)))
+            code, _, err, seconds, peak_mb = run_once(make(Given(own, None, DEMO / "detector", trained, run)))
             if code:
                 raise SystemExit(f"{prefix}: the good input failed: {err}")
             runs.append((seconds, peak_mb))
         good[prefix] = min(one[0] for one in runs), min(one[1] for one in runs)
     own = folder / case.name
     own.mkdir()
-    code, out, err, seconds, peak_mb = run_once(make(Given(own, case, DEMO / "detector", trained)))
+    code, out, err, seconds, peak_mb = run_once(make(Given(own, case, DEMO / "detector", trained, run)))
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     row = {
         "case": case.name,
@@ -365,11 +366,14 @@ def main() -> int:
     rows, good = [], dict[str, tuple[float, float]]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        needs_training = any(case.name.startswith(("train-m", "trainer")) for case in cases)
-        trained = make_trained(folder, DEMO / "detector") if needs_training else folder / "trained"
+        detector, trained, run = DEMO / "detector", folder / "trained", folder / "run"
+        if any(case.name.startswith(("train-m", "trainer")) for case in cases):
+            made(train_words(training_coco(folder / "data"), trained, detector), trained)
+        if any(case.name.startswith("journal") for case in cases):
+            made(finished_run_words(pictures(folder / "images", 3), run, detector), run)
         print(f"{'case':44} {'exit':>4} {'more s':>7} {'more MB':>8}  said")
         for case in cases:
-            row = measure(case, good, folder, trained)
+            row = measure(case, good, folder, trained, run)
             rows.append(row)
             mark = "" if row["is_right"] else f"  <- wrong {row['controls'] or ''}"
             print(

@@ -24,25 +24,28 @@ def hostile_inputs() -> Any:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, hostile_inputs: Any) -> tuple[Path, Path]:
-    """A tiny detector, and a training by it."""
+def stage(tmp_path_factory: pytest.TempPathFactory, hostile_inputs: Any) -> tuple[Path, Path, Path]:
+    """A tiny detector, and a training and a run by it."""
     folder = tmp_path_factory.mktemp("stage")
     detector = save_tiny_florence(folder / "detector")
     dataset = hostile_inputs.training_coco(folder / "data")
-    words = hostile_inputs.train_words(dataset, folder / "trained", detector)
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, done.output
-    return detector, folder / "trained"
+    images, run = hostile_inputs.pictures(folder / "images", 3), folder / "run"
+    for words in (
+        hostile_inputs.train_words(dataset, folder / "trained", detector),
+        hostile_inputs.finished_run_words(images, run, detector),
+    ):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+    return detector, folder / "trained", run
 
 
 @pytest.mark.skipif(not HOSTILE.is_dir(), reason="../shared/cases isn't here")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hostile_input_ends_in_one_clean_line(
-    name: str, tmp_path: Path, stage: tuple[Path, Path], hostile_inputs: Any
+    name: str, tmp_path: Path, stage: tuple[Path, Path, Path], hostile_inputs: Any
 ) -> None:
     make, codes = hostile_inputs.kind_of(name)
-    detector, trained = stage
-    words = make(hostile_inputs.Given(tmp_path, HOSTILE / name, detector, trained))
+    words = make(hostile_inputs.Given(tmp_path, HOSTILE / name, *stage))
     done = CliRunner().invoke(main, words)
     said = (done.exit_code, done.stdout[-400:], done.stderr[-1500:])
     assert done.exit_code in codes, said

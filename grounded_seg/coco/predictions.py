@@ -18,7 +18,7 @@ from grounded_seg.coco.values import Notes, noted_number
 from grounded_seg.errors import InputError
 from grounded_seg.records import RunLength
 from grounded_seg.text.decoding import read_text
-from grounded_seg.text.documents import DocumentError, json_of
+from grounded_seg.text.documents import DocumentError, JsonSyntaxError, json_of
 
 _Found: TypeAlias = tuple[str, DataSetImage | None, int | None, str | None, Mapping[str, Any]]
 """Place, image and id of the class (None where the data set lacks it), prompt, entry of a prediction."""
@@ -127,7 +127,7 @@ class _Reader:
             try:
                 line = json_of(text, object_of=None)
             except DocumentError as error:
-                if line_number > len(whole):
+                if line_number > len(whole) and isinstance(error, JsonSyntaxError):
                     self._notes.add("the last line is cut off and was left out, as the run was interrupted in it")
                     return
                 raise self._no_line(line_number, f"it is no JSON: {error}") from error

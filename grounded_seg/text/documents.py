@@ -40,6 +40,10 @@ class DocumentError(ValueError):
     """A text can't be read as a document; the message says what is wrong and where in the text, not which file."""
 
 
+class JsonSyntaxError(DocumentError):
+    """It is no JSON from some place on, as a text that is cut off is at its end."""
+
+
 class TooDeepError(DocumentError):
     """It has lists and objects in each other beyond the limit."""
 
@@ -88,7 +92,7 @@ def json_of(
     try:
         return json.loads(content, object_pairs_hook=object_of, **hooks)
     except json.JSONDecodeError as error:
-        raise DocumentError(f"line {error.lineno}, column {error.colno}: this is not JSON ({error.msg})") from error
+        raise JsonSyntaxError(f"line {error.lineno}, column {error.colno}: this is not JSON ({error.msg})") from error
     except RecursionError as error:
         raise TooDeepError(most_depth) from error
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from msgspec import Meta, ValidationError, convert
 
-from grounded_seg.errors import WeightsError
 from grounded_seg.text.documents import json_in
 from grounded_seg.text.printable import safe_text
 
@@ -92,9 +91,3 @@ def tell_left_out(content: Mapping[str, Any], path: Path, known: Collection[str]
 def field_names(*kinds: Any) -> frozenset[str]:
     """The fields of dataclasses."""
     return frozenset(one.name for kind in kinds for one in fields(kind))
-
-
-def refused(path: Path, what: str, error: Exception) -> WeightsError:
-    """The error for a configuration that can't be used: it isn't `what`."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return WeightsError(f"{path} isn't {what} ({reason}); copy it again from where the weights come from")
