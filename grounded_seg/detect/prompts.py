@@ -10,6 +10,7 @@ import yaml
 
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.text.decoding import decode_text
+from grounded_seg.text.documents import DocumentError, limited_bytes
 from grounded_seg.text.yaml_nodes import yaml_line, yaml_root, yaml_text
 
 # Not the dot of an abbreviation: such have few letters.
@@ -162,12 +163,14 @@ def read_classes(path: Path) -> PromptSet:
     Both sides are taken as text: `no: sign` is the prompt "no", not a truth value. A `UsageError` names file and line.
     """
     try:
-        text = decode_text(path.read_bytes(), path)
+        text = decode_text(limited_bytes(path), path)
         root = yaml_root(text, path)
     except OSError as error:
         raise UsageError(
             f"{path}: the classes can't be read ({error.strerror}); check the path and its permissions"
         ) from error
+    except DocumentError as error:
+        raise UsageError(f"{path}: {error}; name a shorter file") from error
     except InputError as error:
         raise UsageError(str(error)) from error
     if isinstance(root, yaml.ScalarNode | yaml.SequenceNode):

@@ -239,8 +239,12 @@ def _is_of_a_run(folder: str) -> bool:
 
 
 def _has_keys(folder: str, name: str, keys: set[str]) -> bool:
+    path = Path(folder, name)
+    # Opening a pipe would wait forever.
+    if not os.path.isfile(path):
+        return False
     try:
-        with Path(folder, name).open("rb") as file:
+        with path.open("rb") as file:
             # Of a journal, which has a line for each image, the first is enough.
             content = json_of(file.readline(MOST_BYTES) if name.endswith("l") else file.read(MOST_BYTES))
     except (OSError, ValueError):
