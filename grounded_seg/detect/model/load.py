@@ -62,13 +62,18 @@ def load_florence(folder: Path, *, quantized: Quantized | None = None) -> Floren
         add_own_tokens(tokenizer)
     vocabulary = Vocabulary(tokenizer)
     network = load_network(folder, dtype=torch.float32, quantized=quantized)
-    n_rows = network.config.text_config.vocab_size
-    if max(vocabulary.location_ids) >= n_rows:
+    rules, n_rows = _own_rules(network), network.config.text_config.vocab_size
+    words = tokenizer.get_vocab(with_added_tokens=False).values()
+    special = (vocabulary.bos_id, vocabulary.pad_id, vocabulary.eos_id, *vocabulary.location_ids)
+    if max((*words, *special)) >= n_rows:
         raise WeightsError(f"the tokenizer in {folder} has more tokens than the model ({n_rows}); take the model's own")
+    of_rules = (one for one in (rules.start_id, rules.forced_first_id, rules.forced_last_id) if one is not None)
+    if max(of_rules, default=0) >= n_rows:
+        raise WeightsError(f"generation_config.json in {folder} has tokens that the model lacks; take the model's own")
     use_one_layout(network.model.vision_tower)
     pixels = load_pixel_settings(folder)
     _check_grid(folder, network, pixels)
-    return FlorenceModel(network.eval(), vocabulary, pixels, _own_rules(network))
+    return FlorenceModel(network.eval(), vocabulary, pixels, rules)
 
 
 def load_network(
@@ -132,9 +137,11 @@ def _own_rules(network: Florence2ForConditionalGeneration) -> AnswerRules:
     """
     own, text = network.generation_config, network.config.text_config
     network.generation_config = GenerationConfig()
-    start = own.decoder_start_token_id
+    start = text.decoder_start_token_id if own.decoder_start_token_id is None else own.decoder_start_token_id
+    if start is None:
+        raise WeightsError("the model's configurations have no decoder_start_token_id; copy them from the base model")
     return AnswerRules(
-        start_id=text.decoder_start_token_id if start is None else start,
+        start_id=start,
         forced_first_id=own.forced_bos_token_id,
         forced_last_id=own.forced_eos_token_id,
         stop_beams_early=own.early_stopping or False,

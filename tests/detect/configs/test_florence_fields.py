@@ -78,6 +78,8 @@ def test_a_field_that_can_not_be_is_refused_by_name(
     ("name", "part", "values", "told"),
     [
         ("generation_config.json", "", {"num_beams": 10**6}, "num_beams"),
+        ("generation_config.json", "", {"forced_bos_token_id": 9_000_000}, "has tokens that the model lacks"),
+        ("tokenizer.json", "model.vocab", {"a new word": 9_000_000}, "has more tokens than the model"),
         ("generation_config.json", "", {"length_penalty": "x"}, "length_penalty"),
         ("generation_config.json", "", {"forced_bos_token_id": [0]}, "forced_bos_token_id"),
         ("processor_config.json", "image_processor.size", {"height": 10**6}, "size.height"),
