@@ -35,6 +35,7 @@ class Sam2DecoderFields(DecoderFields):
 class HieraFields:
     """The backbone of SAM 2's image encoder; lists have an item for each stage."""
 
+    model_type: Literal["sam2_hiera_det_model"] = "sam2_hiera_det_model"
     hidden_size: Width = 96
     num_attention_heads: Width = 1
     num_channels: Literal[3] = 3
@@ -68,6 +69,7 @@ class HieraFields:
 class Sam2VisionFields:
     """SAM 2's image encoder: a Hiera and a feature pyramid."""
 
+    model_type: Literal["sam2_vision_model"] = "sam2_vision_model"
     backbone_config: HieraFields = field(default_factory=HieraFields)
     backbone_channel_list: _Widths = field(default_factory=lambda: [768, 384, 192, 96])
     backbone_feature_sizes: Annotated[

@@ -139,8 +139,7 @@ def read_adapter_fields(path: Path) -> AdapterFields:
         WeightsError: If it isn't that of a LoRA adapter that can be loaded.
     """
     try:
-        # peft takes null for its default.
-        content = {name: value for name, value in config_in(path).items() if value is not None}
+        content = config_in(path)
         if content.get("peft_type") != "LORA":
             kind = safe_text(str(content.get("peft_type")), most=60)
             raise WeightsError(f"{path.parent} is a {kind} adapter, only LoRA can be loaded")

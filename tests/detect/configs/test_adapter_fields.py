@@ -40,6 +40,7 @@ def config(folder: Path, **changed: Any) -> Path:
         ({"r": True}, "r: Expected `int`, got `bool`"),
         ({"r": 10**9}, "r: Expected `int` <= 16384"),
         ({"r": 10**90}, "r: "),
+        ({"lora_alpha": None}, "lora_alpha: Expected `float`, got `null`"),
         ({"lora_alpha": 1e30}, "lora_alpha: Expected `float` <= "),
         ({"alpha_pattern": -1}, "alpha_pattern: Expected `object`, got `int`"),
         ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern"),
@@ -85,8 +86,8 @@ def test_the_demo_is_plain_and_all_of_it_is_known() -> None:
     assert found.lora_config(PATHS).target_modules == set(PATHS)
 
 
-def test_a_null_is_the_default_and_what_is_unknown_is_told(tmp_path: Path) -> None:
-    path = config(tmp_path, r=None, lora_alpha=None, of_tomorrow=3, off_tomorrow=None, false_tomorrow=False)
+def test_a_null_is_nothing_and_what_is_unknown_is_told(tmp_path: Path) -> None:
+    path = config(tmp_path, modules_to_save=None, task_type=None, of_tomorrow=3, off_tomorrow=None, false_tomorrow=0)
     assert read_adapter_fields(path) == AdapterFields(target_modules=["q_proj"])
     assert unknown_settings(path) == ["of_tomorrow"]
 
