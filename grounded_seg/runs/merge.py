@@ -123,8 +123,8 @@ def merge_runs(
         results: The form of the results.
 
     Raises:
-        UsageError: If there is but one run, one isn't finished, the classes differ, a prompt stands for several
-            classes, or `output` is in use. If shards are missing, there twice, of different lists, or run otherwise.
+        UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
+            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
@@ -190,10 +190,33 @@ def _parts(runs: Sequence[Path]) -> list[_Part]:
         more = f" and {len(unfinished) - _MAX_NAMED} more" if len(unfinished) > _MAX_NAMED else ""
         are, it, its = ("isn't", "it", "its") if len(unfinished) == 1 else ("aren't", "them", "their")
         raise UsageError(f"{named}{more} {are} finished; bring {it} to {its} end with run --resume")
+    _check_calibrations(parts)
     if shards:
         check_shards([(part.folder.root, part.manifest) for part in parts])
         parts.sort(key=lambda part: part.shard or 0)
     return parts
+
+
+def _check_calibrations(parts: Sequence[_Part]) -> None:
+    """Refuse to mix scores that mean different things."""
+    first, *others = [(part.folder.root, _calibration_of(part.manifest)) for part in parts]
+    for run, calibration in others:
+        if calibration != first[1]:
+            one, other = (
+                f"{root} with {'none' if of is None else of[:12]}" for root, of in (first, (run, calibration))
+            )
+            raise UsageError(
+                f"scores mean different things with another --calibration: {one}, {other}; run one of them again"
+            )
+
+
+def _calibration_of(manifest: Mapping[str, Any]) -> str | None:
+    """The hash of a run's calibration; runs that were merged have the same."""
+    merged = manifest.get("merged")
+    if isinstance(merged, list) and merged:
+        return _calibration_of(merged[0])
+    calibration = (manifest.get("models") or {}).get("calibration")
+    return None if calibration is None else str(calibration["sha256"])
 
 
 def _part(run: Path) -> _Part:

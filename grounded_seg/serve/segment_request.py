@@ -99,14 +99,15 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 
 def asked_prompts(given: object) -> PromptSet:
-    """Prompts as a text with `;` between them, a list, or a mapping of prompts to classes; never the name of a file.
+    """Prompts as a text with `;` between them, a list, or a mapping of prompts to classes or to what may stand under a
+    prompt in a file of classes; never the name of a file.
 
     Raises:
         UsageError: If there is none, or there are too many.
     """
     prompts = prompts_from(given.split(";")) if isinstance(given, str) else prompt_set_from(_list_or_mapping(given))
-    if len(prompts.prompts) > _MOST_PROMPTS:
-        raise UsageError(f"{len(prompts.prompts)} prompts are more than {_MOST_PROMPTS}; send several requests")
+    if (n_asked := len(prompts.questions)) > _MOST_PROMPTS:
+        raise UsageError(f"{n_asked} prompts are more than {_MOST_PROMPTS}; send several requests")
     return prompts
 
 
