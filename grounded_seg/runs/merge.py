@@ -29,6 +29,8 @@ from grounded_seg.settings import ResultsForm
 
 _MAX_NAMED = 8
 """Runs named in a message."""
+_SHOWN_OF_HASH = 12
+"""Digits of a hash in a message."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def merge_runs(
 
     Raises:
         UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
-            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run otherwise.
+            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run
+            otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
@@ -199,14 +202,14 @@ def _parts(runs: Sequence[Path]) -> list[_Part]:
 
 def _check_calibrations(parts: Sequence[_Part]) -> None:
     """Refuse to mix scores that mean different things."""
-    first, *others = [(part.folder.root, _calibration_of(part.manifest)) for part in parts]
-    for run, calibration in others:
-        if calibration != first[1]:
-            one, other = (
-                f"{root} with {'none' if of is None else of[:12]}" for root, of in (first, (run, calibration))
-            )
+    was = _calibration_of(parts[0].manifest)
+    for part in parts[1:]:
+        calibration = _calibration_of(part.manifest)
+        if calibration != was:
+            names = ["none" if one is None else one[:_SHOWN_OF_HASH] for one in (was, calibration)]
             raise UsageError(
-                f"scores mean different things with another --calibration: {one}, {other}; run one of them again"
+                f"{parts[0].folder.root} and {part.folder.root} have scores of different calibrations ({names[0]}, "
+                f"{names[1]}); run one of them again with the same --calibration"
             )
 
 

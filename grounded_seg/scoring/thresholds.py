@@ -108,11 +108,14 @@ def class_thresholds(matches: Matches, resamples: Iterable[Floats] = ()) -> tupl
     )
 
 
-def f1_at(matches: Matches, thresholds: Sequence[float]) -> list[float | None]:
-    """F1 of each class's boxes at IoU .5 with a threshold for each; None without boxes and objects."""
-    everything = np.ones(matches.index.n_images)
+def f1_at(matches: Matches, thresholds: Sequence[float], weights: Floats | None = None) -> list[float | None]:
+    """F1 of each class's boxes at IoU .5 with a threshold for each; None without boxes and objects.
+
+    `weights` say how often each image counts, (n images,).
+    """
+    counts = np.ones(matches.index.n_images) if weights is None else weights
     ranked = (_ranked(matches, category) for category in range(matches.index.n_classes))
-    return [_precision_and_f1(one.at(value, everything))[1] for one, value in zip(ranked, thresholds, strict=True)]
+    return [_precision_and_f1(one.at(value, counts))[1] for one, value in zip(ranked, thresholds, strict=True)]
 
 
 def _ranked(matches: Matches, category: int) -> _Ranked:

@@ -13,7 +13,7 @@ _PROMPTS = {
     "oneOf": [
         {"type": "string"},
         {"type": "array", "items": {"type": "string"}},
-        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object", "additionalProperties": {"type": ["string", "object"]}},
     ],
 }
 _COMMON = {

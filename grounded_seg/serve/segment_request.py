@@ -99,8 +99,9 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 
 def asked_prompts(given: object) -> PromptSet:
-    """Prompts as a text with `;` between them, a list, or a mapping of prompts to classes or to what may stand under a
-    prompt in a file of classes; never the name of a file.
+    """Prompts as a text with `;` between them, a list, or a mapping of prompts to classes; never the name of a file.
+
+    In the place of a class may stand what a file of classes has under a prompt.
 
     Raises:
         UsageError: If there is none, or there are too many.

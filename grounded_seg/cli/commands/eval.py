@@ -48,7 +48,7 @@ def _intervals_option(default: int) -> Callable[[Any], Any]:
     "undecided.",
 )
 @click.option(
-    "--prompts", type=PATH, help="YAML file with one line `prompt: class` per prompt; by default the class names."
+    "--prompts", type=PATH, help="YAML file of prompts and their classes, as run takes it; by default the class names."
 )
 @click.option("--absent", type=int, help="Number of absent classes to ask about per image; by default all of them.")
 @model_options
