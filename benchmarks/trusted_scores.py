@@ -25,6 +25,7 @@ from render_dataset import render
 import grounded_seg
 from grounded_seg import Evaluation, GroundedSegmenter
 from grounded_seg.detect.detector import FlorenceDetector
+from grounded_seg.detect.tasks import TASKS
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.pipeline.load import find_models, load_found_detector
 from grounded_seg.records import Image
@@ -86,9 +87,11 @@ def trust_scores(n_scenes: int, holds: MustHold) -> dict[str, Any]:
     before, after = (one.scores.calibration["bbox"] for one in (plain, calibrated))
     ap, ap_after = (one.scores.boxes.summary.AP or 0.0 for one in (plain, calibrated))
     print(f"{half} scenes to learn from, {half} to judge, {before.n} boxes")
-    print(
-        f"calibration error {before.error:.4f} -> {after.error:.4f}, Brier score {before.brier:.4f} -> {after.brier:.4f}"
-    )
+    for what, was, now in (
+        ("calibration error", before.error, after.error),
+        ("Brier score", before.brier, after.brier),
+    ):
+        print(f"{what} {was or 0:.4f} -> {now or 0:.4f}")
     print(f"box AP {ap:.6f} -> {ap_after:.6f}")
     holds.at_most("calibration error, share of what it was", (after.error or 0.0) / (before.error or 1.0), 0.5)
     holds.at_most("calibration error", after.error, 0.03)
@@ -109,12 +112,11 @@ def judge_thresholds(learnt: Evaluation, judged: Evaluation, holds: MustHold) ->
         span = None if one is None else one.F1_interval
         is_within = span is not None and own is not None and span[0] <= own <= span[1]
         rows.append({"class": name, "best": None if one is None else vars(one), "reached": own, "at 0.5": other})
-        promised = (
-            "-" if one is None or span is None else f"{one.threshold:g}: F1 {one.F1:.3f} [{span[0]:.3f}, {span[1]:.3f}]"
-        )
-        print(
-            f"  {name:6} {promised}; reached {own or 0:.3f}{'' if is_within else ' (outside)'}, with 0.5 {other or 0:.3f}"
-        )
+        promised = "no threshold"
+        if one is not None and span is not None:
+            promised = f"{one.threshold:g}, F1 {one.F1:.3f} [{span[0]:.3f}, {span[1]:.3f}]"
+        outside = "" if is_within else " (outside)"
+        print(f"  {name:6} {promised}; reached {own or 0:.3f}{outside}, with 0.5 {other or 0:.3f}")
         rows[-1]["within"] = is_within
     n_within = sum(bool(row["within"]) for row in rows)
     differences = [
@@ -148,7 +150,8 @@ def confused(mix: float) -> FlorenceDetector:
 
 def token_of(encode: Any, colour: str) -> int:
     """The token that tells a prompt with this colour from one with another."""
-    first, second = (encode(f"Locate the phrases in the caption: {one} {KIND}") for one in (colour, "blue"))
+    question = TASKS["CAPTION_TO_PHRASE_GROUNDING"].question
+    first, second = (encode(question(f"{one} {KIND}")) for one in (colour, "blue"))
     differing = [one for one in first if one not in second]
     if len(differing) != 1:
         raise SystemExit(f"{colour} is {len(differing)} tokens of the demo; name another colour")
