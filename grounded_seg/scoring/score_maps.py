@@ -77,13 +77,7 @@ class ScoreCalibration:
     classes: Mapping[str, ScoreMap]
 
     def probability(self, score: float, class_name: str) -> float:
-        """The probability that a box with this score of the detector is right, for one of this class.
-
-        Raises:
-            ValueError: If the score isn't finite.
-        """
-        if not np.isfinite(score):
-            raise ValueError(f"the score {score} is not a finite number")
+        """The probability that a box with this score of the detector is right, for one of this class; nan for nan."""
         return float(self.classes.get(class_name, self.overall)(np.array([score]))[0])
 
 
