@@ -50,7 +50,7 @@ def test_a_calibration_is_found_with_its_weights_and_reaches_the_chain(tmp_path:
     assert [one.detection.detector_score for one in after] == [one.score for one in before]
     assert after.scores == pytest.approx(before.scores / 2, abs=1e-6)
     without = replace(models, calibration=path, adapter="none")
-    with pytest.raises(WeightsError, match="was made with the adapter .*, and here it is none"):
+    with pytest.raises(WeightsError, match=r"was made with the adapter .*, and here it is none"):
         find_models(without, boxes_only=True)
     assert find_models(replace(without, allow_base_mismatch=True), boxes_only=True).calibration is not None
 
