@@ -37,7 +37,7 @@ def run_of(path: Path) -> SourceRun | None:
     parts = list(_parts_of(manifest))
     made_with = [_made_with(one) for one in parts]
     return SourceRun(
-        _prompts_of(manifest),
+        _prompts_of(manifest, parts[0].get("rules")),
         max((value for one in parts for value in _score_thresholds(one)), default=None),
         made_with[0] if all(one == made_with[0] for one in made_with) else {},
     )
@@ -67,8 +67,8 @@ def _parts_of(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield manifest
 
 
-def _prompts_of(manifest: Mapping[str, Any]) -> PromptSet | None:
-    prompts, rules = manifest.get("prompts"), manifest.get("rules")
+def _prompts_of(manifest: Mapping[str, Any], rules: object) -> PromptSet | None:
+    prompts = manifest.get("prompts")
     if not isinstance(prompts, Mapping) or not prompts:
         return None
     plain = PromptSet(tuple(map(str, prompts)), tuple(map(str, prompts.values())))

@@ -94,6 +94,9 @@ def test_a_report_becomes_a_calibration_that_eval_and_run_take(
     assert scored["boxes"]["AP"] == before["boxes"]["AP"]
     assert scored["made_with"]["calibration"] == named
     assert scored["made_with"]["weights"]["detector"]["name"] == "base-ft"
+    compared = grounded_seg("compare", tmp_path / "before.json", tmp_path / "after.json", "--intervals", 0)
+    assert "before.json has scores as they are, after.json has probabilities of calibration.json" in compared.stdout
+    assert "Not alike" not in grounded_seg("compare", *[tmp_path / "after.json"] * 2, "--intervals", 0).stdout
     # Probabilities aren't calibrated again.
     done = grounded_seg("calibrate", tmp_path / "after.json", "-o", tmp_path / "twice.json")
     assert done.exit_code == 2
