@@ -39,7 +39,7 @@ def run_of(path: Path) -> SourceRun | None:
     return SourceRun(
         _prompts_of(manifest, parts[0].get("rules")),
         max((value for one in parts for value in _score_thresholds(one)), default=None),
-        made_with[0] if all(one == made_with[0] for one in made_with) else {},
+        made_with[0] if all(_hashes(one) == _hashes(made_with[0]) for one in made_with) else {},
     )
 
 
@@ -84,6 +84,12 @@ def _made_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         # Of another version, or changed by hand: nothing is known then.
         return {}
+
+
+def _hashes(made_with: Mapping[str, Any]) -> list[str | None]:
+    """What tells weights and calibration from others, wherever they lie."""
+    parts = [*made_with.get("weights", {}).values(), made_with.get("calibration")]
+    return [None if one is None else one["sha256"] for one in parts]
 
 
 def _score_thresholds(manifest: Mapping[str, Any]) -> Iterator[float]:
