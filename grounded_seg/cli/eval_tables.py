@@ -43,12 +43,10 @@ def show_calibration(made: CalibrationReport) -> None:
     figures = ("boxes", "error before", "error after", "Brier score before", "Brier score after")
     table = plain_table("class", "map", right=figures)
     for one in islice(made.judged, _MAX_ROWS + 1):
-        values = (
-            *(one.before.error, one.after and one.after.error),
-            *(one.before.brier, one.after and one.after.brier),
-        )
         method = one.method if one.name is not None else "each its own"
-        table.add_row(Text(one.name or "all classes"), method, str(one.before.n), *map(_shown, values))
+        table.add_row(
+            Text(one.name or "all classes"), method, str(one.before.n), *map(_shown, (*one.errors, *one.briers))
+        )
     stdout_console().print(table)
 
 

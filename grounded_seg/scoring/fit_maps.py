@@ -79,6 +79,16 @@ class JudgedMap:
     after: Calibration | None
     """Of the probabilities; None with fewer than two images that have cases."""
 
+    @property
+    def errors(self) -> tuple[float | None, float | None]:
+        """Calibration error before and after."""
+        return self.before.error, None if self.after is None else self.after.error
+
+    @property
+    def briers(self) -> tuple[float | None, float | None]:
+        """Brier score before and after."""
+        return self.before.brier, None if self.after is None else self.after.brier
+
 
 @dataclass(frozen=True)
 class CalibrationReport:
@@ -119,12 +129,7 @@ def calibrate(report: SavedScores, path: Path) -> CalibrationReport:
     facts = {
         "measured_on": {"data_set": report.data_set, "sha256": report.truth_sha256},
         "judged": [
-            {
-                "class": one.name,
-                "n": one.before.n,
-                "error": [one.before.error, one.after and one.after.error],
-                "brier": [one.before.brier, one.after and one.after.brier],
-            }
+            {"class": one.name, "n": one.before.n, "error": list(one.errors), "brier": list(one.briers)}
             for one in judged
         ],
     }

@@ -132,17 +132,22 @@ def check_calibration(
     Raises:
         WeightsError: If a hash differs, or the file doesn't say for which weights it is.
     """
-    own = {"detector": detector, "adapter": adapter}
+    own = {
+        part: None if one is None else {"name": one.name, "sha256": one.sha256}
+        for part, one in zip(PARTS, (detector, adapter), strict=True)
+    }
     if calibration.weights is None:
         mismatch = f"{calibration.path} doesn't say which weights it was made with"
     else:
         made_with = calibration.weights
-        differing = [part for part in PARTS if _hash_of(made_with[part]) != (own[part] and own[part].sha256)]
-        if not differing:
+        part = next((one for one in PARTS if _hash_of(made_with[one]) != _hash_of(own[one])), None)
+        if part is None:
             return
-        was, now = (made_with[differing[0]] or {}).get("name"), own[differing[0]]
-        what = f"the {differing[0]} {was}" if was else f"no {differing[0]}"
-        other = f"{now.name} has other weights" if was and now else f"here it is {now.name if now else 'none'}"
+        was, now = made_with[part], own[part]
+        what = f"no {part}" if was is None else f"the {part} {was['name']}"
+        other = f"here it is {'none' if now is None else now['name']}"
+        if was is not None and now is not None:
+            other = f"{now['name']} has other weights"
         mismatch = f"{calibration.path} was made with {what}, and {other}"
     if not allow_mismatch:
         raise WeightsError(
