@@ -44,9 +44,8 @@ def show_calibration(made: CalibrationReport) -> None:
     table = plain_table("class", "map", right=figures)
     for one in islice(made.judged, _MAX_ROWS + 1):
         method = one.method if one.name is not None else "each its own"
-        table.add_row(
-            Text(one.name or "all classes"), method, str(one.before.n), *map(_shown, (*one.errors, *one.briers))
-        )
+        values = map(_shown, (*one.errors, *one.briers))
+        table.add_row(Text(one.name or "all classes"), method, str(one.before.n), *values)
     stdout_console().print(table)
 
 

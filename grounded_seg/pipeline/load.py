@@ -121,7 +121,8 @@ def find_models(
     kernels = runs_on.kernels
     if compiled and kernels is not None:
         kernels = kernels.compiled()
-    detector, adapter = locate(sources.detector, offline=offline, progress=progress), None
+    detector = locate(sources.detector, offline=offline, progress=progress)
+    adapter: LocatedWeights | None = None
     if sources.adapter:
         adapter = locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
     if calibration is not None:
