@@ -206,15 +206,17 @@ class Chain:
 
     def _detected(self, images: Sequence[Image], prompts: Sequence[PromptSet]) -> list[Parted]:
         """Ask, and apply the rules of each image's prompts, if any image has some."""
-        detector, settings, calibration = self._detector, self._detect, self._calibration
-        has_rules = any(needs_rules(asked, calibration) for asked in prompts)
-        if has_rules and isinstance(detector, ThresholdDetector):
+        if not any(needs_rules(asked, self._calibration) for asked in prompts):
+            return [Parted(tuple(found)) for found in self._asked(self._detector, images, prompts)]
+        # Every box, as a threshold of its own comes before duplicates of the others.
+        detector = self._detector
+        if isinstance(detector, OverlapDetector):
+            detector = detector.with_iou_threshold(1.0)
+        if isinstance(detector, ThresholdDetector):
             detector = detector.with_score_threshold(0.0)
         detections = self._asked(detector, images, prompts)
-        if not has_rules:
-            return [Parted(tuple(found)) for found in detections]
         return [
-            parted(found, asked, calibration, settings.score_threshold)
+            parted(found, asked, self._calibration, self._detect)
             for found, asked in zip(detections, prompts, strict=True)
         ]
 

@@ -3,17 +3,18 @@
 All but the scores themselves works on the detector's own: `not` compares them, and what is left keeps their order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from grounded_seg.detect.prompt_set import NO_CALIBRATION, PromptRule, PromptSet
 from grounded_seg.errors import UsageError
-from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
+from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group, pairwise_iou
 from grounded_seg.geometry.masks import area_px
 from grounded_seg.records import Detection, ImageResult, Instance
 from grounded_seg.scoring.score_maps import ScoreCalibration
+from grounded_seg.settings import DetectSettings, SuppressionScope
 
 UNWANTED_IOU = 0.5
 """A box of a prompt under `not` counts for another one from this IoU on."""
@@ -66,31 +67,51 @@ def needs_rules(prompts: PromptSet, calibration: ScoreCalibration | None) -> boo
 
 
 def parted(
-    detections: Sequence[Detection], prompts: PromptSet, calibration: ScoreCalibration | None, score_threshold: float
+    detections: Sequence[Detection],
+    prompts: PromptSet,
+    calibration: ScoreCalibration | None,
+    detect: DetectSettings,
 ) -> Parted:
-    """Drop boxes that score less than their prompt's threshold, then those that a `not` box beats.
+    """Drop boxes that score less than their prompt's threshold, then duplicates, then those that a `not` box beats.
+
+    In this order: what is too unsure for its own prompt is no better find than that of another one.
 
     Args:
-        detections: Of one image, without duplicates, whatever their scores.
+        detections: Of one image, whatever their scores.
         prompts: What was asked.
         calibration: Says what a score means to a threshold.
-        score_threshold: For prompts without one of their own.
+        detect: The threshold of prompts without one of their own, and which boxes are duplicates, by the detector's
+            scores.
     """
     rules, classes = prompts.rule_by_prompt, prompts.class_by_prompt
     against = frozenset(prompt for rule in prompts.rules for prompt in rule.unwanted)
     unwanted = tuple(one for one in detections if one.prompt in against)
-    wanted = []
+    sure = []
     for one in detections:
         if one.prompt not in classes:
             continue
         rule = rules.get(one.prompt)
-        least = score_threshold if rule is None or rule.threshold is None else rule.threshold
+        least = detect.score_threshold if rule is None or rule.threshold is None else rule.threshold
         score = one.score if calibration is None else calibration.probability(one.score, classes[one.prompt])
-        if score >= least and not _is_beaten(one, unwanted, rule):
-            wanted.append(one)
-    # A detector that answers for several images at once may have asked in another order.
+        if score >= least:
+            sure.append(one)
     order = {prompt: index for index, prompt in enumerate(prompts.prompts)}
-    return Parted(tuple(sorted(wanted, key=lambda one: order[one.prompt])), unwanted)
+    distinct = sorted(_distinct(sure, classes, detect), key=lambda one: (order[one.prompt], -one.score))
+    return Parted(tuple(one for one in distinct if not _is_beaten(one, unwanted, rules.get(one.prompt))), unwanted)
+
+
+def _distinct(found: Sequence[Detection], classes: Mapping[str, str], detect: DetectSettings) -> list[Detection]:
+    """Keep the best of those that overlap, within a class or among all."""
+    if detect.nms is SuppressionScope.NONE:
+        return list(found)
+    kept = kept_by_group(
+        array_from_boxes([one.box_xyxy for one in found]),
+        np.array([one.score for one in found]),
+        [classes[one.prompt] if detect.nms is SuppressionScope.CLASS else "" for one in found],
+        detect.iou_threshold,
+        detect.box_containment_threshold,
+    )
+    return [found[index] for index in kept]
 
 
 def settled(

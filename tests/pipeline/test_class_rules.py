@@ -18,7 +18,7 @@ from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.class_rules import parted
 from grounded_seg.records import BoxXyxy, Detection, Image
 from grounded_seg.scoring.score_maps import ScoreCalibration, read_calibration
-from grounded_seg.settings import DetectSettings, TileSettings
+from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
 CAR, TOY, FAR = (0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 10.0, 8.0), (20.0, 10.0, 30.0, 20.0)
 
@@ -103,6 +103,19 @@ def test_a_look_alike_that_is_asked_for_itself_is_written_as_such() -> None:
     assert found({"car": {"not": "truck"}, "truck": "truck"}, script) == [("truck", 0.7)]
     # It beats though it is too unsure to be written.
     assert found({"car": {"not": "truck"}, "truck": {"threshold": 0.8}}, script) == []
+
+
+def test_what_is_too_unsure_for_its_prompt_hides_no_find_of_another() -> None:
+    script = {"red car": [(CAR, 0.6)], "van": [(TOY, 0.5)]}
+    rules: Any = {"red car": {"class": "car", "threshold": 0.7}, "van": {"class": "car", "threshold": 0.3}}
+    assert found(rules, script) == [("van", 0.5)]
+    # Else the best of the boxes of a class wins.
+    rules["red car"]["threshold"] = 0.6
+    assert found(rules, script) == [("red car", 0.6)]
+    assert found(rules, script, detect=DetectSettings(nms=SuppressionScope.NONE)) == [("red car", 0.6), ("van", 0.5)]
+    rules["van"]["class"] = "van"
+    assert found(rules, script) == [("red car", 0.6), ("van", 0.5)]
+    assert found(rules, script, detect=DetectSettings(nms=SuppressionScope.AGNOSTIC)) == [("red car", 0.6)]
 
 
 def test_look_alikes_are_no_duplicates_of_anything() -> None:
@@ -203,4 +216,4 @@ def test_thresholds_of_another_calibration_are_refused(calibration: ScoreCalibra
 
 def test_scores_that_are_no_numbers_are_no_boxes(calibration: ScoreCalibration) -> None:
     detections = [Detection("car", "car", CAR, float("nan"))]
-    assert parted(detections, prompt_set_from(["car"]), calibration, 0.0).wanted == ()
+    assert parted(detections, prompt_set_from(["car"]), calibration, DetectSettings(score_threshold=0)).wanted == ()
