@@ -105,7 +105,7 @@ def test_thresholds_name_their_calibration(tmp_path: Path, named: str) -> None:
     ("text", "message"),
     [
         ("dog: dog\ncar:\n  class: car\n  treshold: 0.3\n", "4: there is no key 'treshold' (did you mean threshold?)"),
-        ("car: {nothing: 1}\n", "1: there is no key 'nothing'; a prompt has class, threshold, not, min_area, max_dete"),
+        ("car: {sizes: 1}\n", "1: there is no key 'sizes'; a prompt has class, threshold, not, min_area, max_dete"),
         ("car:\n  threshold: 1.5\n", "2: threshold is '1.5', it must be a finite number, between 0 and 1"),
         ("car:\n  threshold: high\n", "2: threshold is 'high', it must be a finite number"),
         ("car:\n  min_area: 0\n", "2: min_area is '0', it must be a whole number, at least 1"),
