@@ -84,21 +84,20 @@ def _average_precisions(
     return table
 
 
-def _thresholds(scores: Scores) -> Table:
-    """The thresholds of each class's boxes: with the best F1, and from which on 90 and 95 % are right."""
+def _thresholds(scores: Scores) -> Table | None:
+    """The thresholds of boxes: with the best F1, and from which on 90 and 95 % are right, of classes that have them."""
     columns = ("best F1 of boxes", "threshold", "precision", "recall", "90 % precision from", "95 % precision from")
     table = plain_table("class", right=columns)
     for one in islice(scores.thresholds, _MAX_ROWS):
-        best = one.best_f1
-        figures = ["-"] * 4
-        if best is not None:
-            spans = map(_span, (best.F1_interval, best.threshold_interval, best.precision_interval, None))
-            values = (_shown(best.F1), f"{best.threshold:g}", _shown(best.precision), _shown(best.recall))
-            figures = [value + span for value, span in zip(values, spans, strict=True)]
+        if (best := one.best_f1) is None:
+            continue
+        spans = map(_span, (best.F1_interval, best.threshold_interval, best.precision_interval, None))
+        values = (_shown(best.F1), f"{best.threshold:g}", _shown(best.precision), _shown(best.recall))
+        figures = (value + span for value, span in zip(values, spans, strict=True))
         reached = (one.precision_90, one.precision_95)
-        others = ["-" if at is None else f"{at.threshold:g}{_span(at.threshold_interval)}" for at in reached]
+        others = ("-" if at is None else f"{at.threshold:g}{_span(at.threshold_interval)}" for at in reached)
         table.add_row(Text(one.name), *figures, *others)
-    return table
+    return table if table.row_count else None
 
 
 def _presence(scores: Scores) -> Table:
