@@ -18,6 +18,8 @@ PRECISIONS = {"precision_90": 0.90, "precision_95": 0.95}
 TARGETS = ("best_f1", *PRECISIONS)
 _SPAN_PER_CENT = (2.5, 97.5)
 _MOST_DECIMALS = 6
+_SMOOTHED_SHARE = 0.05
+"""Of a class's boxes, on either side of one; the best F1 is looked for on the curve that this makes smooth."""
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -140,13 +142,20 @@ def _chosen(ranked: _Ranked, weights: Floats) -> Mapping[str, float]:
     found = {}
     f1 = 2 * n_right / np.maximum(n_kept + weights[ranked.truth_image].sum(), 1)
     if n_right[-1] > 0:
-        found["best_f1"] = int(np.where(possible, f1, -1.0).argmax())
+        found["best_f1"] = int(np.where(possible, _smoothed(f1), -1.0).argmax())
     for target, precision in PRECISIONS.items():
         # Sums of whole numbers: a tenth of the last bit is no reason to miss a share.
         reaching = np.flatnonzero(possible & (n_right >= precision * n_kept - 1e-9))
         if reaching.size:
             found[target] = int(reaching[-1])
     return {target: ranked.between(last) for target, last in found.items()}
+
+
+def _smoothed(f1: Floats) -> Floats:
+    """Averages over a share of the boxes on either side, (n,): no single box decides on a flat top."""
+    kernel = np.ones(2 * int(len(f1) * _SMOOTHED_SHARE) + 1)
+    n_beside = np.convolve(np.ones(len(f1)), kernel, "same")
+    return np.asarray(np.convolve(f1, kernel, "same") / n_beside)
 
 
 def _described(
