@@ -121,6 +121,13 @@ _WHERE_IT_RUNS = (
     offline_option,
     option_of(ModelSettings, "allow_base_mismatch", "Load an adapter even if it was trained on another base model."),
 )
+_CALIBRATION = option_of(
+    ModelSettings,
+    "calibration",
+    "File of calibrate: scores become the probability that a box is right, and so do thresholds. One made with other "
+    "weights is refused, but with --allow-base-mismatch.",
+    metavar="FILE",
+)
 _DETECT = {
     "task": "Florence-2 task for the prompt: all objects a phrase names, one class by name, or the one object meant.",
     "score_threshold": "",
@@ -164,7 +171,7 @@ def _together(*options: _Option) -> _Option:
     return add
 
 
-model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
+model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS, _CALIBRATION)
 detector_options = _together(*_WHICH_DETECTOR, *_WHERE_IT_RUNS)
 worker_options = _together(
     option_of(

@@ -29,6 +29,8 @@ from grounded_seg.settings import ResultsForm
 
 _MAX_NAMED = 8
 """Runs named in a message."""
+_SHOWN_OF_HASH = 12
+"""Digits of a hash in a message."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,9 @@ def merge_runs(
         results: The form of the results.
 
     Raises:
-        UsageError: If there is but one run, one isn't finished, the classes differ, a prompt stands for several
-            classes, or `output` is in use. If shards are missing, there twice, of different lists, or run otherwise.
+        UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
+            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run
+            otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
@@ -190,10 +193,33 @@ def _parts(runs: Sequence[Path]) -> list[_Part]:
         more = f" and {len(unfinished) - _MAX_NAMED} more" if len(unfinished) > _MAX_NAMED else ""
         are, it, its = ("isn't", "it", "its") if len(unfinished) == 1 else ("aren't", "them", "their")
         raise UsageError(f"{named}{more} {are} finished; bring {it} to {its} end with run --resume")
+    _check_calibrations(parts)
     if shards:
         check_shards([(part.folder.root, part.manifest) for part in parts])
         parts.sort(key=lambda part: part.shard or 0)
     return parts
+
+
+def _check_calibrations(parts: Sequence[_Part]) -> None:
+    """Refuse to mix scores that mean different things."""
+    was = _calibration_of(parts[0].manifest)
+    for part in parts[1:]:
+        calibration = _calibration_of(part.manifest)
+        if calibration != was:
+            names = ["none" if one is None else one[:_SHOWN_OF_HASH] for one in (was, calibration)]
+            raise UsageError(
+                f"{parts[0].folder.root} and {part.folder.root} have scores of different calibrations ({names[0]}, "
+                f"{names[1]}); run one of them again with the same --calibration"
+            )
+
+
+def _calibration_of(manifest: Mapping[str, Any]) -> str | None:
+    """The hash of a run's calibration; runs that were merged have the same."""
+    merged = manifest.get("merged")
+    if isinstance(merged, list) and merged:
+        return _calibration_of(merged[0])
+    calibration = (manifest.get("models") or {}).get("calibration")
+    return None if calibration is None else str(calibration["sha256"])
 
 
 def _part(run: Path) -> _Part:
