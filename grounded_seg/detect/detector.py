@@ -38,6 +38,12 @@ class FlorenceDetector:
         self.settings = settings
         self._task = _TASKS[settings.task]
 
+    @property
+    def view_px(self) -> int:
+        """Side of what is seen of an image, in pixels: it is resized to that, and what gets too small is lost."""
+        pixels = self.model.pixels
+        return min(pixels.width, pixels.height, pixels.square_side or pixels.width)
+
     def with_score_threshold(self, score_threshold: float) -> "FlorenceDetector":
         """A detector of the same model, all settings but one alike; nothing is loaded again."""
         return FlorenceDetector(self.model, replace(self.settings, score_threshold=score_threshold))
@@ -91,7 +97,14 @@ class FlorenceDetector:
             return iter(())
         rows, texts = zip(*pairs, strict=True)
         return iter(
-            self.model.answer(features, texts, about=rows, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS)
+            self.model.answer(
+                features,
+                texts,
+                about=rows,
+                beams=self.settings.beams,
+                max_new_tokens=MAX_NEW_TOKENS,
+                tasks=[self._task] * len(texts),
+            )
         )
 
     def _detections(
@@ -132,6 +145,12 @@ class AdaptedDetector:
     detector: FlorenceDetector
     adapter: str
     """A name that was given to `load_detector(adapters=...)`."""
+
+    @property
+    def view_px(self) -> int:
+        """Side of what is seen of an image, as of `FlorenceDetector.view_px`."""
+        with self.detector.model.using(self.adapter):
+            return self.detector.view_px
 
     def with_score_threshold(self, score_threshold: float) -> "AdaptedDetector":
         """A detector of the same model and adapter, as of `FlorenceDetector.with_score_threshold`."""

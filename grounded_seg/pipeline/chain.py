@@ -9,7 +9,7 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
 from grounded_seg.geometry.boxes import is_usable
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.pipeline.tiling import crops_of, merged
+from grounded_seg.pipeline.tiling import crops_of, merged, tell_if_tiles_would_help
 from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.settings import DetectSettings, TileSettings
 
@@ -49,6 +49,15 @@ class OverlapDetector(Detector, Protocol):
 
     def with_iou_threshold(self, iou_threshold: float) -> Detector:
         """Give a detector of the same model that drops boxes whose IoU with a better one is above this."""
+
+
+@runtime_checkable
+class ViewingDetector(Detector, Protocol):
+    """A detector that sees every image at one size."""
+
+    @property
+    def view_px(self) -> int:
+        """Give the side of what it sees, in pixels."""
 
 
 class Segmenter(Protocol):
@@ -133,8 +142,10 @@ class Chain:
             return []
         padded = max(n_padded, len(images))
         found, seconds = self._found(images, prompts, padded)
-        if self._tiles is not None:
-            tiled = [crops_of(image, self._tiles) for image in images]
+        if self._tiles is None:
+            self._hint_at_tiles(images)
+        else:
+            tiled = [crops_of(image, self._tiles, self._view_px()) for image in images]
             crops = [(crop, asked) for one, asked in zip(tiled, prompts, strict=True) for _, crop in one]
             parts: list[ImageResult] = []
             for start in range(0, len(crops), len(images)):
@@ -163,6 +174,22 @@ class Chain:
             ImageResult(image.path, image.size, tuple(Instance(one, mask=None, mask_score=None) for one in found))
             for image, found in zip(images, detections, strict=True)
         ]
+
+    def _view_px(self) -> int:
+        """Give the detector's view, which only tiles of side "auto" depend on."""
+        if isinstance(self._detector, ViewingDetector):
+            return self._detector.view_px
+        if self._tiles is not None and self._tiles.side == "auto":
+            raise UsageError(
+                f"the detector, a {type(self._detector).__name__}, has no view_px that tiles could fit; "
+                "give the side of a tile in pixels"
+            )
+        return 0
+
+    def _hint_at_tiles(self, images: Sequence[Image]) -> None:
+        if isinstance(self._detector, ViewingDetector):
+            for image in images:
+                tell_if_tiles_would_help(image, self._detector.view_px)
 
     def _found(
         self, images: Sequence[Image], prompts: Sequence[PromptSet], n_padded: int
