@@ -63,3 +63,12 @@ def test_a_note_about_one_of_many_is_printed_once_for_everyone(
 
 def test_one_of_a_thing_is_singular() -> None:
     assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+
+
+def test_hints_of_the_package_are_told_once_and_only_where_they_are_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    for hints in (True, False):
+        set_up_messages(debug=False, hints=hints)
+        log = logging.getLogger("grounded_seg.somewhere")
+        for number in range(2):
+            log.info("image %d is large", number, extra={"once": True, "is_hint": True})
+        assert capsys.readouterr().err.splitlines() == (["hint: image 0 is large"] if hints else [])
