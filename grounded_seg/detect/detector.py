@@ -41,8 +41,7 @@ class FlorenceDetector:
     @property
     def view_px(self) -> int:
         """Side of what is seen of an image, in pixels: it is resized to that, and what gets too small is lost."""
-        pixels = self.model.pixels
-        return min(pixels.width, pixels.height, pixels.square_side or pixels.width)
+        return self.model.pixels.view_px
 
     def with_score_threshold(self, score_threshold: float) -> "FlorenceDetector":
         """A detector of the same model, all settings but one alike; nothing is loaded again."""
@@ -149,8 +148,9 @@ class AdaptedDetector:
     @property
     def view_px(self) -> int:
         """Side of what is seen of an image, as of `FlorenceDetector.view_px`."""
-        with self.detector.model.using(self.adapter):
-            return self.detector.view_px
+        adapters = self.detector.model.adapters
+        sides = {} if adapters is None else adapters.image_sides
+        return replace(self.detector.model.pixels, square_side=sides.get(self.adapter)).view_px
 
     def with_score_threshold(self, score_threshold: float) -> "AdaptedDetector":
         """A detector of the same model and adapter, as of `FlorenceDetector.with_score_threshold`."""

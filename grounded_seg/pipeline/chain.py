@@ -142,10 +142,12 @@ class Chain:
             return []
         padded = max(n_padded, len(images))
         found, seconds = self._found(images, prompts, padded)
+        view_px = self._view_px()
         if self._tiles is None:
-            self._hint_at_tiles(images)
+            for image in images:
+                tell_if_tiles_would_help(image, view_px)
         else:
-            tiled = [crops_of(image, self._tiles, self._view_px()) for image in images]
+            tiled = [crops_of(image, self._tiles, view_px) for image in images]
             crops = [(crop, asked) for one, asked in zip(tiled, prompts, strict=True) for _, crop in one]
             parts: list[ImageResult] = []
             for start in range(0, len(crops), len(images)):
@@ -175,8 +177,8 @@ class Chain:
             for image, found in zip(images, detections, strict=True)
         ]
 
-    def _view_px(self) -> int:
-        """Give the detector's view, which only tiles of side "auto" depend on."""
+    def _view_px(self) -> int | None:
+        """Give the detector's view; None where it isn't known, which only tiles of side "auto" need."""
         if isinstance(self._detector, ViewingDetector):
             return self._detector.view_px
         if self._tiles is not None and self._tiles.side == "auto":
@@ -184,12 +186,7 @@ class Chain:
                 f"the detector, a {type(self._detector).__name__}, has no view_px that tiles could fit; "
                 "give the side of a tile in pixels"
             )
-        return 0
-
-    def _hint_at_tiles(self, images: Sequence[Image]) -> None:
-        if isinstance(self._detector, ViewingDetector):
-            for image in images:
-                tell_if_tiles_would_help(image, self._detector.view_px)
+        return None
 
     def _found(
         self, images: Sequence[Image], prompts: Sequence[PromptSet], n_padded: int

@@ -50,7 +50,7 @@ class Tile:
         return Image(path=image.path, pixels=image.pixels[self.top : self.bottom, self.left : self.right])
 
 
-def tile_sides(size: ImageSize, settings: TileSettings, view_px: int) -> tuple[int, ...]:
+def tile_sides(size: ImageSize, settings: TileSettings, view_px: int | None) -> tuple[int, ...]:
     """Choose the sides of an image's tiles in pixels, ascending: as asked for, or those that fit the detector's view.
 
     A tile of two views shows small objects well enough, and cuts many of those that are larger than its overlap. These
@@ -62,6 +62,8 @@ def tile_sides(size: ImageSize, settings: TileSettings, view_px: int) -> tuple[i
     """
     if settings.side != "auto":
         return (settings.side,)
+    if view_px is None:
+        raise ValueError("sides can't fit a view that isn't known")
     sides = (_VIEWS_IN_A_TILE * view_px, _SCALE * _VIEWS_IN_A_TILE * view_px)
     return tuple(side for side in sides if side < max(size.width, size.height))
 
@@ -96,7 +98,7 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
     return [surplus * step // n_steps for step in range(n_steps + 1)]
 
 
-def crops_of(image: Image, settings: TileSettings, view_px: int) -> list[tuple[Tile, Image]]:
+def crops_of(image: Image, settings: TileSettings, view_px: int | None = None) -> list[tuple[Tile, Image]]:
     """Cut an image into its tiles, each as an image of its own; none for an image that fits in one.
 
     Very many are told: each goes through the models as an image does.
@@ -115,9 +117,9 @@ def crops_of(image: Image, settings: TileSettings, view_px: int) -> list[tuple[T
     return [(tile, tile.crop(image)) for tile in parts]
 
 
-def tell_if_tiles_would_help(image: Image, view_px: int) -> None:
+def tell_if_tiles_would_help(image: Image, view_px: int | None) -> None:
     """Tell, once, of an image that is so large that the detector sees little of its small objects."""
-    if max(image.size.width, image.size.height) > _VIEWS_IN_AN_IMAGE * view_px:
+    if view_px is not None and max(image.size.width, image.size.height) > _VIEWS_IN_AN_IMAGE * view_px:
         _LOG.info(
             "%s is %d x %d px, and the detector sees it at %d px: small objects are lost; --tile auto looks for them",
             str(image.path),

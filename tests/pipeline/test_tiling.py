@@ -236,9 +236,9 @@ def test_the_limit_holds_for_the_image_not_for_each_tile() -> None:
 
 def test_very_many_tiles_are_told_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     image = Image(Path("a.png"), painted(640, 480))
-    assert len(crops_of(image, TileSettings(100), view_px=0)) < 200
+    assert len(crops_of(image, TileSettings(100))) < 200
     assert caplog.text == ""
-    assert len(crops_of(image, TileSettings(5), view_px=0)) == 19_200
+    assert len(crops_of(image, TileSettings(5))) == 19_200
     [record] = caplog.records
     assert "a.png is searched in 19200 tiles of 5 px" in record.message
     assert "raise --tile" in record.message

@@ -74,7 +74,7 @@ def test_no_answer_is_malformed_and_well_formed_ones_keep_their_tokens(model: Fl
 @pytest.mark.parametrize("last", [2, None])
 @pytest.mark.parametrize("first", [0, None])
 def test_an_answer_that_meets_its_limit_ends_with_a_whole_group(
-    model: FlorenceModel, n_tokens: int, last: int | None, first: int | None, monkeypatch: pytest.MonkeyPatch
+    model: FlorenceModel, n_tokens: int, last: int | None, first: int | None
 ) -> None:
     rules = {"forced_last_id": last, "forced_first_id": first}
     before = {name: getattr(model.rules, name) for name in rules}
