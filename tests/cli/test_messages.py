@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from grounded_seg.cli.messages import counted, set_up_messages
+from grounded_seg.engine.batch_worker import _collected_log
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +73,12 @@ def test_hints_of_the_package_are_told_once_and_only_where_they_are_wanted(capsy
         for number in range(2):
             log.info("image %d is large", number, extra={"once": True, "is_hint": True})
         assert capsys.readouterr().err.splitlines() == (["hint: image 0 is large"] if hints else [])
+
+
+def test_hints_of_workers_are_hints_too(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _collected_log(logging.INFO)
+    logging.getLogger("grounded_seg.somewhere").info("%s is large", "a.png", extra={"once": True, "is_hint": True})
+    set_up_messages(debug=False)
+    for record in said * 2:
+        logging.getLogger("grounded_seg").handle(logging.makeLogRecord(record))
+    assert capsys.readouterr().err.splitlines() == ["hint: a.png is large"]

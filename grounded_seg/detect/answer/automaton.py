@@ -28,7 +28,7 @@ TOKEN_KINDS = (TEXT, LESS_SIGN, LOCATION, SEPARATOR, OPEN_POLYGON, CLOSE_POLYGON
 """All kinds, in the order of the tables' columns."""
 NEVER = 1 << 30
 """In place of a number of tokens, where a kind is not allowed."""
-_START, _FIRST = "start", "first"
+_START, _FIRST, _OVER = "start", "first", "over"
 
 
 def _labels(before: str, label: str = "label") -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Automaton:
     """Tables of n states and the kinds of `TOKEN_KINDS`."""
 
     next_state: npt.NDArray[np.int64]
-    """(n, kinds) state after a token of this kind; after one that isn't allowed, a state where all is."""
+    """(n, kinds) state after a token of this kind; after the end, and what isn't allowed, one where nothing is."""
     n_needed: npt.NDArray[np.int64]
     """(n, kinds) fewest tokens between one of this kind and the answer's end; `NEVER` where it isn't allowed."""
     is_ordered: npt.NDArray[np.int64]
@@ -94,11 +94,10 @@ def automaton() -> Automaton:
                 ordered |= {f"{form}/{state}"} if kinds.endswith("*") else set()
         # Only the first token may be <s>; some models are forced to say it.
         edges[f"{form}/{_FIRST}"] = {**edges[f"{form}/{_START}"], BEGIN: f"{form}/{_START}"}
-    names = list(edges)
+    names = [*edges, _OVER]
     index = {name: place for place, name in enumerate(names)}
-    is_whole = np.array([name.split("/")[1] in (*_MAY_END, _FIRST) for name in names])
-    # Where all is allowed, whatever is said goes on.
-    next_state = np.full((len(names), len(TOKEN_KINDS)), index[f"{AnswerForm.ANY}/{_START}"], dtype=np.int64)
+    is_whole = np.array([name.rpartition("/")[2] in (*_MAY_END, _FIRST) for name in names])
+    next_state = np.full((len(names), len(TOKEN_KINDS)), index[_OVER], dtype=np.int64)
     allowed = np.zeros(next_state.shape, dtype=np.bool_)
     for name, by_kind in edges.items():
         for kind, then in by_kind.items():
@@ -108,6 +107,7 @@ def automaton() -> Automaton:
         # A model may be forced to begin with any token: the answer then begins after it.
         first = index[f"{form}/{_FIRST}"]
         next_state[first, ~allowed[first]] = index[f"{form}/{_START}"]
+    next_state[:, TOKEN_KINDS.index(END)] = index[_OVER]
     n_needed = np.where(allowed, _distances(next_state, allowed, is_whole)[next_state], NEVER)
     n_needed[is_whole, TOKEN_KINDS.index(END)] = 0
     return Automaton(
