@@ -188,22 +188,26 @@ def _without_duplicates(
 def _distinct(best_first: Sequence[tuple[Instance, bool]], groups: Sequence[str]) -> list[int]:
     """Indices of the first of those of a group that are one object, by masks, or by boxes where there are none."""
     masks = [one.mask for one, _ in best_first if one.mask is not None]
+    has_masks = len(masks) == len(best_first)
     boxes = array_from_boxes([one.box_xyxy for one, _ in best_first])
     is_cut = np.array([cut for _, cut in best_first], dtype=np.bool_)
     kept: list[int] = []
     for members in indices_by_group(groups):
+        of_group = [masks[index] for index in members.tolist()] if has_masks else []
+        iou_of_masks, containment_of_masks = mask_iou(of_group, of_group), mask_containment(of_group, of_group)
         chosen: list[int] = []
-        for index in members.tolist():
-            if len(masks) == len(best_first):
-                others = [masks[other] for other in chosen]
-                iou, containment = mask_iou([masks[index]], others)[0], mask_containment([masks[index]], others)[0]
+        for rank, index in enumerate(members.tolist()):
+            others = members[chosen]
+            if has_masks:
+                iou, containment = iou_of_masks[rank, chosen], containment_of_masks[rank, chosen]
             else:
-                pair = boxes[index : index + 1], boxes[chosen]
+                # One row at a time: a tiled image may have very many boxes.
+                pair = boxes[index : index + 1], boxes[others]
                 iou, containment = pairwise_iou(*pair)[0], pairwise_containment(*pair)[0]
-            is_part = (is_cut[chosen] | is_cut[index]) & (containment > CONTAINMENT_THRESHOLD)
+            is_part = (is_cut[others] | is_cut[index]) & (containment > CONTAINMENT_THRESHOLD)
             if not (is_part | (iou > IOU_THRESHOLD)).any():
-                chosen.append(index)
-        kept += chosen
+                chosen.append(rank)
+        kept += members[chosen].tolist()
     return sorted(kept)
 
 
