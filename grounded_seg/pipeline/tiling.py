@@ -60,7 +60,7 @@ def tile_sides(size: ImageSize, settings: TileSettings, view_px: int | None) -> 
     >>> tile_sides(ImageSize(4000, 3000), TileSettings("auto"), 768)
     (1536, 3072)
     """
-    if settings.side != "auto":
+    if isinstance(settings.side, int):
         return (settings.side,)
     if view_px is None:
         raise ValueError("sides can't fit a view that isn't known")

@@ -9,6 +9,7 @@ All is tensors of fixed shapes: a GPU can record it, and rows may answer differe
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import LogitsProcessor
 
@@ -128,7 +129,7 @@ class WellFormed(LogitsProcessor):  # type: ignore[misc]
         return (question * self._beams + beam).flatten()
 
 
-def _kinds_and_bins(vocabulary: Vocabulary, n_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+def _kinds_and_bins(vocabulary: Vocabulary, n_tokens: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The kind of each token, as the column of its tables, and its bin, 0 for all but locations; both (n_tokens,)."""
     # What has logits and no name is never said.
     kinds = np.full(n_tokens, TOKEN_KINDS.index(OTHER_MARK), dtype=np.int64)
