@@ -42,6 +42,8 @@ _TEXTS = {
 }
 _A_MODEL = 600
 """Answers of each random model."""
+_COMPARED = 20
+"""Well-formed answers of a model, or about a scene, whose probabilities are compared."""
 _GROUNDING = TASKS["CAPTION_TO_PHRASE_GROUNDING"]
 
 
@@ -62,7 +64,7 @@ def random_model(seed: int, tokenizer: Path) -> FlorenceModel:
 
 def count(
     model: FlorenceModel, features: torch.Tensor, asked: Sequence[tuple[Task, str]], about: Sequence[int], beams: int
-) -> dict[str, int]:
+) -> dict[str, float]:
     """Answer everything with the rule and without, and count."""
     texts, tasks = [text for _, text in asked], [task for task, _ in asked]
     free = model.answer(features, texts, about=about, beams=beams, max_new_tokens=N_TOKENS)
@@ -72,29 +74,44 @@ def count(
         [is_well_formed(form, one.token_ids, model.vocabulary) for form, one in zip(forms, answers, strict=True)]
         for answers in (free, kept)
     )
-    changed = [not same(one, other) for one, other in zip(free, kept, strict=True)]
+    changed = [one.token_ids != other.token_ids for one, other in zip(free, kept, strict=True)]
+    worst = 0.0
+    for place in np.flatnonzero(well)[:_COMPARED].tolist():
+        # Alone, as last bits depend on what else is in work.
+        alone = {"about": [about[place]], "beams": beams, "max_new_tokens": N_TOKENS}
+        [one] = model.answer(features, [texts[place]], **alone)
+        [other] = model.answer(features, [texts[place]], tasks=[tasks[place]], **alone)
+        worst = max(worst, difference(one, other))
     return {
         "answers": len(asked),
         "malformed_before": well.count(False),
         "malformed_after": after.count(False),
         "well_formed_changed": sum(one and other for one, other in zip(well, changed, strict=True)),
+        "worst_probability": worst,
     }
 
 
-def same(one: GeneratedAnswer, other: GeneratedAnswer) -> bool:
-    """Whether two answers have the same tokens, and the same probabilities but for last bits."""
-    pairs = ((getattr(one.evidence, name), getattr(other.evidence, name)) for name in vars(one.evidence))
-    return one.token_ids == other.token_ids and all(np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)
+def difference(one: GeneratedAnswer, other: GeneratedAnswer) -> float:
+    """Give the largest difference of a probability; 1 where the tokens differ."""
+    if one.token_ids != other.token_ids:
+        return 1.0
+    said = np.exp(one.evidence.log_probabilities) - np.exp(other.evidence.log_probabilities)
+    places = one.evidence.location_probabilities - other.evidence.location_probabilities
+    return float(max(np.abs(said).max(), np.abs(places).max()))
 
 
-def add(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    """Add counts by name."""
-    return {name: total.get(name, 0) + value for name, value in more.items()}
+def add(total: dict[str, float], more: dict[str, float]) -> dict[str, float]:
+    """Add counts by name, and keep the worst."""
+    before = {name: total.get(name, 0) for name in more}
+    return {
+        name: max(before[name], value) if name.startswith("worst") else before[name] + value
+        for name, value in more.items()
+    }
 
 
-def of_random_models(n_answers: int, beams: int) -> dict[str, int]:
+def of_random_models(n_answers: int, beams: int) -> dict[str, float]:
     """Count over as many random models as it takes."""
-    total: dict[str, int] = {}
+    total: dict[str, float] = {}
     # A small vocabulary, with all of the marks.
     tokenizer = find_models(ModelSettings(preset="demo"), boxes_only=True).detector.path
     asked = [(task, task.question(_TEXTS[task.takes])) for task in TASKS.values()]
@@ -108,13 +125,13 @@ def of_random_models(n_answers: int, beams: int) -> dict[str, int]:
     return total
 
 
-def of_demo(adapter: str | None, n_scenes: int, beams: int) -> dict[str, int]:
+def of_demo(adapter: str | None, n_scenes: int, beams: int) -> dict[str, float]:
     """Count over all kinds and some other words, asked about scenes."""
     models = ModelSettings(preset="demo", adapter=adapter, dtype=Precision.FLOAT32)
     model = load_found_detector(find_models(models, boxes_only=True), DetectSettings()).model
     prompts = (*KINDS, *(f"red {kind}" for kind in KINDS), "dog", "street sign")
     asked = [(_GROUNDING, _GROUNDING.question(prompt)) for prompt in prompts]
-    total: dict[str, int] = {}
+    total: dict[str, float] = {}
     for index in range(n_scenes):
         pixels = render_scene(Split.TEST, index).pixels
         features = model.encode_images([Image(Path("x.png"), pixels)])
@@ -181,7 +198,7 @@ def main() -> int:
         counted["demo, bare base"] = of_demo("none", chosen.scenes, 1)
         counted["demo, adapter"] = of_demo(None, chosen.scenes, 1)
     for name, one in counted.items():
-        print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in one.items()))
+        print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in one.items()))
     timed = [] if chosen.tokenizer is None else times_of(chosen)
     for one in timed:
         print("  " + ", ".join(f"{name} {value:.4g}" for name, value in one.items()))
@@ -200,7 +217,7 @@ def times_of(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     return [cost(model, rows, beams, chosen.repeats) for beams, rows in ((1, 1), (1, 8), (3, 1), (3, 4))]
 
 
-def bounds(counted: dict[str, dict[str, int]], timed: list[dict[str, Any]], size: str) -> int:
+def bounds(counted: dict[str, dict[str, float]], timed: list[dict[str, Any]], size: str) -> int:
     """Hold the figures against what they must be."""
     holds = MustHold()
     for name, one in counted.items():
@@ -208,6 +225,7 @@ def bounds(counted: dict[str, dict[str, int]], timed: list[dict[str, Any]], size
         if "beams" not in name:
             # Where a beam was malformed, room is made for another, which may be better in the end.
             holds.at_most(f"well-formed answers that changed, {name}", one["well_formed_changed"], 0)
+            holds.at_most(f"difference of a probability in those, {name}", one["worst_probability"], 1e-6)
         if name.startswith("random"):
             holds.at_least(f"malformed before, {name}", one["malformed_before"] / one["answers"], 0.3)
     for one in timed:

@@ -9,7 +9,8 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.errors import UsageError
 from grounded_seg.geometry.boxes import is_usable
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.pipeline.tiling import crops_of, merged, tell_if_tiles_would_help
+from grounded_seg.pipeline.tile_merging import merged
+from grounded_seg.pipeline.tiling import crops_of, tell_if_tiles_would_help
 from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.settings import DetectSettings, TileSettings
 

@@ -246,12 +246,12 @@ def test_very_many_tiles_are_told_with_their_number(caplog: pytest.LogCaptureFix
 
 def test_auto_takes_sides_that_fit_the_detectors_view() -> None:
     auto = TileSettings("auto")
-    assert tile_sides(ImageSize(4000, 3000), auto, 192) == (384, 768)
-    assert tile_sides(ImageSize(4000, 3000), auto, 768) == (1536, 3072)
+    assert tile_sides(ImageSize(4000, 3000), auto, 192) == (288, 576)
+    assert tile_sides(ImageSize(4000, 3000), auto, 768) == (1152, 2304)
     # What isn't larger than a tile is asked as a whole in any case.
-    assert tile_sides(ImageSize(500, 700), auto, 192) == (384,)
-    assert tile_sides(ImageSize(384, 300), auto, 192) == ()
-    assert tile_sides(ImageSize(384, 300), TileSettings(100), 192) == (100,)
+    assert tile_sides(ImageSize(400, 576), auto, 192) == (288,)
+    assert tile_sides(ImageSize(288, 200), auto, 192) == ()
+    assert tile_sides(ImageSize(288, 200), TileSettings(100), 192) == (100,)
 
 
 class Sharp(Finding):
@@ -260,7 +260,7 @@ class Sharp(Finding):
     view_px = 10
 
 
-@pytest.mark.parametrize("width", [15, 40, 90])
+@pytest.mark.parametrize("width", [15, 30, 90])
 def test_auto_searches_the_whole_image_and_tiles_of_both_sides(width: int) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -272,7 +272,7 @@ def test_auto_searches_the_whole_image_and_tiles_of_both_sides(width: int) -> No
     chain = Chain(detector, detector, tiles=TileSettings("auto"))
     [found] = chain.results([picture(width, 12, red=(3, 3, 9, 9))], [PromptSet(tuple(RED), tuple(RED.values()))])
     assert [one.box_xyxy for one in found.instances] == [(3, 3, 9, 9)]
-    assert set(seen) == {15: {(15, 12)}, 40: {(40, 12), (20, 12)}, 90: {(90, 12), (40, 12), (20, 12)}}[width]
+    assert set(seen) == {15: {(15, 12)}, 30: {(30, 12), (15, 12)}, 90: {(90, 12), (30, 12), (15, 12)}}[width]
 
 
 def test_auto_needs_a_detector_whose_view_is_known() -> None:
@@ -310,9 +310,19 @@ def found_where(whole: Sequence[Any], on_tiles: dict[int, Sequence[Any]]) -> lis
     return [one.box_xyxy for one in found.instances]
 
 
-def test_a_large_find_of_the_whole_image_does_not_swallow_small_ones() -> None:
-    blob, small = ((0, 0, 180, 10), 0.9), [((10, 2, 18, 8), 0.8), ((40, 2, 48, 8), 0.7)]
-    assert found_where([blob], {0: small}) == [(0, 0, 180, 10), (10, 2, 18, 8), (40, 2, 48, 8)]
+SMALL = ((10, 2, 18, 8), 0.8), ((40, 2, 48, 8), 0.7)
+
+
+@pytest.mark.parametrize("score", [0.9, 0.1])
+def test_what_holds_several_finds_of_tiles_is_none_and_swallows_nothing(score: float) -> None:
+    assert found_where([((0, 0, 180, 10), score)], {0: SMALL}) == [one for one, _ in SMALL]
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.9, (0, 0, 60, 10)), (0.1, SMALL[0][0])])
+def test_of_a_find_within_one_of_the_whole_image_the_better_is_kept(score: float, kept: tuple[int, ...]) -> None:
+    # The same thing twice, as neighbouring tiles show it, is one.
+    again = ((10, 2, 18, 9), 0.5)
+    assert found_where([((0, 0, 60, 10), score)], {0: [SMALL[0], again]}) == [kept]
 
 
 def test_a_thing_on_another_of_its_class_stays() -> None:

@@ -143,8 +143,8 @@ def test_the_reader_leaves_nothing_out_of_a_well_formed_answer(task: object) -> 
     text = {
         TaskOutput.BOXES: f"{BOX}{BOX}",
         TaskOutput.POLYGONS: f"<poly>{BOX}<sep>{BOX}</poly><poly>{BOX}</poly>",
-        TaskOutput.QUADS: f"a{BOX}{BOX}b{BOX}{BOX}",
-    }.get(task.gives, f"a{BOX}{BOX}b{BOX}")
+        TaskOutput.QUADS: f"car{BOX}{BOX}dog{BOX}{BOX}",
+    }.get(task.gives, f"car{BOX}{BOX}dog{BOX}")
     assert is_well(task.name, text)
     found = shapes_from_pieces(task.gives, pieces_from_text(text))
     assert sum(len(shape.location_positions) for shape in found) == text.count("<loc_")
