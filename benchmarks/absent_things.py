@@ -204,7 +204,7 @@ def main() -> None:
         for way, row in results[name]["ways"].items():
             shown = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if isinstance(value, float))
             interval = f"  [{row['interval'][0]:+.3f}, {row['interval'][1]:+.3f}]" if "interval" in row else ""
-            print(f"  {way:30}{shown}{interval}")
+            print(f"  {way:33}{shown}{interval}")
     if chosen.output:
         chosen.output.write_text(json.dumps(results, indent=2) + "\n")
 
