@@ -35,6 +35,21 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _TileSide(click.ParamType):
+    """Pixels, or the word auto."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Make a number of the text, unless it is the word."""
+        if isinstance(value, str) and value.strip().casefold() == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no side of a tile; give pixels, or auto", param, ctx)
+
+
 PATH = _LocalPath(path_type=Path)
 COUNT = click.IntRange(min=0)
 
@@ -152,9 +167,11 @@ _TILE = (
     option_of(
         TileSettings,
         "side",
-        "Also search large images in tiles of this side in pixels, for small objects.",
+        "Also search large images in tiles of this side in pixels, for small objects; auto takes sides that fit the "
+        "detector.",
         "--tile",
-        metavar="PX",
+        metavar="PX|auto",
+        type=_TileSide(),
     ),
     option_of(TileSettings, "overlap", "Overlap of neighbouring tiles, as a share of their side."),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import (
@@ -75,7 +75,7 @@ class StageKeywords(TypedDict, total=False):
     mask_iou_threshold: float
     containment_threshold: float
     compile: bool
-    tile: int | None
+    tile: int | Literal["auto"] | None
     overlap: float
 
 

@@ -10,7 +10,8 @@ from grounded_seg.errors import UsageError
 from grounded_seg.geometry.boxes import is_usable
 from grounded_seg.pipeline.class_rules import Parted, check_thresholds, needs_rules, parted, settled
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.pipeline.tiling import crops_of, merged
+from grounded_seg.pipeline.tile_merging import merged
+from grounded_seg.pipeline.tiling import crops_of, tell_if_tiles_would_help
 from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.scoring.score_maps import ScoreCalibration
 from grounded_seg.settings import DetectSettings, TileSettings
@@ -51,6 +52,15 @@ class OverlapDetector(Detector, Protocol):
 
     def with_iou_threshold(self, iou_threshold: float) -> Detector:
         """Give a detector of the same model that drops boxes whose IoU with a better one is above this."""
+
+
+@runtime_checkable
+class ViewingDetector(Detector, Protocol):
+    """A detector that sees every image at one size."""
+
+    @property
+    def view_px(self) -> int:
+        """Give the side of what it sees, in pixels."""
 
 
 class Segmenter(Protocol):
@@ -143,8 +153,12 @@ class Chain:
         padded = max(n_padded, len(images))
         found, boxes, seconds = self._found(images, prompts, padded)
         unwanted = [list(one.unwanted) for one in boxes]
-        if self._tiles is not None:
-            tiled = [crops_of(image, self._tiles) for image in images]
+        view_px = self._view_px()
+        if self._tiles is None:
+            for image in images:
+                tell_if_tiles_would_help(image, view_px)
+        else:
+            tiled = [crops_of(image, self._tiles, view_px) for image in images]
             crops = [(crop, asked) for one, asked in zip(tiled, prompts, strict=True) for _, crop in one]
             parts: list[ImageResult] = []
             of_parts: list[Parted] = []
@@ -183,6 +197,17 @@ class Chain:
             ImageResult(image.path, image.size, tuple(Instance(one, mask=None, mask_score=None) for one in found))
             for image, found in zip(images, detections, strict=True)
         ]
+
+    def _view_px(self) -> int | None:
+        """Give the detector's view; None where it isn't known, which only tiles of side "auto" need."""
+        if isinstance(self._detector, ViewingDetector):
+            return self._detector.view_px
+        if self._tiles is not None and self._tiles.side == "auto":
+            raise UsageError(
+                f"the detector, a {type(self._detector).__name__}, has no view_px that tiles could fit; "
+                "give the side of a tile in pixels"
+            )
+        return None
 
     def _found(
         self, images: Sequence[Image], prompts: Sequence[PromptSet], n_padded: int

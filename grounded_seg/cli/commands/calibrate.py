@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import note, set_up_messages
+from grounded_seg.cli.messages import note, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option
 
 
@@ -34,7 +34,7 @@ def calibrate(report: Path, output: Path, plots: Path | None, debug: bool) -> in
     for line in made.notes:
         note(line)
     show_calibration(made)
-    click.echo(output)
+    show(output)
     if plots is not None:
-        click.echo(write_reliability(made.judged[0], plots))
+        show(write_reliability(made.judged[0], plots))
     return 0

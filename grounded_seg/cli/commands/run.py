@@ -70,7 +70,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
     Exit code: 0 all done, 1 images skipped or results can't be written, 2 usage, 3 unreadable input, 4 weights missing
     or wrong, 5 device, 130 interrupted.
     """
-    set_up_messages(debug=debug)
+    set_up_messages(debug=debug, hints=not quiet)
     # These import numpy and rich, which would slow --help down.
     from grounded_seg.cli.run_display import RunDisplay
     from grounded_seg.cli.slips import check_order, hint_about
