@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-dtypes test-release check audit interop quirks format clean
+.PHONY: help demo test test-dtypes test-release check audit docs package interop quirks format clean
 
 help:
 	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
@@ -13,6 +13,8 @@ help:
 	@echo "make test-release  run the long tests: a wheel, two processes, the longest commands of the docs"
 	@echo "make check   lint, formatting and types"
 	@echo "make audit   compare the installed packages with the lists of known holes"
+	@echo "make docs    build the pages of docs/ as a site, in site/"
+	@echo "make package build the wheel and the sdist in dist/, and check both"
 	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop,"
 	@echo "             and have their own clients ask a server"
 	@echo "make quirks  give the COCO readers of tools and trainers every fault that validate names"
@@ -55,6 +57,17 @@ check: $(INSTALLED)
 audit: $(INSTALLED)
 	$(BIN)/python .ci/audit.py
 
+# Strict: a link to a page or heading that isn't there is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html is the first page."
+
+package: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
 interop: $(INSTALLED)
 	$(BIN)/python tests/interop/read_back.py
 	$(BIN)/python tests/interop/ask_server.py
@@ -67,5 +80,5 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv grounded-seg-out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .nox grounded-seg-out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

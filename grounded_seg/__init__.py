@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
     from grounded_seg.weights.locate import PresetParts, presets
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "CalibrationReport",
     "Counts",
