@@ -7,11 +7,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from grounded_seg.cli.messages import counted, error, note, plain_table, stdout_console
+from grounded_seg.cli.messages import counted, error, note, plain_table, stderr_console, stdout_console
 from grounded_seg.cli.progress import StatusLines
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.locate import locate
@@ -29,7 +28,7 @@ def fetched(what: str) -> Iterator[Callable[[int, int | None], None]]:
     on_terminal = sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     progress = Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, disable=not on_terminal
+        *columns, TimeRemainingColumn(), console=stderr_console(), transient=True, disable=not on_terminal
     )
     task, lines = progress.add_task(what, total=None), StatusLines(on=not on_terminal)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grounded_seg.cli.streams import lossy
 from grounded_seg.errors import InterruptionError, OutputError
 from grounded_seg.settings import ModelSettings
 
@@ -112,9 +113,16 @@ def interruption_explained(explain: Callable[[], str | None]) -> Iterator[None]:
         raise InterruptionError(f"interrupted; {text}") from interrupt
 
 
+def stderr_console() -> "Console":
+    """The console for progress."""
+    # rich would slow --help down, here and below.
+    from rich.console import Console
+
+    return Console(file=lossy(sys.stderr))
+
+
 def stdout_console() -> "Console":
     """The console for tables, as wide as the terminal, or wide enough for a file or another program."""
-    # rich would slow --help down, here and below.
     from rich.console import Console
 
     class StdoutConsole(Console):
@@ -137,7 +145,11 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> "Table":
 
 
 def _line(kind: str, message: str) -> None:
-    click.echo(f"{kind}: {' '.join(message.expandtabs(0).splitlines())}", err=True)
+    _to_stderr(f"{kind}: {' '.join(message.expandtabs(0).splitlines())}")
+
+
+def _to_stderr(text: str) -> None:
+    click.echo(text, file=lossy(sys.stderr))
 
 
 class _Echo(logging.Handler):
@@ -154,7 +166,7 @@ class _Echo(logging.Handler):
         if not self._is_for_now(record):
             return
         if record.exc_info:
-            click.echo(logging.Formatter().formatException(record.exc_info), err=True)
+            _to_stderr(logging.Formatter().formatException(record.exc_info))
         _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
 
     def _is_for_now(self, record: logging.LogRecord) -> bool:
