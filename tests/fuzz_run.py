@@ -117,8 +117,8 @@ def quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def try_many(reader: Reader, folder: Path, n: int, seed: int, tried: Tried) -> None:
-    """Give a reader `n` inputs that Hypothesis draws."""
+def try_many(reader: Reader, folder: Path, n: int, seed: int, tried: Tried, kept: Path | None = None) -> None:
+    """Give a reader `n` inputs that Hypothesis draws, and write them into a folder if one is given."""
     folder.mkdir(parents=True, exist_ok=True)
 
     @seeded(seed)
@@ -131,6 +131,8 @@ def try_many(reader: Reader, folder: Path, n: int, seed: int, tried: Tried) -> N
     )
     @given(reader.inputs())
     def give(content: bytes) -> None:
+        if kept is not None:
+            (kept / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
         try_once(reader, folder, content, tried)
 
     started = time.monotonic()
@@ -150,7 +152,8 @@ def table(tried: dict[str, Tried]) -> str:
     return "\n".join([*lines, f"{len(tried)} readers, {n} inputs, {n_escapes} kinds of escapes"])
 
 
-def _keep(escapes: Sequence[Escape], folder: Path) -> None:
+def keep(escapes: Sequence[Escape], folder: Path) -> None:
+    """Write inputs that escaped into a folder, and print where."""
     for one in escapes:
         name = (
             f"{one.reader.replace(' ', '-').replace('/', '-')}-{one.kind}-{hashlib.sha256(one.content).hexdigest()[:8]}"
@@ -196,7 +199,7 @@ def main() -> int:
     tried = fuzz(readers, chosen.minutes, chosen.inputs, seed)
     print(table(tried))
     escapes = [escape for one in tried.values() for escape in one.escapes.values()]
-    _keep(escapes, chosen.keep)
+    keep(escapes, chosen.keep)
     return int(bool(escapes))
 
 

@@ -17,7 +17,7 @@ import click
 
 from grounded_seg.cli import messages
 from grounded_seg.cli.streams import discard, finish_streams, lossy, prepare_streams
-from grounded_seg.errors import GroundedSegError, OutputError
+from grounded_seg.errors import DeviceError, GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,6 +105,9 @@ def _explain(error: Exception) -> int:
         case OSError(filename=None) if error.errno in _STDOUT_ERRORS:
             # Errors with a file's name are ours already, from the modules that write files.
             message, code = str(messages.stdout_error(error)), OutputError.exit_code
+        case MemoryError():
+            # What knows how to do with less, such as the engine, has tried that.
+            message, code = "memory is full; end other programs, or ask for less at a time", DeviceError.exit_code
         case _:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             message = f"unexpected {what}; please report it, with the output of the same command with --debug"
