@@ -104,7 +104,7 @@ def test_full_tuning_leaves_a_model(tmp_path: Path) -> None:
 def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
     folder = TrainFolder(tmp_path / "new" / "run")
     with folder.locked():
-        with pytest.raises(UsageError, match="another process trains in .*run; name another folder with -o"):
+        with pytest.raises(UsageError, match=r"another process trains in .*run; name another folder with -o"):
             TrainFolder(folder.root).locked().__enter__()
         folder.write_manifest(manifest())
     assert [path.name for path in folder.root.iterdir()] == ["run.json"]
@@ -126,7 +126,7 @@ def test_a_training_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_can_not_be_written_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is a file; name a folder with -o"):
+    with pytest.raises(UsageError, match=r"is a file; name a folder with -o"):
         TrainFolder(tmp_path / "file").locked().__enter__()
-    with pytest.raises(OutputError, match="can't be written .*; make room or get permission there, or name another"):
+    with pytest.raises(OutputError, match=r"can't be written .*; make room or get permission there, or name another"):
         TrainFolder(tmp_path / "file" / "run").locked().__enter__()
