@@ -93,9 +93,10 @@ def full_size_model(size: str, tokenizer: Path, seed: int = 0) -> FlorenceModel:
     for name, parameter in network.named_parameters():
         if parameter.dim() > 1:
             scale = 4.0 if "embed_positions" in name else 1.5 * parameter[0].numel() ** -0.5
-            # What comes from the image is the same at each step: too much of it, and each step says the same.
-            if "decoder" in name and "encoder_attn.out_proj" in name:
-                scale *= 0.25
+            # What comes from the image is the same at each step, and what was said nearly so: too much of them, and
+            # each step says the same location, which makes no box.
+            if "decoder" in name and "attn.out_proj" in name:
+                scale *= 0.25 if "encoder_attn" in name else 0.2
             parameter.normal_(0.0, scale, generator=generator)
     words = network.get_input_embeddings().weight
     # All of one length, or the longest of them would be said over and over: no box of it would have an area.

@@ -1,6 +1,7 @@
 """The loss of a batch, and the validation: the loss of fixed questions and the figures of generated answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,14 +52,11 @@ class AnswerLoss(nn.Module):
         for name, values in (("_ids", ids), ("_offsets", offsets), ("_shares", shares), ("_bin_by_id", bins)):
             self.register_buffer(name, values, persistent=False)
 
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Sum in float32 from logits (n, t, vocabulary) and labels (n, t): token ids, -100 for padding."""
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Sum in float32 from logits (n, vocabulary) and token ids (n,)."""
         if not self._spreads:
-            return functional.cross_entropy(
-                logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
-        is_token = labels != IGNORED
-        log_probabilities, targets = logits[is_token].float().log_softmax(-1), labels[is_token]
+            return functional.cross_entropy(logits.float(), targets, reduction="sum")
+        log_probabilities = logits.float().log_softmax(-1)
         bins = self._bin_by_id[targets.clamp(max=len(self._bin_by_id) - 1)]
         bins = torch.where(targets < len(self._bin_by_id), bins, -1)
         is_location = bins >= 0
@@ -81,12 +79,13 @@ class BatchLoss:
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Compute the loss with the model of `make_trainable`, or that wrapped for several processes."""
-        # A GPU would have to be waited for, to read from it which images these are.
+        # A GPU would have to be waited for, to read from it which images these are, and where there are tokens.
+        tokens = (batch["labels"].flatten() != IGNORED).nonzero()[:, 0].to(self._device, non_blocking=True)
         here = {
             name: values if name in ABOUT_IMAGES else values.to(self._device, non_blocking=True)
             for name, values in batch.items()
         }
-        loss: torch.Tensor = self._loss(self._logits(model, here), here["labels"])
+        loss: torch.Tensor = self._loss(self._logits(model, here, tokens), here["labels"].flatten()[tokens])
         return loss
 
     def train_mode(self, model: nn.Module) -> None:
@@ -102,8 +101,8 @@ class BatchLoss:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
 
-    def _logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """The decoder's logits over the answers, (n, t, vocabulary); each image is encoded once."""
+    def _logits(self, model: nn.Module, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
+        """The decoder's logits at these places of all answers, (n, vocabulary); each image is encoded once."""
         network = self._network
         with self._autocast():
             features = self._features.of_batch(batch)[batch["image_index"]]
@@ -112,7 +111,7 @@ class BatchLoss:
         # The native forward would shift the labels too, but then compute the loss a second time.
         answers = shift_tokens_right(batch["labels"], text.pad_token_id, text.decoder_start_token_id)
         mask = batch["attention_mask"]
-        with self._autocast():
+        with self._autocast(), _only_for(tokens, network.lm_head):
             logits: torch.Tensor = model(
                 inputs_embeds=torch.cat([features.to(words.dtype), words], dim=1),
                 attention_mask=torch.cat([mask.new_ones(features.shape[:2]), mask], dim=1),
@@ -120,6 +119,16 @@ class BatchLoss:
                 use_cache=False,
             ).logits
         return logits
+
+
+@contextmanager
+def _only_for(tokens: torch.Tensor, head: nn.Module) -> Iterator[None]:
+    """Let the head see the states at these places of (n, t, width), flat: a batch's padding has no logits."""
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].flatten(0, 1)[tokens], *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def validate(

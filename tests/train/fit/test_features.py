@@ -23,7 +23,7 @@ from grounded_seg.errors import OutputError
 from grounded_seg.settings import Precision
 from grounded_seg.train import TrainSettings, train
 from grounded_seg.train.data.encoded_images import EncodedImages, stamp_of
-from grounded_seg.train.data.samples import feature_grid
+from grounded_seg.train.data.samples import IGNORED, feature_grid
 from grounded_seg.train.dry_run import dry_run
 from grounded_seg.train.fit import feature_store, loop
 from grounded_seg.train.fit.feature_store import FeatureStore
@@ -151,6 +151,26 @@ def batch_loss(
     prepared = prepare(replace(settings, models=replace(settings.models, dtype=dtype)))
     make_trainable(prepared.florence.network, settings).eval()
     return BatchLoss(prepared, store), prepared
+
+
+@torch.no_grad()
+def test_the_head_sees_tokens_alone_and_the_loss_is_the_networks_own(base: Path, dataset: Path, tmp_path: Path) -> None:
+    loss_of, prepared = batch_loss(base, dataset, tmp_path, FeatureStore(tmp_path, 1 << 20, keeps=False))
+    batch = prepared.collator([prepared.valid_dataset[index] for index in range(len(prepared.valid_dataset))])
+    network, is_token = prepared.florence.network, batch["labels"] != IGNORED
+    assert 0 < is_token.sum() < is_token.numel()
+    seen: list[torch.Size] = []
+    network.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape))
+    found = loss_of(network, batch)
+    assert seen == [(int(is_token.sum()), network.config.text_config.vocab_size)]
+    # Nothing stays at the head.
+    features = torch.cat([loss_of.image_tokens(question) for question in prepared.asked])[batch["image_index"]]
+    words = network.get_input_embeddings()(batch["input_ids"])
+    states = torch.cat([features, words], dim=1)
+    is_state = torch.cat([torch.ones(features.shape[:2], dtype=torch.long), batch["attention_mask"]], dim=1)
+    mean = network(inputs_embeds=states, attention_mask=is_state, labels=batch["labels"]).loss
+    assert seen[1] == (*is_token.shape, seen[0][1])
+    assert float(found / is_token.sum()) == pytest.approx(float(mean), rel=1e-6)
 
 
 @torch.no_grad()
