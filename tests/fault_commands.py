@@ -187,5 +187,6 @@ def prepare_heavy(here: Path) -> dict[str, bytes]:
     write_coco(inputs / "data")
     save_tiny_florence(inputs / "base")
     save_adapter(inputs / "adapter")
+    (inputs / "older").mkdir()
     older_folder(inputs / "older")
     return {path.name: path.read_bytes() for path in (inputs / "base").iterdir()}

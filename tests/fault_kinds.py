@@ -180,6 +180,8 @@ class Fault:
     moved: tuple[str, str] = ("", "")
     """What is moved, or whose rights are taken, and where to."""
     setup: tuple[tuple[Any, ...], ...] = ()
+    is_skipped: bool = False
+    """Whether a run goes on without the image that it came at, so that its results are others until it is resumed."""
     same_bytes: bool = True
     """Whether the same command, again or resumed, gives the bytes of one that nothing happened to."""
 
@@ -190,7 +192,7 @@ AT_A_STEP = (
     Fault("Ctrl-C", SIGNAL, signal.SIGINT, codes=frozenset({130})),
     Fault("disk full", FAIL, 28, CREATE | WRITE | SYNC, frozenset({1})),
     Fault("EIO on writing", FAIL, 5, WRITE | SYNC, frozenset({1})),
-    Fault("EIO on reading", FAIL, 5, READ, frozenset({1, 3, 4}), below="inputs"),
+    Fault("EIO on reading", FAIL, 5, READ, frozenset({1, 3, 4}), below="inputs", is_skipped=True),
     Fault("folder taken away", MOVE, codes=frozenset({1, 2, 3}), moved=("results", "away")),
     Fault(
         "permission lost", FORBID, 0, codes=frozenset({1, 2, 3}), moved=("results", ""), setup=(("without_rights",),)

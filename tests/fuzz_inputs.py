@@ -249,14 +249,14 @@ def _wrapped(text: str, how: str, place: int) -> bytes:
 
 
 def texts(seeds: Sequence[str], grammar: Grammar, hostile: Sequence[str]) -> st.SearchStrategy[bytes]:
-    """Good texts with one to four edits."""
+    """Good texts with up to four edits."""
     places = st.integers(0, 1 << 16)
     edit = st.tuples(st.sampled_from(_TEXT_EDITS), places, places, st.sampled_from(hostile))
 
     def build(seed: str, edits: list[tuple[str, int, int, str]], how: str, place: int) -> bytes:
         return _wrapped(_edited(seed, grammar(seed), edits), how, place)
 
-    edits = st.lists(edit, min_size=1, max_size=4)
+    edits = st.lists(edit, max_size=4)
     return st.builds(build, st.sampled_from(seeds), edits, st.sampled_from(_WRAPPINGS), places)
 
 
@@ -285,11 +285,11 @@ def _mutated(content: bytes, edits: Sequence[tuple[str, int, int, bytes]], other
 
 
 def byte_strings(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    """Good files with one to six edits of their bytes, half of these in what is likely the header."""
+    """Good files with up to six edits of their bytes, half of these in what is likely the header."""
     places = st.one_of(st.integers(0, _HEADER_BYTES), st.integers(0, 1 << 20))
     bytes_written = st.one_of(st.sampled_from(HOSTILE_BYTES), st.binary(min_size=1, max_size=4))
     edit = st.tuples(st.sampled_from(_BYTE_EDITS), places, st.integers(0, 1 << 12), bytes_written)
-    return st.builds(_mutated, st.sampled_from(seeds), st.lists(edit, min_size=1, max_size=6), st.sampled_from(seeds))
+    return st.builds(_mutated, st.sampled_from(seeds), st.lists(edit, max_size=6), st.sampled_from(seeds))
 
 
 def json_texts(*seeds: str) -> st.SearchStrategy[bytes]:

@@ -112,7 +112,7 @@ def eval_report() -> list[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         predicted = results(*((image, kind, box, 0.5) for image, kind, box in BOXES))
-        return [json.dumps(report_of(scored(Path(folder), coco_document(), predicted), None, (), None))]
+        return [json.dumps(report_of(scored(Path(folder), coco_document(), predicted), None, (), {}))]
 
 
 @cache

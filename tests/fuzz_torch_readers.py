@@ -56,6 +56,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 def _made(kind: str) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, kind)
+        folder.mkdir()
         MAKERS[kind](folder)
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 

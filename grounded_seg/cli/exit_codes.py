@@ -26,6 +26,8 @@ CLOSED_OUTPUT = 141
 """The code of a program whose reader closed the pipe, as in `grounded-seg ... | head -1`."""
 _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EAGAIN}
 """Of a full disk, a lost terminal, a stream that was opened to be read, and a pipe that takes no more."""
+_NO_THREAD = "can't start new thread"
+"""Python's words where memory for a thread's stack, or the number of threads, comes to an end."""
 UNEXPECTED = 70
 """A fault of this program, not of its input: `EX_SOFTWARE` of sysexits.h."""
 
@@ -105,7 +107,7 @@ def _explain(error: Exception) -> int:
         case OSError(filename=None) if error.errno in _STDOUT_ERRORS:
             # Errors with a file's name are ours already, from the modules that write files.
             message, code = str(messages.stdout_error(error)), OutputError.exit_code
-        case MemoryError():
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or str(error) == _NO_THREAD:
             # What knows how to do with less, such as the engine, has tried that.
             message, code = "memory is full; end other programs, or ask for less at a time", DeviceError.exit_code
         case _:

@@ -19,7 +19,7 @@ def check(reader: Reader, folder: Path, tried: Tried) -> None:
     told = [f"{one.kind} at {one.where}: {one.content[:300]!r}" for one in tried.escapes.values()]
     assert told == []
     # Most inputs are refused, but not all: else nothing but the parser was tried.
-    assert tried.n_refused > 0
+    assert 0 < tried.n_refused < tried.n
 
 
 @pytest.mark.parametrize("reader", QUICK, ids=lambda one: one.name)

@@ -49,23 +49,30 @@ def received(batches: Iterable[Any], workers: int) -> Iterator[Batch]:
         GroundedSegError: If a sample can't be had, with that error.
         DeviceError: If the processes can't be started or reached.
     """
-    iterator = iter(batches)
+    with _refusal_explained(workers):
+        iterator = iter(batches)
     while True:
-        try:
+        with _refusal_explained(workers):
             sent = next(iterator, None)
-        except OSError as error:
-            # Files are read, and their errors told, in those processes.
-            if not workers or error.errno is None:
-                raise
-            raise DeviceError(
-                f"the processes of --workers {workers} can't be started ({error.strerror}); make room in /dev/shm and "
-                "in memory, allow more open files (ulimit -n), or train with --workers 0"
-            ) from error
         if sent is None:
             return
         if isinstance(sent, GroundedSegError):
             raise sent
         yield sent.tensors() if isinstance(sent, _Sent) else sent
+
+
+@contextmanager
+def _refusal_explained(workers: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # Files are read, and their errors told, in those processes.
+        if not workers or error.errno is None:
+            raise
+        raise DeviceError(
+            f"the processes of --workers {workers} can't be started ({error.strerror}); make room in /dev/shm and in "
+            "memory, allow more open files (ulimit -n), or train with --workers 0"
+        ) from error
 
 
 @contextmanager
