@@ -25,7 +25,6 @@ def prepare_streams() -> None:
 
 def _on_nothing(descriptor: int) -> TextIO:
     """A stream that holds nothing and keeps nothing, with this descriptor if that is free."""
-    mode = "w" if descriptor else "r"
     nothing = os.open(os.devnull, os.O_RDWR)
     if nothing != descriptor and not _is_open(descriptor):
         os.dup2(nothing, descriptor)
@@ -34,7 +33,9 @@ def _on_nothing(descriptor: int) -> TextIO:
     if nothing == descriptor:
         # As the standard streams are: a process that is started gets it too.
         os.set_inheritable(descriptor, True)
-    return open(nothing, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
+    if not descriptor:
+        return os.fdopen(nothing, "r", encoding="utf-8", closefd=False)
+    return os.fdopen(nothing, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _is_open(descriptor: int) -> bool:
