@@ -83,6 +83,15 @@ def _truth() -> Any:
     return data_set_from(seeds.coco_document(), Path("truth.json"))
 
 
+@cache
+def _truth_of_run() -> Any:
+    document = seeds.coco_document()
+    for number, image in enumerate(document["images"]):
+        image |= {"file_name": f"0{number}.png", "width": 40, "height": 30}
+    document["categories"][0]["name"] = "red car"
+    return data_set_from(document | {"annotations": []}, Path("truth.json"))
+
+
 def _emptied(folder: Path) -> Path:
     """A folder for results that isn't there yet."""
     shutil.rmtree(folder / "out", ignore_errors=True)
@@ -102,6 +111,11 @@ def _make_run(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.jsonl").write_text(seeds.journal()[0])
     (folder / "run.json").write_text(seeds.manifest()[0])
+
+
+def _make_finished_run(folder: Path) -> None:
+    _make_run(folder / "run")
+    (folder / "run" / "annotations.json").write_text(seeds.coco()[0])
 
 
 def _make_two_runs(folder: Path) -> None:
@@ -175,7 +189,7 @@ def _pictures(ending: str) -> st.SearchStrategy[bytes]:
 
 
 def _settings(folder: Path, name: str) -> None:
-    settings_from(None, folder / name, {})
+    settings_from(None, folder / name, {"dataset": folder, "output": folder / "out"})
 
 
 def _make_shards(folder: Path) -> None:
@@ -190,7 +204,8 @@ def _training_folder(folder: Path) -> None:
     own = TrainFolder(folder)
     own.seconds_so_far()
     own.is_finished(TrainSettings(dataset=folder, output=folder), 3)
-    own.check_same({"settings": {"epochs": 1}, "base": {"sha256": "0"}, "data": {"sha256": "0"}})
+    now = {"settings": {"epochs": 1, "retention": None}, "base": seeds.SAME, "data": seeds.SAME}
+    own.check_same({**now, "device": "cpu", "dtype": "float32", "threads": 1, "processes": 1})
 
 
 def _metrics(folder: Path) -> None:
@@ -255,7 +270,7 @@ LIGHT = (
         "journal as predictions",
         "in.jsonl",
         _in_json(seeds.journal),
-        lambda at: read_predictions(at / "in.jsonl", _truth()),
+        lambda at: read_predictions(at / "in.jsonl", _truth_of_run(), {"red car": "red car"}),
     ),
     Reader("validate", "in.json", _in_json(seeds.coco), lambda at: validate_file(at / "in.json")),
     Reader("validate --fix", "in.json", _in_json(seeds.coco), _repair),
@@ -263,11 +278,11 @@ LIGHT = (
     Reader("COCO to YOLO", "in.json", _in_json(seeds.coco), partial(_export, source="in.json", form=LabelFormat.YOLO)),
     Reader("COCO to COCO", "in.json", _in_json(seeds.coco), partial(_export, source="in.json", form=LabelFormat.COCO)),
     Reader(
-        "journal to LabelMe",
-        "run/results.jsonl",
-        _in_json(seeds.journal),
+        "run to LabelMe",
+        "run/run.json",
+        _in_json(seeds.manifest),
         partial(_export, source="run", form=LabelFormat.LABELME),
-        lambda at: _make_run(at / "run"),
+        _make_finished_run,
     ),
     Reader("journal", "results.jsonl", _in_json(seeds.journal), _read_journal),
     Reader("journal --resume", "results.jsonl", _in_json(seeds.journal), _recover),

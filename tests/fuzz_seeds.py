@@ -51,7 +51,10 @@ def journal() -> list[str]:
 
 
 def manifest() -> list[str]:
-    return [(DATA / "earlier_run" / "run.json").read_text()]
+    """Of a finished run over three images."""
+    content = json.loads((DATA / "earlier_run" / "run.json").read_text())
+    content["images"]["count"] = 3
+    return [json.dumps(content | {"exit_code": 0, "counts": {"images": 3, "done": 3, "skipped": 0}})]
 
 
 def decisions() -> list[str]:
@@ -83,7 +86,7 @@ def data_yaml() -> list[str]:
 
 
 def settings_yaml() -> list[str]:
-    return ["recipe: nuts\nepochs: 3\nlr: 1e-4\nsplit: 80/10/10\nparts: [language, head]\nnegatives: no; 1_000\n"]
+    return ["recipe: quick\nepochs: 3\nlr: 1e-4\nsplit: 80/10/10\nparts: [language, head]\nnegatives: no; 1_000\n"]
 
 
 def settings_toml() -> list[str]:
@@ -94,9 +97,11 @@ def settings_json() -> list[str]:
     return [json.dumps({"epochs": 3, "lr": 1e-4, "split": "80/10/10", "parts": ["language"], "report": False})]
 
 
+SAME = {"id": "x", "revision": None, "sha256": "0" * 64}
+
+
 def training_manifest() -> list[str]:
-    base = {"id": "x", "revision": None, "sha256": "0" * 64}
-    content = {"settings": {"epochs": 1, "lr": 0.1}, "base": base, "data": {"sha256": "0" * 64}, "device": "cpu"}
+    content = {"settings": {"epochs": 1, "retention": None}, "base": SAME, "data": SAME, "device": "cpu"}
     return [json.dumps(content | {"dtype": "float32", "threads": 1, "processes": 1, "seconds": 3.5, "status": "done"})]
 
 

@@ -47,7 +47,7 @@ TRIED = {
     "journal": ("runs.journal.count_lines", "runs.journal.read_lines"),
     "journal --resume": ("runs.journal._open", "runs.journal.recovered_lines", "runs.journal.__init__"),
     "run.json": ("runs.manifest.read_manifest",),
-    "journal to LabelMe": ("export.export._images_root",),
+    "run to LabelMe": ("export.export._images_root",),
     "review.jsonl": ("review.decisions_file._opened", "review.decisions_file._texts"),
     "classes.yaml": ("detect.prompts.read_classes",),
     "settings.yaml": ("train.recipes._read",),
