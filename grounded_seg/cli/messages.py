@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grounded_seg.cli.streams import lossy
 from grounded_seg.errors import InterruptionError, OutputError
 from grounded_seg.settings import ModelSettings
 from grounded_seg.text.printable import safe_line, safe_lines, safe_text
@@ -130,9 +131,16 @@ def interruption_explained(explain: Callable[[], str | None]) -> Iterator[None]:
         raise InterruptionError(f"interrupted; {text}") from interrupt
 
 
+def stderr_console() -> "Console":
+    """The console for progress."""
+    # rich would slow --help down, here and below.
+    from rich.console import Console
+
+    return Console(file=lossy(sys.stderr))
+
+
 def stdout_console() -> "Console":
     """The console for tables, as wide as the terminal, or wide enough for a file or another program."""
-    # rich would slow --help down, here and below.
     from rich.console import Console
 
     class StdoutConsole(Console):
@@ -162,7 +170,11 @@ def cells(*values: object) -> "list[Text]":
 
 
 def _line(kind: str, message: str) -> None:
-    click.echo(f"{kind}: {safe_line(message)}", err=True)
+    _to_stderr(f"{kind}: {safe_line(message)}")
+
+
+def _to_stderr(text: str) -> None:
+    click.echo(text, file=lossy(sys.stderr))
 
 
 class _Echo(logging.Handler):
@@ -180,7 +192,7 @@ class _Echo(logging.Handler):
         if not self._is_for_now(record):
             return
         if record.exc_info:
-            click.echo(safe_lines(logging.Formatter().formatException(record.exc_info)), err=True)
+            _to_stderr(safe_lines(logging.Formatter().formatException(record.exc_info)))
         kind = "hint" if hasattr(record, "is_hint") else "note"
         _line(kind if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
 

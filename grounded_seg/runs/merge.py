@@ -18,7 +18,7 @@ from grounded_seg.coco.parquet import check_can_write_tables, write_results
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.files import write_text
+from grounded_seg.files import as_output_error, write_text
 from grounded_seg.images.find import common_root, root_from
 from grounded_seg.records import Address, ImageSize
 from grounded_seg.runs.folder import RunFolder, find_runs
@@ -27,6 +27,8 @@ from grounded_seg.runs.manifest import Counts, hashed_name, read_manifest, refus
 from grounded_seg.runs.shards import check_shards
 from grounded_seg.settings import ResultsForm
 
+_UNFINISHED = ".merging"
+"""A file beside the results of a merge that isn't finished."""
 _MAX_NAMED = 8
 """Runs named in a message."""
 _SHOWN_OF_HASH = 12
@@ -141,10 +143,15 @@ def merge_runs(
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
     folder, merged = RunFolder(output), _Merged()
-    folder.check_new()
+    unfinished = output / _UNFINISHED
+    if unfinished.exists():
+        # A merge that was killed: what it left is replaced.
+        folder.check_free(overwrite=True)
+    else:
+        folder.check_new()
     folder.make()
     with Journal(folder.journal) as journal:
-        journal.make()
+        _begin(folder, journal, unfinished)
         try:
             sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
             # Each is in the order of its names, and shards stand one behind the other.
@@ -159,9 +166,21 @@ def merge_runs(
             # Half of a merged run is of no use, and would be taken for a run.
             folder.remove_records()
             raise
+        finally:
+            with as_output_error(output):
+                unfinished.unlink(missing_ok=True)
     for one in notes.lines():
         note(one)
     return merged.counts
+
+
+def _begin(folder: RunFolder, journal: Journal, unfinished: Path) -> None:
+    """Make an empty journal, beside a mark by which one that is never finished is known."""
+    if journal.has_lines:
+        folder.clear_records(journal.empty)
+    with as_output_error(folder.root):
+        unfinished.touch()
+    journal.make()
 
 
 def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path | Address, merged: _Merged) -> str:

@@ -93,11 +93,9 @@ def evaluate(
     """
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
-    from grounded_seg.cli.eval_tables import show_evaluation
     from grounded_seg.cli.progress import WorkDisplay
     from grounded_seg.evaluation.evaluate import EvaluationSettings
     from grounded_seg.evaluation.evaluate import evaluate as measure
-    from grounded_seg.scoring.json_report import write_report
     from grounded_seg.scoring.plots import check_can_plot
 
     if plots is not None:
@@ -123,14 +121,7 @@ def evaluate(
         evaluation = measure(settings, progress)
     for line in evaluation.notes:
         note(line)
-    show_evaluation(evaluation)
-    if json_file is not None:
-        write_report(evaluation.report(), json_file)
-        show(json_file)
-    if suggest is not None:
-        show(evaluation.suggest(suggest))
-    for path in () if plots is None else _draw(evaluation, images, plots):
-        show(path)
+    _tell(evaluation, images, json_file, suggest, plots)
     return 0
 
 
@@ -178,6 +169,30 @@ def _after_demo_note(settings: RunSettings, progress: Callable[[int, int], None]
         progress(n_done, n_all)
 
     return show
+
+
+def _tell(
+    evaluation: "Evaluation", images: Path | None, json_file: Path | None, suggest: Path | None, plots: Path | None
+) -> None:
+    """Write the files, then print the tables and where the files are."""
+    from grounded_seg.cli.eval_tables import show_evaluation
+    from grounded_seg.scoring.json_report import write_report
+
+    written: list[Path] = []
+    try:
+        # First, as a closed or full standard output doesn't take the tables.
+        if json_file is not None:
+            write_report(evaluation.report(), json_file)
+            written.append(json_file)
+        if suggest is not None:
+            written.append(evaluation.suggest(suggest))
+        if plots is not None:
+            written += _draw(evaluation, images, plots)
+    finally:
+        # Also where a file can't be written: measuring took long.
+        show_evaluation(evaluation)
+        for path in written:
+            show(path)
 
 
 def _draw(evaluation: "Evaluation", images: Path | None, folder: Path) -> list[Path]:
