@@ -11,8 +11,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from msgspec import Meta, ValidationError, convert, to_builtins
 
@@ -27,6 +27,8 @@ NonNegativeInt = Annotated[int, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 ImageSide = Annotated[int, Meta(ge=16)]
 """In pixels: no model sees anything in a smaller image."""
+TileSide = PositiveInt | Literal["auto"]
+"""In pixels, or as the detector needs it."""
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", Path: "a path"}
 
@@ -75,7 +77,8 @@ def convert_values(
     for name, value in values.items():
         try:
             good[name] = _converted(value, kinds[name], numbers_as_text=numbers_as_text)
-        except ValidationError:
+        except (ValidationError, OverflowError):
+            # The latter: a whole number that no float can be.
             option = (option_names or {}).get(name, name).replace("_", "-")
             problems.append(f"{option} is {_shown(value)}, it must be {_right_values(kinds[name], value)}")
         except UsageError as error:
@@ -147,6 +150,11 @@ def _without_none(kind: Any) -> Any:
 def _right_values(kind: Any, value: Any) -> str:
     """Describe the values that a type takes; where only the size of a number is wrong, the range alone."""
     kind = _without_none(kind)
+    if get_origin(kind) in (Union, UnionType):
+        number, words = get_args(kind)
+        right = _right_values(number, value)
+        is_number = type(value) is not bool and isinstance(value, Real)
+        return right if is_number else f"{' or '.join(get_args(words))} or {right}"
     if get_origin(kind) is Annotated:
         base, limits = get_args(kind)
         is_number = type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
@@ -172,4 +180,8 @@ def _range(limits: Meta) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return repr(str(value) if isinstance(value, StrEnum | Path) else value)[:100]
+    try:
+        return repr(str(value) if isinstance(value, StrEnum | Path) else value)[:100]
+    except ValueError:
+        # Python writes no number of thousands of digits.
+        return "a number of thousands of digits"

@@ -27,7 +27,7 @@ N_SCENES = "2"
 RENDER = "benchmarks/render_dataset.py"
 SAME_ANYWHERE = ("--device", "cpu", "--dtype", "float32")
 PLACEHOLDERS = {"FORMAT": "yolo"}
-OUTPUTS = {"output", "json_file", "plots", "destination"}
+OUTPUTS = {"output", "json_file", "plots", "destination", "suggest"}
 """Parameters whose path is written, not read."""
 
 LEFT_OUT = (
@@ -180,14 +180,14 @@ def _stand_in(command: str, parameter: str, path: Path, runs: Iterator[str]) -> 
     """What stands for an input, below the folder of stand-ins."""
     if parameter == "images":
         return "scenes/images"
-    if command == "compare":
+    if command in ("compare", "calibrate"):
         return "report.json"
     if command == "eval" and parameter == "ground_truth":
         return "scenes/instances.json"
     return "run-0/annotations.json" if path.suffix == ".json" else next(runs)
 
 
-LONG_BLOCKS = ("docs/demo.md-1", "docs/eval.md-3")
+LONG_BLOCKS = ("docs/demo.md-1", "docs/eval.md-6")
 """Those that take most of a minute."""
 LATER_PAGES = ("docs/choose.md", "docs/first_steps.md", "docs/install.md", "docs/label_tools.md")
 """Their blocks run with the long ones: what they do is tested elsewhere too."""
