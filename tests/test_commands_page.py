@@ -58,7 +58,10 @@ def printed(commands: tuple[str, ...]) -> str:
 
 def without_numbers(text: str) -> list[str]:
     """The lines, with every number and every run of blanks or dashes as one sign: times and last digits differ."""
-    return [re.sub(r"[-─━ ]{2,}", " ", re.sub(r"\d+(\.\d+)?", "#", line)).strip() for line in text.splitlines()]
+    return [
+        re.sub(r"[-─━ ]{2,}", " ", re.sub(r"\d+(\.\d+)?", "#", line)).strip().replace("**", "")
+        for line in text.splitlines()
+    ]
 
 
 def is_shown(told: str, output: str) -> bool:
