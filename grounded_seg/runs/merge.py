@@ -144,7 +144,12 @@ def merge_runs(
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
     folder, merged = RunFolder(output), _Merged()
-    _make_room(folder)
+    # What a merge that was killed left is replaced.
+    if (output / _UNFINISHED).exists():
+        folder.check_free(overwrite=True)
+    else:
+        folder.check_new()
+    folder.make()
     with Journal(folder.journal) as journal, _whole_or_nothing(folder, journal):
         sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
         # Each is in the order of its names, and shards stand one behind the other.
@@ -158,15 +163,6 @@ def merge_runs(
     for one in notes.lines():
         note(one)
     return merged.counts
-
-
-def _make_room(folder: RunFolder) -> None:
-    """Make the folder, unless it holds results; what a merge left that was killed may be there."""
-    if (folder.root / _UNFINISHED).exists():
-        folder.check_free(overwrite=True)
-    else:
-        folder.check_new()
-    folder.make()
 
 
 @contextmanager
