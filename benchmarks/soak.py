@@ -103,7 +103,8 @@ def watched(command: list[str], out: Path, every_s: float) -> tuple[list[Sample]
 
 def slopes(samples: list[Sample], n: int) -> dict[str, float]:
     """What each figure gains per image, once the run has settled, while images are asked about."""
-    settled = [one for one in samples if min(SETTLED, n // 5) <= one.images < n]
+    # A process that is ending has no memory any more.
+    settled = [one for one in samples if min(SETTLED, n // 5) <= one.images < n and one.memory_kb > 0]
     images = np.array([one.images for one in settled], dtype=np.float64)
     named = {
         "memory_bytes_per_image": [one.memory_kb * 1024 for one in settled],
@@ -139,7 +140,7 @@ def main() -> int:
         "samples": len(samples),
     }
     figures |= {name: round(value, 3) for name, value in found.items()}
-    for first_or_last, one in (("first", samples[0]), ("last", samples[-1])):
+    for first_or_last, one in (("first", samples[0]), ("last", [one for one in samples if one.memory_kb > 0][-1])):
         figures[first_or_last] = asdict(one)
     print(json.dumps(figures, indent=2))
     if chosen.output:

@@ -39,6 +39,7 @@ from grounded_seg.runs.manifest import read_manifest
 from grounded_seg.runs.merge import merge_runs
 from grounded_seg.runs.status import status_of
 from grounded_seg.scoring.json_report import read_report
+from grounded_seg.scoring.score_maps import read_calibration
 from grounded_seg.train.recipes import settings_from
 from grounded_seg.weights.files import weight_files
 from grounded_seg.weights.pins import read_pins
@@ -275,6 +276,7 @@ LIGHT = (
     Reader("validate", "in.json", _in_json(seeds.coco), lambda at: validate_file(at / "in.json")),
     Reader("validate --fix", "in.json", _in_json(seeds.coco), _repair),
     Reader("eval report", "in.json", _in_json(seeds.eval_report), lambda at: read_report(at / "in.json")),
+    Reader("calibration", "in.json", _in_json(seeds.calibration), lambda at: read_calibration(at / "in.json")),
     Reader("COCO to YOLO", "in.json", _in_json(seeds.coco), partial(_export, source="in.json", form=LabelFormat.YOLO)),
     Reader("COCO to COCO", "in.json", _in_json(seeds.coco), partial(_export, source="in.json", form=LabelFormat.COCO)),
     Reader(

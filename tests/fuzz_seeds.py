@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from coco_cases import results, scored, truth
 from paths import DATA
 
+from grounded_seg.scoring.score_maps import ScoreMap, write_calibration
 from grounded_seg.weights.pins import Pin, PinnedFile, write_pin
 
 BOXES = (
@@ -118,6 +119,15 @@ def eval_report() -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         predicted = results(*((image, kind, box, 0.5) for image, kind, box in BOXES))
         return [json.dumps(report_of(scored(Path(folder), coco_document(), predicted), None, (), {}))]
+
+
+def calibration() -> list[str]:
+    rising = ScoreMap("isotonic", 20, (0.1, 0.5, 0.9), (0.0, 0.25, 1.0))
+    weights = {"detector": {"name": "base-ft", "sha256": "0" * 64}, "adapter": None}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "calibration.json")
+        write_calibration(path, rising, {"red": rising}, weights, {"n_images": 3})
+        return [path.read_text()]
 
 
 @cache

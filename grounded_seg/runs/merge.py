@@ -5,6 +5,7 @@ import heapq
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -142,50 +143,46 @@ def merge_runs(
     if is_whole_list:
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
-    folder, merged, unfinished = _made(output), _Merged(), output / _UNFINISHED
-    with Journal(folder.journal) as journal:
-        _begin(folder, journal, unfinished)
-        try:
-            sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
-            # Each is in the order of its names, and shards stand one behind the other.
-            in_order = chain(*sources) if is_whole_list else heapq.merge(*sources, key=itemgetter("file_name"))
-            written = merged.written(in_order, sum(part.n_images for part in parts), journal, progress)
-            tables = folder.tables if results is ResultsForm.PARQUET else None
-            write_results(written, parts[0].classes, prompts, folder.annotations, tables)
-            if is_whole_list:
-                _check_is_whole(parts, merged.names)
-            write_text(folder.manifest, _manifest(parts, prompts, root, merged))
-        except BaseException:
-            # Half of a merged run is of no use, and would be taken for a run.
-            folder.remove_records()
-            raise
-        finally:
-            with as_output_error(output):
-                unfinished.unlink(missing_ok=True)
+    folder, merged = RunFolder(output), _Merged()
+    # What a merge that was killed left is replaced.
+    if (output / _UNFINISHED).exists():
+        folder.check_free(overwrite=True)
+    else:
+        folder.check_new()
+    folder.make()
+    with Journal(folder.journal) as journal, _whole_or_nothing(folder, journal):
+        sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
+        # Each is in the order of its names, and shards stand one behind the other.
+        in_order = chain(*sources) if is_whole_list else heapq.merge(*sources, key=itemgetter("file_name"))
+        written = merged.written(in_order, sum(part.n_images for part in parts), journal, progress)
+        tables = folder.tables if results is ResultsForm.PARQUET else None
+        write_results(written, parts[0].classes, prompts, folder.annotations, tables)
+        if is_whole_list:
+            _check_is_whole(parts, merged.names)
+        write_text(folder.manifest, _manifest(parts, prompts, root, merged))
     for one in notes.lines():
         note(one)
     return merged.counts
 
 
-def _made(output: Path) -> RunFolder:
-    """A folder for the merged run, new or left by a merge that was killed."""
-    folder = RunFolder(output)
-    if (output / _UNFINISHED).exists():
-        # What it left is replaced.
-        folder.check_free(overwrite=True)
-    else:
-        folder.check_new()
-    folder.make()
-    return folder
-
-
-def _begin(folder: RunFolder, journal: Journal, unfinished: Path) -> None:
-    """Make an empty journal, beside a mark by which one that is never finished is known."""
+@contextmanager
+def _whole_or_nothing(folder: RunFolder, journal: Journal) -> Iterator[None]:
+    """Begin an empty journal, beside a mark by which one that is never finished is known; a failure leaves neither."""
     if journal.has_lines:
         folder.clear_records(journal.empty)
+    unfinished = folder.root / _UNFINISHED
     with as_output_error(folder.root):
         unfinished.touch()
     journal.make()
+    try:
+        yield
+    except BaseException:
+        # Half of a merged run is of no use, and would be taken for a run.
+        folder.remove_records()
+        raise
+    finally:
+        with as_output_error(folder.root):
+            unfinished.unlink(missing_ok=True)
 
 
 def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path | Address, merged: _Merged) -> str:

@@ -10,6 +10,7 @@ PACKAGE = ROOT / "grounded_seg"
 OPENING = {
     *("read_bytes", "read_text", "read_content", "load_file", "safe_open", "from_pretrained", "from_file"),
     *("load_peft_weights", "ParquetFile", "TarFile", "fromstring", "FileIO", "imread", "load_model"),
+    *("json_in", "limited_bytes"),
 }
 """Calls that read a file, whatever they are called on; beside them `open` to read, and `load` of these modules."""
 LOADING = ("torch", "json", "tomllib")
@@ -46,10 +47,11 @@ TRIED = {
     "journal as predictions": ("coco.predictions._journal_lines",),
     "journal": ("runs.journal.count_lines", "runs.journal.read_lines"),
     "journal --resume": ("runs.journal._open", "runs.journal.recovered_lines", "runs.journal.__init__"),
-    "run.json": ("runs.manifest.read_manifest",),
+    "run.json": ("runs.manifest.read_manifest", "text.documents.json_in", "text.documents.limited_bytes"),
+    "calibration": ("scoring.score_maps.read_calibration",),
     "run to LabelMe": ("export.export._images_root",),
     "review.jsonl": ("review.decisions_file._opened", "review.decisions_file._texts"),
-    "classes.yaml": ("detect.prompts.read_classes",),
+    "classes.yaml": ("detect.class_file.read_classes",),
     "settings.yaml": ("train.recipes._read",),
     "list of paths": ("images.given._opened",),
     "list in Parquet": ("images.parquet_list._opened", "images.parquet_list.paths"),
@@ -70,21 +72,10 @@ TRIED = {
     "pickled weights": ("weights.strict_loading._unpickle",),
     "safetensors": ("weights.strict_loading.read_tensor_file",),
     "adapter record": ("detect.model.record._facts",),
-    "adapter configuration": ("detect.model.adapters.read_adapter", "detect.model.lora._plain_settings"),
-    "image configuration": ("detect.model.pixels.load_pixel_settings",),
-    "generation configuration": ("detect.model.load.read_generation",),
+    "adapter configuration": ("weights.config_records.config_in",),
     "tokenizer": ("detect.model.vocabulary.load_tokenizer",),
-    "detector configuration": ("detect.model.load._read_native_model", "weights.strict_loading.load_strictly"),
-    "older configuration": (
-        "detect.first_layout.checkpoint.read_older_model",
-        "detect.first_layout.layout.check_convertible",
-        "detect.first_layout.layout.has_older_layout",
-    ),
-    "segment-anything configuration": ("segment.sam.build._read_config", "segment.load._model_type"),
-    "SAM 2 configuration": (
-        "segment.transformers_sam._load_processor",
-        "segment.transformers_sam.load_transformers_network",
-    ),
+    "detector configuration": ("weights.strict_loading.load_strictly",),
+    "older configuration": ("detect.first_layout.layout.check_convertible",),
 }
 """By reader of `fuzz_readers.py`, the functions that it tries."""
 
@@ -111,6 +102,7 @@ NOT_TRIED = {
     "serve.allowed_hosts.fetched_from": "the same",
     "weights.transfer._find_part": "a note of this program; any fault starts the download again",
     "weights.take_along._option_of": "a folder that was fetched, whose hashes were compared",
+    "files._claimed": "the hidden file of one that is written",
     "files._sync_folder": "a folder is opened to be synced",
     "images.contents._local_range": "the bytes of a picture, which `png` and its like try",
     "review.page.journal_index._reopened": "the same journal as `runs.journal`, whose lines are read the same way",

@@ -1,11 +1,14 @@
 """Florence-2 written as transformers' own folders: from the first layout, or with a LoRA adapter merged."""
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import Florence2ForConditionalGeneration
 
@@ -19,6 +22,7 @@ from grounded_seg.files import as_output_error, check_new_folder, whole_folder
 from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.strict_loading import quiet_transformers
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _PROCESSOR_FILES = (
     *(TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "preprocessor_config.json", "processor_config.json", "chat_template.jinja"),
@@ -81,9 +85,23 @@ def save_with_processor(network: Florence2ForConditionalGeneration, base: Path, 
 
 
 @contextmanager
+def _libraries_as_os_error(destination: Path) -> Iterator[None]:
+    """Turn what the libraries of weights and tokenizers raise for a full disk into an `OSError`."""
+    try:
+        yield
+    except Exception as error:
+        # tokenizers has no error class of its own; both end like this: No space left on device (os error 28)
+        found = _OS_ERROR.search(str(error))
+        if found is None or type(error) not in (Exception, SafetensorError):
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(destination)) from error
+
+
+@contextmanager
 def _new_folder(destination: Path) -> Iterator[Path]:
     """A folder to write into that gets its name once everything is in it; after an error nothing is left."""
-    with as_output_error(destination, "another folder"):
+    with as_output_error(destination, "another folder"), _libraries_as_os_error(destination):
         check_new_folder(destination)
         with whole_folder(destination) as folder:
             yield folder

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from older_florence import older_folder, outputs
 from paths import ORIGINAL, unpacked
 from PIL import Image as PillowImage
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny_florence import logits, make_image, make_network, save_adapter, save_tiny_florence
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
@@ -149,3 +150,16 @@ def test_a_tokenizer_without_a_token_for_the_image_is_refused(older: Path, tmp_p
     path.write_text(text, encoding="utf-8")
     with pytest.raises(WeightsError, match="neither <image> nor <mask>"):
         convert(tmp_path / "older", tmp_path / "native")
+
+
+@pytest.mark.parametrize("kind", [Exception, SafetensorError])
+def test_a_full_disk_is_told_whichever_library_meets_it(
+    older: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise kind("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("grounded_seg.detect.model.save._save_network", full)
+    with pytest.raises(OutputError, match=r"new can't be written \(No space left on device\)"):
+        convert(older, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []

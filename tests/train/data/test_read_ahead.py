@@ -1,18 +1,16 @@
 """Batches that other processes read ahead: the same ones with little shared memory, and errors of one line."""
 
 import errno
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fault_kinds import IN_A_NAMESPACE, needs_namespaces
-from paths import ROOT
+from fault_kinds import SETUPS, needs_namespaces
 from torch.utils.data import Dataset
 
 from grounded_seg.errors import DeviceError, ImageError, WorkerError
@@ -85,15 +83,23 @@ def test_processes_that_can_not_be_started_are_one_line() -> None:
         next(received(Refusing(), 0))
 
 
+def read_with_little_memory(answers: Any) -> None:
+    SETUPS["shared_memory"]("64k", False)
+    answers.send(len(read(2)))
+
+
 @needs_namespaces
 def test_little_shared_memory_is_enough() -> None:
     # torch's own way would wait forever for a batch that it lost.
-    folders = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
-    program = f"import sys; sys.path[:0] = {folders}; from test_read_ahead import read; print(len(read(2)))"
-    mounted = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$0" -c "$1"'
-    command = [*IN_A_NAMESPACE, "sh", "-c", mounted, sys.executable, program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=read_with_little_memory, args=(theirs,))
+    process.start()
+    try:
+        assert ours.poll(120)
+        assert ours.recv() == 3
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_marks_are_shared_only_where_others_read(monkeypatch: pytest.MonkeyPatch) -> None:
