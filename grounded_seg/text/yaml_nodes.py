@@ -62,7 +62,8 @@ def yaml_root(text: str, path: Path) -> yaml.Node | None:
     Raises:
         InputError: If it is not YAML, or beyond a limit; names file and line.
     """
-    return _read(text, path, lambda loader: loader.get_single_node())
+    root: yaml.Node | None = _read(text, path, lambda loader: loader.get_single_node())
+    return root
 
 
 def yaml_values(text: str, path: Path) -> Any:
@@ -87,7 +88,7 @@ def _read(text: str, path: Path, read: Callable[[Any], Any]) -> Any:
         try:
             return read(loader)
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, AttributeError, LookupError) as error:
         # Besides its own, PyYAML raises what an escape beyond the last character, a date in month 13, or a text with
         # the tag of another type leads to.
