@@ -11,8 +11,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from msgspec import Meta, ValidationError, convert, to_builtins
 
@@ -27,6 +27,8 @@ NonNegativeInt = Annotated[int, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 ImageSide = Annotated[int, Meta(ge=16)]
 """In pixels: no model sees anything in a smaller image."""
+TileSide = PositiveInt | Literal["auto"]
+"""In pixels, or as the detector needs it."""
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", Path: "a path"}
 
@@ -148,6 +150,11 @@ def _without_none(kind: Any) -> Any:
 def _right_values(kind: Any, value: Any) -> str:
     """Describe the values that a type takes; where only the size of a number is wrong, the range alone."""
     kind = _without_none(kind)
+    if get_origin(kind) in (Union, UnionType):
+        number, words = get_args(kind)
+        right = _right_values(number, value)
+        is_number = type(value) is not bool and isinstance(value, Real)
+        return right if is_number else f"{' or '.join(get_args(words))} or {right}"
     if get_origin(kind) is Annotated:
         base, limits = get_args(kind)
         is_number = type(value) is not bool and isinstance(value, Real) and math.isfinite(value)

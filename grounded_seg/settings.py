@@ -7,7 +7,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from grounded_seg.errors import UsageError
-from grounded_seg.setting_types import CheckedSettings, PositiveInt, Share, ShareBelowOne, convert_fields, refuse
+from grounded_seg.setting_types import (
+    CheckedSettings,
+    PositiveInt,
+    Share,
+    ShareBelowOne,
+    TileSide,
+    convert_fields,
+    refuse,
+)
 
 MAX_PIXELS = 2 * 89_478_485
 """179 megapixels, 0.5 GB as RGB: what Pillow refuses as a decompression bomb."""
@@ -153,8 +161,8 @@ class SegmentSettings(CheckedSettings):
 class TileSettings:
     """How a large image is cut into tiles."""
 
-    side: PositiveInt
-    """Side of a tile in pixels of the image."""
+    side: TileSide
+    """Side of a tile in pixels of the image; "auto" for tiles of one or two sides that fit what the detector sees."""
     overlap: ShareBelowOne = 0.2
     """Share of a tile, at least, that its neighbour shows too."""
 
@@ -179,7 +187,9 @@ class ModelSettings(CheckedSettings):
     dtype: Precision = Precision.AUTO
     offline: bool = False
     allow_base_mismatch: bool = False
-    """Load an adapter although its record names another base."""
+    """Load an adapter although its record names another base, and a calibration that was made with other weights."""
+    calibration: Path | None = None
+    """File of `calibrate`: scores become probabilities, and thresholds are such; None for scores as they are."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from grounded_seg.cli.messages import cells, counted, error, note, plain_table, show, stdout_console
+from grounded_seg.cli.messages import cells, counted, error, note, plain_table, show, stderr_console, stdout_console
 from grounded_seg.cli.progress import StatusLines
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.locate import locate
@@ -27,7 +26,7 @@ def fetched(what: str) -> Iterator[Callable[[int, int | None], None]]:
     on_terminal = sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     progress = Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, disable=not on_terminal
+        *columns, TimeRemainingColumn(), console=stderr_console(), transient=True, disable=not on_terminal
     )
     task, lines = progress.add_task(what, total=None), StatusLines(on=not on_terminal)
 

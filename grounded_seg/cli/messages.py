@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grounded_seg.cli.streams import lossy
 from grounded_seg.errors import InterruptionError, OutputError
 from grounded_seg.settings import ModelSettings
 from grounded_seg.text.printable import safe_line, safe_lines, safe_text
@@ -33,11 +34,14 @@ _PIPE_WIDTH = 200
 """Characters a line where there is no terminal: wide enough that no cell is broken."""
 
 
-def set_up_messages(*, debug: bool) -> None:
-    """Show this package's warnings, and its notes on a terminal, one line each; without `debug` silence libraries."""
+def set_up_messages(*, debug: bool, hints: bool = True) -> None:
+    """Show this package's warnings, and its notes on a terminal, one line each; without `debug` silence libraries.
+
+    Without `hints` what was probably meant isn't told.
+    """
     log = logging.getLogger("grounded_seg")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
-    log.handlers = [_Echo()]
+    log.handlers = [_Echo(hints=hints)]
     log.propagate = False
     if debug:
         return
@@ -127,9 +131,16 @@ def interruption_explained(explain: Callable[[], str | None]) -> Iterator[None]:
         raise InterruptionError(f"interrupted; {text}") from interrupt
 
 
+def stderr_console() -> "Console":
+    """The console for progress."""
+    # rich would slow --help down, here and below.
+    from rich.console import Console
+
+    return Console(file=lossy(sys.stderr))
+
+
 def stdout_console() -> "Console":
     """The console for tables, as wide as the terminal, or wide enough for a file or another program."""
-    # rich would slow --help down, here and below.
     from rich.console import Console
 
     class StdoutConsole(Console):
@@ -159,27 +170,35 @@ def cells(*values: object) -> "list[Text]":
 
 
 def _line(kind: str, message: str) -> None:
-    click.echo(f"{kind}: {safe_line(message)}", err=True)
+    _to_stderr(f"{kind}: {safe_line(message)}")
+
+
+def _to_stderr(text: str) -> None:
+    click.echo(text, file=lossy(sys.stderr))
 
 
 class _Echo(logging.Handler):
     """The log handler that prints a record as one line on stderr, below its traceback if there is one.
 
-    Notes need a terminal, but for those with `once`: everyone sees the first of each.
+    Notes need a terminal, but for those with `once`: everyone sees the first of each. Those with `is_hint` are hints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hints: bool) -> None:
         super().__init__()
+        self._hints = hints
         self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._is_for_now(record):
             return
         if record.exc_info:
-            click.echo(safe_lines(logging.Formatter().formatException(record.exc_info)), err=True)
-        _line("note" if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
+            _to_stderr(safe_lines(logging.Formatter().formatException(record.exc_info)))
+        kind = "hint" if hasattr(record, "is_hint") else "note"
+        _line(kind if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
 
     def _is_for_now(self, record: logging.LogRecord) -> bool:
+        if hasattr(record, "is_hint") and not self._hints:
+            return False
         if not hasattr(record, "once"):
             is_debug = logging.getLogger("grounded_seg").isEnabledFor(logging.DEBUG)
             return record.levelno != logging.INFO or is_debug or sys.stderr.isatty()

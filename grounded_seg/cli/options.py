@@ -35,6 +35,21 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _TileSide(click.ParamType):
+    """Pixels, or the word auto."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Make a number of the text, unless it is the word."""
+        if isinstance(value, str) and value.strip().casefold() == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no side of a tile; give pixels, or auto", param, ctx)
+
+
 PATH = _LocalPath(path_type=Path)
 COUNT = click.IntRange(min=0)
 
@@ -121,6 +136,13 @@ _WHERE_IT_RUNS = (
     offline_option,
     option_of(ModelSettings, "allow_base_mismatch", "Load an adapter even if it was trained on another base model."),
 )
+_CALIBRATION = option_of(
+    ModelSettings,
+    "calibration",
+    "File of calibrate: scores become the probability that a box is right, and so do thresholds. One made with other "
+    "weights is refused, but with --allow-base-mismatch.",
+    metavar="FILE",
+)
 _DETECT = {
     "task": "Florence-2 task for the prompt: all objects a phrase names, one class by name, or the one object meant.",
     "score_threshold": "",
@@ -145,9 +167,11 @@ _TILE = (
     option_of(
         TileSettings,
         "side",
-        "Also search large images in tiles of this side in pixels, for small objects.",
+        "Also search large images in tiles of this side in pixels, for small objects; auto takes sides that fit the "
+        "detector.",
         "--tile",
-        metavar="PX",
+        metavar="PX|auto",
+        type=_TileSide(),
     ),
     option_of(TileSettings, "overlap", "Overlap of neighbouring tiles, as a share of their side."),
 )
@@ -164,7 +188,7 @@ def _together(*options: _Option) -> _Option:
     return add
 
 
-model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
+model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS, _CALIBRATION)
 detector_options = _together(*_WHICH_DETECTOR, *_WHERE_IT_RUNS)
 worker_options = _together(
     option_of(

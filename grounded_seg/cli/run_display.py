@@ -6,11 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from grounded_seg.cli.messages import cells, counted, plain_table, show_json, stdout_console, stdout_error
+from grounded_seg.cli.messages import (
+    cells,
+    counted,
+    plain_table,
+    show_json,
+    stderr_console,
+    stdout_console,
+    stdout_error,
+)
 from grounded_seg.cli.progress import StatusLines
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.journal import text_of
@@ -64,7 +71,7 @@ class RunDisplay:
             _RateColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[found]} found, {task.fields[skipped]} skipped"),
-            console=Console(stderr=True),
+            console=stderr_console(),
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,

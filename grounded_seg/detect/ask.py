@@ -38,7 +38,7 @@ def ask(
     """The answer of a model to one question, every box, outline and quad with its score.
 
     `text` is the phrase or the region (see `region_text`) that the task needs; `adapter` one of those that are loaded
-    beside the weights. Of an answer longer than `max_new_tokens` the complete parts are read.
+    beside the weights. The answer has the task's form; one longer than `max_new_tokens` ends with a whole part.
 
     Raises:
         UsageError: If the text is not what the task needs or too long for the model, or no adapter has this name.
@@ -46,7 +46,9 @@ def ask(
     """
     question = question_about(task, text, image.size)
     with out_of_memory_as_device_error("looking at the image", "Use a smaller preset."), model.using(adapter):
-        [said] = model.answer(model.encode_images([image]), [question], beams=beams, max_new_tokens=max_new_tokens)
+        [said] = model.answer(
+            model.encode_images([image]), [question], beams=beams, max_new_tokens=max_new_tokens, tasks=[task]
+        )
     return parse_answer(
         task,
         said.token_ids,

@@ -38,6 +38,11 @@ class FlorenceDetector:
         self.settings = settings
         self._task = _TASKS[settings.task]
 
+    @property
+    def view_px(self) -> int:
+        """Side of what is seen of an image, in pixels: it is resized to that, and what gets too small is lost."""
+        return self.model.pixels.view_px
+
     def with_score_threshold(self, score_threshold: float) -> "FlorenceDetector":
         """A detector of the same model, all settings but one alike; nothing is loaded again."""
         return FlorenceDetector(self.model, replace(self.settings, score_threshold=score_threshold))
@@ -91,7 +96,14 @@ class FlorenceDetector:
             return iter(())
         rows, texts = zip(*pairs, strict=True)
         return iter(
-            self.model.answer(features, texts, about=rows, beams=self.settings.beams, max_new_tokens=MAX_NEW_TOKENS)
+            self.model.answer(
+                features,
+                texts,
+                about=rows,
+                beams=self.settings.beams,
+                max_new_tokens=MAX_NEW_TOKENS,
+                tasks=[self._task] * len(texts),
+            )
         )
 
     def _detections(
@@ -132,6 +144,13 @@ class AdaptedDetector:
     detector: FlorenceDetector
     adapter: str
     """A name that was given to `load_detector(adapters=...)`."""
+
+    @property
+    def view_px(self) -> int:
+        """Side of what is seen of an image, as of `FlorenceDetector.view_px`."""
+        adapters = self.detector.model.adapters
+        sides = {} if adapters is None else adapters.image_sides
+        return replace(self.detector.model.pixels, square_side=sides.get(self.adapter)).view_px
 
     def with_score_threshold(self, score_threshold: float) -> "AdaptedDetector":
         """A detector of the same model and adapter, as of `FlorenceDetector.with_score_threshold`."""

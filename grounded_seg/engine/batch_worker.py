@@ -174,5 +174,5 @@ class _Collecting(logging.Handler):
         is_plain = isinstance(record.args, tuple) and all(isinstance(one, _PLAIN) for one in record.args)
         text, arguments = (record.msg, record.args) if is_plain else (record.getMessage(), ())
         kept = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
-        once = {"once": True} if hasattr(record, "once") else {}
-        self._records.append({**kept, "msg": text, "args": arguments, **once})
+        marks = {name: True for name in ("once", "is_hint") if hasattr(record, name)}
+        self._records.append({**kept, "msg": text, "args": arguments, **marks})

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Protocol, TypedDict
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypedDict
 
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import (
@@ -74,7 +75,7 @@ class StageKeywords(TypedDict, total=False):
     mask_iou_threshold: float
     containment_threshold: float
     compile: bool
-    tile: int | None
+    tile: int | Literal["auto"] | None
     overlap: float
 
 
@@ -89,6 +90,7 @@ class EngineKeywords(StageKeywords, total=False):
     dtype: Precision | str | TorchDtype
     offline: bool
     allow_base_mismatch: bool
+    calibration: Path | str | None
     boxes_only: bool
     batch_size: int
     max_pixels: int

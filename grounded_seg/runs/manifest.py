@@ -169,6 +169,8 @@ class Manifest:
     shard: ShardRecord | None = None
     """None for a run over all of its images."""
     started: Started | None = None
+    rules: Mapping[str, Mapping[str, Any]] | None = None
+    """What a file of classes says about a prompt beside its class, by its keys; None for none."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the manifest as it reads back."""
@@ -181,9 +183,13 @@ class Manifest:
 
     def _text(self) -> str:
         content = asdict(self)
-        for key in ("evaluation", "shard", "started"):
+        for key in ("evaluation", "shard", "started", "rules"):
             if content[key] is None:
                 del content[key]
+        models = content["models"] or {}
+        if (calibration := models.pop("calibration", None)) is not None:
+            # Its hash stands for the maps.
+            models["calibration"] = {key: calibration[key] for key in ("path", "name", "sha256")}
         return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
 

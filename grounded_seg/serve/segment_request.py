@@ -102,12 +102,14 @@ async def json_object(request: Request) -> dict[str, Any]:
 def asked_prompts(given: object) -> PromptSet:
     """Prompts as a text with `;` between them, a list, or a mapping of prompts to classes; never the name of a file.
 
+    In the place of a class may stand what a file of classes has under a prompt.
+
     Raises:
         UsageError: If there is none, or there are too many.
     """
     prompts = prompts_from(given.split(";")) if isinstance(given, str) else prompt_set_from(_list_or_mapping(given))
-    if len(prompts.prompts) > _MOST_PROMPTS:
-        raise UsageError(f"{len(prompts.prompts)} prompts are more than {_MOST_PROMPTS}; send several requests")
+    if (n_asked := len(prompts.questions)) > _MOST_PROMPTS:
+        raise UsageError(f"{n_asked} prompts are more than {_MOST_PROMPTS}; send several requests")
     return prompts
 
 

@@ -2,15 +2,17 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import UsageError
-from grounded_seg.files import as_output_error, write_text
+from grounded_seg.files import Lock, as_output_error, write_text
 from grounded_seg.text.documents import json_in
 from grounded_seg.train.settings import Method, TrainSettings
 
+_LOCK_NAME = ".train.lock"
 _SURROUNDINGS = ("device", "dtype", "threads", "processes")
 """What sums are rounded by, and with several processes what a step sees."""
 _MAY_CHANGE = frozenset(
@@ -39,10 +41,35 @@ class TrainFolder:
         """Where the best weights lie."""
         return self.adapter if method is Method.LORA else self.model
 
-    def check_free(self) -> None:
-        """Refuse a file, and a folder that holds anything that a training writes."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training here for the block; a folder that is empty after it goes away.
+
+        Raises:
+            UsageError: If another process trains here, or this is a file.
+            OutputError: If the folder can't be made or written.
+        """
+        self._check_folder()
+        made = [path for path in (self.root, *self.root.parents) if not path.exists()]
+        with as_output_error(self.root, "another folder with -o"):
+            self.root.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self.root / _LOCK_NAME, f"another process trains in {self.root}; name another folder with -o")
+        try:
+            yield
+        finally:
+            lock.release()
+            # Of a training that failed before its first file nothing is left.
+            with suppress(OSError):
+                for path in made:
+                    path.rmdir()
+
+    def _check_folder(self) -> None:
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"{self.root} is a file; name a folder with -o")
+
+    def check_free(self) -> None:
+        """Refuse a file, and a folder that holds anything that a training writes."""
+        self._check_folder()
         own = (self.adapter, self.model, self.metrics, self.report, self.manifest, self.checkpoints)
         used = [path.name for path in own if path.is_file() or (path.is_dir() and any(path.iterdir()))]
         if used:

@@ -205,6 +205,7 @@ def test_an_expected_error_is_one_line_and_a_code(
         (WeightsError("weights are missing"), 4, "error: weights are missing"),
         (DeviceError("no such device"), 5, "error: no such device"),
         (KeyboardInterrupt(), INTERRUPTED, "error: interrupted; no image was finished"),
+        (MemoryError(), 5, "error: memory is full; end other programs"),
         (ZeroDivisionError("a\nb"), UNEXPECTED, "error: unexpected ZeroDivisionError: a b; please report"),
     ],
 )
@@ -282,6 +283,16 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
         "results": "parquet",
         "devices": None, "engine": "local", "workers": None, "upload": None,
     }  # fmt: skip
+
+
+def test_tiles_may_fit_the_detector(monkeypatch: pytest.MonkeyPatch, detector: ColourDetector, paint: Paint) -> None:
+    monkeypatch.setattr(type(detector), "view_px", 1000, raising=False)
+    assert grounded("run", "red car", paint("a.png"), "--tile", "Auto").exit_code == 0
+    settings = json.loads(Path("grounded-seg-out/run.json").read_text())["settings"]
+    assert settings["tiles"] == {"side": "auto", "overlap": 0.2}
+    refused = grounded("run", "red car", "a.png", "--tile", "large")
+    assert refused.exit_code == 2
+    assert "'large' is no side of a tile; give pixels, or auto" in error_of(refused)
 
 
 def test_a_warning_of_ours_is_one_line(monkeypatch: pytest.MonkeyPatch, detector: ColourDetector, paint: Paint) -> None:

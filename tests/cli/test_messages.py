@@ -14,6 +14,7 @@ from paths import ROOT
 from grounded_seg import errors
 from grounded_seg.cli.exit_codes import UNEXPECTED, Commands
 from grounded_seg.cli.messages import cells, counted, set_up_messages, show, show_json, stdout_console
+from grounded_seg.engine.batch_worker import _collected_log
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +168,21 @@ def test_rows_of_tables_are_made_of_safe_cells() -> None:
         and not ast.unparse(node.args[0]).startswith("*cells(")
     }
     assert found == plain
+
+
+def test_hints_of_the_package_are_told_once_and_only_where_they_are_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    for hints in (True, False):
+        set_up_messages(debug=False, hints=hints)
+        log = logging.getLogger("grounded_seg.somewhere")
+        for number in range(2):
+            log.info("image %d is large", number, extra={"once": True, "is_hint": True})
+        assert capsys.readouterr().err.splitlines() == (["hint: image 0 is large"] if hints else [])
+
+
+def test_hints_of_workers_are_hints_too(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _collected_log(logging.INFO)
+    logging.getLogger("grounded_seg.somewhere").info("%s is large", "a.png", extra={"once": True, "is_hint": True})
+    set_up_messages(debug=False)
+    for record in said * 2:
+        logging.getLogger("grounded_seg").handle(logging.makeLogRecord(record))
+    assert capsys.readouterr().err.splitlines() == ["hint: a.png is large"]

@@ -14,8 +14,8 @@ from tiny_sam import CPU, random_image, random_sam
 from tiny_transformers_sam import build, processor_of
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
+from grounded_seg.detect.decoding.decoder_step import DecoderRows, GreedyRules
 from grounded_seg.detect.model import pixels
-from grounded_seg.detect.model.decoder_step import DecoderRows, GreedyRules
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.logits import use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings

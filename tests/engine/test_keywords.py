@@ -51,6 +51,7 @@ def test_they_make_the_settings_of_a_run() -> None:
 
 
 def test_they_replace_those_of_the_records() -> None:
+    assert run_settings_from({"tile": "auto"}).tiles == TileSettings("auto")
     base = RunSettings(detect=DetectSettings(beams=3, score_threshold=0.1), tiles=TileSettings(64, 0.5))
     settings = run_settings_from({"score_threshold": 0.3, "tile": 32}, base)
     assert settings.detect == DetectSettings(beams=3, score_threshold=0.3)

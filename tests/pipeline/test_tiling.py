@@ -17,7 +17,7 @@ from grounded_seg.errors import UsageError
 from grounded_seg.geometry.masks import mask_from_run_length
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.result import PromptedResult
-from grounded_seg.pipeline.tiling import crops_of, tiles
+from grounded_seg.pipeline.tiling import crops_of, tile_sides, tiles
 from grounded_seg.records import Detection, Image, ImageResult, ImageSize, Instance
 from grounded_seg.settings import DetectSettings, SuppressionScope, TileSettings
 
@@ -27,7 +27,7 @@ settings_of_tiles = st.builds(TileSettings, side=st.integers(200, 2000), overlap
 
 @given(lengths, lengths, settings_of_tiles)
 def test_tiles_cover_the_image_alike_and_overlap_enough(width: int, height: int, settings: TileSettings) -> None:
-    found = tiles(ImageSize(width, height), settings)
+    found = tiles(ImageSize(width, height), settings.side, settings.overlap)
     if max(width, height) <= settings.side:
         assert found == []
         return
@@ -47,7 +47,7 @@ def test_tiles_cover_the_image_alike_and_overlap_enough(width: int, height: int,
 
 @given(lengths, st.integers(1, 8), st.floats(0, 0.99))
 def test_tiny_tiles_still_cover_a_line(length: int, side: int, overlap: float) -> None:
-    found = tiles(ImageSize(length, 1), TileSettings(side, overlap))
+    found = tiles(ImageSize(length, 1), side, overlap)
     assert {column for tile in found for column in range(tile.left, tile.right)} == (
         set(range(length)) if length > side else set()
     )
@@ -242,3 +242,96 @@ def test_very_many_tiles_are_told_with_their_number(caplog: pytest.LogCaptureFix
     [record] = caplog.records
     assert "a.png is searched in 19200 tiles of 5 px" in record.message
     assert "raise --tile" in record.message
+
+
+def test_auto_takes_sides_that_fit_the_detectors_view() -> None:
+    auto = TileSettings("auto")
+    assert tile_sides(ImageSize(4000, 3000), auto, 192) == (288, 576)
+    assert tile_sides(ImageSize(4000, 3000), auto, 768) == (1152, 2304)
+    # What isn't larger than a tile is asked as a whole in any case.
+    assert tile_sides(ImageSize(400, 576), auto, 192) == (288,)
+    assert tile_sides(ImageSize(288, 200), auto, 192) == ()
+    assert tile_sides(ImageSize(288, 200), TileSettings(100), 192) == (100,)
+
+
+class Sharp(Finding):
+    """A detector that sees images at 10 px."""
+
+    view_px = 10
+
+
+@pytest.mark.parametrize("width", [15, 30, 90])
+def test_auto_searches_the_whole_image_and_tiles_of_both_sides(width: int) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def find(images: Sequence[Image]) -> list[ImageResult]:
+        seen.extend((image.size.width, image.size.height) for image in images)
+        return find_red(images)
+
+    detector = Sharp(find)
+    chain = Chain(detector, detector, tiles=TileSettings("auto"))
+    [found] = chain.results([picture(width, 12, red=(3, 3, 9, 9))], [PromptSet(tuple(RED), tuple(RED.values()))])
+    assert [one.box_xyxy for one in found.instances] == [(3, 3, 9, 9)]
+    assert set(seen) == {15: {(15, 12)}, 30: {(30, 12), (15, 12)}, 90: {(90, 12), (30, 12), (15, 12)}}[width]
+
+
+def test_auto_needs_a_detector_whose_view_is_known() -> None:
+    chain = Chain(Finding(find_red), Finding(find_red), tiles=TileSettings("auto"))
+    with pytest.raises(UsageError, match=r"Finding, has no view_px.*in pixels"):
+        chain.results([picture(50, 50)], [PromptSet(tuple(RED), tuple(RED.values()))])
+
+
+def test_large_images_without_tiles_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    prompts = PromptSet(tuple(RED), tuple(RED.values()))
+    for tiled in (None, TileSettings(20)):
+        chain = Chain(Sharp(find_red), Sharp(find_red), tiles=tiled)
+        chain.results([picture(40, 40), picture(20, 30)], [prompts] * 2)
+        assert caplog.messages == []
+    Chain(Sharp(find_red), Sharp(find_red)).results([picture(41, 20)], [prompts])
+    assert caplog.messages == [
+        "x.png is 41 x 20 px, and the detector sees it at 10 px: small objects are lost; --tile auto looks for them"
+    ]
+    Chain(Finding(find_red), Finding(find_red)).results([picture(41, 20)], [prompts])
+    assert len(caplog.messages) == 1
+
+
+def found_where(whole: Sequence[Any], on_tiles: dict[int, Sequence[Any]]) -> list[tuple[float, ...]]:
+    """The boxes of a 180 x 10 image from boxes with scores on it and on its tiles, at 0 to 100 and 80 to 180."""
+    shown = iter([whole, on_tiles.get(0, ()), on_tiles.get(1, ())])
+
+    def find(images: Sequence[Image]) -> list[ImageResult]:
+        return [
+            result(image, *(Instance(Detection("car", "red car", *one), None, None) for one in next(shown)))
+            for image in images
+        ]
+
+    [found] = find_on_tiles(find, [picture(180, 10)], TileSettings(side=100), RED, DetectSettings())
+    return [one.box_xyxy for one in found.instances]
+
+
+SMALL = ((10, 2, 18, 8), 0.8), ((40, 2, 48, 8), 0.7)
+
+
+@pytest.mark.parametrize("score", [0.9, 0.1])
+def test_what_holds_several_finds_of_tiles_is_none_and_swallows_nothing(score: float) -> None:
+    assert found_where([((0, 0, 180, 10), score)], {0: SMALL}) == [one for one, _ in SMALL]
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.9, (0, 0, 60, 10)), (0.1, SMALL[0][0])])
+def test_of_a_find_within_one_of_the_whole_image_the_better_is_kept(score: float, kept: tuple[int, ...]) -> None:
+    # The same thing twice, as neighbouring tiles show it, is one.
+    again = ((10, 2, 18, 9), 0.5)
+    assert found_where([((0, 0, 60, 10), score)], {0: [SMALL[0], again]}) == [kept]
+
+
+def test_a_thing_on_another_of_its_class_stays() -> None:
+    large, within = ((10, 1, 50, 9), 0.9), ((20, 2, 30, 8), 0.8)
+    assert found_where([], {0: [large, within]}) == [(10, 1, 50, 9), (20, 2, 30, 8)]
+
+
+def test_a_part_that_a_tile_cuts_off_gives_way_to_the_whole_and_survives_alone() -> None:
+    # In the image from 70 to 120: the first tile shows 70 to 100, the second 80 to 120.
+    parts = {0: [((70, 2, 100, 8), 0.9)], 1: [((0, 2, 40, 8), 0.8)]}
+    assert found_where([((70, 2, 120, 8), 0.5)], parts) == [(70, 2, 120, 8)]
+    assert found_where([], {0: parts[0]}) == [(70, 2, 100, 8)]

@@ -94,13 +94,16 @@ def ask(
     model = _load(settings_from(ModelSettings, options), found.name)
     answer = ask_model(model, found, picture, asked, **numbers)
     content = answer_as_json(found, asked, picture, answer)
-    # The answer is printed before it is written: it took long, and the folder may be one that can't be written.
-    if as_json:
-        show_json(json.dumps(content))
-    else:
-        _print(answer)
-    if output is not None:
-        _write(output, image.stem, content, picture, answer)
+    try:
+        # First, as a closed or full standard output doesn't take the answer.
+        if output is not None:
+            _write(output, image.stem, content, picture, answer)
+    finally:
+        # Also where the folder can't be written: the answer took long.
+        if as_json:
+            show_json(json.dumps(content))
+        else:
+            _print(answer)
 
 
 def _load(models: ModelSettings, task: str) -> "FlorenceModel":

@@ -38,13 +38,16 @@ def validate(file: Path, images: Path | None, destination: Path | None, strict: 
     from grounded_seg.coco.check.validate import validate_file
 
     faults = validate_file(file, images)
-    # Each of the readers' warnings stands for many annotations already.
-    _print_few([(None if fault.rule == "reader" else fault.rule, str(fault)) for fault in faults])
+    try:
+        # First, as a closed or full standard output doesn't take the lines.
+        repairs = [] if destination is None else repair_file(file, destination, images)
+    finally:
+        # Each of the readers' warnings stands for many annotations already.
+        _print_few([(None if fault.rule == "reader" else fault.rule, str(fault)) for fault in faults])
     n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
     if destination is None:
         show(f"{file}: {counted(n_errors, 'error')}, {counted(len(faults) - n_errors, 'warning')}")
     else:
-        repairs = repair_file(file, destination, images)
         _print_few([(_kind_of(line), f"repaired {line}") for line in repairs])
         faults = validate_file(destination, images)
         errors = [fault for fault in faults if fault.severity is Severity.ERROR]

@@ -140,6 +140,7 @@ def _asked_again(viewed: "ViewedRun", options: dict[str, Any]) -> "Ask | None":
             dtype=models.dtype,
             offline=models.offline,
             allow_base_mismatch=models.allow_base_mismatch,
+            calibration=models.calibration,
             detect=settings.detect,
             segment=settings.segment,
             tiles=settings.tiles,

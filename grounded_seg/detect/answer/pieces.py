@@ -66,6 +66,15 @@ def pieces_from_tokens(token_ids: Iterable[int], decoder: TokenDecoder) -> tuple
     )
 
 
+def kind_of_token(name: str) -> tuple[str, int]:
+    """The kind of a token of this name, and its bin, which is -1 for all but locations."""
+    match = _SPECIAL_TOKEN.fullmatch(name) if name.startswith("<") else None
+    if match is None:
+        return TEXT, -1
+    piece = _special_piece(0, name, match["bin"])
+    return piece.kind, piece.bin
+
+
 def _split(text: str) -> Iterator[str]:
     """Yield the special tokens and the texts between them, in order."""
     end = 0

@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Florence2ForConditionalGeneration, GenerationConfig
+from transformers import Florence2ForConditionalGeneration, GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from grounded_seg.detect.answer.box_scores import TokenEvidence
+from grounded_seg.detect.answer.well_formed import AnswerForm, form_of
+from grounded_seg.detect.decoding.allowed_tokens import AllowedTokens, WellFormed
+from grounded_seg.detect.decoding.decoder_step import GreedyRules
+from grounded_seg.detect.decoding.greedy import N_AT_ONCE, Encode, GreedyLoop, can_decode
 from grounded_seg.detect.model.adapters import NamedAdapters
-from grounded_seg.detect.model.decoder_step import GreedyRules
-from grounded_seg.detect.model.greedy import N_AT_ONCE, Encode, GreedyLoop, can_decode
 from grounded_seg.detect.model.logits import be_exact_for, use_float32_logits
 from grounded_seg.detect.model.pixels import PixelSettings, pixel_values
 from grounded_seg.detect.model.vocabulary import Vocabulary
-from grounded_seg.detect.tasks import MAX_NEW_TOKENS
+from grounded_seg.detect.tasks import MAX_NEW_TOKENS, Task
 from grounded_seg.errors import UsageError
 from grounded_seg.records import Image
 
@@ -66,6 +68,7 @@ class FlorenceModel:
         self.pixels = pixels
         self.rules = rules
         self._loop = GreedyLoop(vocabulary.location_ids)
+        self._allowed: tuple[tuple[torch.device, int], AllowedTokens] | None = None
         self.adapters: NamedAdapters | None = None
         """The same network with adapters beside its weights, for `using`."""
 
@@ -115,6 +118,7 @@ class FlorenceModel:
         about: Sequence[int] | None = None,
         beams: int = 1,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        tasks: Sequence[Task | None] | None = None,
     ) -> list[GeneratedAnswer]:
         """The answer to each question about its image.
 
@@ -127,21 +131,30 @@ class FlorenceModel:
             about: Which of the n images each question is about; by default each about its own.
             beams: Beam width; 1 is greedy.
             max_new_tokens: Longest answer; never more than the decoder has positions for.
+            tasks: The task of each question, None for one that is of none: its answers get the task's form, also where
+                they are cut off (`answer/well_formed.py`). Without them, and for no task, any token may come next.
         """
         images = range(len(questions)) if about is None else about
         lengths = self._lengths(features, questions)
         be_exact_for(self.network.lm_head, beams)
         generation = self._generation(beams, max_new_tokens)
+        forms = None if tasks is None else [form_of(task) for task in tasks]
 
         def encode(some: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
             return self._encode(features[[images[index] for index in some]], [questions[index] for index in some])
 
         if can_decode(self.network, generation):
-            return self._greedy_answers(encode, lengths, generation.max_new_tokens)
+            return self._greedy_answers(encode, lengths, generation.max_new_tokens, forms)
         parts = (range(len(questions))[start : start + N_AT_ONCE] for start in range(0, len(questions), N_AT_ONCE))
-        return [one for some in parts for one in self._generated(*encode(some), generation)]
+        return [
+            one
+            for some in parts
+            for one in self._generated(*encode(some), generation, forms and [forms[index] for index in some])
+        ]
 
-    def _greedy_answers(self, encode: Encode, lengths: Sequence[int], max_new_tokens: int) -> list[GeneratedAnswer]:
+    def _greedy_answers(
+        self, encode: Encode, lengths: Sequence[int], max_new_tokens: int, forms: Sequence[AnswerForm] | None = None
+    ) -> list[GeneratedAnswer]:
         """Answers by the loop of our own, to questions of these lengths in encoder states."""
         rules = GreedyRules(
             start_id=self.rules.start_id,
@@ -149,18 +162,37 @@ class FlorenceModel:
             forced_first_id=self.rules.forced_first_id,
             forced_last_id=self.rules.forced_last_id,
             max_new_tokens=max_new_tokens,
+            allowed=None if forms is None else self._allowed_tokens(),
         )
-        rows = self._loop.answers(self.network, encode, lengths, rules)
+        rows = self._loop.answers(self.network, encode, lengths, rules, forms)
         return [GeneratedAnswer(one.token_ids, TokenEvidence(one.log_probabilities, one.locations)) for one in rows]
 
+    def _allowed_tokens(self) -> AllowedTokens:
+        """The tables for this vocabulary, made once for a device."""
+        key = self.network.device, self.network.config.text_config.vocab_size
+        if self._allowed is None or self._allowed[0] != key:
+            self._allowed = key, AllowedTokens(self.vocabulary, key[1], key[0])
+        return self._allowed[1]
+
     def _generated(
-        self, encoded: torch.Tensor, mask: torch.Tensor, generation: GenerationConfig
+        self,
+        encoded: torch.Tensor,
+        mask: torch.Tensor,
+        generation: GenerationConfig,
+        forms: Sequence[AnswerForm] | None = None,
     ) -> Iterator[GeneratedAnswer]:
         """Answers by transformers' `generate`, for what the loop of our own can't do, as beams."""
+        processors = LogitsProcessorList()
+        if forms is not None:
+            is_forced = (generation.forced_bos_token_id is not None, generation.forced_eos_token_id is not None)
+            last = generation.max_new_tokens - 1 - is_forced[1]
+            allowed, beams = self._allowed_tokens(), generation.num_beams
+            processors.append(WellFormed(allowed, forms, beams=beams, last=last, first_is_forced=is_forced[0]))
         sequences = self.network.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
             generation_config=generation,
+            logits_processor=processors,
         )
         # The answers, run through the decoder once more, for the probabilities of those that were kept.
         hidden = self.network.model.language_model.decoder(

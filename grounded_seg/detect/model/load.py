@@ -17,6 +17,7 @@ from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.pixels import PixelSettings, image_grid, load_pixel_settings
 from grounded_seg.detect.model.tower import use_one_layout
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
+from grounded_seg.device.versions import warn_of_untested
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.config_records import config_in, field_names, record_of, tell_left_out
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
@@ -79,7 +80,11 @@ def load_florence(folder: Path, *, quantized: Quantized | None = None) -> Floren
 def load_network(
     folder: Path, *, dtype: torch.dtype | None = None, quantized: Quantized | None = None
 ) -> Florence2ForConditionalGeneration:
-    """Only the network of a folder, with its own rules of generation; without a `dtype` in that of the file."""
+    """Only the network of a folder, with its own rules of generation; without a `dtype` in that of the file.
+
+    A transformers that is newer than all that were tested gets a warning: its releases have changed Florence-2 before.
+    """
+    warn_of_untested("transformers")
     fields, tensors = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
     check_n_parameters(folder, "Florence-2", fields.n_parameters, tensors)
     if dtype is None:

@@ -39,6 +39,11 @@ class PixelSettings:
     square_side: int | None = None
     """Side of the square, in pixels, that images are resized to before all that; for weights that were trained so."""
 
+    @property
+    def view_px(self) -> int:
+        """Side of what is left of an image, in pixels."""
+        return min(self.width, self.height, self.square_side or self.width)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _SizeFields:

@@ -35,6 +35,10 @@ class Vocabulary:
         """The name of a token; None if there is no such token."""
         return self._tokenizer.id_to_token(token_id)
 
+    def id_by_token(self) -> dict[str, int]:
+        """The id of every token, by its name."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of tokens, all of them together; bytes that make no letter become U+FFFD."""
         return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)

@@ -10,17 +10,17 @@ import torch
 
 from grounded_seg.detect.answer.box_scores import shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
+from grounded_seg.detect.decoding.greedy import N_AT_ONCE
 from grounded_seg.detect.model.adapters import merge_adapter
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
-from grounded_seg.detect.model.greedy import N_AT_ONCE
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.detect.model.record import check_adapter_base
-from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS
+from grounded_seg.detect.tasks import MAX_NEW_TOKENS, TASKS, Task
 from grounded_seg.device.choose import resolve_device, resolve_dtype
 from grounded_seg.device.memory import out_of_memory_as_device_error
 from grounded_seg.errors import InputError
 from grounded_seg.geometry.boxes import array_from_boxes, kept_by_group
-from grounded_seg.records import Detection, ImageSize
+from grounded_seg.records import Detection
 from grounded_seg.settings import DetectSettings
 from grounded_seg.train.data.checks import Progress
 from grounded_seg.train.data.data_set import read_training_data
@@ -148,28 +148,33 @@ def answered(
         else:
             features.append(image_tokens(about_one[0]))
     texts = [question.text for question in questions]
-    answers = model.answer(torch.cat(features), texts, about=about, max_new_tokens=max_new_tokens)
+    tasks = [_task_of(question) for question in questions]
+    answers = model.answer(torch.cat(features), texts, about=about, max_new_tokens=max_new_tokens, tasks=tasks)
     return [_read(model, question, answer) for question, answer in zip(questions, answers, strict=True)]
+
+
+def _task_of(question: Question) -> Task | None:
+    """The task of a question about boxes; of one that the data set words itself nobody knows."""
+    if not isinstance(question.example, BoxExample):
+        return None
+    return TASKS["CAPTION_TO_PHRASE_GROUNDING" if question.prompt else "OD"]
 
 
 def _read(model: FlorenceModel, question: Question, answer: GeneratedAnswer) -> Answered:
     text = model.vocabulary.decode(answer.token_ids, skip_special_tokens=False)
     for token in _SILENT:
         text = text.replace(token, "")
-    example = question.example
-    detections = _detections(model, question, answer, example.size) if isinstance(example, BoxExample) else ()
+    task = _task_of(question)
+    detections = () if task is None else _detections(model, question, task, answer)
     return Answered(question, text.strip(), detections)
 
 
-def _detections(
-    model: FlorenceModel, question: Question, answer: GeneratedAnswer, size: ImageSize
-) -> tuple[Detection, ...]:
+def _detections(model: FlorenceModel, question: Question, task: Task, answer: GeneratedAnswer) -> tuple[Detection, ...]:
     """Read boxes and drop duplicates of one class, as `run` does by default; best first."""
-    task = TASKS["CAPTION_TO_PHRASE_GROUNDING" if question.prompt else "OD"]
     found = [
         Detection(shape.label, question.prompt, box, shape_score(shape, answer.evidence))
         for shape in parse_tokens(task, answer.token_ids, model.vocabulary, question.prompt)
-        if (box := box_from_shape(shape, size)) is not None
+        if (box := box_from_shape(shape, question.example.size)) is not None
     ]
     kept = kept_by_group(
         array_from_boxes([one.box_xyxy for one in found]),

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tiny_florence import make_image, save_tiny_florence
 
+from grounded_seg.detect.decoding.greedy import N_AT_ONCE
 from grounded_seg.detect.model.florence import FlorenceModel
-from grounded_seg.detect.model.greedy import N_AT_ONCE
 from grounded_seg.detect.model.load import load_florence
 from grounded_seg.images.draw import save_picture
 from grounded_seg.records import ImageSize

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from grounded_seg.detect.model.decoder_step import DecoderRows
+from grounded_seg.detect.decoding.decoder_step import DecoderRows
 
 _LOG = logging.getLogger(__name__)
 _KEYS = 64

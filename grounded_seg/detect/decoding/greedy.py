@@ -15,8 +15,9 @@ from torch import nn
 from transformers import GenerationConfig
 from transformers.models.bart.modeling_bart import BartDecoder, BartDecoderLayer
 
-from grounded_seg.detect.model.decoder_step import DecoderRows, GreedyRules
-from grounded_seg.detect.model.recorded_steps import RecordedSteps
+from grounded_seg.detect.answer.well_formed import AnswerForm
+from grounded_seg.detect.decoding.decoder_step import DecoderRows, GreedyRules
+from grounded_seg.detect.decoding.recorded_steps import RecordedSteps
 
 N_AT_ONCE = 16
 """Questions that are in work together, at most: bounds the memory."""
@@ -71,11 +72,20 @@ class GreedyLoop:
         self._kept: tuple[Any, RecordedSteps] | None = None
 
     @torch.inference_mode()
-    def answers(self, network: Any, encode: Encode, lengths: Sequence[int], rules: GreedyRules) -> list[TokenRow]:
+    def answers(
+        self,
+        network: Any,
+        encode: Encode,
+        lengths: Sequence[int],
+        rules: GreedyRules,
+        forms: Sequence[AnswerForm] | None = None,
+    ) -> list[TokenRow]:
         """The most probable token, step by step, for each question.
 
-        `network` is a Florence-2 in evaluation mode; `lengths` are the questions' in encoder states, at least one.
+        `network` is a Florence-2 in evaluation mode; `lengths` are the questions' in encoder states, at least one;
+        `forms` are those of their answers, where the rules restrict them.
         """
+        starts = None if rules.allowed is None or forms is None else [rules.allowed.starts[form] for form in forms]
         steps = self._steps(network, lengths, rules)
         rows = steps.rows
         waiting = list(range(len(lengths)))
@@ -86,7 +96,8 @@ class GreedyLoop:
             n_free = min(len(waiting), rows.n_rows - len(active))
             if n_free and (not active or n_free >= min(_LEAST_JOINING, len(waiting))):
                 joining, waiting = waiting[:n_free], waiting[n_free:]
-                rows.start(len(active), *encode(joining))
+                begin = () if starts is None else ([starts[index] for index in joining],)
+                rows.start(len(active), *encode(joining), *begin)
                 active += joining
                 said += [rules.n_first] * n_free
             else:

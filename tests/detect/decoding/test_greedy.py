@@ -13,12 +13,12 @@ from tiny_florence import make_image, save_adapter, save_tiny_florence
 from torch import nn
 from transformers import GenerationConfig
 
+from grounded_seg.detect.decoding.decoder_step import DecoderRows, GreedyRules
+from grounded_seg.detect.decoding.greedy import N_AT_ONCE, GreedyLoop, can_decode
+from grounded_seg.detect.decoding.recorded_steps import RecordedSteps, Work
 from grounded_seg.detect.model.adapters import NamedAdapters, attach_adapters
-from grounded_seg.detect.model.decoder_step import DecoderRows, GreedyRules
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
-from grounded_seg.detect.model.greedy import N_AT_ONCE, GreedyLoop, can_decode
 from grounded_seg.detect.model.load import load_florence
-from grounded_seg.detect.model.recorded_steps import RecordedSteps, Work
 from grounded_seg.detect.tasks import TASKS
 from grounded_seg.pipeline.load import find_models, load_found_detector
 from grounded_seg.records import Image

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from grounded_seg.detect.model.attended import by_head, encoded_memory, linear
+from grounded_seg.detect.decoding.allowed_tokens import AllowedTokens
+from grounded_seg.detect.decoding.attended import by_head, encoded_memory, linear
 
 _FIRST_CAPACITY = 64
 """Tokens of an answer that there is memory for at first; it doubles when one is longer."""
@@ -27,6 +28,13 @@ class GreedyRules:
     forced_last_id: int | None
     max_new_tokens: int
     """At least 1."""
+    allowed: AllowedTokens | None = None
+    """Which tokens may come next in answers of a form; None for any."""
+
+    @property
+    def last_free(self) -> int:
+        """Index of the last token that isn't forced."""
+        return self.max_new_tokens - (1 if self.forced_last_id is None else 2)
 
     @property
     def n_first(self) -> int:
@@ -60,6 +68,8 @@ class DecoderRows:
         """The last token of each row, which the next step begins with."""
         self.positions = torch.zeros_like(self.tokens)
         """Where that token stands; the decoder's start token stands at 0."""
+        self._forms = torch.zeros_like(self.tokens)
+        """Where each answer is in its form: a state of `AllowedTokens`."""
         self.answers = torch.zeros(n_rows, _FIRST_CAPACITY, dtype=torch.long, device=device)
         self.log_probabilities = torch.zeros(n_rows, _FIRST_CAPACITY, device=device)
         self.location_probabilities = torch.zeros(n_rows, _FIRST_CAPACITY, len(location_ids), device=device)
@@ -77,13 +87,18 @@ class DecoderRows:
                 memory = getattr(self, name)
                 setattr(self, name, torch.cat([memory, torch.zeros_like(memory)], dim=1))
 
-    def start(self, first: int, encoded: torch.Tensor, mask: torch.Tensor) -> None:
-        """Begin answers in the rows from `first` on, one for each of encoder states (n, states, width) with a mask."""
+    def start(self, first: int, encoded: torch.Tensor, mask: torch.Tensor, forms: Sequence[int] | None = None) -> None:
+        """Begin answers in the rows from `first` on, one for each of encoder states (n, states, width) with a mask.
+
+        `forms` are the states of `AllowedTokens` that they begin in, where the rules have some.
+        """
         rows = slice(first, first + len(encoded))
         n_encoded = encoded.shape[1]
         self._is_state[rows] = False
         self._is_state[rows, 0, 0, :n_encoded] = mask.bool()
         self._encoded.put(rows, encoded)
+        if forms is not None:
+            self._forms[rows] = torch.tensor(forms, device=encoded.device)
         tokens = [self._rules.start_id, self._rules.forced_first_id][: self._rules.n_first]
         begin = torch.tensor(tokens, device=encoded.device).expand(len(encoded), -1)
         self._advance(rows, begin, torch.arange(len(tokens), device=encoded.device).expand_as(begin), len(tokens))
@@ -103,7 +118,7 @@ class DecoderRows:
         self._encoded.move(last, row)
         self._said[:, :, row] = self._said[:, :, last]
         for memory in (
-            *(self._is_state, self.tokens, self.positions),
+            *(self._is_state, self.tokens, self.positions, self._forms),
             *(self.answers, self.log_probabilities, self.location_probabilities),
         ):
             memory[row] = memory[last]
@@ -125,13 +140,36 @@ class DecoderRows:
             states = layer.final_layer_norm(states + changed)
         # Rows of the vocabulary's size are taken only for what is asked.
         logits = linear(self._head, states.flatten(0, 1)).float().view(*positions.shape, -1)
-        chosen = choose(logits, positions, self._rules)
+        chosen = self._choose(logits, rows, tokens, positions)
         total = logits.logsumexp(dim=-1, keepdim=True)
         self.answers[where] = chosen
         self.log_probabilities[where] = (logits.gather(-1, chosen[..., None]) - total)[..., 0]
         self.location_probabilities[where] = (logits[..., self._locations] - total).exp_()
         self.tokens[rows] = chosen[:, -1]
         self.positions[rows] = positions[:, -1] + 1
+
+    def _choose(self, logits: torch.Tensor, rows: slice, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The token after each of tokens (n, t), from logits (n, t, vocabulary), which stay as they are.
+
+        The one place where a rule changes what is chosen: probabilities are taken of the logits as they are.
+        """
+        rules, allowed = self._rules, self._rules.allowed
+        if allowed is None:
+            chosen = logits.argmax(dim=-1)
+        else:
+            forms = self._forms[rows, None]
+            if tokens.shape[1] > 1:
+                # The second token is what was chosen after the first.
+                forms = torch.cat([forms, allowed.after(forms, tokens[:, 1:])], dim=1)
+            two_before = self.answers[rows].gather(1, (positions - 2).clamp(min=0))
+            chosen = allowed.best(logits, forms, rules.last_free - positions, two_before)
+        if rules.forced_first_id is not None:
+            chosen = chosen.masked_fill(positions == 0, rules.forced_first_id)
+        if rules.forced_last_id is not None:
+            chosen = chosen.masked_fill(positions == rules.max_new_tokens - 1, rules.forced_last_id)
+        if allowed is not None:
+            self._forms[rows] = allowed.after(forms[:, -1], chosen[:, -1])
+        return chosen
 
     def _index_of_keys(self, n_keys: int) -> torch.Tensor:
         return torch.arange(n_keys, device=self._index.device)
@@ -152,17 +190,3 @@ class DecoderRows:
         queries = by_head(attention, linear(attention.q_proj, states))
         found = F.scaled_dot_product_attention(queries, keys, values, is_before, scale=attention.scaling)
         return linear(attention.out_proj, found.transpose(1, 2).flatten(2))
-
-
-def choose(logits: torch.Tensor, positions: torch.Tensor, rules: GreedyRules) -> torch.Tensor:
-    """The token after each position, (n, t), from logits (n, t, vocabulary).
-
-    The one place where a rule may change what is chosen: whatever masks the logits here leaves the probabilities, which
-    are taken of them unmasked, alone.
-    """
-    chosen = logits.argmax(dim=-1)
-    if rules.forced_first_id is not None:
-        chosen = chosen.masked_fill(positions == 0, rules.forced_first_id)
-    if rules.forced_last_id is not None:
-        chosen = chosen.masked_fill(positions == rules.max_new_tokens - 1, rules.forced_last_id)
-    return chosen
