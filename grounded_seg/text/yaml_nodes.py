@@ -32,7 +32,8 @@ class _BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Make a node with all that is in it, as PyYAML calls it for each."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
+        is_alias = isinstance(event, yaml.AliasEvent)
+        if is_alias:
             if event.anchor in self.anchors and event.anchor not in self._n_below:
                 raise ComposerError(None, None, f"the alias *{event.anchor} stands within itself", event.start_mark)
             self._count(self._n_below.get(event.anchor, 0), event)
