@@ -291,7 +291,7 @@ KINDS: dict[str, tuple[Callable[[Given], list[str]], Collection[int]]] = {
     "adapter-record-": (part("adapter", *WITH_DEMO), (4,)),
     "w-adapter-": (part("adapter", *WITH_DEMO), (4,)),
     "w-det-": (part("detector", "--boxes-only", "--adapter", "none"), (4,)),
-    "w-seg-": (part("segmenter"), (4,)),
+    "w-seg-": (part("segmenter", "--preset", "demo"), (4,)),
 }
 """What each kind of case is given to, by the beginning of its name, and the exit codes that it may end in."""
 
