@@ -238,9 +238,13 @@ def run_words(given: Given, *more: str) -> list[str]:
 
 
 def journal_to_merge(given: Given) -> list[str]:
-    """A run whose journal was replaced."""
+    """A run whose journal was replaced, beside one over the same names in another folder."""
     run = given.replaced(shutil.copytree(given.run, given.folder / "run"))
-    return ["merge-runs", str(run), "-o", str(given.folder / "out")]
+    other = shutil.copytree(given.run, given.folder / "other")
+    manifest = json.loads((other / "run.json").read_text(encoding="utf-8"))
+    manifest["images"]["root"] = str(given.folder / "elsewhere")
+    (other / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return ["merge-runs", str(run), str(other), "-o", str(given.folder / "out")]
 
 
 def prompts(given: Given) -> list[str]:
@@ -283,11 +287,11 @@ KINDS: dict[str, tuple[Callable[[Given], list[str]], Collection[int]]] = {
     "trainer-state-": (resumed_training(f"checkpoints/checkpoint-{N_STEPS}"), (2,)),
     "journal-": (journal_to_merge, (3,)),
     "prompts-yaml": (prompts, (2,)),
-    "img-": (image, (3,)),
+    "img-": (image, (0, 3)),
     "adapter-record-": (part("adapter", *WITH_DEMO), (4,)),
     "w-adapter-": (part("adapter", *WITH_DEMO), (4,)),
     "w-det-": (part("detector", "--boxes-only", "--adapter", "none"), (4,)),
-    "w-seg-": (part("segmenter"), (4,)),
+    "w-seg-": (part("segmenter", "--preset", "demo"), (4,)),
 }
 """What each kind of case is given to, by the beginning of its name, and the exit codes that it may end in."""
 
