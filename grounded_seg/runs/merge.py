@@ -127,9 +127,8 @@ def merge_runs(
         results: The form of the results.
 
     Raises:
-        UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
-            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run
-            otherwise.
+        UsageError: If there is but one run, one isn't finished, classes or calibrations differ, a prompt stands for
+            several classes, `output` is in use, or shards are missing, there twice, of other lists or run otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
@@ -142,14 +141,8 @@ def merge_runs(
     if is_whole_list:
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
-    folder, merged = RunFolder(output), _Merged()
-    unfinished = output / _UNFINISHED
-    if unfinished.exists():
-        # A merge that was killed: what it left is replaced.
-        folder.check_free(overwrite=True)
-    else:
-        folder.check_new()
-    folder.make()
+    folder, merged, unfinished = RunFolder(output), _Merged(), output / _UNFINISHED
+    _make(folder, unfinished)
     with Journal(folder.journal) as journal:
         _begin(folder, journal, unfinished)
         try:
@@ -172,6 +165,15 @@ def merge_runs(
     for one in notes.lines():
         note(one)
     return merged.counts
+
+
+def _make(folder: RunFolder, unfinished: Path) -> None:
+    """Make the folder, or take one in which a merge was killed: what that left is replaced."""
+    if unfinished.exists():
+        folder.check_free(overwrite=True)
+    else:
+        folder.check_new()
+    folder.make()
 
 
 def _begin(folder: RunFolder, journal: Journal, unfinished: Path) -> None:
