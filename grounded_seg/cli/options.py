@@ -35,7 +35,7 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _TileSide(click.ParamType):
+class _TileSide(click.ParamType):  # type: ignore[type-arg]  # has an argument from click 8.5 on
     """Pixels, or the word auto."""
 
     name = "integer"

@@ -32,7 +32,8 @@ class _BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Make a node with all that is in it, as PyYAML calls it for each."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
+        is_alias = isinstance(event, yaml.AliasEvent)
+        if is_alias:
             if event.anchor in self.anchors and event.anchor not in self._n_below:
                 raise ComposerError(None, None, f"the alias *{event.anchor} stands within itself", event.start_mark)
             self._count(self._n_below.get(event.anchor, 0), event)
@@ -62,7 +63,8 @@ def yaml_root(text: str, path: Path) -> yaml.Node | None:
     Raises:
         InputError: If it is not YAML, or beyond a limit; names file and line.
     """
-    return _read(text, path, lambda loader: loader.get_single_node())
+    root: yaml.Node | None = _read(text, path, lambda loader: loader.get_single_node())
+    return root
 
 
 def yaml_values(text: str, path: Path) -> Any:
@@ -87,7 +89,7 @@ def _read(text: str, path: Path, read: Callable[[Any], Any]) -> Any:
         try:
             return read(loader)
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, AttributeError, LookupError) as error:
         # Besides its own, PyYAML raises what an escape beyond the last character, a date in month 13, or a text with
         # the tag of another type leads to.

@@ -60,7 +60,7 @@ class VisionFields:
     @property
     def n_parameters(self) -> float:
         """About how many numbers it has."""
-        n, channels = 0.0, self.in_channels
+        n, channels = 0.0, int(self.in_channels)
         for depth, kernel, width in zip(self.depths, self.patch_size, self.embed_dim, strict=True):
             n += kernel**2 * channels * width + 2 * depth * (4 + 2 * self.mlp_ratio) * width**2
             channels = width

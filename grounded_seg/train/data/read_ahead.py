@@ -34,7 +34,7 @@ def make_loader(
         pins: Whether batches are put into pinned memory, for a GPU.
     """
     return DataLoader(
-        _Told(dataset) if workers else dataset,  # type: ignore[arg-type]
+        _Told(dataset) if workers else dataset,
         batch_size=batch_size,
         collate_fn=_Sending(collate) if workers else collate,
         num_workers=workers,
