@@ -127,8 +127,9 @@ def merge_runs(
         results: The form of the results.
 
     Raises:
-        UsageError: If there is but one run, one isn't finished, classes or calibrations differ, a prompt stands for
-            several classes, `output` is in use, or shards are missing, there twice, of other lists or run otherwise.
+        UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
+            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run
+            otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
@@ -141,8 +142,7 @@ def merge_runs(
     if is_whole_list:
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
-    folder, merged, unfinished = RunFolder(output), _Merged(), output / _UNFINISHED
-    _make(folder, unfinished)
+    folder, merged, unfinished = _made(output), _Merged(), output / _UNFINISHED
     with Journal(folder.journal) as journal:
         _begin(folder, journal, unfinished)
         try:
@@ -167,13 +167,16 @@ def merge_runs(
     return merged.counts
 
 
-def _make(folder: RunFolder, unfinished: Path) -> None:
-    """Make the folder, or take one in which a merge was killed: what that left is replaced."""
-    if unfinished.exists():
+def _made(output: Path) -> RunFolder:
+    """A folder for the merged run, new or left by a merge that was killed."""
+    folder = RunFolder(output)
+    if (output / _UNFINISHED).exists():
+        # What it left is replaced.
         folder.check_free(overwrite=True)
     else:
         folder.check_new()
     folder.make()
+    return folder
 
 
 def _begin(folder: RunFolder, journal: Journal, unfinished: Path) -> None:
