@@ -127,9 +127,8 @@ def merge_runs(
         results: The form of the results.
 
     Raises:
-        UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
-            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run
-            otherwise.
+        UsageError: If there is but one run, one isn't finished, classes or calibrations differ, a prompt stands for
+            several classes, `output` is in use, or shards are missing, there twice, of other lists or run otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
@@ -168,10 +167,9 @@ def merge_runs(
 
 
 def _made(output: Path) -> RunFolder:
-    """A folder for the merged run, new or left by a merge that was killed."""
+    """A folder for the merged run, new or left by a merge that was killed: what it left is replaced."""
     folder = RunFolder(output)
     if (output / _UNFINISHED).exists():
-        # What it left is replaced.
         folder.check_free(overwrite=True)
     else:
         folder.check_new()
