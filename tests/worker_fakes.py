@@ -16,6 +16,7 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.pipeline.chain import Chain
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Detection, Image, ImageSkipped
+from grounded_seg.settings import DetectSettings
 
 Width = tuple[str, float | str]
 
@@ -42,8 +43,8 @@ class SlowDetector(ColourDetector):
         return super().detect(images, prompts, **options)
 
 
-def slow_chain(found: FoundModels, *_: object, **__: object) -> Chain:
-    return Chain(SlowDetector(), InnerSegmenter(), calibration=found.calibration)
+def slow_chain(found: FoundModels, *, detect: DetectSettings, **_: object) -> Chain:
+    return Chain(SlowDetector(), InnerSegmenter(), detect=detect, calibration=found.calibration)
 
 
 def no_chain(found: FoundModels) -> Chain:

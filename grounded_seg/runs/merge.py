@@ -128,9 +128,8 @@ def merge_runs(
         results: The form of the results.
 
     Raises:
-        UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
-            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run
-            otherwise.
+        UsageError: If there is but one run, one isn't finished, classes or calibrations differ, a prompt stands for
+            several classes, `output` is in use, or shards are missing, there twice, of other lists or run otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
