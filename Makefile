@@ -4,14 +4,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-dtypes test-release check interop quirks format clean
+.PHONY: help demo test test-dtypes test-release fuzz faults check audit docs package interop quirks format clean
 
 help:
 	@echo "make demo    run the demo on an example image, results in grounded-seg-out/demo"
 	@echo "make test    run the tests"
 	@echo "make test-dtypes  run those that leave the dtype to the processor, with each one; after make test"
 	@echo "make test-release  run the long tests: a wheel, two processes, the longest commands of the docs"
+	@echo "make fuzz MINUTES=60  give every reader of files up to 10,000 broken ones, and print what escaped"
+	@echo "make faults  every command with every fault of disk, memory, streams and signals, at 12 steps"
 	@echo "make check   lint, formatting and types"
+	@echo "make audit   compare the installed packages with the lists of known holes"
+	@echo "make docs    build the pages of docs/ as a site, in site/"
+	@echo "make package build the wheel and the sdist in dist/, and check both"
 	@echo "make interop read every export back with the label tools' own readers, each installed in .cache/interop,"
 	@echo "             and have their own clients ask a server"
 	@echo "make quirks  give the COCO readers of tools and trainers every fault that validate names"
@@ -46,10 +51,31 @@ test-dtypes: $(INSTALLED)
 	GROUNDED_SEG_TEST_DTYPE=float32 $(BIN)/python -m pytest
 	GROUNDED_SEG_TEST_DTYPE=bfloat16 $(BIN)/python -m pytest
 
+MINUTES ?= 60
+fuzz: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python tests/fuzz_run.py --minutes $(MINUTES)
+
+faults: $(INSTALLED)
+	GROUNDED_SEG_FAULT_STEPS=12 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(INSTALLED)
+	$(BIN)/python .ci/audit.py
+
+# Strict: a link to a page or heading that isn't there is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html is the first page."
+
+package: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 interop: $(INSTALLED)
 	$(BIN)/python tests/interop/read_back.py
@@ -63,5 +89,5 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv grounded-seg-out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .nox grounded-seg-out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

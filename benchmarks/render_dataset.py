@@ -26,8 +26,14 @@ def main() -> None:
     options.add_argument("--first", type=int, default=0, help="index of the first scene")
     options.add_argument("--classes", choices=("kind", "colour-kind"), default="kind")
     chosen = options.parse_args()
+    n_objects, n_classes = render(chosen.folder, chosen.scenes, chosen.first, by_colour=chosen.classes == "colour-kind")
+    print(f"{chosen.scenes} images, {n_objects} objects, {n_classes} classes in {chosen.folder}")
+
+
+def render(folder: Path, n_scenes: int, first: int = 0, *, by_colour: bool = False) -> tuple[int, int]:
+    """Write so many scenes, from the first index on, into a folder; gives the number of objects and of classes."""
     names = list(KINDS)
-    if chosen.classes == "colour-kind":
+    if by_colour:
         names = [f"{colour} {kind}" for kind in KINDS for colour in COLOURS]
     ids = {name: number for number, name in enumerate(names, start=1)}
     document: dict[str, Any] = {
@@ -35,19 +41,19 @@ def main() -> None:
         "annotations": [],
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
     }
-    (chosen.folder / "images").mkdir(parents=True, exist_ok=True)
-    for number, index in enumerate(range(chosen.first, chosen.first + chosen.scenes), start=1):
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for number, index in enumerate(range(first, first + n_scenes), start=1):
         scene = render_scene(Split.TEST, index)
         file_name = f"{index:05}.png"
-        Image.fromarray(scene.pixels).save(chosen.folder / "images" / file_name)
+        Image.fromarray(scene.pixels).save(folder / "images" / file_name)
         size = {"width": scene.size.width, "height": scene.size.height}
         document["images"].append({"id": number, "file_name": file_name, **size})
         for one in scene.objects:
-            name = one.kind if chosen.classes == "kind" else f"{one.colour} {one.kind}"
+            name = f"{one.colour} {one.kind}" if by_colour else one.kind
             annotation = {"id": len(document["annotations"]) + 1, "image_id": number, "category_id": ids[name]}
             document["annotations"].append(annotation | shape_of(one))
-    (chosen.folder / "instances.json").write_text(json.dumps(document) + "\n")
-    print(f"{chosen.scenes} images, {len(document['annotations'])} objects, {len(ids)} classes in {chosen.folder}")
+    (folder / "instances.json").write_text(json.dumps(document) + "\n")
+    return len(document["annotations"]), len(ids)
 
 
 def shape_of(one: SceneObject) -> dict[str, Any]:

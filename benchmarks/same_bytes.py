@@ -29,6 +29,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -52,6 +53,8 @@ DROPPED: Mapping[str, frozenset[str]] = {
     "eval.json": frozenset({"speed", "notes", "versions"}),
 }
 """Keys that are left out before files of these names are compared, wherever in the file they are."""
+OWN_VERSION = re.compile(rb'("Made by grounded-seg", ?"version": ?)"[^"]*"')
+"""In COCO files; the project's own may change."""
 UNCOMPARED_FOLDERS = frozenset({"checkpoints", "kept-by-eval", "cut-off-by-eval"})
 """What `train --resume` and `eval --resume` need: it holds times and paths, and its form may change."""
 CODES_FILE, STAMP_FILE = "exit-codes.json", "same_bytes.json"
@@ -734,7 +737,7 @@ def file_difference(left: Path, right: Path) -> str:
     if left.is_symlink() or right.is_symlink():
         targets = [str(path.readlink()) if path.is_symlink() else "a file" for path in (left, right)]
         return "" if targets[0] == targets[1] else f"{targets[0]} | {targets[1]}"
-    first, second = left.read_bytes(), right.read_bytes()
+    first, second = (OWN_VERSION.sub(rb'\1""', path.read_bytes()) for path in (left, right))
     if first == second:
         return ""
     if left.suffix not in (".json", ".jsonl"):

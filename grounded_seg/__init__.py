@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grounded_seg.api.commands import (
+        calibrate,
         evaluate,
         export_labels,
         merge_runs,
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
     from grounded_seg.records import Detection, Image, ImageSize, ImageSkipped, Instance, RunLength
     from grounded_seg.runs.manifest import Counts
     from grounded_seg.runs.status import RunsStatus, RunStatus
+    from grounded_seg.scoring.fit_maps import CalibrationReport
     from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings
     from grounded_seg.weights.locate import PresetParts, presets
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
+    "CalibrationReport",
     "Counts",
     "DataSet",
     "DetectSettings",
@@ -73,6 +76,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "calibrate",
     "evaluate",
     "export_labels",
     "merge_runs",
@@ -85,7 +89,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api.commands": "evaluate export_labels merge_runs read_coco repair_coco run_images run_status validate_coco",
+    "api.commands": "calibrate evaluate export_labels merge_runs read_coco repair_coco run_images run_status "
+    "validate_coco",
     "coco.data_set": "DataSet",
     "coco.check.rules": "Fault",
     "detect.prompts": "PromptSet",
@@ -98,6 +103,7 @@ _MODULES = {
     "records": "Detection Image ImageSize ImageSkipped Instance RunLength",
     "runs.manifest": "Counts",
     "runs.status": "RunStatus RunsStatus",
+    "scoring.fit_maps": "CalibrationReport",
     "settings": "DetectSettings ModelSettings SegmentSettings TileSettings",
     "weights.locate": "PresetParts presets",
 }

@@ -15,6 +15,9 @@ from filelock import FileLock, Timeout
 
 from grounded_seg.errors import OutputError, UsageError
 
+if sys.platform != "win32":
+    import fcntl
+
 _LOG = logging.getLogger(__name__)
 UNFINISHED = ".part"
 """Ends the names of hidden files and folders that are being written."""
@@ -43,24 +46,68 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to be written whole or not at all, also where the power fails; its folder must exist.
 
     The bytes go into a hidden file beside it, which takes its place at the end of the block. A block that fails leaves
-    an older file as it was.
+    an older file as it was. Of two processes that write a file at the same time, the second gets an `OSError`.
     """
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")
+    is_whole = False
     try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            # Before the new name is: else the old file could be gone, and the new one empty.
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with _claimed(unfinished):
+            try:
+                with unfinished.open("wb") as file:
+                    yield file
+                    file.flush()
+                    # Before the new name is: else the old file could be gone, and the new one empty.
+                    os.fsync(file.fileno())
+                unfinished.replace(path)
+                is_whole = True
+            finally:
+                # The next of that name may be another process's.
+                if not is_whole:
+                    unfinished.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
         if error.filename == str(unfinished):
             # What a user named is told, not the hidden file.
             error.filename = str(path)
         raise
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Keep other processes away from a file, which is made if it isn't there, for the block."""
+    if sys.platform == "win32":
+        # An open file can't be renamed there, nor replaced by another process.
+        yield
+        return
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock_at_once(descriptor, path)
+            # Another process may just have given it its name.
+            if _is_file_of(descriptor, path):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lock_at_once(descriptor: int, path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(errno.EBUSY, "another process is writing it", str(path)) from error
+    except OSError:
+        # Some network file systems know no locks.
+        return
+
+
+def _is_file_of(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))  # noqa: PTH116
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str, instead: str = "another folder with --output") -> None:

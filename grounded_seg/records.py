@@ -120,7 +120,9 @@ class Detection:
     prompt: str
     box_xyxy: BoxXyxy
     score: float
-    """In [0, 1]."""
+    """In [0, 1]; with a calibration, the probability that the box is right."""
+    detector_score: float | None = None
+    """The detector's own score where `score` is a probability; None where they are one."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Instance:
 
     @property
     def score(self) -> float:
-        """The detector's score, in [0, 1]."""
+        """The detector's score, in [0, 1]; with a calibration, the probability that the box is right."""
         return self.detection.score
 
     @property

@@ -77,7 +77,8 @@ def convert_values(
     for name, value in values.items():
         try:
             good[name] = _converted(value, kinds[name], numbers_as_text=numbers_as_text)
-        except ValidationError:
+        except (ValidationError, OverflowError):
+            # The latter: a whole number that no float can be.
             option = (option_names or {}).get(name, name).replace("_", "-")
             problems.append(f"{option} is {_shown(value)}, it must be {_right_values(kinds[name], value)}")
         except UsageError as error:
@@ -179,4 +180,8 @@ def _range(limits: Meta) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return repr(str(value) if isinstance(value, StrEnum | Path) else value)[:100]
+    try:
+        return repr(str(value) if isinstance(value, StrEnum | Path) else value)[:100]
+    except ValueError:
+        # Python writes no number of thousands of digits.
+        return "a number of thousands of digits"

@@ -187,7 +187,9 @@ class ModelSettings(CheckedSettings):
     dtype: Precision = Precision.AUTO
     offline: bool = False
     allow_base_mismatch: bool = False
-    """Load an adapter although its record names another base."""
+    """Load an adapter although its record names another base, and a calibration that was made with other weights."""
+    calibration: Path | None = None
+    """File of `calibrate`: scores become probabilities, and thresholds are such; None for scores as they are."""
 
 
 @dataclass(frozen=True)

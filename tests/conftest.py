@@ -66,7 +66,8 @@ def detector(monkeypatch: pytest.MonkeyPatch) -> ColourDetector:
         *,
         allow_base_mismatch: bool = False,
     ) -> Chain:
-        return Chain(fake, None if found.segmenter is None else InnerSegmenter(), tiles=tiles)
+        segmenter = None if found.segmenter is None else InnerSegmenter()
+        return Chain(fake, segmenter, tiles=tiles, detect=detect, calibration=found.calibration)
 
     monkeypatch.setattr("grounded_seg.runs.run.load_chain", load_chain)
     monkeypatch.setattr("grounded_seg.runs.run.find_models", found_models)

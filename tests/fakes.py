@@ -13,6 +13,7 @@ from grounded_seg.geometry.masks import run_length_from_mask
 from grounded_seg.pipeline.load import FoundModels, RunsOn
 from grounded_seg.records import Detection, Image, ImageResult, Instance
 from grounded_seg.runs.manifest import Counts
+from grounded_seg.scoring.score_maps import check_calibration, read_calibration
 from grounded_seg.settings import ModelSettings
 
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
@@ -63,10 +64,16 @@ def found_models(
     runs_on: RunsOn | None = None,
     compiled: bool = False,
 ) -> FoundModels:
-    """Stand for `pipeline.load.find_models`: every name has weights of its own, and nothing is on disk."""
+    """Stand for `pipeline.load.find_models`: every name has weights of its own, and only a calibration is on disk."""
+    detector = FakeWeights.named(models.detector or models.preset)
+    adapter = FakeWeights.named(models.adapter) if models.adapter else None
+    calibration = None if models.calibration is None else read_calibration(models.calibration)
+    if calibration is not None:
+        check_calibration(calibration, detector, adapter, allow_mismatch=models.allow_base_mismatch)
     return FoundModels(
-        detector=FakeWeights.named(models.detector or models.preset),  # type: ignore[arg-type]
-        adapter=FakeWeights.named(models.adapter) if models.adapter else None,  # type: ignore[arg-type]
+        detector=detector,  # type: ignore[arg-type]
+        adapter=adapter,  # type: ignore[arg-type]
+        calibration=calibration,
         segmenter=None if boxes_only else FakeWeights.named(models.segmenter or models.preset),  # type: ignore[arg-type]
         device="cpu" if models.device == "auto" else models.device,
         dtype="float32" if models.dtype == "auto" else str(models.dtype),

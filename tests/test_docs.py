@@ -7,6 +7,7 @@ What isn't run is in `LEFT_OUT`, with the reason; a command that neither runs no
 import re
 import shlex
 import shutil
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,11 +27,15 @@ N_SCENES = "2"
 RENDER = "benchmarks/render_dataset.py"
 SAME_ANYWHERE = ("--device", "cpu", "--dtype", "float32")
 PLACEHOLDERS = {"FORMAT": "yolo"}
-OUTPUTS = {"output", "json_file", "plots", "destination"}
+OUTPUTS = {"output", "json_file", "plots", "destination", "suggest"}
 """Parameters whose path is written, not read."""
 
 LEFT_OUT = (
-    (r"(make|pip|apt-get|source|git) .*", "installs, or runs this very suite"),
+    (r"(make|pip|uv|nox|apt-get|source|git|python3) .*", "installs, or runs this very suite"),
+    (r"docker .*", "builds or starts an image; tests/test_packaging.py looks at the Dockerfile"),
+    (r"curl .*", "asks a server; tests/serve does that"),
+    (r"cvat-cli .*", "asks a CVAT; tests/interop does that"),
+    (r"(_GROUNDED_SEG_COMPLETE=|echo ).*", "changes the shell's settings; tests/cli/test_completion.py completes"),
     (rf"python (?!{RENDER})\S+\.py.*", "measures or trains for minutes to hours; test_scripts.py starts each"),
     (r"grounded-seg (export|eval|train) .*--reviewed .*", "takes decisions of people; tests/review makes some"),
     (r"grounded-seg serve .*", "answers until it is told to end"),
@@ -70,16 +75,22 @@ def lines() -> Iterator[Line]:
     """Every line of every shell block; a backslash goes on in the next one."""
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        blocks = re.findall(r"^```(?:bash|sh|console|shell)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-        for number, block in enumerate(blocks):
-            for line in block.replace("\\\n", " ").splitlines():
+        blocks = re.findall(r"^( *)```(?:bash|sh|console|shell)\n(.*?)^\1```", text, flags=re.DOTALL | re.MULTILINE)
+        for number, (_, block) in enumerate(blocks):
+            for line in textwrap.dedent(block).replace("\\\n", " ").splitlines():
                 if shlex.split(line, comments=True):
                     yield Line(page, number, line.removeprefix("$ "))
 
 
 LINES = tuple(lines())
 BLOCKS = {name: tuple(found) for name, found in groupby(LINES, lambda one: f"{one.page}-{one.block}")}
-RUN_BLOCKS = [name for name, found in BLOCKS.items() if any(one.reason is None for one in found)]
+IN_ONE_FOLDER = ("docs/commands.md", "docs/tuning.md")
+"""Pages whose blocks go on where the one before ended: test_commands_page.py runs them."""
+RUN_BLOCKS = [
+    name
+    for name, found in BLOCKS.items()
+    if found[0].page not in IN_ONE_FOLDER and any(one.reason is None for one in found)
+]
 
 
 def parsed(words: list[str]) -> click.Context:
@@ -114,8 +125,18 @@ def test_every_script_takes_what_the_page_gives_it(line: Line) -> None:
 
 def test_every_command_is_known() -> None:
     programs = {one.words[0] for one in LINES}
-    assert programs <= {"grounded-seg", "python", "make", "pip", "apt-get", "source", "git"}
+    known = {"grounded-seg", "python", "make", "pip", "apt-get", "source", "git"}
+    known |= {"python3", "uv", "nox", "docker", "curl", "cvat-cli", "echo", "_GROUNDED_SEG_COMPLETE=bash_source"}
+    assert programs <= known
     assert len(of("grounded-seg")) > 30
+
+
+def test_every_block_has_a_language() -> None:
+    """A block without one would be neither run nor looked at."""
+    languages = {"bash", "text", "python", "json", "yaml", "xml", "slurm"}
+    for page in PAGES:
+        opened = re.findall(r"^ *```(.*)\n(?:.*\n)*?^ *```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(opened) <= languages, page
 
 
 def test_every_reason_is_needed() -> None:
@@ -159,19 +180,27 @@ def _stand_in(command: str, parameter: str, path: Path, runs: Iterator[str]) -> 
     """What stands for an input, below the folder of stand-ins."""
     if parameter == "images":
         return "scenes/images"
-    if command == "compare":
+    if command in ("compare", "calibrate"):
         return "report.json"
     if command == "eval" and parameter == "ground_truth":
         return "scenes/instances.json"
     return "run-0/annotations.json" if path.suffix == ".json" else next(runs)
 
 
-LONG_BLOCKS = ("docs/demo.md-1", "docs/eval.md-3")
+LONG_BLOCKS = ("docs/demo.md-1", "docs/eval.md-6")
 """Those that take most of a minute."""
+LATER_PAGES = ("docs/choose.md", "docs/first_steps.md", "docs/install.md", "docs/label_tools.md")
+"""Their blocks run with the long ones: what they do is tested elsewhere too."""
+RUN_ALREADY = set[str]()
+"""Lines that name no file and were run in another block."""
+
+
+def _is_long(name: str) -> bool:
+    return name in LONG_BLOCKS or BLOCKS[name][0].page in LATER_PAGES
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=[pytest.mark.release] if one in LONG_BLOCKS else []) for one in RUN_BLOCKS]
+    "name", [pytest.param(one, marks=[pytest.mark.release] if _is_long(one) else []) for one in RUN_BLOCKS]
 )
 def test_a_block_runs(name: str, stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of its own, with the examples."""
@@ -179,8 +208,10 @@ def test_a_block_runs(name: str, stand_ins: Path, tmp_path: Path, monkeypatch: p
     shutil.copytree(ROOT / "examples", "examples")
     for line in BLOCKS[name]:
         words = line.words
-        if line.reason is not None:
+        if line.reason is not None or shlex.join(words) in RUN_ALREADY:
             continue
+        if words[1] in ("doctor", "models"):
+            RUN_ALREADY.add(shlex.join(words))
         if words[0] == "python":
             options = [word for word in words[2:] if not word.isdecimal() and word != "--scenes"]
             assert run_script(words[1], *options, "--scenes", N_SCENES) == 0

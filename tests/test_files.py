@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grounded_seg.errors import OutputError, UsageError
-from grounded_seg.files import name_within_limit, whole_folder, write_text
+from grounded_seg.files import name_within_limit, whole_file, whole_folder, write_text
 
 
 def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,6 +18,28 @@ def test_a_file_is_on_the_disk_before_it_replaces_the_old_one(tmp_path: Path, mo
     assert path.read_text() == "{}\n"
     assert synced == [(path.stat().st_ino, "old"), (tmp_path.stat().st_ino, "{}\n")]
     assert [one.name for one in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_of_two_that_write_a_file_at_once_the_first_does(tmp_path: Path) -> None:
+    # Both would write into one hidden file: that of the first would get its name with what the second has so far.
+    path = tmp_path / "report.json"
+    with whole_file(path) as first:
+        first.write(b"first")
+        with pytest.raises(OSError, match="another process is writing it") as raised, whole_file(path):
+            pass
+        assert raised.value.filename == str(path)
+    assert path.read_bytes() == b"first"
+    with whole_file(path) as second:
+        second.write(b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_hidden_file_of_a_killed_process_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / ".report.json.part").write_bytes(b"half of something longer")
+    with whole_file(tmp_path / "report.json") as file:
+        file.write(b"{}")
+    assert (tmp_path / "report.json").read_bytes() == b"{}"
 
 
 def test_a_file_system_that_syncs_no_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

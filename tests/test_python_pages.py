@@ -20,6 +20,18 @@ from grounded_seg.engine.grounded_segmenter import GroundedSegmenter
 from grounded_seg.pipeline.result import PromptedResult
 
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/python.md")}
+MORE_PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("docs/detector.md", "docs/segmenter.md", "docs/train.md")
+}
+"""Pages with a block or two, for those who know the first ones."""
+SHORTER = {
+    'dataset=Path("data"), output=Path("tuned"), models=ModelSettings("demo"), epochs=3,': (
+        'dataset=Path("scenes/instances.json"), output=Path("tuned"), max_steps=1, image_size=64, report=False, '
+        'models=ModelSettings("demo", device="cpu", dtype="float32"), '
+    )
+}
+"""What is put in place of an example of a training."""
 SAME_ANYWHERE = 'device="cpu", dtype="float32", '
 OPTIONAL = {"to_pandas": "pandas", "to_supervision": "supervision"}
 """What a block may need beside what this package installs."""
@@ -30,7 +42,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:Runtim
 
 def blocks(page: str) -> list[str]:
     """The Python blocks of a page, which one reader runs one after the other; always in one dtype."""
-    found: list[str] = re.findall(r"^```python\n(.*?)^```", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+    text = {**PAGES, **MORE_PAGES}[page]
+    found: list[str] = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     found = [one.replace('from_preset("demo", ', f'from_preset("demo", {SAME_ANYWHERE}') for one in found]
     return [one.replace('preset="demo", ', f'preset="demo", {SAME_ANYWHERE}') for one in found]
 
@@ -71,6 +84,18 @@ def test_the_blocks_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch
         if not needed:
             exec(compile(block, f"{page}, block {number}", "exec"), names)  # noqa: S102
     assert len(names["result"]) > 0
+
+
+@pytest.mark.release
+def test_the_blocks_of_other_pages_run(folder: Path) -> None:
+    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    for page in MORE_PAGES:
+        names: dict[str, Any] = {"__name__": "reader"}
+        for number, block in enumerate(blocks(page)):
+            for long, short in SHORTER.items():
+                block = block.replace(long, short)
+            exec(compile(block, f"{page}, block {number}", "exec"), names)  # noqa: S102
+        assert {"found", "segmented", "report"} & names.keys(), page
 
 
 @pytest.mark.release

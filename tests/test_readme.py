@@ -1,7 +1,12 @@
-"""README says what is so: its help is the real one, what it names exists. So does the page of the demo's figures."""
+"""README and the pages that it links say what is so: what they name exists, and no link is dead.
+
+`python tests/test_readme.py --write` writes the help of `run` into docs/run.md.
+"""
 
 import re
 import shlex
+import sys
+import textwrap
 
 import click
 from click.testing import CliRunner
@@ -14,17 +19,20 @@ from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.weights.presets import preset_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DEMO = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+FIRST_PAGES = "".join(DOCS[name] for name in ("demo.md", "first_steps.md", "choose.md", "speed.md"))
+"""What a reader of README reads next."""
 
 
 def blocks(language: str, page: str = README) -> list[str]:
     """The fenced code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", page, flags=re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in found]
 
 
 def lines_to_run() -> list[str]:
     """What the pages have a reader type."""
-    return "".join(blocks("bash") + blocks("bash", DEMO)).splitlines()
+    return "".join(blocks("bash") + blocks("bash", FIRST_PAGES)).splitlines()
 
 
 def commands() -> list[list[str]]:
@@ -47,9 +55,13 @@ def all_options() -> set[str]:
     return found
 
 
+def real_help() -> str:
+    """What `run --help` prints on a terminal of 80 columns."""
+    return CliRunner().invoke(main, ["run", "--help"], terminal_width=80).stdout
+
+
 def test_the_help_is_the_real_one() -> None:
-    real = CliRunner().invoke(main, ["run", "--help"], terminal_width=80).stdout
-    assert real in blocks("text")
+    assert real_help() in blocks("text", DOCS["run.md"])
 
 
 def test_there_are_commands_to_check() -> None:
@@ -58,10 +70,10 @@ def test_there_are_commands_to_check() -> None:
 
 def test_every_option_exists() -> None:
     # A script's options are its own.
-    text = re.sub(r"^python .*$", "", README + DEMO, flags=re.MULTILINE)
+    text = re.sub(r"^python .*$", "", README + FIRST_PAGES, flags=re.MULTILINE)
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
     assert named - all_options() == set()
-    assert "--overwrite" in named
+    assert "--score-threshold" in named
 
 
 def test_every_make_target_exists() -> None:
@@ -72,7 +84,7 @@ def test_every_make_target_exists() -> None:
 
 
 def test_every_preset_is_named() -> None:
-    table = README.split("| preset |")[1].split("\n\n")[0]
+    table = DOCS["choose.md"].split("| preset |")[1].split("\n\n")[0]
     assert re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE) == list(preset_table().presets)
 
 
@@ -100,3 +112,49 @@ def test_the_python_example_uses_what_is_there() -> None:
     assert grounded_seg.GroundedSegmenter is GroundedSegmenter
     assert set(re.findall(r"segmenter\.(\w+)\(", example)) <= set(dir(GroundedSegmenter))
     assert set(re.findall(r"result\.(\w+)\(", example)) <= set(dir(PromptedResult))
+
+
+def links(page: str) -> list[str]:
+    """What a page links to within the repository, without headings."""
+    return re.findall(r"\]\((?!http|#)([^)#\s]+)", page)
+
+
+def test_every_page_is_two_clicks_from_readme_at_most() -> None:
+    first = {name.removeprefix("docs/") for name in links(README) if name.startswith("docs/")} & DOCS.keys()
+    second = {link for name in first for link in links(DOCS[name])}
+    assert DOCS.keys() - first - second <= {"index.md", "changes.md"}
+    assert "troubleshooting.md" in first
+
+
+def test_questions_have_answers_one_click_on() -> None:
+    """A stranger's questions stand on a page that README links, and each has a link to more or is answered there."""
+    page = DOCS["questions.md"]
+    questions = re.findall(r"^## ([^\n]*\?)\n\n(.*?)(?=^## |\Z)", page, flags=re.DOTALL | re.MULTILINE)
+    assert len(questions) >= 10
+    assert [asked for asked, answer in questions if not links(answer) and "`" not in answer] == []
+    dead = [link for link in links(page) if link not in DOCS]
+    assert dead == []
+
+
+def test_every_link_between_pages_has_a_heading() -> None:
+    anchors = {name: {anchor(head) for head in re.findall(r"^#+ (.*)$", text, re.M)} for name, text in DOCS.items()}
+    wrong = []
+    for name, text in {**DOCS, "README.md": README}.items():
+        for target, head in re.findall(r"\]\((?:docs/)?([\w.]*\.md)?#([\w-]+)\)", text):
+            page = target or name
+            if page in anchors and head not in anchors[page]:
+                wrong.append(f"{name}: {page}#{head}")
+    assert wrong == []
+
+
+def anchor(heading: str) -> str:
+    """A heading's anchor, as mkdocs and code hosts make it."""
+    plain = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", heading).lower()
+    return re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-")
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        head, _, rest = DOCS["run.md"].partition("```text\nUsage: ")
+        page = f"{head}```text\n{real_help()}```{rest.partition('```')[2]}"
+        (ROOT / "docs" / "run.md").write_text(page, encoding="utf-8")

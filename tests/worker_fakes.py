@@ -42,8 +42,8 @@ class SlowDetector(ColourDetector):
         return super().detect(images, prompts, **options)
 
 
-def slow_chain(*_: object, **__: object) -> Chain:
-    return Chain(SlowDetector(), InnerSegmenter())
+def slow_chain(found: FoundModels, *_: object, **__: object) -> Chain:
+    return Chain(SlowDetector(), InnerSegmenter(), calibration=found.calibration)
 
 
 def no_chain(found: FoundModels) -> Chain:

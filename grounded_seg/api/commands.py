@@ -21,6 +21,8 @@ from grounded_seg.review.decisions_merge import carry_over
 from grounded_seg.runs import merge, run, status
 from grounded_seg.runs.manifest import Counts
 from grounded_seg.runs.status import RunsStatus
+from grounded_seg.scoring import fit_maps
+from grounded_seg.scoring.json_report import read_report
 from grounded_seg.settings import ResultsForm, Reviewed, RunSettings
 
 
@@ -104,7 +106,7 @@ def evaluate(
             average precision takes all boxes.
 
     Returns:
-        The scores; `report()` gives what `--json` writes.
+        The scores; `report()` gives what `--json` writes, and `suggest(path)` writes the file of `--suggest`.
 
     Raises:
         UsageError, InputError, WeightsError, DeviceError, OutputError: As the command tells them.
@@ -114,6 +116,8 @@ def evaluate(
     predictions, resume = values.pop("predictions", None), values.get("resume", False)
     if predictions is not None and (values.get("output") is not None or resume):
         raise UsageError("output and resume keep the models' predictions; leave them out with predictions")
+    if predictions is not None and values.get("calibration") is not None:
+        raise UsageError("calibration is for asking the models; give it to the run whose predictions are scored")
     of_models = {name: values[name] for name in (*EngineKeywords.__annotations__, "resume") if name in values}
     asked = run_settings_from(of_models)
     own = {one.name: values[one.name] for one in fields(evaluation.EvaluationSettings) if one.name in values}
@@ -122,6 +126,24 @@ def evaluate(
     return evaluation.evaluate(
         evaluation.EvaluationSettings(ground_truth=Path(ground_truth), source=source, **own), progress
     )
+
+
+def calibrate(report: Path | str, output: Path | str) -> fit_maps.CalibrationReport:
+    """Learn from a report of `evaluate` with which probability a box of a score is right, as the command does.
+
+    Args:
+        report: A file of `eval --json`, or of `Evaluation.report()` as JSON.
+        output: The file to write, for `calibration` of `run_images`, `evaluate` and `GroundedSegmenter.from_preset`.
+
+    Returns:
+        How scores and probabilities do, class by class, on images that the maps weren't fitted to.
+
+    Raises:
+        UsageError: If the report's scores are probabilities already.
+        InputError: If it can't be read, or has no predictions.
+        OutputError: If the file can't be written.
+    """
+    return fit_maps.calibrate(read_report(Path(report)), Path(output))
 
 
 def export_labels(

@@ -4,6 +4,7 @@ import click
 
 from grounded_seg import __version__
 from grounded_seg.cli.commands.ask import ask
+from grounded_seg.cli.commands.calibrate import calibrate
 from grounded_seg.cli.commands.doctor import doctor
 from grounded_seg.cli.commands.eval import compare, evaluate
 from grounded_seg.cli.commands.export import export
@@ -29,6 +30,7 @@ _COMMANDS = (
     (ask, "Ask Florence-2 about an image, with any of its tasks."),
     (evaluate, "Measure both stages on a COCO data set."),
     (compare, "Compare two reports of eval."),
+    (calibrate, "Learn from a report of eval what a score means."),
     (train, "Fine-tune the detector on a data set."),
     (export, "Write labels in another tool's format."),
     (validate, "Check a COCO file, and repair it."),

@@ -5,13 +5,13 @@ from itertools import islice
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from grounded_seg.cli.messages import counted, plain_table, stdout_console
+from grounded_seg.cli.messages import cells, counted, plain_table, stdout_console
 from grounded_seg.evaluation.evaluate import Evaluation
 from grounded_seg.scoring.average_precision import FIGURES
 from grounded_seg.scoring.columns import KIND_NAMES
 from grounded_seg.scoring.error_types import ErrorKind
+from grounded_seg.scoring.fit_maps import CalibrationReport
 from grounded_seg.scoring.measure import PRESENCE_FIGURES, Scores
 
 _STAGE_TITLES = {"boxes": "boxes", "masks": "masks", "masks_given_true_boxes": "masks given the true boxes"}
@@ -26,14 +26,26 @@ def show_evaluation(evaluation: Evaluation) -> None:
     n_classes = len(data_set.classes)
     classes = "1 class" if n_classes == 1 else f"{n_classes} classes"
     head = f"{counted(len(data_set.images), 'image')}, {counted(len(data_set.objects), 'object')}, {classes}"
-    console.print(Text(head), soft_wrap=True)
-    for table in (_figures(scores), _per_class(scores), _per_prompt(scores), _presence(scores), _errors(scores)):
+    console.print(*cells(head), soft_wrap=True)
+    per_class = (_per_class(scores), _per_prompt(scores), _thresholds(scores))
+    for table in (_figures(scores), *per_class, _presence(scores), _errors(scores)):
         if table is not None:
             console.print()
             console.print(table)
     console.print()
     for line in (*_shares(scores), *_speed(evaluation.speed)):
-        console.print(Text(line), soft_wrap=True)
+        console.print(*cells(line), soft_wrap=True)
+
+
+def show_calibration(made: CalibrationReport) -> None:
+    """Print how each map does, before and after, on images that it wasn't fitted to."""
+    figures = ("boxes", "error before", "error after", "Brier score before", "Brier score after")
+    table = plain_table("class", "map", right=figures)
+    for one in islice(made.judged, _MAX_ROWS + 1):
+        method = one.method if one.name is not None else "each its own"
+        values = map(_shown, (*one.errors, *one.briers))
+        table.add_row(*cells(one.name or "all classes"), method, str(one.before.n), *values)
+    stdout_console().print(table)
 
 
 def _figures(scores: Scores) -> Table:
@@ -67,8 +79,24 @@ def _average_precisions(
     table = plain_table(*columns, right=figures)
     for texts, *summaries in islice(zip(labels, *per_stage.values(), strict=True), _MAX_ROWS):
         values = (_shown(value) for one in summaries for value in (one.AP, one.AP50))
-        table.add_row(*map(Text, texts), *values)
+        table.add_row(*cells(*texts), *values)
     return table
+
+
+def _thresholds(scores: Scores) -> Table | None:
+    """The thresholds of boxes: with the best F1, and from which on 90 and 95 % are right, of classes that have them."""
+    columns = ("best F1 of boxes", "threshold", "precision", "recall", "90 % precision from", "95 % precision from")
+    table = plain_table("class", right=columns)
+    for one in islice(scores.thresholds, _MAX_ROWS):
+        if (best := one.best_f1) is None:
+            continue
+        spans = map(_span, (best.F1_interval, best.threshold_interval, best.precision_interval, None))
+        values = (_shown(best.F1), f"{best.threshold:g}", _shown(best.precision), _shown(best.recall))
+        figures = (value + span for value, span in zip(values, spans, strict=True))
+        reached = (one.precision_90, one.precision_95)
+        others = ("-" if at is None else f"{at.threshold:g}{_span(at.threshold_interval)}" for at in reached)
+        table.add_row(*cells(one.name), *figures, *others)
+    return table if table.row_count else None
 
 
 def _presence(scores: Scores) -> Table:
@@ -98,7 +126,8 @@ def _errors(scores: Scores) -> Table:
 
 def _shares(scores: Scores) -> Iterator[str]:
     for kind, one in scores.calibration.items():
-        yield f"calibration error of the scores, {KIND_NAMES[kind]}: {_shown(one.error)}"
+        brier = f"Brier score {_shown(one.brier)}"
+        yield f"calibration error of the scores, {KIND_NAMES[kind]}: {_shown(one.error)}, {brier}"
     if (loss := scores.loss) is not None:
         yield f"mask AP lost to the detector {_shown(loss.detector)}, to the segmenter {_shown(loss.segmenter)}"
     if (missed := scores.missed_masks) is not None:
@@ -116,6 +145,11 @@ def _speed(speed: Mapping[str, float] | None) -> list[str]:
 def _interval(scores: Scores, part: str, figure: str) -> str:
     span = scores.intervals[part].get(figure)
     return "-" if span is None else f"{span[0]:.3f}\n{span[1]:.3f}"
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    """An interval below its figure; nothing where there is none."""
+    return "" if interval is None else f"\n{interval[0]:.3f}\n{interval[1]:.3f}"
 
 
 def _shown(value: float | None) -> str:

@@ -16,13 +16,18 @@ from typing import Any, NoReturn
 import click
 
 from grounded_seg.cli import messages
-from grounded_seg.errors import GroundedSegError, OutputError
+from grounded_seg.cli.streams import discard, finish_streams, lossy, prepare_streams
+from grounded_seg.errors import DeviceError, GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 CLOSED_OUTPUT = 141
 """The code of a program whose reader closed the pipe, as in `grounded-seg ... | head -1`."""
+_STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EAGAIN}
+"""Of a full disk, a lost terminal, a stream that was opened to be read, and a pipe that takes no more."""
+_NO_THREAD = "can't start new thread"
+"""Python's words where memory for a thread's stack, or the number of threads, comes to an end."""
 UNEXPECTED = 70
 """A fault of this program, not of its input: `EX_SOFTWARE` of sysexits.h."""
 
@@ -32,24 +37,21 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command and exit with its code; an error is one line on stderr, below its traceback with `--debug`."""
+        prepare_streams()
         # At its end Python would look through all that was imported for garbage once more, as long as at the start.
         atexit.unregister(gc.freeze)
         atexit.register(gc.freeze)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False}) or 0
         except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
+            error.show(lossy(sys.stderr))
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  (the last resort, so that a fault of ours is one line as well)
             code = _explain(error)
         finally:
             # For a process that goes on, as a test's: a command may have set its models aside.
             gc.unfreeze()
-        try:
-            sys.stdout.flush()
-        except OSError:
-            # The error was printed already.
-            _discard_stdout()
+        finish_streams()
         sys.exit(code)
 
     def resolve_command(
@@ -70,14 +72,9 @@ class Commands(click.Group):
                 code = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            _discard_stdout()
+            discard(sys.stdout)
             return CLOSED_OUTPUT
         return code
-
-
-def _discard_stdout() -> None:
-    """Redirect standard output to nowhere, as Python flushes it once more at exit and would fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -107,9 +104,12 @@ def _explain(error: Exception) -> int:
             message, code = error.format_message(), error.exit_code
         case GroundedSegError():
             message, code = str(error), error.exit_code
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO, filename=None):
+        case OSError(filename=None) if error.errno in _STDOUT_ERRORS:
             # Errors with a file's name are ours already, from the modules that write files.
             message, code = str(messages.stdout_error(error)), OutputError.exit_code
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or str(error) == _NO_THREAD:
+            # What knows how to do with less, such as the engine, has tried that.
+            message, code = "memory is full; end other programs, or ask for less at a time", DeviceError.exit_code
         case _:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             message = f"unexpected {what}; please report it, with the output of the same command with --debug"

@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import click
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.text import Text
 
-from grounded_seg.cli.messages import counted, error, note, plain_table, stdout_console
+from grounded_seg.cli.messages import cells, counted, error, note, plain_table, show, stderr_console, stdout_console
 from grounded_seg.cli.progress import StatusLines
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.locate import locate
@@ -29,7 +26,7 @@ def fetched(what: str) -> Iterator[Callable[[int, int | None], None]]:
     on_terminal = sys.stderr.isatty()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     progress = Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True, disable=not on_terminal
+        *columns, TimeRemainingColumn(), console=stderr_console(), transient=True, disable=not on_terminal
     )
     task, lines = progress.add_task(what, total=None), StatusLines(on=not on_terminal)
 
@@ -53,7 +50,7 @@ def fetch_to_cache(name: str, *, update: bool) -> None:
             continue
         with fetched(source.name) as show:
             found = locate(source, progress=show, update=update)
-        table.add_row(*map(Text, (found.name, found.revision or "", str(found.path), _mb(found.path))))
+        table.add_row(*cells(found.name, found.revision or "", found.path, _mb(found.path)))
     if table.row_count:
         stdout_console().print(table, soft_wrap=True)
 
@@ -69,9 +66,9 @@ def fetch_to_folder(name: str, folder: Path, *, update: bool) -> None:
         taken = fetch_into(name, folder, update=update, progress=progress)
     table = plain_table("part", "commit", "path", right=("MB",))
     for one in taken:
-        table.add_row(*map(Text, (one.name, one.commit or "", str(one.path), _mb(one.path))))
+        table.add_row(*cells(one.name, one.commit or "", one.path, _mb(one.path)))
     stdout_console().print(table, soft_wrap=True)
-    click.echo(f"\noptions: {' '.join(_options(taken))}")
+    show(f"\noptions: {' '.join(_options(taken))}")
 
 
 def _options(taken: Sequence[Taken]) -> Iterator[str]:
@@ -83,7 +80,7 @@ def show_verified(names: Sequence[str]) -> int:
     """Compare files with their published hashes, print each, and give the exit code."""
     table, n_wrong = plain_table("model", "file", "state", right=("MB",)), 0
     for one in verify(names):
-        table.add_row(*map(Text, (one.model, str(one.path), one.problem or "right", f"{one.n_bytes / 1e6:.1f}")))
+        table.add_row(*cells(one.model, one.path, one.problem or "right", f"{one.n_bytes / 1e6:.1f}"))
         n_wrong += one.problem is not None
     if table.row_count:
         stdout_console().print(table, soft_wrap=True)

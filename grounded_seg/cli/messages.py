@@ -1,4 +1,7 @@
-"""Messages on stderr, one line each, and the console for tables on stdout."""
+"""Messages on stderr, one line each; lines, JSON and tables on stdout.
+
+Everything that a command prints goes through here, as much of it comes from files: `text.printable` makes it safe.
+"""
 
 import logging
 import os
@@ -10,12 +13,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grounded_seg.cli.streams import lossy
 from grounded_seg.errors import InterruptionError, OutputError
 from grounded_seg.settings import ModelSettings
+from grounded_seg.text.printable import safe_line, safe_lines, safe_text
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 # The libraries read these when they are imported, which happens later.
 _QUIET = {
@@ -84,6 +90,16 @@ def error(message: str) -> None:
     _line("error", message)
 
 
+def show(text: object = "", *, end: str = "\n") -> None:
+    """Print text of a line or more on stdout; line ends in it stay."""
+    click.echo(safe_lines(str(text)) + end, nl=False)
+
+
+def show_json(text: str) -> None:
+    """Print a line or more of JSON on stdout; json writes all controls as escapes but the last letter of ASCII."""
+    click.echo(text.replace("\x7f", "\\u007f"))
+
+
 def counted(n: int, what: str) -> str:
     """A number with its noun.
 
@@ -115,9 +131,16 @@ def interruption_explained(explain: Callable[[], str | None]) -> Iterator[None]:
         raise InterruptionError(f"interrupted; {text}") from interrupt
 
 
+def stderr_console() -> "Console":
+    """The console for progress."""
+    # rich would slow --help down, here and below.
+    from rich.console import Console
+
+    return Console(file=lossy(sys.stderr))
+
+
 def stdout_console() -> "Console":
     """The console for tables, as wide as the terminal, or wide enough for a file or another program."""
-    # rich would slow --help down, here and below.
     from rich.console import Console
 
     class StdoutConsole(Console):
@@ -139,8 +162,19 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> "Table":
     return table
 
 
+def cells(*values: object) -> "list[Text]":
+    """What stands in the columns of a table, or on a line of a console, as plain text: nothing in it is markup."""
+    from rich.text import Text
+
+    return [Text(safe_text(str(value))) for value in values]
+
+
 def _line(kind: str, message: str) -> None:
-    click.echo(f"{kind}: {' '.join(message.expandtabs(0).splitlines())}", err=True)
+    _to_stderr(f"{kind}: {safe_line(message)}")
+
+
+def _to_stderr(text: str) -> None:
+    click.echo(text, file=lossy(sys.stderr))
 
 
 class _Echo(logging.Handler):
@@ -158,7 +192,7 @@ class _Echo(logging.Handler):
         if not self._is_for_now(record):
             return
         if record.exc_info:
-            click.echo(logging.Formatter().formatException(record.exc_info), err=True)
+            _to_stderr(safe_lines(logging.Formatter().formatException(record.exc_info)))
         kind = "hint" if hasattr(record, "is_hint") else "note"
         _line(kind if record.levelno == logging.INFO else record.levelname.lower(), record.getMessage())
 

@@ -35,7 +35,7 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _TileSide(click.ParamType):
+class _TileSide(click.ParamType):  # type: ignore[type-arg]  # has an argument from click 8.5 on
     """Pixels, or the word auto."""
 
     name = "integer"
@@ -136,6 +136,13 @@ _WHERE_IT_RUNS = (
     offline_option,
     option_of(ModelSettings, "allow_base_mismatch", "Load an adapter even if it was trained on another base model."),
 )
+_CALIBRATION = option_of(
+    ModelSettings,
+    "calibration",
+    "File of calibrate: scores become the probability that a box is right, and so do thresholds. One made with other "
+    "weights is refused, but with --allow-base-mismatch.",
+    metavar="FILE",
+)
 _DETECT = {
     "task": "Florence-2 task for the prompt: all objects a phrase names, one class by name, or the one object meant.",
     "score_threshold": "",
@@ -181,7 +188,7 @@ def _together(*options: _Option) -> _Option:
     return add
 
 
-model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS)
+model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS, _CALIBRATION)
 detector_options = _together(*_WHICH_DETECTOR, *_WHERE_IT_RUNS)
 worker_options = _together(
     option_of(

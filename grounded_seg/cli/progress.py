@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from grounded_seg.cli.messages import status
+from grounded_seg.cli.messages import status, stderr_console
 
 _EVERY_S = 60.0
 
@@ -55,7 +54,7 @@ class WorkDisplay:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(
             *columns,
-            console=Console(stderr=True),
+            console=stderr_console(),
             transient=True,
             redirect_stdout=False,
             disable=quiet or not on_terminal,

@@ -6,16 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from grounded_seg.cli.messages import counted, plain_table, stdout_console, stdout_error
+from grounded_seg.cli.messages import (
+    cells,
+    counted,
+    plain_table,
+    show_json,
+    stderr_console,
+    stdout_console,
+    stdout_error,
+)
 from grounded_seg.cli.progress import StatusLines
 from grounded_seg.coco.schema import JournalInstance, JournalLine, xyxy_from_xywh
 from grounded_seg.runs.journal import text_of
 from grounded_seg.runs.manifest import Counts
+from grounded_seg.text.printable import safe_text
 
 _TEXT_COLUMNS = ("image", "prompt", "label")
 _NUMBER_COLUMNS = ("score", "x0 y0 x1 y1", "mask px", "mask\nscore")
@@ -64,7 +71,7 @@ class RunDisplay:
             _RateColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[found]} found, {task.fields[skipped]} skipped"),
-            console=Console(stderr=True),
+            console=stderr_console(),
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -126,13 +133,13 @@ class RunDisplay:
         self._show_counts()
         if self._json_lines:
             try:
-                click.echo(text_of(line))
+                show_json(text_of(line))
             except BrokenPipeError:
                 raise
             except OSError as problem:
                 raise stdout_error(problem) from problem
             return
-        name = _printable(line["file_name"])
+        name = safe_text(line["file_name"])
         if line["status"] == "skipped":
             if len(self._skipped) < _MAX_SKIPPED:
                 self._skipped.append(f"skipped {name}: {line['error']}: {line['reason']}")
@@ -152,8 +159,7 @@ class RunDisplay:
             column.no_wrap = column.justify == "right"
             column.overflow = "ellipsis" if column.no_wrap else "fold"
         for row in self._rows:
-            # As plain text, since a file name may contain rich's markup.
-            table.add_row(*map(Text, row[: len(table.columns)]))
+            table.add_row(*cells(*row[: len(table.columns)]))
         # A finished run that is resumed has no rows, nor has one whose images were all skipped.
         if self._rows:
             console.print(table)
@@ -161,9 +167,9 @@ class RunDisplay:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
         if counts.n_skipped > len(self._skipped):
             self._skipped.append(f"skipped {counts.n_skipped - len(self._skipped)} more, listed in results.jsonl")
-        for line in (*self._skipped, "", _sum(counts), *(_printable(str(path)) for path in written)):
+        for line in (*self._skipped, "", _sum(counts), *map(str, written)):
             # Paths aren't wrapped, so that they can be copied.
-            console.print(Text(line), soft_wrap=True)
+            console.print(*cells(line), soft_wrap=True)
 
     def _show_counts(self) -> None:
         done, n_found, n_skipped = self._counts.n_images, self._counts.n_instances, self._counts.n_skipped
@@ -190,8 +196,3 @@ def _sum(counts: Counts) -> str:
     images = counted(counts.n_done, "image")
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
     return f"{counts.n_instances} found in {images}{skipped}, {counts.seconds['total']:.1f} s"
-
-
-def _printable(name: str) -> str:
-    """Escape what a line of text can't show, such as line breaks and bytes that aren't UTF-8."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)

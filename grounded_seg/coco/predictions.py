@@ -4,7 +4,7 @@ A run knows nothing of the data set's ids: its images are found by file name and
 uses the data set's own ids.
 """
 
-import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from grounded_seg.coco.values import Notes, noted_number
 from grounded_seg.errors import InputError
 from grounded_seg.records import RunLength
 from grounded_seg.text.decoding import read_text
+from grounded_seg.text.documents import DocumentError, JsonSyntaxError, json_of
 
 _Found: TypeAlias = tuple[str, DataSetImage | None, int | None, str | None, Mapping[str, Any]]
 """Place, image and id of the class (None where the data set lacks it), prompt, entry of a prediction."""
@@ -39,6 +40,8 @@ class Prediction:
     mask: RunLength | None
     prompt: str | None = None
     """What was asked, where that is known."""
+    detector_score: float | None = None
+    """Decides where scores are equal, as probabilities may be; None for the score itself."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,9 @@ class _Reader:
         *whole, last = read_text(self._path).split("\n")
         for line_number, text in enumerate([*whole, last] if last else whole, start=1):
             try:
-                line = json.loads(text)
-            except json.JSONDecodeError as error:
-                if line_number > len(whole):
+                line = json_of(text, object_of=None)
+            except DocumentError as error:
+                if line_number > len(whole) and isinstance(error, JsonSyntaxError):
                     self._notes.add("the last line is cut off and was left out, as the run was interrupted in it")
                     return
                 raise self._no_line(line_number, f"it is no JSON: {error}") from error
@@ -255,7 +258,8 @@ class _Reader:
             raise self._error(place, str(error)) from error
         if shape is None:
             return None
-        return Prediction(image.id, category_id, score, shape.box_xywh, shape.mask, prompt)
+        raw = _detector_score_of(entry)
+        return Prediction(image.id, category_id, score, shape.box_xywh, shape.mask, prompt, raw)
 
     def _error(self, place: str, what: str) -> EntryError:
         return EntryError(place, what, "correct it or export the predictions again")
@@ -265,3 +269,10 @@ def _prompt_of(entry: Mapping[str, Any]) -> str | None:
     attributes = entry.get("attributes")
     prompt = attributes.get("prompt") if isinstance(attributes, Mapping) else None
     return prompt if isinstance(prompt, str) else None
+
+
+def _detector_score_of(entry: Mapping[str, Any]) -> float | None:
+    attributes = entry.get("attributes")
+    score = attributes.get("detector_score") if isinstance(attributes, Mapping) else None
+    is_number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    return float(score) if is_number and score is not None else None

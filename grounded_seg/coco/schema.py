@@ -23,6 +23,7 @@ class Attributes(TypedDict):
     """The detector's words for the object."""
     prompt: str
     detector_score: float
+    """The detector's own, also where `score` is a probability."""
     mask_score: float | None
     """The segmenter's estimate of its mask's IoU; None where only boxes were asked for."""
     leaves_box: NotRequired[Literal[True]]

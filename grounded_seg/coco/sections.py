@@ -14,7 +14,7 @@ from grounded_seg.errors import InputError
 from grounded_seg.text.decoding import mark_and_encoding
 
 _START_BYTES = 4096
-_MOST_DEPTH = 500
+MOST_DEPTH = 500
 """Of lists and objects in each other; json, which writes the records again, takes hardly twice as many."""
 _HALF_PAIR = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F])"
@@ -49,12 +49,15 @@ def records_of(path: Path, *, exact: bool = False) -> Iterator[tuple[str, Any]]:
             yield from _records(parser.basic_parse(content, use_float=True), path)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); check the path") from error
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+    except (ijson.JSONError, ValueError) as error:
         if not exact and "integer overflow" in str(error):
             raise FastParserError from error
         # The fast parser's words for bytes that are no text.
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise InputError(f"{path}: some of its bytes are not UTF-8; save the file as UTF-8") from error
+        if isinstance(error, ValueError):
+            # Python makes no number of thousands of digits.
+            raise InputError(f"{path}: {str(error).partition(';')[0]}; replace it by a number") from error
         raise InputError(
             f"{path}: it is no JSON ({' '.join(str(error).split())}); `grounded-seg validate {path} --fix OUT` lists "
             "and repairs what is wrong"
@@ -99,7 +102,7 @@ def _with_depth(events: Iterator[tuple[str, Any]], path: Path) -> Iterator[tuple
         before = depth
         if event in ("start_map", "start_array"):
             depth += 1
-            if depth > _MOST_DEPTH:
+            if depth > MOST_DEPTH:
                 raise nested_too_deeply(path)
         elif event in ("end_map", "end_array"):
             depth -= 1

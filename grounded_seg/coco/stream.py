@@ -30,10 +30,11 @@ from grounded_seg.coco.entries import (
 )
 from grounded_seg.coco.objects import object_of
 from grounded_seg.coco.schema import SECTIONS, xyxy_from_xywh
-from grounded_seg.coco.sections import FastParserError, records_of
+from grounded_seg.coco.sections import MOST_DEPTH, FastParserError, records_of
 from grounded_seg.coco.values import Notes, id_text, image_size
 from grounded_seg.errors import InputError, OutputError
 from grounded_seg.records import BoxXyxy, ImageSize, RunLength
+from grounded_seg.text.documents import json_of
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ class CocoReader(AbstractContextManager["CocoReader"]):
                 self.images[image_id] = {**record, "width": size.width, "height": size.height}
 
     def _label(self, row: int, written: str, image_id: int, notes: Notes) -> Label | None:
-        place, annotation = f"annotations[{row - 1}]", json.loads(written)
+        place = f"annotations[{row - 1}]"
         try:
+            annotation = json_of(written, most_depth=MOST_DEPTH, object_of=None, is_finite=False)
             read = object_of(annotation, self.size_of(image_id), place, notes)
         except ValueError as error:
             raise self._unusable(EntryError(place, str(error), "correct it")) from error

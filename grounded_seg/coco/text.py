@@ -13,8 +13,10 @@ from typing import Any
 from grounded_seg.coco.check.rules import Fault
 from grounded_seg.coco.entries import nested_too_deeply, section_twice
 from grounded_seg.coco.schema import SECTIONS
+from grounded_seg.coco.sections import MOST_DEPTH
 from grounded_seg.errors import InputError
 from grounded_seg.text.decoding import mark_and_encoding, read_content, read_text, whole_characters
+from grounded_seg.text.documents import DocumentError, TooDeepError, check_limits, json_of
 
 _HALF_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _STRING_OR_LAST_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
@@ -27,23 +29,24 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is empty; export it again")
     try:
         return _document(text, path)
-    except json.JSONDecodeError as error:
-        what = f"{error.lineno}:{error.colno}: this is not JSON ({error.msg}); export it again"
-        if error.msg == "Extra data":
-            what = f"{error.lineno}: more text follows after the end of the JSON; delete it, or export the file again"
-        raise InputError(f"{path}:{what}") from error
-    except RecursionError as error:
+    except TooDeepError as error:
         raise nested_too_deeply(path) from error
-    except ValueError as error:
-        # Python reads no whole number of thousands of digits, and names its own remedy.
-        raise InputError(f"{path}: {str(error).partition(';')[0]}; replace it by a number") from error
+    except DocumentError as error:
+        if isinstance(found := error.__cause__, json.JSONDecodeError):
+            what = f"{found.lineno}:{found.colno}: this is not JSON ({found.msg}); export it again"
+            if found.msg == "Extra data":
+                what = (
+                    f"{found.lineno}: more text follows after the end of the JSON; delete it, or export the file again"
+                )
+            raise InputError(f"{path}:{what}") from error
+        raise InputError(f"{path}: {error}; replace it by a number") from error
 
 
 def _document(text: str, path: Path) -> Any:
     """Parse a text; refuse one in which a section is there twice."""
     perhaps_twice = [name for name in SECTIONS if text.count(f'"{name}"') > 1]
     if not perhaps_twice:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json_of(text, most_depth=MOST_DEPTH, object_of=None)
     keys: list[str] = []
 
     def object_of(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def _document(text: str, path: Path) -> Any:
         keys[:] = [key for key, _ in items]
         return dict(items)
 
-    document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=object_of)
+    document = json_of(text, most_depth=MOST_DEPTH, object_of=object_of)
     for name in perhaps_twice:
         if isinstance(document, dict) and keys.count(name) > 1:
             raise section_twice(path, name)
@@ -94,20 +97,18 @@ def _text_of(content: bytes, path: Path, faults: list[Fault]) -> str | None:
         return content.decode("latin-1")
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} stands where a number belongs")
-
-
 def _parse(text: str, faults: list[Fault]) -> Any:
     decoder = _Decoder()
     try:
+        check_limits(text, MOST_DEPTH)
         document, end = decoder.raw_decode(text, len(text) - len(text.lstrip()))
     except json.JSONDecodeError as error:
         faults.append(Fault("not-json", f"line {error.lineno}, column {error.colno}", error.msg))
         return _parse_leniently(text)
     except (RecursionError, ValueError) as error:
         # Python reads no whole number of thousands of digits.
-        message = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+        is_deep = isinstance(error, RecursionError | TooDeepError)
+        message = "it is nested too deeply" if is_deep else str(error).partition(";")[0]
         faults.append(Fault("not-json", "line 1, column 1", message))
         return None
     if decoder.has_met_odd:
@@ -178,8 +179,13 @@ def _half_faults(value: Any, place: str) -> Iterator[Fault]:
 
 def _parse_leniently(text: str) -> Any:
     """Read text with commas before closing brackets, or in Python's own form; None if it is neither."""
-    with suppress(json.JSONDecodeError, RecursionError):
-        return json.loads(_STRING_OR_LAST_COMMA.sub(lambda found: found[1] or "", text))
+    with suppress(ValueError):
+        return json_of(
+            _STRING_OR_LAST_COMMA.sub(lambda found: found[1] or "", text),
+            most_depth=MOST_DEPTH,
+            object_of=None,
+            is_finite=False,
+        )
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):

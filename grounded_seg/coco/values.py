@@ -5,7 +5,6 @@ knows the file and the place in it. With `Notes` a value may be written as peopl
 text, and the notes say so; without, as COCO says.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any, TypeGuard
 from grounded_seg.errors import InputError
 from grounded_seg.geometry.masks import MOST_PX, run_length_from_coco, run_length_from_polygons
 from grounded_seg.records import ImageSize, RunLength
+from grounded_seg.text.documents import json_of
 
 _BEYOND_64_BITS = 2**63
 _WHOLE_NUMBER = re.compile(r"[0-9]+(\.0*)?")
@@ -103,7 +103,8 @@ def image_size(image: Mapping[str, Any], place: str = "", notes: Notes | None = 
     if notes is not None and any(isinstance(image[side], str) for side in ("width", "height")):
         notes.add(_AS_TEXT, place)
     width, height = (number(image[side], "width or height") for side in ("width", "height"))
-    if min(width, height) < 1 or not (width.is_integer() and height.is_integer()):
+    # Beyond the last, no mask can be made, and sums of pixels leave 64 bits.
+    if min(width, height) < 1 or not (width.is_integer() and height.is_integer()) or width * height > MOST_PX:
         raise ValueError(f"its size is {width:g} x {height:g} px")
     return ImageSize(width=int(width), height=int(height))
 
@@ -198,8 +199,8 @@ def list_from_text(text: str) -> Any:
     """JSON value that was written as text, or words between spaces and commas: "[1, 2]", "1, 2" or "1 2"."""
     if text.strip().startswith(("[", "{")):
         try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
+            return json_of(text)
+        except ValueError as error:
             raise ValueError(f"{shown(text)} is text that is no list of numbers") from error
     return text.replace(",", " ").split()
 

@@ -43,11 +43,11 @@ def annotation_from_instance(instance: Instance) -> JournalInstance:
         area: float = _rounded((x1 - x0) * (y1 - y0), PIXEL_DECIMALS)
     else:
         box_xyxy, area = tight_box_xyxy(mask), area_px(mask)
-    score = _rounded(detection.score, SCORE_DECIMALS)
+    score, raw = _rounded(detection.score, SCORE_DECIMALS), detection.detector_score
     attributes: Attributes = {
         "label": detection.label,
         "prompt": detection.prompt,
-        "detector_score": score,
+        "detector_score": score if raw is None else _rounded(raw, SCORE_DECIMALS),
         "mask_score": None if instance.mask_score is None else _rounded(instance.mask_score, SCORE_DECIMALS),
     }
     if instance.leaves_box:

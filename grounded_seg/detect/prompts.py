@@ -1,16 +1,14 @@
 """Prompts and their classes: from the command line, from Python, or from a YAML file."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
-from grounded_seg.errors import InputError, UsageError
-from grounded_seg.text.decoding import decode_text
-from grounded_seg.text.yaml_nodes import yaml_line, yaml_root, yaml_text
+from grounded_seg.detect.class_file import read_classes
+from grounded_seg.detect.prompt_set import KEYS, PromptRule, rule_from
+from grounded_seg.detect.prompt_set import PromptSet as PromptSet
+from grounded_seg.errors import UsageError
 
 # Not the dot of an abbreviation: such have few letters.
 _LIST_SIGNS = re.compile(r",(?:\s+|$)|(?:(?<=\w{3})|\s)\.(?:\s+|$)|\n+")
@@ -27,28 +25,9 @@ _MOST_SHOWN = 80
 """Characters of a value in a message."""
 
 
-@dataclass(frozen=True)
-class PromptSet:
-    """The prompts of a run, each a question of its own, and the class of each."""
-
-    prompts: tuple[str, ...]
-    """Distinct, in the order given."""
-    class_names: tuple[str, ...]
-    """The class of each prompt; several prompts may share one."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The distinct classes in the order of their first prompt."""
-        return tuple(dict.fromkeys(self.class_names))
-
-    @property
-    def class_by_prompt(self) -> dict[str, str]:
-        """The class of each prompt, in the order given."""
-        return dict(zip(self.prompts, self.class_names, strict=True))
-
-
-Prompts: TypeAlias = str | Sequence[str] | Mapping[str, str] | PromptSet
-"""Prompts separated by `;` as on the command line, a sequence of prompts, or prompts with their classes."""
+Prompts: TypeAlias = str | Sequence[str] | Mapping[str, str | Mapping[str, Any]] | PromptSet
+"""Prompts separated by `;` as on the command line, a sequence of prompts, or prompts with their classes, or with what
+may stand under a prompt in a file of classes: class, threshold, not, min_area, max_detections."""
 
 _FORMS = '"red car; dog", "@classes.yaml", a list of texts, a mapping of prompts to classes, or a PromptSet'
 
@@ -84,16 +63,36 @@ def _texts(prompts: Any) -> list[str]:
 
 def _from_mapping(classes: Mapping[Any, Any]) -> PromptSet:
     class_by_prompt: dict[str, str] = {}
-    for prompt, class_name in classes.items():
+    rules: list[PromptRule] = []
+    for prompt, value in classes.items():
+        class_name, rule = _class_and_rule(prompt, value) if isinstance(value, Mapping) else (value, PromptRule())
         words = [side.strip() if isinstance(side, str) else "" for side in (prompt, class_name)]
         if not all(words):
             raise UsageError(f"expected prompt: class, both of them text, and got {_shown({prompt: class_name})}")
-        for what, side in zip(("prompt", "class"), words, strict=True):
+        for what, side in (("prompt", words[0]), ("class", words[1]), *(("prompt", one) for one in rule.unwanted)):
             check_is_text(what, side)
         if words[0] in class_by_prompt:
             raise UsageError(f"the prompt {words[0]!r} is there twice, keep one of them")
+        if words[0] in rule.unwanted:
+            raise UsageError(f"the prompt {words[0]!r} stands under its own not; take it out")
         class_by_prompt[words[0]] = words[1]
-    return PromptSet(tuple(class_by_prompt), tuple(class_by_prompt.values())) if classes else prompts_from(())
+        rules.append(rule)
+    if not classes:
+        return prompts_from(())
+    return PromptSet(tuple(class_by_prompt), tuple(class_by_prompt.values())).with_rules(rules, None)
+
+
+def _class_and_rule(prompt: Any, given: Mapping[Any, Any]) -> tuple[Any, PromptRule]:
+    """The class under a prompt, which is its own where none is given, and its rule."""
+    unknown = [key for key in given if key not in KEYS]
+    if unknown:
+        raise UsageError(
+            f"there is no key {unknown[0]!r} for the prompt {_shown(prompt)}; a prompt has {', '.join(KEYS)}"
+        )
+    rule, problems = rule_from(given)
+    if problems:
+        raise UsageError(f"the prompt {_shown(prompt)}: {'; '.join(problems)}")
+    return given.get("class", prompt), rule
 
 
 def _shown(given: object) -> str:
@@ -154,43 +153,3 @@ def check_is_text(what: str, words: str) -> None:
         words.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(f"the {what} {words!r} is not UTF-8; write it in that encoding") from error
-
-
-def read_classes(path: Path) -> PromptSet:
-    """The prompts of a YAML file with one `prompt: class` per line.
-
-    Both sides are taken as text: `no: sign` is the prompt "no", not a truth value. A `UsageError` names file and line.
-    """
-    try:
-        text = decode_text(path.read_bytes(), path)
-        root = yaml_root(text, path)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: the classes can't be read ({error.strerror}); check the path and its permissions"
-        ) from error
-    except InputError as error:
-        raise UsageError(str(error)) from error
-    if isinstance(root, yaml.ScalarNode | yaml.SequenceNode):
-        line = yaml_line(root)
-        prompt = text.splitlines()[line - 1].strip(" \t-'\"") or "red car"
-        raise UsageError(f"{path}:{line}: expected `prompt: class` on each line, such as `{prompt}: {prompt}`")
-    if not isinstance(root, yaml.MappingNode) or not root.value:
-        raise UsageError(f"{path}: expected lines of the form `prompt: class`")
-    classes: dict[str, str] = {}
-    for line, prompt, class_name in _entries(path, root):
-        if prompt in classes:
-            raise UsageError(f"{path}:{line}: the prompt {prompt!r} is there twice, keep one of the lines")
-        classes[prompt] = class_name
-    return PromptSet(tuple(classes), tuple(classes.values()))
-
-
-def _entries(path: Path, root: yaml.MappingNode) -> Iterator[tuple[int, str, str]]:
-    for key, value in root.value:
-        line = yaml_line(key)
-        try:
-            prompt, class_name = (yaml_text(node, path) for node in (key, value))
-        except InputError as error:
-            raise UsageError(str(error)) from error
-        if not prompt or not class_name:
-            raise UsageError(f"{path}:{line}: expected `prompt: class`, both of them plain text")
-        yield line, prompt, class_name

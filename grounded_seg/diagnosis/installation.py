@@ -1,32 +1,13 @@
 """All that `doctor` finds, beginning with what is installed, which needs nothing of it."""
 
 import platform
-import re
 import sys
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
-from types import MappingProxyType
+from collections.abc import Iterator
 
+from grounded_seg.device.versions import TESTED, installed, is_newer_than_tested, numbers
 from grounded_seg.diagnosis.finding import Finding, State, checked
 from grounded_seg.errors import GroundedSegError
 
-TESTED: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "torch": ("2.6", "2.14"),
-        "torchvision": ("0.21", "0.29"),
-        "transformers": ("5.13", "5.24"),
-        "peft": ("0.17", "0.21"),
-        "accelerate": ("1.1", "1.15"),
-        "huggingface_hub": ("0.30", "2.4"),
-        "opencv-python": ("5.0", "5.0"),
-        "numpy": ("1.26", "2.5"),
-        "pillow": ("11.3", "13.0"),
-        "pillow-heif": ("1.0", "1.8"),
-        "pycocotools": ("2.0.8", "2.0.12"),
-        "segment-anything": ("1.0", "1.0"),
-    }
-)
-"""The lowest version that works, and the newest that was tested."""
 _PYTHON = ((3, 11), (3, 13))
 
 
@@ -74,7 +55,7 @@ def _versions() -> Finding:
             wrong.append(f"{name} is missing")
         elif numbers(here) < numbers(lowest):
             wrong.append(f"{name} {here} is older than {lowest}")
-        elif numbers(here)[: len(numbers(newest))] > numbers(newest):
+        elif is_newer_than_tested(name, here):
             untested.append(f"{name} {here} is newer than {newest}, the newest tested")
     if installed("opencv-python-headless") is not None:
         wrong.append("opencv-python-headless is beside opencv-python, and both own the folder cv2")
@@ -88,21 +69,3 @@ def _versions() -> Finding:
         return Finding("versions", State.WARNING, "; ".join(untested), remedy, 0, found)
     shown = ", ".join(f"{name} {found[name]}" for name in ("torch", "transformers", "peft"))
     return Finding("versions", State.OK, f"{shown}; all {len(found)} as tested", facts=found)
-
-
-def installed(distribution: str) -> str | None:
-    """The version of an installed package; None where it is missing."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """The numbers at the start of a version, to compare.
-
-    >>> numbers("2.14.1+cpu"), numbers("5.24.0rc1") > numbers("5.13")
-    ((2, 14, 1), True)
-    """
-    found = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(map(int, found[0].split("."))) if found else ()

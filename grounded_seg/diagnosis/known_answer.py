@@ -1,6 +1,5 @@
 """The demo asked about the image that comes with the project, against the answer stored beside its weights."""
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from grounded_seg.errors import DeviceError, WeightsError
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.geometry.masks import coco_from_run_length, mask_iou, run_length_from_coco
 from grounded_seg.records import ImageResult
+from grounded_seg.text.documents import json_in
 from grounded_seg.weights.sources import shipped_file
 
 SUBJECT = "known answer"
@@ -42,7 +42,7 @@ def _stored_answer() -> dict[str, Any]:
     """The answer stored beside the demo's weights; a `WeightsError` if it is damaged."""
     path = shipped_file("demo", ANSWER_FILE)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json_in(path)
         if not isinstance(content["prompt"], str) or not isinstance(content["instances"], list):
             raise TypeError("no answer in it")
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -50,6 +50,9 @@ class _Waiting:
         """Whether one call of the models can answer this along with others, each as if it were alone."""
         if any(self.thresholds != other.thresholds for other in others):
             return False
+        if any((self.prompts.rules or other.prompts.rules) and self.prompts != other.prompts for other in others):
+            # What is unwanted for one may be wanted for another.
+            return False
         own = self.prompts.class_by_prompt
         # Duplicates are looked for within a class.
         return all(

@@ -27,6 +27,7 @@ _PRESET_PARAMETERS = (
     "adapter",
     "allow_base_mismatch",
     "boxes_only",
+    "calibration",
     "detect",
     "detector",
     "device",
@@ -58,7 +59,8 @@ class GroundedSegmenter:
             detector: Turns prompts into boxes.
             segmenter: Turns boxes into masks; None to stop at the boxes.
             tiles: Look at images larger than a tile in tiles, too; None to look at whole images only.
-            detect: How duplicates are removed where the instances of several tiles are merged.
+            detect: How duplicates are removed where the instances of several tiles are merged, and the score threshold
+                where prompts have rules but no threshold of their own.
         """
         self._chain = Chain(detector, segmenter, tiles=tiles, detect=detect)
         self.loaded: FoundModels | None = None
@@ -76,6 +78,7 @@ class GroundedSegmenter:
         dtype: Precision | str | TorchDtype = Precision.AUTO,
         offline: bool = False,
         allow_base_mismatch: bool = False,
+        calibration: Path | str | None = None,
         detect: DetectSettings = DetectSettings(),  # noqa: B008
         segment: SegmentSettings = SegmentSettings(),  # noqa: B008
         tiles: TileSettings | None = None,
@@ -94,7 +97,9 @@ class GroundedSegmenter:
             device: auto, cpu, cuda, cuda:N or mps; or a torch.device.
             dtype: auto, float32, bfloat16 or float16; or such a dtype of torch.
             offline: Use only what is on disk already.
-            allow_base_mismatch: Load an adapter although its record names another base.
+            allow_base_mismatch: Load an adapter although its record names another base, and a calibration that was
+                made with other weights.
+            calibration: File of `calibrate`: scores become probabilities, and thresholds are such.
             detect: How the detector is asked, and which of its boxes are kept.
             segment: Which masks are taken, and what is done to them.
             tiles: Look at images larger than a tile in tiles, too.
@@ -109,7 +114,7 @@ class GroundedSegmenter:
         """
         refuse_unknown(settings, (*_CALL_SETTINGS, *_LOADED_SETTINGS))
         # The settings convert a text, and what torch has, themselves.
-        where = (cast(str, device), cast(Precision, dtype), offline, allow_base_mismatch)
+        where = (cast(str, device), cast(Precision, dtype), offline, allow_base_mismatch, cast(Path, calibration))
         models = ModelSettings(name, detector, adapter, segmenter, *where)
         asked = run_settings_from(settings, RunSettings(models=models, detect=detect, segment=segment, tiles=tiles))
         compiled = asked.detect.compile or asked.segment.compile
@@ -128,7 +133,8 @@ class GroundedSegmenter:
         Args:
             image: A path, the bytes of an image file, a Pillow image, an array or torch tensor of uint8, or an `Image`;
                 see `ImageLike`. Text is a path.
-            prompts: What to look for: "red car; dog", a list of prompts, or a mapping of prompts to classes.
+            prompts: What to look for: "red car; dog", a list of prompts, or a mapping of prompts to classes, or to what
+                may stand under a prompt in a file of classes.
             score_threshold: Drop boxes below this score, instead of what was chosen when the models were loaded.
             unknown: None; a setting that isn't here is told with those that are.
 

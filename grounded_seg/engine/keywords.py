@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict
 
 from grounded_seg.errors import UsageError
@@ -89,6 +90,7 @@ class EngineKeywords(StageKeywords, total=False):
     dtype: Precision | str | TorchDtype
     offline: bool
     allow_base_mismatch: bool
+    calibration: Path | str | None
     boxes_only: bool
     batch_size: int
     max_pixels: int

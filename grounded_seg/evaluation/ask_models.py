@@ -18,6 +18,7 @@ from grounded_seg.coco.write import annotation_from_instance, journal_line
 from grounded_seg.engine.request import Processed
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.evaluation.requests import Questions
+from grounded_seg.evaluation.source_run import calibration_of, weights_of
 from grounded_seg.geometry.masks import run_length_from_coco
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.job import Job, claimed, earlier_of, is_complete
@@ -135,6 +136,7 @@ def _job_of(questions: Questions, images: Path, settings: RunSettings, n_absent:
         models=None,
         images_at_once=settings.batch_size,
         evaluation=DataSetAsked(str(data_set.path), questions.sha256(), n_absent),
+        rules=questions.prompts.rules_as_json,
     )
     return Job(
         manifest,
@@ -176,10 +178,8 @@ def _made_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Say what the models are, where they run and how they are asked, as the report has it."""
     models, settings = manifest["models"], manifest["settings"]
     return {
-        "weights": {
-            part: None if models[part] is None else {"name": models[part]["name"], "sha256": models[part]["sha256"]}
-            for part in ("detector", "adapter", "segmenter")
-        },
+        "weights": weights_of(models),
+        **calibration_of(models),
         **{name: models[name] for name in ("device", "dtype", "threads", "versions")},
         **{name: settings[name] for name in ("detect", "segment", "tiles", "boxes_only", "batch_size")},
     }
@@ -195,7 +195,8 @@ def _predictions(
     for line in sorted(lines, key=lambda one: int(one["image_id"])):
         for one in line["instances"]:
             category_id = id_by_name[class_by_prompt[one["attributes"]["prompt"]]]
-            found.append(_prediction(line["image_id"], category_id, one, one["score"]))
+            raw = one["attributes"]["detector_score"]
+            found.append(_prediction(line["image_id"], category_id, one, one["score"], raw))
         for one in line["given_true_boxes"] or ():
             # All boxes are true: what ranks these masks is the segmenter's own score.
             score = one["attributes"]["mask_score"]
@@ -204,7 +205,9 @@ def _predictions(
     return tuple(found), tuple(given)
 
 
-def _prediction(image_id: int, category_id: int, annotation: Mapping[str, Any], score: float) -> Prediction:
+def _prediction(
+    image_id: int, category_id: int, annotation: Mapping[str, Any], score: float, raw: float | None = None
+) -> Prediction:
     x, y, width, height = annotation["detector_bbox"]
     mask = annotation["segmentation"]
     return Prediction(
@@ -214,6 +217,7 @@ def _prediction(image_id: int, category_id: int, annotation: Mapping[str, Any], 
         box_xywh=(x, y, width, height),
         mask=run_length_from_coco(mask) if mask else None,
         prompt=annotation["attributes"]["prompt"],
+        detector_score=raw,
     )
 
 

@@ -1,7 +1,7 @@
 """One evaluation: read the truth, ask the models or read predictions, and measure."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,24 @@ from grounded_seg.coco.image_names import names_among
 from grounded_seg.coco.predictions import Prediction, PredictionFile, predictions_from, read_predictions
 from grounded_seg.coco.text import read_json
 from grounded_seg.coco.values import Notes
-from grounded_seg.detect.prompts import PromptSet, read_classes
+from grounded_seg.detect.class_file import read_classes
+from grounded_seg.detect.prompt_set import PromptSet
 from grounded_seg.errors import InputError
 from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
+from grounded_seg.evaluation.source_run import SourceRun, run_of
+from grounded_seg.evaluation.suggest import suggested_classes
+from grounded_seg.files import as_output_error, write_text
 from grounded_seg.records import ImageSize
 from grounded_seg.review.decisions_applied import check_reviewable, reviewed_file
 from grounded_seg.runs.folder import RunFolder
-from grounded_seg.runs.manifest import refuse_evaluation
 from grounded_seg.scoring.json_report import report_of
-from grounded_seg.scoring.measure import Scores, score
+from grounded_seg.scoring.measure import Scores, resamples, score
+from grounded_seg.scoring.thresholds import class_thresholds
 from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
 from grounded_seg.settings import Reviewed, RunSettings
+
+_RESAMPLES_TO_SUGGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,29 @@ class Evaluation:
     """Where the predictions come from, in JSON: weights and settings, or the file's name."""
     notes: tuple[str, ...]
     """What there is to say about how the files were read, a line each."""
+    prompts: PromptSet
+    """What was asked; the class names where that isn't known."""
+
+    def suggest(self, path: Path | str) -> Path:
+        """Write a file of classes with the threshold of best F1 for each, as `eval --suggest` does.
+
+        Where no resamples were asked for, 1000 are drawn for the intervals.
+
+        Raises:
+            OutputError: If the file can't be written.
+        """
+        scores, path = self.scores, Path(path)
+        thresholds = scores.thresholds
+        if not scores.intervals:
+            drawn = resamples(scores.index.n_images, _RESAMPLES_TO_SUGGEST)
+            thresholds = class_thresholds(scores.boxes.matches, drawn)
+        measured_on = f"{scores.data_set.path.name} ({len(scores.data_set.images)} images)"
+        text = suggested_classes(self.prompts, thresholds, measured_on, self.made_with.get("calibration"))
+        instead = "another file with --suggest"
+        with as_output_error(path, instead):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text, instead)
+        return path
 
     def report(self) -> dict[str, Any]:
         """Give all figures in JSON, as `eval --json` writes them."""
@@ -119,7 +148,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         n_resamples=settings.n_resamples,
     )
     notes = (*data_set.notes, *questions.notes, *_two_kinds_of_box(data_set))
-    return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes)
+    return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes, questions.prompts)
 
 
 def _checked_data_set(path: Path, folder: Path | None) -> DataSet:
@@ -152,12 +181,13 @@ def _predictions_at(path: Path) -> Path:
 
 def _of_file(data_set: DataSet, source: Path, prompts: PromptSet | None, settings: EvaluationSettings) -> Evaluation:
     path = _predictions_at(source)
-    run = run_of(path) or SourceRun(None, None)
-    class_by_prompt = run.class_by_prompt if prompts is None else prompts.class_by_prompt
+    run = run_of(path) or SourceRun()
+    asked = run.prompts if prompts is None else prompts
     of_classes = Notes()
-    if class_by_prompt is not None:
-        own = names_among(class_by_prompt.values(), data_set.classes.values(), of_classes)
-        class_by_prompt = {prompt: own.get(name, name) for prompt, name in class_by_prompt.items()}
+    if asked is not None:
+        own = names_among(asked.classes, data_set.classes.values(), of_classes)
+        asked = replace(asked, class_names=tuple(own.get(name, name) for name in asked.class_names))
+    class_by_prompt = None if asked is None else asked.class_by_prompt
     file, of_review = _predictions(source, path, data_set, class_by_prompt, settings.reviewed)
     notes = [*of_review, *data_set.notes, *dict.fromkeys((*of_classes.lines(), *file.notes))]
     if file.asked is not None:
@@ -176,7 +206,7 @@ def _of_file(data_set: DataSet, source: Path, prompts: PromptSet | None, setting
         notes.append("the predictions have boxes only: masks are not measured")
     if file.has_detector_boxes:
         notes += _two_kinds_of_box(data_set)
-    made_with: dict[str, Any] = {"predictions": path.name}
+    made_with: dict[str, Any] = {"predictions": path.name, **run.made_with}
     made_with |= {} if settings.reviewed is None else {"reviewed": str(settings.reviewed)}
     if run.score_threshold is not None:
         made_with["detect"] = {"score_threshold": run.score_threshold}
@@ -193,7 +223,8 @@ def _of_file(data_set: DataSet, source: Path, prompts: PromptSet | None, setting
         boxes_only=settings.boxes_only,
         n_resamples=settings.n_resamples,
     )
-    return Evaluation(scores, file.predictions, None, made_with, tuple(notes))
+    names = tuple(data_set.classes.values())
+    return Evaluation(scores, file.predictions, None, made_with, tuple(notes), asked or PromptSet(names, names))
 
 
 def _predictions(
@@ -216,41 +247,3 @@ def _two_kinds_of_box(data_set: DataSet) -> list[str]:
         f"{name} is a run's file: its boxes are those of the masks, and predicted boxes are the detector's; box AP "
         "compares the two, so the same file as both has a box AP below 1"
     ]
-
-
-@dataclass(frozen=True)
-class SourceRun:
-    """What matters of the run that predictions come from; None for what isn't known."""
-
-    class_by_prompt: Mapping[str, str] | None
-    score_threshold: float | None
-    """Boxes that score less were dropped; the highest threshold of runs that were merged."""
-
-
-def run_of(path: Path) -> SourceRun | None:
-    """Read the `run.json` beside a run's results; None where there is none."""
-    folder = RunFolder(path.parent)
-    if path not in (folder.journal, folder.annotations) or not os.path.exists(folder.manifest):
-        return None
-    manifest = read_json(folder.manifest)
-    if not isinstance(manifest, Mapping):
-        return None
-    refuse_evaluation(manifest, path.parent)
-    prompts = manifest.get("prompts")
-    return SourceRun(
-        {str(prompt): str(name) for prompt, name in prompts.items()} if isinstance(prompts, Mapping) else None,
-        max(_score_thresholds(manifest), default=None),
-    )
-
-
-def _score_thresholds(manifest: Mapping[str, Any]) -> Iterator[float]:
-    """Give the threshold of a run, or those of the runs that it was merged from."""
-    merged = manifest.get("merged")
-    for part in merged if isinstance(merged, list) else ():
-        if isinstance(part, Mapping):
-            yield from _score_thresholds(part)
-    value: Any = manifest
-    for key in ("settings", "detect", "score_threshold"):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if isinstance(value, int | float):
-        yield float(value)

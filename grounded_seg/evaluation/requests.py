@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,10 @@ class Questions:
         ]
         prompts = {str(image): asked.class_by_prompt for image, asked in self.by_image.items()}
         boxes = [(one.image_id, one.category_id, one.bbox_xywh) for one in self.data_set.objects]
-        return hashlib.sha256(json.dumps([images, prompts, boxes]).encode()).hexdigest()
+        asked = [images, prompts, boxes]
+        if (rules := self.prompts.rules_as_json) is not None:
+            asked.append(rules)
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent: int | None = None) -> Questions:
@@ -92,6 +95,9 @@ def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent:
     notes = Notes()
     names = frozenset(data_set.classes.values())
     asked = with_classes_of(data_set, prompts, notes) if prompts else prompts_from(data_set.classes.values())
+    if any(rule.threshold is not None for rule in asked.rules):
+        notes.add("thresholds of classes are left out, as every box is measured; to measure them, run and score that")
+    asked = asked.without_thresholds()
     unknown = [name for name in asked.classes if name not in names]
     if unknown:
         raise UsageError(
@@ -109,7 +115,7 @@ def questions_for(data_set: DataSet, prompts: PromptSet | None = None, n_absent:
 def with_classes_of(data_set: DataSet, prompts: PromptSet, notes: Notes) -> PromptSet:
     """The prompts, with the data set's own names for the classes that it has in another form of their letters."""
     own = names_among(prompts.classes, data_set.classes.values(), notes)
-    return PromptSet(prompts.prompts, tuple(own.get(name, name) for name in prompts.class_names))
+    return replace(prompts, class_names=tuple(own.get(name, name) for name in prompts.class_names))
 
 
 def _by_image(data_set: DataSet, prompts: PromptSet, n_absent: int | None) -> dict[int, PromptSet]:
@@ -128,5 +134,4 @@ def _by_image(data_set: DataSet, prompts: PromptSet, n_absent: int | None) -> di
 
 
 def _only(prompts: PromptSet, names: set[str]) -> PromptSet:
-    kept = [(prompt, name) for prompt, name in prompts.class_by_prompt.items() if name in names]
-    return PromptSet(tuple(prompt for prompt, _ in kept), tuple(name for _, name in kept))
+    return prompts.only([prompt for prompt, name in prompts.class_by_prompt.items() if name in names])

@@ -1,6 +1,5 @@
 """Export of a run or a COCO file to a label tool, an image at a time, in memory that hardly grows."""
 
-import json
 import os
 import random
 from collections import Counter
@@ -27,6 +26,7 @@ from grounded_seg.records import ImageSize
 from grounded_seg.review.decisions_applied import ReviewCounts, check_reviewable, reviewed_file
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import read_manifest, refuse_evaluation
+from grounded_seg.text.documents import json_in
 
 _WRITERS: Mapping[LabelFormat, Callable[[Target], LabelWriter]] = {
     LabelFormat.COCO: CocoWriter,
@@ -206,7 +206,7 @@ def _images_root(settings: ExportSettings) -> Path:
         return settings.images
     manifest = RunFolder(settings.source).manifest
     try:
-        return Path(json.loads(manifest.read_text(encoding="utf-8"))["images"]["root"])
+        return Path(json_in(manifest)["images"]["root"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{settings.source} doesn't say where the images are; name their folder with --images"

@@ -7,6 +7,7 @@ between two dark lines, so that it shows on any ground. Labels stand where they 
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import PIL.Image
 import PIL.ImageShow
 
+from grounded_seg.files import UNFINISHED, name_within_limit
 from grounded_seg.geometry.boxes import array_from_boxes
 from grounded_seg.geometry.masks import mask_from_run_length, opencv, tight_box_xyxy
 from grounded_seg.records import BoxXyxy, Image, ImageResult, ImageSize, Instance, RunLength
@@ -69,12 +71,22 @@ def draw(image: Image, result: ImageResult, prompts: Sequence[str] = (), *, with
 def save_picture(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write RGB (height, width, 3) or grey (height, width) pixels in the format of the path's ending.
 
-    Its folder is made where that is missing, an older file replaced.
+    Its folder is made where that is missing, an older file replaced. The file is whole, or not there; but for a power
+    failure, as it isn't synced.
     """
     encoded = encoded_picture(pixels, path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(name_within_limit(f".{path.name}", UNFINISHED))
     # Not by Pillow, whose encoders don't notice when a disk that gets full takes but a part of what they write.
-    path.write_bytes(encoded)
+    try:
+        unfinished.write_bytes(encoded)
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        if error.filename == str(unfinished):
+            error.filename = str(path)
+        raise
 
 
 def encoded_picture(pixels: npt.NDArray[np.uint8], ending: str, longest_side_px: int | None = None) -> bytes:

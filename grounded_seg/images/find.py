@@ -1,6 +1,5 @@
 """Find the images that files, folders, lists of them and patterns name, without opening any."""
 
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from grounded_seg.images.remote.addresses import AddressPattern, Braces, address
 from grounded_seg.images.remote.elsewhere import Elsewhere
 from grounded_seg.images.tars import is_tar
 from grounded_seg.records import Address
+from grounded_seg.text.documents import MOST_BYTES, json_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -239,10 +239,14 @@ def _is_of_a_run(folder: str) -> bool:
 
 
 def _has_keys(folder: str, name: str, keys: set[str]) -> bool:
+    path = Path(folder, name)
+    # Opening a pipe would wait forever.
+    if not os.path.isfile(path):
+        return False
     try:
-        with Path(folder, name).open("rb") as file:
+        with path.open("rb") as file:
             # Of a journal, which has a line for each image, the first is enough.
-            content = json.loads(file.readline() if name.endswith("l") else file.read())
-    except (OSError, ValueError, RecursionError):
+            content = json_of(file.readline(MOST_BYTES) if name.endswith("l") else file.read(MOST_BYTES))
+    except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.keys() >= keys

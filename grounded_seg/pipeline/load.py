@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from grounded_seg.detect.model.record import check_questions
 from grounded_seg.device.memory import collection_paused
 from grounded_seg.pipeline.chain import Chain
+from grounded_seg.scoring.score_maps import ScoreCalibration, check_calibration, read_calibration
 from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings, TileSettings, check_device_name
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class FoundModels:
     """Of the detector; `dtype` is that of its vision tower and language model, and of the segmenter's encoder."""
     workers: tuple[str, ...] = ()
     """See `RunsOn`."""
+    calibration: ScoreCalibration | None = None
+    """Read already, so that whoever loads the models elsewhere needs no file for it."""
 
 
 def find_models(
@@ -105,22 +108,29 @@ def find_models(
         UsageError: If there is no such preset, or the device's name makes no sense.
         WeightsError: If weights are missing, or can't be fetched.
         DeviceError: If the device isn't there or can't run this.
+        InputError: If the calibration can't be read; a WeightsError if it was made with other weights.
     """
     from grounded_seg.weights.locate import locate
     from grounded_seg.weights.sources import resolve
 
     # What is quick comes first: wrong names are told before anything is imported, a missing device before a download.
     check_device_name(models.device)
+    calibration = None if models.calibration is None else read_calibration(models.calibration)
     sources, offline = sources or resolve(models), models.offline
     runs_on = runs_on or runs_here(models)
     kernels = runs_on.kernels
     if compiled and kernels is not None:
         kernels = kernels.compiled()
+    detector = locate(sources.detector, offline=offline, progress=progress)
+    adapter: LocatedWeights | None = None
+    if sources.adapter:
+        adapter = locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
+    if calibration is not None:
+        check_calibration(calibration, detector, adapter, allow_mismatch=models.allow_base_mismatch)
     return FoundModels(
-        detector=locate(sources.detector, offline=offline, progress=progress),
-        adapter=locate(sources.adapter, is_adapter=True, offline=offline, progress=progress)
-        if sources.adapter
-        else None,
+        detector=detector,
+        adapter=adapter,
+        calibration=calibration,
         segmenter=None if boxes_only else locate(sources.segmenter, offline=offline, progress=progress),
         device=runs_on.device,
         dtype=runs_on.dtype,
@@ -184,10 +194,10 @@ def load_chain(
     check_questions((found.adapter or found.detector).path, _options_of(found))
     detector = load_found_detector(found, detect, allow_base_mismatch=allow_base_mismatch)
     if found.segmenter is None:
-        return Chain(detector, tiles=tiles, detect=detect)
+        return Chain(detector, tiles=tiles, detect=detect, calibration=found.calibration)
     device, dtype = resolve_device(found.device), dtype_named(found.dtype)
     segmenter = load_segmenter(found.segmenter.path, device, dtype, segment, found.kernels)
-    return Chain(detector, segmenter, tiles=tiles, detect=detect)
+    return Chain(detector, segmenter, tiles=tiles, detect=detect, calibration=found.calibration)
 
 
 def _options_of(found: FoundModels) -> str:

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from grounded_seg.coco.schema import JournalInstance
+from grounded_seg.text.documents import json_of
 
 Key: TypeAlias = int | str
 """An instance of an image: its index in the journal's line, or the id of the line that added it."""
@@ -107,8 +108,8 @@ def event_from(text: bytes) -> Event:
         DamagedLineError: If it is no event.
     """
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = json_of(text)
+    except ValueError as error:
         raise DamagedLineError("it is no JSON") from error
     if not isinstance(content, Mapping):
         raise DamagedLineError("it is no object")

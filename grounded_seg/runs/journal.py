@@ -4,6 +4,7 @@ A lock beside it is the run's: two runs can't write one journal, and the system 
 What can't be written raises `OutputError`.
 """
 
+import errno
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from types import TracebackType
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import Lock, as_output_error, whole_file
+from grounded_seg.text.documents import json_of
 
 LOCK_NAME = ".lock"
 
@@ -96,6 +98,7 @@ class Journal:
         rest = _encoded(line)
         file = self._opened
         with as_output_error(self.path):
+            self._check_is_there(file)
             n_bytes = os.fstat(file.fileno()).st_size
             try:
                 # One call as a rule; the system may take less, as on a disk that is about to be full.
@@ -106,6 +109,15 @@ class Journal:
                 raise
             if time.monotonic() > self._synced + _SYNC_S:
                 self.sync()
+
+    def _check_is_there(self, file: FileIO) -> None:
+        """Refuse to write on into a file that was moved or removed: the pictures would no more be beside it."""
+        try:
+            is_same = os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))  # noqa: PTH116
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise FileNotFoundError(errno.ENOENT, "it was moved or removed meanwhile", str(self.path))
 
     def sync(self) -> None:
         """Have the system put all lines onto the disk."""
@@ -258,7 +270,7 @@ def _parsed(text: bytes) -> JournalLine | None:
     if not text.endswith(b"\n"):
         return None
     try:
-        line: JournalLine = json.loads(text)
+        line: JournalLine = json_of(text, object_of=None)
         has_all = line.keys() >= JournalLine.__required_keys__ and isinstance(line["file_name"], str)
         # What is needed to build the COCO file; looking at every key of every instance would take its time.
         are_whole = all(isinstance(one["attributes"]["prompt"], str) for one in line["instances"])

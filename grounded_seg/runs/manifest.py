@@ -17,6 +17,7 @@ from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Address
 from grounded_seg.settings import RunSettings
+from grounded_seg.text.documents import json_in
 
 _WHY_NEEDED = "a run that is resumed or merged needs it; put it back, or run again with --overwrite"
 
@@ -168,6 +169,8 @@ class Manifest:
     shard: ShardRecord | None = None
     """None for a run over all of its images."""
     started: Started | None = None
+    rules: Mapping[str, Mapping[str, Any]] | None = None
+    """What a file of classes says about a prompt beside its class, by its keys; None for none."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the manifest as it reads back."""
@@ -180,9 +183,13 @@ class Manifest:
 
     def _text(self) -> str:
         content = asdict(self)
-        for key in ("evaluation", "shard", "started"):
+        for key in ("evaluation", "shard", "started", "rules"):
             if content[key] is None:
                 del content[key]
+        models = content["models"] or {}
+        if (calibration := models.pop("calibration", None)) is not None:
+            # Its hash stands for the maps.
+            models["calibration"] = {key: calibration[key] for key in ("path", "name", "sha256")}
         return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
 
@@ -193,7 +200,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         InputError: If it isn't there or can't be read.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json_in(path)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}); {_WHY_NEEDED}") from error
     except ValueError as error:

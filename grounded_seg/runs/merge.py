@@ -18,7 +18,7 @@ from grounded_seg.coco.parquet import check_can_write_tables, write_results
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.files import write_text
+from grounded_seg.files import as_output_error, write_text
 from grounded_seg.images.find import common_root, root_from
 from grounded_seg.records import Address, ImageSize
 from grounded_seg.runs.folder import RunFolder, find_runs
@@ -27,8 +27,12 @@ from grounded_seg.runs.manifest import Counts, hashed_name, read_manifest, refus
 from grounded_seg.runs.shards import check_shards
 from grounded_seg.settings import ResultsForm
 
+_UNFINISHED = ".merging"
+"""A file beside the results of a merge that isn't finished."""
 _MAX_NAMED = 8
 """Runs named in a message."""
+_SHOWN_OF_HASH = 12
+"""Digits of a hash in a message."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,9 @@ def merge_runs(
         results: The form of the results.
 
     Raises:
-        UsageError: If there is but one run, one isn't finished, the classes differ, a prompt stands for several
-            classes, or `output` is in use. If shards are missing, there twice, of different lists, or run otherwise.
+        UsageError: If there is but one run, one isn't finished, the classes or calibrations differ, a prompt stands for
+            several classes, or `output` is in use. If shards are missing, there twice, of different lists, or run
+            otherwise.
         InputError: If a folder is no run's, its journal is damaged, or an image is in two of them.
         OutputError: If the results can't be written.
     """
@@ -138,10 +143,15 @@ def merge_runs(
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
     folder, merged = RunFolder(output), _Merged()
-    folder.check_new()
+    unfinished = output / _UNFINISHED
+    if unfinished.exists():
+        # A merge that was killed: what it left is replaced.
+        folder.check_free(overwrite=True)
+    else:
+        folder.check_new()
     folder.make()
     with Journal(folder.journal) as journal:
-        journal.make()
+        _begin(folder, journal, unfinished)
         try:
             sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
             # Each is in the order of its names, and shards stand one behind the other.
@@ -156,9 +166,21 @@ def merge_runs(
             # Half of a merged run is of no use, and would be taken for a run.
             folder.remove_records()
             raise
+        finally:
+            with as_output_error(output):
+                unfinished.unlink(missing_ok=True)
     for one in notes.lines():
         note(one)
     return merged.counts
+
+
+def _begin(folder: RunFolder, journal: Journal, unfinished: Path) -> None:
+    """Make an empty journal, beside a mark by which one that is never finished is known."""
+    if journal.has_lines:
+        folder.clear_records(journal.empty)
+    with as_output_error(folder.root):
+        unfinished.touch()
+    journal.make()
 
 
 def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path | Address, merged: _Merged) -> str:
@@ -190,10 +212,33 @@ def _parts(runs: Sequence[Path]) -> list[_Part]:
         more = f" and {len(unfinished) - _MAX_NAMED} more" if len(unfinished) > _MAX_NAMED else ""
         are, it, its = ("isn't", "it", "its") if len(unfinished) == 1 else ("aren't", "them", "their")
         raise UsageError(f"{named}{more} {are} finished; bring {it} to {its} end with run --resume")
+    _check_calibrations(parts)
     if shards:
         check_shards([(part.folder.root, part.manifest) for part in parts])
         parts.sort(key=lambda part: part.shard or 0)
     return parts
+
+
+def _check_calibrations(parts: Sequence[_Part]) -> None:
+    """Refuse to mix scores that mean different things."""
+    was = _calibration_of(parts[0].manifest)
+    for part in parts[1:]:
+        calibration = _calibration_of(part.manifest)
+        if calibration != was:
+            names = ["none" if one is None else one[:_SHOWN_OF_HASH] for one in (was, calibration)]
+            raise UsageError(
+                f"{parts[0].folder.root} and {part.folder.root} have scores of different calibrations ({names[0]}, "
+                f"{names[1]}); run one of them again with the same --calibration"
+            )
+
+
+def _calibration_of(manifest: Mapping[str, Any]) -> str | None:
+    """The hash of a run's calibration; runs that were merged have the same."""
+    merged = manifest.get("merged")
+    if isinstance(merged, list) and merged:
+        return _calibration_of(merged[0])
+    calibration = (manifest.get("models") or {}).get("calibration")
+    return None if calibration is None else str(calibration["sha256"])
 
 
 def _part(run: Path) -> _Part:

@@ -56,7 +56,8 @@ class Earlier:
 
     def same_models_named(self, now: Manifest) -> bool:
         """Tell whether weights, device and dtype are named as they were; then a finished run needs no other check."""
-        was = dict(self.manifest["settings"]["models"])
+        # Versions before calibration had no such setting.
+        was = {"calibration": None, **self.manifest["settings"]["models"]}
         return {**was, "offline": None} == {**now.as_json()["settings"]["models"], "offline": None}
 
 
@@ -196,6 +197,7 @@ def comparable(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Name all that results depend on, as the options are named."""
     # Their order counts: it is that of the categories.
     yield "prompts", list(manifest["prompts"].items())
+    yield "rules of the classes", manifest.get("rules")
     yield "number of images", manifest["images"]["count"]
     yield "list of images", manifest["images"]["sha256"]
     if manifest.get("shard") is not None:

@@ -19,6 +19,7 @@ from grounded_seg.detect.prompts import PromptSet
 from grounded_seg.engine.executors import open_engine
 from grounded_seg.engine.request import Outcome, Processed, Request, Work
 from grounded_seg.images.given import Given
+from grounded_seg.pipeline.class_rules import check_thresholds
 from grounded_seg.pipeline.load import find_models, load_chain
 from grounded_seg.pipeline.result import PromptedResult
 from grounded_seg.runs.folder import RunFolder
@@ -34,6 +35,7 @@ from grounded_seg.runs.pictures import write_pictures
 from grounded_seg.runs.resume import Earlier, check_same
 from grounded_seg.runs.shards import cut
 from grounded_seg.runs.upload import upload_address, upload_results
+from grounded_seg.scoring.score_maps import read_calibration
 from grounded_seg.settings import Drawn, OnError, ResultsForm, RunSettings, Shard
 
 if TYPE_CHECKING:
@@ -84,6 +86,10 @@ def run_images(
         UploadError: If the finished run can't be copied to `settings.upload`.
     """
     started = time.perf_counter()
+    if prompts.calibration is not None:
+        # Told before anything is loaded.
+        calibration = settings.models.calibration
+        check_thresholds(prompts, None if calibration is None else read_calibration(calibration))
     folder = RunFolder(settings.output)
     upload_to = None if settings.upload is None else upload_address(settings.upload)
     with claimed(folder, settings) as journal:
@@ -211,6 +217,7 @@ def _job_of(prompts: PromptSet, paths: Sequence[Given], folder: RunFolder, setti
         None,
         images_at_once=settings.batch_size,
         shard=shard,
+        rules=prompts.rules_as_json,
     )
     is_alone = len(paths) == 1 == len(found.file_names) and paths[0] == found.location(0)
     return Job(

@@ -1,8 +1,9 @@
-"""Expected calibration error and its bins: whether a score of 0.8 means right in 8 of 10 cases.
+"""Expected calibration error, its bins and Brier score: whether a score of 0.8 means right in 8 of 10 cases.
 
 As Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599) define it for classifiers and Küppers et
 al. (arXiv 2004.13546) for detectors: predictions in bins of equal width by score, in each the gap between mean score
 and the share that is right, averaged by the number of predictions. Right means matched with an object at IoU .5.
+Brier's score (1950) is the mean square of what a score lacks to 1 where it is right, to 0 where it is wrong.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from grounded_seg.scoring.columns import Flags, Floats
 from grounded_seg.scoring.matching import ALL_SIZES, AT_50, Matches
 
 N_BINS = 10
@@ -36,6 +38,8 @@ class Calibration:
     """Expected calibration error in [0, 1]; None without predictions."""
     n: int
     bins: tuple[ReliabilityBin, ...]
+    brier: float | None
+    """In [0, 1], 0 is best; None without predictions."""
 
 
 def calibration_of(matches: Matches) -> Calibration:
@@ -44,8 +48,12 @@ def calibration_of(matches: Matches) -> Calibration:
     Two predictions with score 0.9, one of them right: mean score 0.9, share 0.5, error 0.4.
     """
     judged = ~matches.ignored[:, ALL_SIZES, AT_50]
-    scores = np.clip(matches.score[judged], 0.0, 1.0)
-    is_right = matches.matched[judged, ALL_SIZES, AT_50]
+    return calibration_from(matches.score[judged], matches.matched[judged, ALL_SIZES, AT_50])
+
+
+def calibration_from(scores: Floats, is_right: Flags) -> Calibration:
+    """Compare scores, (n,), with what is right, (n,)."""
+    scores = np.clip(scores, 0.0, 1.0)
     # Tenths as text has them: 0.3 belongs into the bin that begins with 0.3, though 0.3 * 10 is less than 3.
     edges = np.round(np.linspace(0.0, 1.0, N_BINS + 1), 12)
     bin_of = np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, N_BINS - 1)
@@ -58,4 +66,6 @@ def calibration_of(matches: Matches) -> Calibration:
         if mean_score is not None and share_right is not None:
             error += n / len(scores) * abs(mean_score - share_right)
         bins.append(ReliabilityBin(low, high, n, mean_score, share_right))
-    return Calibration(error=error if len(scores) else None, n=len(scores), bins=tuple(bins))
+    if not len(scores):
+        return Calibration(None, 0, tuple(bins), None)
+    return Calibration(error, len(scores), tuple(bins), float(np.mean((scores - is_right) ** 2)))

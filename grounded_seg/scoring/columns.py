@@ -23,8 +23,9 @@ KIND_NAMES: Mapping[Kind, str] = {"bbox": "boxes", "segm": "masks"}
 Floats: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
-_Row: TypeAlias = tuple[int, int, tuple[float, float, float, float], RunLength | None, float, float, bool]
-"""Ids of image and class, box, mask, area, score, whether it is a crowd."""
+_COLUMNS = ("image", "category", "area", "score", "is_crowd", "detector_score")
+_Row: TypeAlias = tuple[int, int, tuple[float, float, float, float], RunLength | None, float, float, float, bool]
+"""Ids of image and class, box, mask, area, score, score of the detector, whether it is a crowd."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,17 @@ class ScoredShapes:
     """(n,); 1 for objects."""
     is_crowd: Flags
     """(n,); always False for predictions."""
+    detector_score: Floats | None = None
+    """(n,), decides where scores are equal; None for the scores themselves."""
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self.image)
+
+    @property
+    def falling(self) -> tuple[Floats, Floats]:
+        """Keys that sort from high to low score, for `np.lexsort`: the last one decides first."""
+        return (-(self.score if self.detector_score is None else self.detector_score), -self.score)
 
     def shapes_at(self, indices: Indices) -> Floats | list[RunLength]:
         """Boxes or masks at some indices, in that order."""
@@ -79,7 +87,7 @@ class ScoredShapes:
 
     def chosen(self, rows: Flags) -> "ScoredShapes":
         """Those that (n,) says."""
-        columns = {name: getattr(self, name)[rows] for name in ("image", "category", "area", "score", "is_crowd")}
+        columns = {name: column[rows] for name in _COLUMNS if (column := getattr(self, name)) is not None}
         boxes = None if self.boxes_xywh is None else self.boxes_xywh[rows]
         masks = tuple(mask for mask, is_kept in zip(self.masks, rows.tolist(), strict=False) if is_kept)
         return ScoredShapes(self.index, boxes, masks, **columns)
@@ -93,7 +101,7 @@ def truths_from(data_set: DataSet, kind: Kind, *, relative: bool = False) -> Sco
     """
     objects = data_set.objects if kind == "bbox" else _with_masks(data_set)
     # The size of an object is what its annotator says, for boxes the mask's area too.
-    rows = [(o.image_id, o.category_id, o.bbox_xywh, o.mask, o.area, 1.0, o.is_crowd) for o in objects]
+    rows = [(o.image_id, o.category_id, o.bbox_xywh, o.mask, o.area, 1.0, 1.0, o.is_crowd) for o in objects]
     return _columns(rows, data_set, kind, relative)
 
 
@@ -102,7 +110,7 @@ def predictions_from(
 ) -> ScoredShapes:
     """Columns of those predictions that `measurable` keeps."""
     rows = [
-        (one.image_id, one.category_id, one.box_xywh, one.mask, _area(one, kind), one.score, False)
+        (one.image_id, one.category_id, one.box_xywh, one.mask, _area(one, kind), one.score, _raw(one), False)
         for one in measurable(predictions, data_set, kind)
     ]
     return _columns(rows, data_set, kind, relative)
@@ -128,6 +136,10 @@ def _with_masks(data_set: DataSet) -> Iterable[DataSetObject]:
             yield replace(one, mask=run_length_from_box(xyxy_from_xywh(one.bbox_xywh), size), is_crowd=True)
 
 
+def _raw(prediction: Prediction) -> float:
+    return prediction.score if prediction.detector_score is None else prediction.detector_score
+
+
 def _area(prediction: Prediction, kind: Kind) -> float:
     mask, (_, _, width, height) = prediction.mask, prediction.box_xywh
     return float(area_px(mask)) if kind == "segm" and mask is not None else width * height
@@ -137,7 +149,7 @@ def _columns(rows: list[_Row], data_set: DataSet, kind: Kind, relative: bool) ->
     known = tuple(sorted(data_set.classes))
     names = tuple(data_set.classes[category_id] for category_id in known)
     index = Index(tuple(sorted({image.id for image in data_set.images})), known, names)
-    image_ids, category_ids, boxes, masks, areas, scores, crowds = zip(*rows, strict=True) if rows else ((),) * 7
+    image_ids, category_ids, boxes, masks, areas, scores, raw, crowds = zip(*rows, strict=True) if rows else ((),) * 8
     numbers_of_classes = {category_id: number for number, category_id in enumerate(known)}
     if unlisted := set(image_ids) - set(index.image_ids):
         raise InputError(f"image {min(unlisted)} isn't listed in {data_set.path}; add it there")
@@ -157,5 +169,6 @@ def _columns(rows: list[_Row], data_set: DataSet, kind: Kind, relative: bool) ->
         category=np.array([numbers_of_classes[one] for one in category_ids], dtype=np.int64),
         area=area,
         score=score,
+        detector_score=np.array(raw, dtype=np.float64),
         is_crowd=np.array(crowds, dtype=np.bool_),
     )

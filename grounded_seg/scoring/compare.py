@@ -170,6 +170,11 @@ def _unlike(first: SavedScores, second: SavedScores) -> Iterator[str]:
             f"the minimum score for presence and the images' F1 is {first.score_threshold:g} in {first.path.name}, "
             f"{second.score_threshold:g} in {second.path.name}."
         )
+    calibrations = [one.made_with.get("calibration") for one in (first, second)]
+    if calibrations[0] != calibrations[1]:
+        named = ("scores as they are" if one is None else f"probabilities of {one['name']}" for one in calibrations)
+        said = ", ".join(f"{one.path.name} has {what}" for one, what in zip((first, second), named, strict=True))
+        yield f"{said}; a minimum score means something else in each."
     if first.presence_on != second.presence_on:
         yield (
             f"presence was measured on {first.presence_on} in {first.path.name}, on {second.presence_on} in "

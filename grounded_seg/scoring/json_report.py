@@ -38,7 +38,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class SavedScores:
-    """What a comparison needs of a report."""
+    """What is needed of a report to compare or to calibrate."""
 
     path: Path
     file_names: tuple[str, ...]
@@ -52,6 +52,10 @@ class SavedScores:
     """Confidence threshold of the predictions; None where that isn't known."""
     truth_sha256: str | None
     """None in older reports."""
+    data_set: str | None
+    """Name of the data set's file; None where that isn't known."""
+    made_with: Mapping[str, Any]
+    """Where the predictions come from: weights and settings, or the file's name."""
 
     @cached_property
     def presence_by_image(self) -> PresenceCounts:
@@ -77,6 +81,7 @@ def report_of(
         ],
     }
     report["calibration"] = {KIND_NAMES[kind]: asdict(one) for kind, one in scores.calibration.items()}
+    report["thresholds"] = {"boxes": [asdict(one) for one in scores.thresholds]}
     report["errors"] = {KIND_NAMES[kind]: asdict(one) for kind, one in scores.error_summaries.items()}
     if scores.loss is not None:
         report["errors"]["mask_AP_lost_to"] = asdict(scores.loss)
@@ -128,6 +133,8 @@ def read_report(path: Path) -> SavedScores:
             score_threshold=float(report["presence"]["score_threshold"]),
             cut_at=None if cut_at is None else float(cut_at),
             truth_sha256=data_set.get("sha256"),
+            data_set=data_set.get("file"),
+            made_with=dict(report["made_with"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(

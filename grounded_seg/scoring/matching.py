@@ -2,7 +2,8 @@
 
 The rules are those of `COCOeval.evaluateImg` (pycocotools), to the last tie: per image and class, from the best score
 down, a prediction takes the free object that it overlaps most, objects that count before ignored ones (crowds, other
-sizes). Only pairs of image and class that hold both are gone through.
+sizes). Equal probabilities go by the detector's own score. Only pairs of image and class that hold both are gone
+through.
 """
 
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def match(truths: ScoredShapes, predictions: ScoredShapes, size_ranges: Floats) 
         truth[rows] = np.where(its >= 0, objects[its], -1)
     # A prediction of another size that found nothing isn't wrong for this one.
     ignored = on_ignored | (~matched & _outside(predictions.area[order], size_ranges)[:, :, None])
-    by_score = np.lexsort((-predictions.score[order], predictions.category[order]))
+    by_score = np.lexsort((*(key[order] for key in predictions.falling), predictions.category[order]))
     chosen = order[by_score]
     return Matches(
         index=truths.index,
@@ -102,7 +103,7 @@ def _outside(areas: Floats, size_ranges: Floats) -> Flags:
 
 def _ranked(predictions: ScoredShapes) -> tuple[Indices, Indices]:
     """Order predictions by class, image and falling score, the best 100 of each pair; with their ranks in it."""
-    order = np.lexsort((-predictions.score, predictions.image, predictions.category))
+    order = np.lexsort((*predictions.falling, predictions.image, predictions.category))
     pair = predictions.category[order] * max(1, predictions.index.n_images) + predictions.image[order]
     is_first = np.ones(len(order), dtype=np.bool_)
     is_first[1:] = pair[1:] != pair[:-1]

@@ -36,6 +36,7 @@ from grounded_seg.scoring.presence import (
     presence_summary,
     presence_tallies,
 )
+from grounded_seg.scoring.thresholds import ClassThresholds, class_thresholds
 
 Figures: TypeAlias = Mapping[str, float | None]
 Interval: TypeAlias = tuple[float, float]
@@ -100,6 +101,8 @@ class Scores:
     presence_per_class: tuple[PresenceSummary, ...]
     tallies: PresenceTallies
     calibration: Mapping[Kind, Calibration]
+    thresholds: tuple[ClassThresholds, ...]
+    """Of each class's boxes."""
     errors: Mapping[Kind, Errors]
     error_summaries: Mapping[Kind, ErrorSummary]
     loss: LossShares | None
@@ -158,6 +161,7 @@ def score(
         presence_per_class=tuple(presence_summary(by_class.of_group(number)) for number in range(index.n_classes)),
         tallies=tallies,
         calibration={kind: calibration_of(stage.matches) for kind, stage in measured.items()},
+        thresholds=class_thresholds(boxes.matches, resamples(index.n_images, n_resamples)),
         errors=errors,
         error_summaries={kind: error_summary(errors[kind], stage.matches) for kind, stage in measured.items()},
         loss=_loss(masks, given),

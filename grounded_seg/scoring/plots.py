@@ -15,8 +15,10 @@ import numpy as np
 from grounded_seg.errors import UsageError
 from grounded_seg.files import as_output_error
 from grounded_seg.scoring.average_precision import RECALL_THRESHOLDS
+from grounded_seg.scoring.calibration import Calibration
 from grounded_seg.scoring.columns import KIND_NAMES
 from grounded_seg.scoring.error_types import ErrorKind
+from grounded_seg.scoring.fit_maps import JudgedMap
 from grounded_seg.scoring.matching import ALL_SIZES, AT_50
 from grounded_seg.scoring.measure import Scores, Stage
 
@@ -101,9 +103,34 @@ def _score_histogram(axes: "Axes", _: Scores, stage: Stage) -> None:
     axes.set_title(f"Scores of right and wrong predictions at IoU 0.5: {KIND_NAMES[stage.kind]}")
 
 
+def write_reliability(judged: JudgedMap, folder: Path) -> Path:
+    """Draw the reliability of scores and, beside it, of the probabilities made of them into a folder.
+
+    Raises:
+        UsageError: If matplotlib isn't installed.
+        OutputError: If the file can't be written.
+    """
+    check_can_plot()
+    from matplotlib.figure import Figure
+
+    path = folder / "calibration.png"
+    parts = [("scores", judged.before), ("probabilities, by cross-validation", judged.after)]
+    drawn = [(what, one) for what, one in parts if one is not None]
+    figure = Figure(figsize=(7 * len(drawn), 5.5), layout="constrained")
+    for axes, (what, calibration) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        _bins(axes, calibration, f"Reliability of {what}")
+    with as_output_error(path, "another folder with --plots"):
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    return path
+
+
 def _reliability(axes: "Axes", scores: Scores, stage: Stage) -> None:
     """Draw the share that is right in each bin of scores; on the diagonal a score means what it says."""
-    calibration = scores.calibration[stage.kind]
+    _bins(axes, scores.calibration[stage.kind], f"Reliability of {KIND_NAMES[stage.kind]} at IoU 0.5")
+
+
+def _bins(axes: "Axes", calibration: Calibration, title: str) -> None:
     filled = [one for one in calibration.bins if one.n]
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="a score means what it says")
     heights = [one.share_right or 0.0 for one in filled]
@@ -115,7 +142,7 @@ def _reliability(axes: "Axes", scores: Scores, stage: Stage) -> None:
         axes.annotate(str(one.n), (middle, height), above, textcoords="offset points", ha="center", fontsize="small")
     error = "-" if calibration.error is None else f"{calibration.error:.3f}"
     axes.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.12))
-    axes.set_title(f"Reliability of {KIND_NAMES[stage.kind]} at IoU 0.5: expected calibration error {error}")
+    axes.set_title(f"{title}: expected calibration error {error}")
     # Bars may stand anywhere: below the picture nothing is hidden.
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize="small", ncols=3)
 

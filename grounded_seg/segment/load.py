@@ -1,6 +1,5 @@
 """The network of a segmenter: what each has to do, and the one that a file or folder holds."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis
 from grounded_seg.segment.sam.build import CONFIG_FILE, MODEL_TYPE, load_sam
 from grounded_seg.segment.sam.network import SamNetwork
+from grounded_seg.text.printable import safe_text
+from grounded_seg.weights.config_records import config_in
 
 
 class BoxNetwork(Protocol):
@@ -66,7 +67,6 @@ def load_network(
 def _model_type(path: Path) -> str:
     """The kind of model in a folder; segment-anything's where it isn't named, whose loading tells what is wrong."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return safe_text(str(config_in(path).get("model_type")), most=60)
     except (OSError, ValueError):
         return MODEL_TYPE
-    return str(content.get("model_type")) if isinstance(content, dict) else MODEL_TYPE

@@ -3,9 +3,8 @@
 The image encoders of SAM and SAM-HQ attend as in `sam.attention`, SAM 2's has no relative positions.
 """
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,16 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image, ImageSize
 from grounded_seg.segment.resize import Axis, axes_straight, axes_through_square, resized_pixels, resized_size
 from grounded_seg.segment.sam.attention import attend_with_positions, lay_out_patches
+from grounded_seg.segment.sam2_fields import Sam2Fields
+from grounded_seg.segment.sam_fields import SamFields, SamHqFields, processor_settings, sam_fields
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
-from grounded_seg.weights.strict_loading import first_line, load_strictly, quiet_transformers, read_tensors
+from grounded_seg.weights.strict_loading import (
+    check_n_parameters,
+    first_line,
+    load_strictly,
+    quiet_transformers,
+    read_tensors,
+)
 
 _BILINEAR = 2
 """Pillow's number for it, which the processors have."""
@@ -37,15 +44,17 @@ class Family:
 
     name: str
     model: type[Any]
+    fields: type[SamFields | SamHqFields | Sam2Fields]
+    """Of its configuration."""
     processor: type[Any]
     pads: bool
     """Images are resized to fit the square and padded, rather than resized to fill it."""
 
 
-_SAM2 = Family("SAM 2", Sam2Model, Sam2ImageProcessor, pads=False)
+_SAM2 = Family("SAM 2", Sam2Model, Sam2Fields, Sam2ImageProcessor, pads=False)
 FAMILIES = {
-    "sam": Family("SAM", SamModel, SamImageProcessor, pads=True),
-    "sam_hq": Family("SAM-HQ", SamHQModel, SamImageProcessor, pads=True),
+    "sam": Family("SAM", SamModel, SamFields, SamImageProcessor, pads=True),
+    "sam_hq": Family("SAM-HQ", SamHQModel, SamHqFields, SamImageProcessor, pads=True),
     "sam2": _SAM2,
     # The published files hold the tracker as well, and say so.
     "sam2_video": _SAM2,
@@ -169,23 +178,24 @@ def load_transformers_network(
     family = FAMILIES[model_type]
     try:
         with quiet_transformers():
-            config = family.model.config_class.from_pretrained(folder, local_files_only=True)
-            processor = _load_processor(folder, family, int(config.prompt_encoder_config.image_size))
+            fields = sam_fields(family.fields, folder / "config.json")
+            config = family.model.config_class(**asdict(fields))
+            processor = _load_processor(folder, family, fields.prompt_encoder_config.image_size)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise WeightsError(f"{folder} can't be loaded as {family.name} ({first_line(error)}).") from error
     tensors = read_tensors(folder, NATIVE_WEIGHT_FILES)
+    n_described = fields.vision_config.n_parameters + fields.mask_decoder_config.n_parameters
+    check_n_parameters(folder, family.name, n_described, tensors)
     model = load_strictly(family.model, folder, family.name, config=config, tensors=tensors, dtype=torch.float32)
     return TransformersNetwork(family, model, processor, device, dtype, kernels=kernels, compiled=compiled)
 
 
 def _load_processor(folder: Path, family: Family, side: int) -> Any:
-    """The folder's processor of images, or that of the family's published models."""
-    if any(os.path.isfile(folder / name) for name in ("preprocessor_config.json", "processor_config.json")):
-        return family.processor.from_pretrained(folder, local_files_only=True)
-    square = {"height": side, "width": side}
+    """The folder's processor of images, or where it has none that of the family's published models."""
+    settings, square = processor_settings(folder, side), {"height": side, "width": side}
     if family.pads:
-        return family.processor(size={"longest_edge": side}, pad_size=square)
-    return family.processor(size=square)
+        return family.processor(size={"longest_edge": side}, pad_size=square, **settings)
+    return family.processor(size=square, **settings)
 
 
 def _of_image(embeddings: Any, index: int) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def read_label_config(text: object) -> LabelConfig:
         raise UsageError("the label config is no XML without declarations")
     try:
         root = ElementTree.fromstring(text)  # noqa: S314  (without declarations there are no entities)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:
+        # The latter for half a character, which JSON can spell.
         raise UsageError(f"the label config is no XML ({error})") from error
     images = [one for one in root.iter("Image") if one.get("name") and (one.get("value") or "").startswith("$")]
     for image in images:

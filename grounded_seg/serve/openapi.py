@@ -8,11 +8,12 @@ from grounded_seg import __version__
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _PROMPTS = {
-    "description": "What to look for: a text with ; between prompts, a list, or a mapping of prompts to classes.",
+    "description": "What to look for: a text with ; between prompts, a list, or a mapping of prompts to classes, or to "
+    "objects with class, threshold, not, min_area and max_detections.",
     "oneOf": [
         {"type": "string"},
         {"type": "array", "items": {"type": "string"}},
-        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object", "additionalProperties": {"type": ["string", "object"]}},
     ],
 }
 _COMMON = {

@@ -22,6 +22,7 @@ from grounded_seg.records import Image
 from grounded_seg.serve.image_sources import bytes_below, bytes_from_text, decoded, plain_name
 from grounded_seg.serve.settings import ServeSettings
 from grounded_seg.setting_types import Share, convert_values, refuse
+from grounded_seg.text.documents import json_of
 
 _FIELDS = ("file", "image", "path", "name", "prompts", "score_threshold", "iou_threshold", "format")
 _SOURCES = ("file", "image", "path")
@@ -90,8 +91,8 @@ async def json_object(request: Request) -> dict[str, Any]:
         HTTPException: 400 if it is none.
     """
     try:
-        values = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
+        values = json_of(await request.body())
+    except ValueError as error:
         raise HTTPException(400, f"the request is no JSON ({error})") from error
     if not isinstance(values, dict):
         raise HTTPException(400, "the request is no JSON object")
@@ -101,12 +102,14 @@ async def json_object(request: Request) -> dict[str, Any]:
 def asked_prompts(given: object) -> PromptSet:
     """Prompts as a text with `;` between them, a list, or a mapping of prompts to classes; never the name of a file.
 
+    In the place of a class may stand what a file of classes has under a prompt.
+
     Raises:
         UsageError: If there is none, or there are too many.
     """
     prompts = prompts_from(given.split(";")) if isinstance(given, str) else prompt_set_from(_list_or_mapping(given))
-    if len(prompts.prompts) > _MOST_PROMPTS:
-        raise UsageError(f"{len(prompts.prompts)} prompts are more than {_MOST_PROMPTS}; send several requests")
+    if (n_asked := len(prompts.questions)) > _MOST_PROMPTS:
+        raise UsageError(f"{n_asked} prompts are more than {_MOST_PROMPTS}; send several requests")
     return prompts
 
 

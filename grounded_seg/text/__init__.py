@@ -1,1 +1,1 @@
-"""Text from outside, decoded in one way for every reader."""
+"""Text from outside, decoded and parsed in one way for every reader, and made safe to print."""

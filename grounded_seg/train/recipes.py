@@ -1,7 +1,5 @@
 """Recipes, and settings of a training put together from a recipe, a file and the command line."""
 
-import json
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -66,6 +64,8 @@ MODEL_KEYS = ("preset", "detector", "segmenter", "device", "dtype", "offline")
 
 _SEPARATORS: Mapping[str, str] = MappingProxyType({"parts": ",", "log_to": ",", "split": "/", "negatives": ";"})
 """What stands between the items of a list that is given as one text."""
+_MOST_BYTES = 1 << 20
+"""Of a file of settings."""
 _TEXTS = ("dataset", "output", "retention", "negatives", "preset", "detector", "segmenter")
 """Settings that are texts: YAML must not take them for anything else."""
 
@@ -201,18 +201,18 @@ def settings_from(
 
 
 def _read(file: Path) -> dict[str, Any]:
+    # The command line, which has no such file as a rule, loads this module for its help.
     from grounded_seg.text.decoding import decode_text
+    from grounded_seg.text.documents import json_of, limited_bytes, toml_of
 
     try:
-        text = decode_text(file.read_bytes(), file)
-        read = {".toml": tomllib.loads, ".json": json.loads}.get(file.suffix.lower())
+        text = decode_text(limited_bytes(file, _MOST_BYTES), file)
+        read = {".toml": toml_of, ".json": json_of}.get(file.suffix.lower())
         content: Any = _yaml(text, file) if read is None else read(text)
     except OSError as error:
         raise UsageError(f"{file}: the settings can't be read ({error.strerror}); check the path") from error
     except InputError as error:
         raise UsageError(str(error)) from error
-    except RecursionError as error:
-        raise UsageError(f"{file} is nested too deeply; correct it") from error
     except ValueError as error:
         raise UsageError(f"{file}: {' '.join(str(error).split())}; correct it") from error
     if not isinstance(content, dict):
@@ -225,7 +225,7 @@ def _yaml(text: str, file: Path) -> Any:
     # These would slow --help down.
     import yaml
 
-    from grounded_seg.text.yaml_nodes import is_yaml_null, yaml_entries, yaml_root, yaml_text
+    from grounded_seg.text.yaml_nodes import is_yaml_null, yaml_entries, yaml_root, yaml_text, yaml_values
 
     root = yaml_root(text, file)
     if not isinstance(root, yaml.MappingNode):
@@ -238,10 +238,9 @@ def _yaml(text: str, file: Path) -> Any:
             texts[key] = [yaml_text(one, file) for one in node.value]
         elif isinstance(node, yaml.ScalarNode):
             texts[key] = yaml_text(node, file)
-    try:
-        return {**yaml.safe_load(text), **texts}
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: {' '.join(str(error).split())}; correct it") from error
+    values = yaml_values(text, file)
+    # A mapping may be tagged as something else.
+    return {**values, **texts} if isinstance(values, dict) else None
 
 
 def _listed(key: str, value: Any) -> Any:

@@ -4,6 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -71,11 +72,17 @@ def train(
             checkpoint can't be resumed.
         InputError: If the data set can't be used; names file and line.
     """
-    started = time.monotonic()
     settings = settings_or_keywords(settings, keywords)
     folder = TrainFolder(settings.output)
-    if resume:
-        started -= folder.seconds_so_far()
+    # torchrun's other processes leave the files to the first.
+    with folder.locked() if is_first_process() else nullcontext():
+        return _train(settings, folder, resume=resume, watcher=watcher, progress=progress)
+
+
+def _train(
+    settings: TrainSettings, folder: TrainFolder, *, resume: bool, watcher: Watcher, progress: WorkProgress
+) -> TrainReport:
+    started = time.monotonic() - (folder.seconds_so_far() if resume else 0)
     learnt = _learn(settings, folder, started, resume=resume, watcher=watcher, progress=progress)
     # The report loads base and tuned model anew. What was trained goes first; its modules hold each other in circles.
     gc.collect()

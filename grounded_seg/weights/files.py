@@ -1,11 +1,11 @@
 """The files that hold weights: which of a folder's they are, and their hashes. Tensors are read elsewhere."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.text.documents import json_in
 
 SINGLE_FILE, INDEX_FILE, PICKLE_FILE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 WEIGHT_FILES = (SINGLE_FILE, INDEX_FILE, PICKLE_FILE)
@@ -34,8 +34,12 @@ def weight_files(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     if found.name != INDEX_FILE:
         return (found,)
     try:
-        shards = sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
-        outside = [name for name in shards if Path(name).name != name or not name.endswith(".safetensors")]
+        shards = sorted(set(json_in(found)["weight_map"].values()))
+        outside = [
+            name
+            for name in shards
+            if Path(name).name != name or not name.endswith(".safetensors") or not name.isprintable()
+        ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{found} can't be read as weights ({error!r}); copy the model's own") from error
     if outside:

@@ -1,6 +1,5 @@
 """What a repository on the Hugging Face hub holds at a commit, asked for with limits on every answer."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ import huggingface_hub
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.text.documents import json_of
 from grounded_seg.weights import retries
 from grounded_seg.weights.sources import HubSource
 
@@ -138,8 +138,8 @@ def _asked_once(source: HubSource, url: str) -> tuple[Any, str | None]:
     if len(text) > _MAX_ANSWER_BYTES:
         raise refusal(source, f"the hub's answer is longer than {_MAX_ANSWER_BYTES >> 20} MiB")
     try:
-        return json.loads(text), following[1] if following else None
-    except (ValueError, RecursionError) as error:
+        return json_of(text), following[1] if following else None
+    except ValueError as error:
         raise refusal(source, "the hub's answer isn't JSON") from error
 
 

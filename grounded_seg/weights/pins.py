@@ -13,6 +13,7 @@ from typing import Any
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.files import one_process_at_a_time, whole_file
+from grounded_seg.text.documents import json_in
 from grounded_seg.weights.fetch import cache_folder
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def read_pins(path: Path) -> dict[tuple[str, str], Pin]:
         WeightsError: If it is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_in(path)
         if content["version"] != _VERSION:
             raise ValueError(f"version {content['version']!r}")
         return {
@@ -64,7 +65,7 @@ def read_pins(path: Path) -> dict[tuple[str, str], Pin]:
         }
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path} can't be read ({str(error) or type(error).__name__}); "
             "delete it, and fix the commits again with `grounded-seg models fetch`"

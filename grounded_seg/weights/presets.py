@@ -1,6 +1,5 @@
 """The table of presets, each a detector and a segmenter that belong together; read from `presets.toml`."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from grounded_seg.errors import UsageError
+from grounded_seg.text.documents import toml_of
 
 _PRESETS_FILE = Path(__file__).with_name("presets.toml")
 
@@ -60,7 +60,7 @@ class PresetTable:
 @cache
 def preset_table() -> PresetTable:
     """The table that comes with this package."""
-    content = tomllib.loads(_PRESETS_FILE.read_text(encoding="utf-8"))
+    content = toml_of(_PRESETS_FILE.read_text(encoding="utf-8"))
     presets = {name: Preset(name=name, **row) for name, row in content["presets"].items()}
     segmenters = {name: SegmenterFile(name=name, **row) for name, row in content["segmenters"].items()}
     return PresetTable(MappingProxyType(presets), MappingProxyType(segmenters))

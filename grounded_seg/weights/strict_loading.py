@@ -23,6 +23,8 @@ _LIBRARIES = (
 )
 """What warns on its own account while a model is trained or measured."""
 _N_NAMED = 3  # Tensor names spelled out in an error; the rest is counted.
+_FEW_NUMBERS = 1_000_000
+"""4 MB, which a configuration may ask for in any case."""
 _DAMAGE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, SafetensorError),
@@ -91,10 +93,23 @@ def load_strictly(
             )
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except (*_DAMAGE, ArithmeticError) as error:
         raise WeightsError(f"{source} can't be loaded as {kind} ({first_line(error)})") from error
     check_report(source, kind, report)
     return model
+
+
+def check_n_parameters(source: Path, kind: str, n_described: float, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a configuration of a far larger model than its file holds, before memory is taken for it.
+
+    `n_described` is about how many numbers the model would have; the tensors themselves are compared when it is loaded.
+    """
+    n_here = sum(tensor.numel() for tensor in tensors.values())
+    if n_described > 2 * n_here + _FEW_NUMBERS:
+        raise WeightsError(
+            f"{source} isn't the {kind} that its config.json describes: that has about {n_described:.2g} parameters, "
+            f"its weights are {n_here:.2g}; copy both again"
+        )
 
 
 def check_report(source: Path, kind: str, report: Mapping[str, Any]) -> None:

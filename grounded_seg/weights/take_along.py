@@ -1,6 +1,5 @@
 """Weights fetched into a plain folder, which works offline on another machine."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from grounded_seg.errors import OutputError, UsageError, WeightsError
 from grounded_seg.settings import ModelSettings
+from grounded_seg.text.documents import json_in
 from grounded_seg.weights import hub
 from grounded_seg.weights.fetch import address_of, cache_folder, fetch
 from grounded_seg.weights.files import ADAPTER_FILE, ANY_WEIGHTS, sha256_of_file
@@ -101,7 +101,7 @@ def _option_of(folder: Path, files: Mapping[str, PinnedFile]) -> str:
     if ADAPTER_FILE in files:
         return "--adapter"
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        kind = json_in(folder / "config.json")["model_type"]
     except (OSError, ValueError, LookupError, TypeError):
         return "--detector"
     return "--detector" if kind == "florence2" else "--segmenter"

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.files import UNFINISHED, one_process_at_a_time
+from grounded_seg.text.documents import json_in
 from grounded_seg.weights import retries
 from grounded_seg.weights.retries import GivenUpError, Patience, first_line, opener, persist, request_for
 
@@ -231,7 +232,7 @@ class _Transfer:
     def _find_part(self) -> None:
         """Take over what an earlier process left of the same file."""
         try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            note = json_in(self._note)
             validator = note["etag"] if note["digest"] == self._file.digest else None
             if not isinstance(validator, str) or not self._part.is_file():
                 return

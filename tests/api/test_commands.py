@@ -87,6 +87,29 @@ def test_predictions_are_scored_as_by_the_command(detector: ColourDetector, scen
         grounded_seg.evaluate(scenes)
 
 
+def test_calibration_and_suggestion_are_those_of_the_commands(
+    detector: ColourDetector, scenes: Path, tmp_path: Path
+) -> None:
+    images, report, by_command = scenes.parent / "images", tmp_path / "report.json", tmp_path / "command.json"
+    options = ("--images", images, "--preset", "demo", "--boxes-only")
+    classes = tmp_path / "command.yaml"
+    assert command("eval", scenes, *options, "--json", report, "--suggest", classes).exit_code == 0
+    assert command("calibrate", report, "-o", by_command).exit_code == 0
+    made = grounded_seg.calibrate(report, str(tmp_path / "function.json"))
+    assert made.path.read_bytes() == by_command.read_bytes()
+    assert [one.name for one in made.judged] == [None, "red", "green"]
+    measured = grounded_seg.evaluate(scenes, images=images, preset="demo", boxes_only=True)
+    assert measured.suggest(str(tmp_path / "function.yaml")).read_bytes() == classes.read_bytes()
+    calibrated = grounded_seg.evaluate(scenes, images=images, preset="demo", calibration=str(by_command))
+    assert calibrated.made_with["calibration"]["name"] == "command.json"
+    scores = {one.score for one in calibrated.predictions}
+    # Three of three are right.
+    assert all(2 / 3 < score < 1 for score in scores)
+    grounded_seg.run_images(PROMPTS, images, tmp_path / "run", preset="demo", save=(), calibration=by_command)
+    with pytest.raises(UsageError, match="calibration is for asking the models; give it to the run"):
+        grounded_seg.evaluate(scenes, predictions=tmp_path / "run", calibration=by_command)
+
+
 def test_an_export_is_that_of_the_command(scenes: Path, tmp_path: Path) -> None:
     options = ("--to", "yolo", "--split", "50/50", "--seed", "3", "--classes", "red;green")
     assert command("export", scenes, *options, "-o", tmp_path / "command").exit_code == 0

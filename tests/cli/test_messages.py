@@ -1,12 +1,19 @@
 """What of this package's own words reaches stderr."""
 
+import ast
+import json
 import logging
 import sys
 from collections.abc import Iterator
 
+import click
 import pytest
+from click.testing import CliRunner
+from paths import ROOT
 
-from grounded_seg.cli.messages import counted, set_up_messages
+from grounded_seg import errors
+from grounded_seg.cli.exit_codes import UNEXPECTED, Commands
+from grounded_seg.cli.messages import cells, counted, set_up_messages, show, show_json, stdout_console
 from grounded_seg.engine.batch_worker import _collected_log
 
 
@@ -64,6 +71,103 @@ def test_a_note_about_one_of_many_is_printed_once_for_everyone(
 
 def test_one_of_a_thing_is_singular() -> None:
     assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+
+
+HOSTILE = "a\x1b[31m \u202eb\x07 \x7f\x9b \ud83d" + "x" * 100_000 + " what next"
+
+
+def all_error_classes() -> list[type[Exception]]:
+    """Every class of `errors.py`, and what isn't ours."""
+    ours = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)]
+    assert len(ours) > 10
+    return [*ours, ValueError, OSError, click.ClickException, click.UsageError, click.Abort, RecursionError]
+
+
+def is_safe(text: str) -> bool:
+    return all(one == "\n" or one.isprintable() for one in text)
+
+
+@pytest.mark.parametrize("kind", all_error_classes(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_is_one_safe_line_whatever_a_file_put_into_it(kind: type[Exception], debug: bool) -> None:
+    @click.group(cls=Commands)
+    def main() -> None:
+        pass
+
+    @main.command()
+    def fail() -> None:
+        set_up_messages(debug=debug)
+        logging.getLogger("grounded_seg.somewhere").warning("%s", HOSTILE)
+        raise kind(HOSTILE)
+
+    done = CliRunner().invoke(main, ["fail"])
+    expected = getattr(kind, "exit_code", UNEXPECTED)
+    assert done.exit_code == (130 if kind is click.Abort else expected)
+    assert is_safe(done.stderr)
+    lines = done.stderr.splitlines()
+    assert [line.partition(": ")[0] for line in (lines[0], lines[-1])] == ["warning", "error"]
+    assert debug or len(lines) == 2
+    if kind is not click.Abort:
+        for line in (lines[0], lines[-1]):
+            assert len(line) < 4_000
+            assert r"a\x1b[31m \u202eb\x07 \x7f\x9b \ud83dxxx" in line
+            assert "what next" in line
+
+
+def test_lines_json_and_tables_on_stdout_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
+    show(f"two\nlines {HOSTILE}")
+    show()
+    show("without end", end="")
+    show("")
+    show_json(json.dumps({"a": HOSTILE}))
+    stdout_console().print(*cells(HOSTILE, 3, None), "end", soft_wrap=True)
+    out = capsys.readouterr().out
+    assert is_safe(out)
+    assert out.startswith("two\nlines a\\x1b[31m")
+    assert "without end\n{" in out
+    assert json.loads(out.splitlines()[-2]) == {"a": HOSTILE}
+
+
+def test_markup_in_a_cell_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    stdout_console().print(*cells("[bold]a[/bold] [red"))
+    assert capsys.readouterr().out == "[bold]a[/bold] [red\n"
+
+
+def test_everything_is_printed_through_the_messages() -> None:
+    package = ROOT / "grounded_seg"
+    found = {
+        f"{path.relative_to(package).as_posix()}:{node.lineno}"
+        for path in package.rglob("*.py")
+        if path.name != "messages.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and (
+            (isinstance(node.func, ast.Name) and node.func.id == "print")
+            or (isinstance(node.func, ast.Attribute) and node.func.attr in ("echo", "secho"))
+            or (
+                isinstance(node.func, ast.Attribute)
+                and ast.unparse(node.func) in ("sys.stdout.write", "sys.stderr.write")
+            )
+        )
+    }
+    assert found == set()
+
+
+def test_rows_of_tables_are_made_of_safe_cells() -> None:
+    """A row of text straight from a file would be read as markup too."""
+    # Figures, and words of our own.
+    plain = {"cli/eval_tables.py"}
+    package = ROOT / "grounded_seg"
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_row"
+        and not ast.unparse(node.args[0]).startswith("*cells(")
+    }
+    assert found == plain
 
 
 def test_hints_of_the_package_are_told_once_and_only_where_they_are_wanted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,12 @@ def test_an_annotation_with_a_mask() -> None:
     }
 
 
+def test_a_probability_leaves_the_detectors_own_score_beside_it() -> None:
+    detection = Detection("Auto", "red car", (0.0, 0.0, 1.0, 1.0), score=0.25, detector_score=0.87654321)
+    annotation = annotation_from_instance(Instance(detection, None, None))
+    assert (annotation["score"], annotation["attributes"]["detector_score"]) == (0.25, 0.876543)
+
+
 def test_a_mask_that_leaves_its_box_is_marked() -> None:
     detection = Detection(label="car", prompt="car", box_xyxy=(0.0, 0.0, 1.0, 1.0), score=0.5)
     mask = run_length_from_mask(np.ones((2, 2), dtype=np.bool_))

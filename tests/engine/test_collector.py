@@ -172,3 +172,17 @@ def test_at_the_end_what_waits_is_finished() -> None:
     assert [len(future.result(0).instances) for future in futures] == [1] * 7
     with pytest.raises(RuntimeError, match="closed"):
         collector.submit(picture(), prompt_set_from("red"))
+
+
+def test_what_is_unwanted_for_one_caller_is_found_for_another(gated: tuple[GatedDetector, Collector]) -> None:
+    detector, collector = gated
+    first = collector.submit(picture(), prompt_set_from("blue"))
+    assert detector.is_asked.wait(30)
+    rules: Any = {"red": {"class": "thing", "not": "green"}}
+    prompts = [prompt_set_from(one) for one in (rules, {"green": "thing", "red": "thing"}, rules)]
+    asked = [collector.submit(picture(), one) for one in prompts]
+    detector.gate.set()
+    found_prompts = [[one.prompt for one in future.result(30).instances] for future in asked]
+    assert found_prompts == [["red"], ["green", "red"], ["red"]]
+    assert first.result(30).instances == ()
+    assert detector.batch_sizes == [1, 2, 1]

@@ -1,12 +1,14 @@
 """What an image is asked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from coco_cases import Box, truth, written
 
 from grounded_seg.coco.data_set import DataSet, read_data_set
-from grounded_seg.detect.prompts import PromptSet
+from grounded_seg.detect.prompt_set import PromptRule
+from grounded_seg.detect.prompts import PromptSet, prompt_set_from
 from grounded_seg.errors import UsageError
 from grounded_seg.evaluation.requests import questions_for
 
@@ -50,3 +52,18 @@ def test_what_makes_no_sense(data_set: DataSet) -> None:
         questions_for(data_set, PromptSet(("e",), ("e",)))
     with pytest.raises(UsageError, match="at least 0"):
         questions_for(data_set, n_absent=-1)
+
+
+def test_rules_are_asked_about_and_thresholds_are_not(data_set: DataSet) -> None:
+    given: Any = {"an a": {"class": "a", "not": "b", "threshold": 0.9}, "b": "b", "c": "c"}
+    prompts = prompt_set_from(given)
+    plain = questions_for(data_set, prompt_set_from({"an a": "a", "b": "b", "c": "c"}))
+    ruled = questions_for(data_set, prompts, n_absent=0)
+    assert ruled.prompts.rules[0] == PromptRule(unwanted=("b",))
+    assert [note for note in ruled.notes if "thresholds of classes are left out, as every box is measured" in note]
+    # Image 1 has no b, which is asked about there only to drop what isn't an a.
+    assert ruled.by_image[1].prompts == ("an a",)
+    assert list(ruled.by_image[1].questions) == ["an a", "b"]
+    assert ruled.by_image[2].questions == {"an a": "a", "b": "b"}
+    assert ruled.sha256() != questions_for(data_set, plain.prompts, n_absent=0).sha256()
+    assert plain.prompts.rules == ()

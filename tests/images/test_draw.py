@@ -249,6 +249,8 @@ def test_a_picture_that_the_disk_has_no_room_for_is_an_error(tmp_path: Path, nam
             save_picture(path, pixels)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # Neither a part of it, nor a hidden one.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_picture_of_no_known_format_is_an_error(tmp_path: Path) -> None:

@@ -4,11 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from calibrations import calibration_file
 from fakes import found_models
+from paths import ROOT
 
+from grounded_seg.detect.prompts import prompts_from
 from grounded_seg.errors import WeightsError
+from grounded_seg.images.read import read_or_skip
 from grounded_seg.pipeline.load import find_models, load_chain
-from grounded_seg.settings import DetectSettings, ModelSettings, SegmentSettings
+from grounded_seg.records import Image
+from grounded_seg.scoring.score_maps import read_calibration
+from grounded_seg.settings import DetectSettings, ModelSettings, Precision, SegmentSettings
 from grounded_seg.weights.locate import locate
 from grounded_seg.weights.sources import resolve
 
@@ -24,6 +30,35 @@ def test_the_models_of_a_run_are_found_for_its_sources() -> None:
     assert find_models(models, sources=sources) == found
     without = find_models(ModelSettings("demo", adapter="none", device="cpu"), boxes_only=True)
     assert (without.adapter, without.segmenter) == (None, None)
+
+
+def test_a_calibration_is_found_with_its_weights_and_reaches_the_chain(tmp_path: Path) -> None:
+    models = ModelSettings("demo", device="cpu", dtype=Precision.FLOAT32)
+    found = find_models(models)
+    assert found.adapter is not None
+    own = {"detector": found.detector, "adapter": found.adapter}
+    weights = {part: {"name": one.name, "sha256": one.sha256} for part, one in own.items()}
+    path = calibration_file(tmp_path / "c.json", weights=weights)
+    calibrated = find_models(replace(models, calibration=path), boxes_only=True)
+    assert calibrated.calibration == read_calibration(path)
+    everything = DetectSettings(score_threshold=0.0)
+    [before], [after] = (
+        load_chain(one, everything, SegmentSettings()).results([scene_1()], [prompts_from(["red car"])])
+        for one in (replace(found, segmenter=None), calibrated)
+    )
+    assert len(before) == len(after) > 0
+    assert [one.detection.detector_score for one in after] == [one.score for one in before]
+    assert after.scores == pytest.approx(before.scores / 2, abs=1e-6)
+    without = replace(models, calibration=path, adapter="none")
+    with pytest.raises(WeightsError, match=r"was made with the adapter .*, and here it is none"):
+        find_models(without, boxes_only=True)
+    assert find_models(replace(without, allow_base_mismatch=True), boxes_only=True).calibration is not None
+
+
+def scene_1() -> Image:
+    image = read_or_skip(ROOT / "examples" / "scene-1.jpg")
+    assert isinstance(image, Image)
+    return image
 
 
 @pytest.mark.parametrize(

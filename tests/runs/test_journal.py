@@ -47,6 +47,20 @@ def test_a_line_reads_back_before_the_journal_is_closed(journal: Journal, path: 
     assert path.read_bytes() == b"".join(TEXTS)
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_journal_that_was_taken_away_gets_no_more_lines(path: Path, comes_back: bool) -> None:
+    # Pictures go by the name of their folder, and would be lost to the journal.
+    with Journal(path) as journal:
+        journal.make()
+        journal.append(LINES[0])
+        path.rename(path.with_name("away"))
+        if comes_back:
+            path.touch()
+        with pytest.raises(OutputError, match=r"results.jsonl can't be written \(it was moved or removed meanwhile\)"):
+            journal.append(LINES[1])
+    assert list(read_lines(path.with_name("away"))) == LINES[:1]
+
+
 def test_a_journal_is_not_made_before_it_is_wanted(path: Path) -> None:
     with Journal(path) as journal:
         assert not journal.has_lines

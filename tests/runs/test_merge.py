@@ -168,6 +168,23 @@ def test_a_merged_run_that_gets_no_manifest_leaves_nothing(
     assert merge_runs(parts, tmp_path / "ab").n_images == 10
 
 
+def test_what_a_killed_merge_left_is_replaced(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:
+    a, b = (run(tmp_path / name, photos / name) for name in "ab")
+    merge_runs([a, b], tmp_path / "whole")
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "results.jsonl").write_bytes((tmp_path / "whole" / "results.jsonl").read_bytes()[:200])
+    # A journal alone may be what is left of a run.
+    with pytest.raises(UsageError, match=r"already holds results\.jsonl"):
+        merge_runs([a, b], left)
+    (left / ".merging").touch()
+    merge_runs([a, b], left)
+    files = {path.name: path.read_bytes() for path in left.iterdir() if path.name != "run.json"}
+    assert files == {name: (tmp_path / "whole" / name).read_bytes() for name in ("annotations.json", "results.jsonl")}
+    with pytest.raises(UsageError, match="already holds"):
+        merge_runs([a, b], left)
+
+
 def test_the_command_says_what_came_of_it(detector: ColourDetector, photos: Path, tmp_path: Path) -> None:
     parts = [str(run(tmp_path / name, photos / name)) for name in "ac"]
     result = CliRunner().invoke(main, ["merge-runs", *parts, "-o", str(tmp_path / "ac")])

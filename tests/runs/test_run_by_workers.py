@@ -12,6 +12,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+from calibrations import calibration_file, weights_of
 from conftest import Paint
 from paths import TESTS
 
@@ -98,6 +99,17 @@ def test_two_devices_leave_the_bytes_of_one_process(photos: Path, tmp_path: Path
     assert len(whole) == 2 + 13
     manifest = json.loads((tmp_path / "out/run.json").read_text())
     assert manifest["settings"]["devices"] == manifest["models"]["workers"] == ["cpu", "cpu"]
+
+
+def test_workers_know_the_calibration(photos: Path, tmp_path: Path) -> None:
+    calibration = calibration_file(tmp_path / "c.json", weights=weights_of("demo"))
+    options = ("--calibration", str(calibration), "--score-threshold", "0.2", "--save", "none")
+    for name, more in (("one", []), ("two", TWO)):
+        code, said = finished(started(photos, tmp_path / name, *options, *more))
+        assert code == 0, said
+    assert results(tmp_path / "one") == results(tmp_path / "two")
+    scores = {one["score"] for one in json.loads((tmp_path / "two/annotations.json").read_text())["annotations"]}
+    assert scores == {0.333334}
 
 
 def test_killed_workers_and_drivers_cost_nothing(photos: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:

@@ -212,3 +212,30 @@ def test_a_match_names_its_object() -> None:
     matches = match(*columns(truth, answers), SizeRanges().as_array())
     assert matches.truth.tolist() == [-1, 1]
     assert matches.prediction.tolist() == [0, 1]
+
+
+def test_equal_probabilities_go_by_the_detectors_own_score() -> None:
+    truth: dict[str, Any] = {
+        "images": [{"id": one, "file_name": f"{one}.png", "width": 200, "height": 200} for one in (1, 2)],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [
+            {"id": one, "image_id": one, "category_id": 1, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
+            for one in (1, 2)
+        ],
+    }
+    raw = {(1, 0): 0.3, (1, 100): 0.9, (2, 100): 0.2, (2, 0): 0.8}
+    answers = [
+        {"image_id": image, "category_id": 1, "bbox": [x, x, 10, 10], "score": score}
+        for (image, x), score in raw.items()
+    ]
+    alike = [one | {"score": 0.5, "attributes": {"detector_score": one["score"]}} for one in answers]
+    of_scores, of_probabilities = (match(*columns(truth, one), SizeRanges().as_array()) for one in (answers, alike))
+    assert of_probabilities.prediction.tolist() == of_scores.prediction.tolist() == [1, 3, 0, 2]
+    assert of_probabilities.score.tolist() == [0.5] * 4
+    for name in ("rank", "truth", "matched"):
+        assert np.array_equal(getattr(of_probabilities, name), getattr(of_scores, name))
+    # A probability that is higher comes first, whatever the score, and what is no number says nothing.
+    alike[2]["score"] = 0.6
+    alike[0]["attributes"]["detector_score"] = "high"
+    changed = match(*columns(truth, alike), SizeRanges().as_array())
+    assert changed.prediction.tolist() == [2, 1, 3, 0]

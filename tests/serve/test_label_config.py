@@ -81,6 +81,7 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]>'
         "",
         "<View>",
         "no XML",
+        "<View>\ud800</View>",
         BOMB + config("&b;"),
         '<View><Text name="t" value="$text"/></View>',
         config(""),

@@ -44,6 +44,19 @@ def test_base64_and_prompts_in_each_form(served: Served, as_base64: str, prompts
         assert answer.json() == expected(prompts, "a.png")
 
 
+def test_prompts_may_have_rules(served: Served, as_base64: str) -> None:
+    rules = {"red car": {"class": "car", "threshold": 0.9}, "green": {"not": "blue", "max_detections": 1}}
+    answer = served.post(image=as_base64, prompts=rules, format="coco").json()
+    assert [one["name"] for one in answer["categories"]] == ["car", "green"]
+    assert [one["attributes"]["prompt"] for one in answer["annotations"]] == ["green"]
+    wrong = served.post(image=as_base64, prompts={"red car": {"nots": "a"}})
+    assert wrong.status_code == 400
+    assert "there is no key 'nots' for the prompt 'red car'" in wrong.json()["error"]["message"]
+    many = {"red": {"not": [f"thing {number}" for number in range(100)]}}
+    refused = served.post(image=as_base64, prompts=many).json()["error"]["message"]
+    assert "101 prompts are more than 100" in refused
+
+
 def test_prompts_of_a_form_may_be_repeated(served: Served, png: bytes) -> None:
     fields = {"prompts": ["red car", "green"]}
     answer = served.client.post("/v1/segment", files={"file": ("a.png", png)}, data=fields)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grounded_seg.errors import UsageError
+from grounded_seg.errors import OutputError, UsageError
 from grounded_seg.train.folder import TrainFolder
 from grounded_seg.train.settings import Method, TrainSettings
 
@@ -99,3 +99,34 @@ def test_a_folder_in_use_is_refused_and_examples_are_no_use(tmp_path: Path) -> N
 def test_full_tuning_leaves_a_model(tmp_path: Path) -> None:
     assert TrainFolder(tmp_path).result(Method.FULL) == tmp_path / "model"
     assert TrainFolder(tmp_path).result(Method.LORA) == tmp_path / "adapter"
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    folder = TrainFolder(tmp_path / "new" / "run")
+    with folder.locked():
+        with pytest.raises(UsageError, match=r"another process trains in .*run; name another folder with -o"):
+            TrainFolder(folder.root).locked().__enter__()
+        folder.write_manifest(manifest())
+    assert [path.name for path in folder.root.iterdir()] == ["run.json"]
+    with folder.locked():
+        pass
+    assert folder.manifest.exists()
+
+
+def test_a_training_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(LookupError), TrainFolder(tmp_path / "new" / "run").locked():
+        raise LookupError
+    assert list(tmp_path.iterdir()) == []
+    # But for a folder that was there.
+    (tmp_path / "old").mkdir()
+    with TrainFolder(tmp_path / "old").locked():
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "old"]
+
+
+def test_a_folder_that_can_not_be_written_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"is a file; name a folder with -o"):
+        TrainFolder(tmp_path / "file").locked().__enter__()
+    with pytest.raises(OutputError, match=r"can't be written .*; make room or get permission there, or name another"):
+        TrainFolder(tmp_path / "file" / "run").locked().__enter__()

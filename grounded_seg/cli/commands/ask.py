@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import demo_note, note, plain_table, set_up_messages, stdout_console
+from grounded_seg.cli.messages import (
+    cells,
+    demo_note,
+    note,
+    plain_table,
+    set_up_messages,
+    show,
+    show_json,
+    stdout_console,
+)
 from grounded_seg.cli.options import (
     PATH,
     beams_option,
@@ -85,13 +94,16 @@ def ask(
     model = _load(settings_from(ModelSettings, options), found.name)
     answer = ask_model(model, found, picture, asked, **numbers)
     content = answer_as_json(found, asked, picture, answer)
-    # The answer is printed before it is written: it took long, and the folder may be one that can't be written.
-    if as_json:
-        click.echo(json.dumps(content))
-    else:
-        _print(answer)
-    if output is not None:
-        _write(output, image.stem, content, picture, answer)
+    try:
+        # First, as a closed or full standard output doesn't take the answer.
+        if output is not None:
+            _write(output, image.stem, content, picture, answer)
+    finally:
+        # Also where the folder can't be written: the answer took long.
+        if as_json:
+            show_json(json.dumps(content))
+        else:
+            _print(answer)
 
 
 def _load(models: ModelSettings, task: str) -> "FlorenceModel":
@@ -126,21 +138,18 @@ def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answe
 
 
 def _print(answer: "Answer") -> None:
-    # This would slow --help down.
-    from rich.text import Text
-
     rows = [(one.label, f"{one.score:.2f}", _corners([one.box_xyxy])) for one in answer.boxes]
     rows += [(one.label, f"{one.score:.2f}", f"{sum(map(len, one.polygons))} corners") for one in answer.polygons]
     rows += [(one.label, f"{one.score:.2f}", _corners(one.quad)) for one in answer.quads]
     if answer.text:
         # For scripts: nothing but the text.
-        click.echo(answer.text)
+        show(answer.text)
     elif not rows:
-        click.echo("nothing found")
+        show("nothing found")
     else:
         table = plain_table("label", "score", "where")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*cells(*row))
         stdout_console().print(table)
 
 

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from grounded_seg.cli.messages import set_up_messages, stdout_console
+from grounded_seg.cli.messages import cells, set_up_messages, show_json, stdout_console
 from grounded_seg.cli.options import debug_option, option_of
 from grounded_seg.settings import ModelSettings
 
@@ -38,10 +38,10 @@ def doctor(device: str, dtype: str, online: bool, as_json: bool, debug: bool) ->
         findings.append(found)
         if as_json:
             return
-        line = Text.assemble((f"{found.state:8}", _COLOURS[str(found.state)]), f"{found.subject}: {found.what}")
-        console.print(line, soft_wrap=True)
+        state = Text(f"{found.state:8}", _COLOURS[str(found.state)])
+        console.print(Text().append_text(state).append_text(*cells(f"{found.subject}: {found.what}")), soft_wrap=True)
         if found.remedy:
-            console.print(Text(f"        -> {found.remedy}"), soft_wrap=True)
+            console.print(*cells(f"        -> {found.remedy}"), soft_wrap=True)
 
     for found in all_findings(device, str(dtype), online=online):
         show(found)
@@ -51,7 +51,7 @@ def doctor(device: str, dtype: str, online: bool, as_json: bool, debug: bool) ->
             {"subject": one.subject, "state": str(one.state), "what": one.what, "remedy": one.remedy, **dict(one.facts)}
             for one in findings
         ]
-        click.echo(json.dumps({"exit_code": code, "findings": records}, indent=2))
+        show_json(json.dumps({"exit_code": code, "findings": records}, indent=2))
     return code
 
 

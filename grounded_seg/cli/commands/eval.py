@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import demo_note, interruption_explained, note, set_up_messages
+from grounded_seg.cli.messages import demo_note, interruption_explained, note, set_up_messages, show
 from grounded_seg.cli.options import (
     COUNT,
     PATH,
@@ -48,7 +48,7 @@ def _intervals_option(default: int) -> Callable[[Any], Any]:
     "undecided.",
 )
 @click.option(
-    "--prompts", type=PATH, help="YAML file with one line `prompt: class` per prompt; by default the class names."
+    "--prompts", type=PATH, help="YAML file of prompts and their classes, as run takes it; by default the class names."
 )
 @click.option("--absent", type=int, help="Number of absent classes to ask about per image; by default all of them.")
 @model_options
@@ -63,6 +63,11 @@ def _intervals_option(default: int) -> Callable[[Any], Any]:
 @click.option("-o", "--output", type=PATH, help="Folder that keeps the predictions, to resume the evaluation.")
 @click.option("--resume", is_flag=True, help="Resume an interrupted evaluation in the output folder.")
 @click.option("--json", "json_file", type=PATH, help="Write all results to this JSON file.")
+@click.option(
+    "--suggest",
+    type=PATH,
+    help="Write a file of classes with the score threshold of best F1 for each class, for run @FILE.",
+)
 @click.option("--plots", type=PATH, help="Draw curves, scores, confusion matrix and worst images into this folder.")
 @_intervals_option(0)
 @quiet_option
@@ -72,6 +77,7 @@ def evaluate(
     images: Path | None,
     predictions: Path | None,
     json_file: Path | None,
+    suggest: Path | None,
     plots: Path | None,
     quiet: bool,
     debug: bool,
@@ -87,11 +93,9 @@ def evaluate(
     """
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
-    from grounded_seg.cli.eval_tables import show_evaluation
     from grounded_seg.cli.progress import WorkDisplay
     from grounded_seg.evaluation.evaluate import EvaluationSettings
     from grounded_seg.evaluation.evaluate import evaluate as measure
-    from grounded_seg.scoring.json_report import report_of, write_report
     from grounded_seg.scoring.plots import check_can_plot
 
     if plots is not None:
@@ -117,12 +121,7 @@ def evaluate(
         evaluation = measure(settings, progress)
     for line in evaluation.notes:
         note(line)
-    show_evaluation(evaluation)
-    if json_file is not None:
-        write_report(report_of(evaluation.scores, evaluation.speed, evaluation.notes, evaluation.made_with), json_file)
-        click.echo(json_file)
-    for path in () if plots is None else _draw(evaluation, images, plots):
-        click.echo(path)
+    _tell(evaluation, images, json_file, suggest, plots)
     return 0
 
 
@@ -144,13 +143,15 @@ def compare(first: Path, second: Path, n_draws: int, debug: bool) -> int:
     from grounded_seg.scoring.compare import markdown_of
     from grounded_seg.scoring.json_report import read_report
 
-    click.echo(markdown_of(compared(read_report(first), read_report(second), n_draws)), nl=False)
+    show(markdown_of(compared(read_report(first), read_report(second), n_draws)), end="")
     return 0
 
 
 def _only_scored(predictions: Path, options: dict[str, Any]) -> Path:
     if options["output"] is not None or options["resume"]:
         raise UsageError("--output and --resume keep the models' predictions; leave them out with --predictions")
+    if options["calibration"] is not None:
+        raise UsageError("--calibration is for asking the models; give it to the run whose --predictions are scored")
     return predictions
 
 
@@ -168,6 +169,30 @@ def _after_demo_note(settings: RunSettings, progress: Callable[[int, int], None]
         progress(n_done, n_all)
 
     return show
+
+
+def _tell(
+    evaluation: "Evaluation", images: Path | None, json_file: Path | None, suggest: Path | None, plots: Path | None
+) -> None:
+    """Write the files, then print the tables and where the files are."""
+    from grounded_seg.cli.eval_tables import show_evaluation
+    from grounded_seg.scoring.json_report import write_report
+
+    written: list[Path] = []
+    try:
+        # First, as a closed or full standard output doesn't take the tables.
+        if json_file is not None:
+            write_report(evaluation.report(), json_file)
+            written.append(json_file)
+        if suggest is not None:
+            written.append(evaluation.suggest(suggest))
+        if plots is not None:
+            written += _draw(evaluation, images, plots)
+    finally:
+        # Also where a file can't be written: measuring took long.
+        show_evaluation(evaluation)
+        for path in written:
+            show(path)
 
 
 def _draw(evaluation: "Evaluation", images: Path | None, folder: Path) -> list[Path]:

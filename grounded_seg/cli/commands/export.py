@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import counted, note, set_up_messages
+from grounded_seg.cli.messages import counted, note, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option, option_of, problems_as_options, quiet_option, refuse_fractions
 from grounded_seg.export.settings import ExportSettings, Pictures
 
@@ -81,16 +81,14 @@ def export(pictures: str | None, quiet: bool, debug: bool, **options: Any) -> in
     splits = [f"{n} {split}" for split, n in report.images_by_split.items() if split]
     images = counted(report.n_images, "image") + (f" ({', '.join(splits)})" if splits else "")
     left_out = f", {report.n_left_out} left out" if report.n_left_out else ""
-    click.echo(f"{counted(report.n_labels, 'label')} of {images}{left_out}: {options['output']}")
+    show(f"{counted(report.n_labels, 'label')} of {images}{left_out}: {options['output']}")
     losses = report.losses
     if losses.n_masks:
         worst = f", in {losses.least_file_name}" if losses.least_file_name else ""
         masks = "1 mask as a polygon" if losses.n_masks == 1 else f"{losses.n_masks} masks as polygons"
-        click.echo(
-            f"{masks}: IoU with the mask {losses.iou_mean:.4f} on average, {losses.iou_least:.4f} at least{worst}"
-        )
+        show(f"{masks}: IoU with the mask {losses.iou_mean:.4f} on average, {losses.iou_least:.4f} at least{worst}")
     for what, n in sorted(losses.counts.items()):
-        click.echo(f"{options['format']}: {n} {what}")
+        show(f"{options['format']}: {n} {what}")
     return 0
 
 

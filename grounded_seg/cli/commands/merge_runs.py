@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import counted, note, set_up_messages
+from grounded_seg.cli.messages import counted, note, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option, quiet_option, results_option
 from grounded_seg.settings import ResultsForm
 
@@ -41,5 +41,5 @@ def merge_runs(runs: tuple[Path, ...], output: Path, results: ResultsForm, quiet
     if n_decisions:
         note(f"{counted(n_decisions, 'line')} of decisions were taken over")
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
-    click.echo(f"{counted(counts.n_instances, 'instance')} in {counted(counts.n_done, 'image')}{skipped}: {output}")
+    show(f"{counted(counts.n_instances, 'instance')} in {counted(counts.n_done, 'image')}{skipped}: {output}")
     return 0

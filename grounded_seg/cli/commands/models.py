@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grounded_seg.cli.messages import interruption_explained, note, plain_table, set_up_messages, stdout_console
+from grounded_seg.cli.messages import (
+    cells,
+    interruption_explained,
+    note,
+    plain_table,
+    set_up_messages,
+    show,
+    stdout_console,
+)
 from grounded_seg.cli.options import PATH, debug_option, offline_option, option_of
 from grounded_seg.settings import ModelSettings
 
@@ -31,7 +39,7 @@ def list_models() -> None:
     table = plain_table("preset", "detector", "adapter", "segmenter", "on this disk", "size")
     for one in presets():
         parts = (one.detector or "missing", one.adapter or ("none" if one.detector else "missing"))
-        table.add_row(one.name, *parts, one.segmenter or "missing", _whether_here(one), _size(one))
+        table.add_row(*cells(one.name, *parts, one.segmenter or "missing", _whether_here(one), _size(one)))
     stdout_console().print(table)
 
 
@@ -102,9 +110,9 @@ def remove_models(name: str, debug: bool) -> None:
     for one in kept:
         note(f"kept {one}")
     if n_freed or kept:
-        click.echo(f"{n_freed / 1e6:.1f} MB freed")
+        show(f"{n_freed / 1e6:.1f} MB freed")
     else:
-        click.echo(f"nothing of {name} is on this disk: nothing to delete")
+        show(f"nothing of {name} is on this disk: nothing to delete")
 
 
 @models.command(name="convert", short_help="Convert an older model or adapter to a native folder.")
@@ -132,7 +140,7 @@ def convert_model(source: str, destination: Path, offline: bool, debug: bool) ->
     from grounded_seg.detect.model.save import convert
 
     convert(folder, destination)
-    click.echo(destination)
+    show(destination)
 
 
 @models.command(name="merge", short_help="Merge an adapter into the weights of a Florence-2.")
@@ -163,7 +171,7 @@ def merge(base: str, adapter: str, destination: Path, offline: bool, allow_base_
     from grounded_seg.detect.model.save import merge_model
 
     merge_model(weights.path, tuned.path, destination)
-    click.echo(destination)
+    show(destination)
 
 
 def _check_destination(folder: Path) -> None:

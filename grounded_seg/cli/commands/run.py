@@ -59,7 +59,8 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
     """Find what PROMPT names in images: boxes, masks, COCO.
 
     PROMPT is what to look for: "red car". Separate several prompts with semicolons: "red car; traffic light". @FILE
-    reads them from a YAML file with one line `prompt: class` per prompt.
+    reads them from a YAML file with one line `prompt: class` per prompt, or class, threshold, not, min_area and
+    max_detections under the prompt.
 
     PATH is an image or a folder of images: jpg, jpeg, png, webp, bmp, tif, tiff, gif, heic, heif, hif, avif. A pattern
     in quotes is expanded: 'photos/*.png'. @FILE reads paths from a text file, one per line; @- reads them from the

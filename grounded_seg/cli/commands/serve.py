@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from grounded_seg.cli.messages import note, note_if_demo, set_up_messages
+from grounded_seg.cli.messages import note, note_if_demo, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option, model_options, option_of, settings_from, stage_options
 from grounded_seg.settings import RunSettings
 
@@ -86,13 +86,13 @@ def serve(debug: bool, **options: Any) -> int:
     note_if_demo(settings.models, boxes_only=settings.boxes_only)
 
     with ExitStack() as shown:
-        show = shown.enter_context(fetched("weights"))
+        progress = shown.enter_context(fetched("weights"))
 
         def started(address: str) -> None:
             shown.close()
-            click.echo(address)
+            show(address)
             login = "; the browser asks for the token: leave the user name empty" if settings.token else ""
             note(f"requests are answered at {address}{login}; Ctrl-C ends the server")
 
-        serve_models(settings, os.environ, started=started, progress=show)
+        serve_models(settings, os.environ, started=started, progress=progress)
     return 0

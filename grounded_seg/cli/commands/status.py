@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import plain_table, set_up_messages, stdout_console
+from grounded_seg.cli.messages import cells, plain_table, set_up_messages, show, show_json, stdout_console
 from grounded_seg.cli.options import PATH, debug_option
 
 
@@ -28,13 +28,13 @@ def status(runs: tuple[Path, ...], as_json: bool, debug: bool) -> int:
 
     found = status_of(runs)
     if as_json:
-        click.echo(json.dumps(found.as_json(), indent=2))
+        show_json(json.dumps(found.as_json(), indent=2))
         return 0
 
     def row(name: str, state: str, one: RunStatus | RunsStatus) -> None:
         rate = "" if one.images_per_s is None else f"{one.images_per_s:.1f}"
         left = "?" if one.left is None else str(one.left)
-        table.add_row(name, state, str(one.done), str(one.skipped), left, rate, _duration(one.time_left_s))
+        table.add_row(*cells(name, state, one.done, one.skipped, left, rate, _duration(one.time_left_s)))
 
     table = plain_table("run", "state", right=("done", "skipped", "left", "images/s", "time left"))
     for one in found.runs:
@@ -44,9 +44,9 @@ def status(runs: tuple[Path, ...], as_json: bool, debug: bool) -> int:
         row("total", ", ".join(f"{n} {state}" for state, n in states.items()), found)
     stdout_console().print(table)
     if found.missing_shards and found.n_shards is not None:
-        click.echo(f"not among these: {named_shards(found.missing_shards, found.n_shards)}")
+        show(f"not among these: {named_shards(found.missing_shards, found.n_shards)}")
     if n_again := sum(one.out_of_reach for one in found.runs):
-        click.echo(f"out of reach when they were read: {n_again} of those skipped; run --resume asks about them again")
+        show(f"out of reach when they were read: {n_again} of those skipped; run --resume asks about them again")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages
+from grounded_seg.cli.messages import counted, interruption_explained, note_if_demo, set_up_messages, show
 from grounded_seg.cli.options import PATH, click_type, debug_option, problems_as_options, quiet_option, refuse_fractions
 from grounded_seg.settings import ModelSettings, check_device_name
 from grounded_seg.train.recipes import RECIPES, settings_from
@@ -190,7 +190,7 @@ class _Table:
         titles = ["step", *(name if name == "valid_loss" else name.removeprefix("valid_") for name in figures)]
         cells = [str(row["step"]), *(f"{value:.4g}" for value in figures.values())]
         for line in [cells] if titles == self._titles else [titles, cells]:
-            click.echo("".join(cell.rjust(_COLUMN) for cell in line))
+            show("".join(cell.rjust(_COLUMN) for cell in line))
         self._titles = titles
 
     def show_progress(self, what: str, n_done: int, n_all: int) -> None:
@@ -201,13 +201,11 @@ class _Table:
 
 def _show_report(report: "TrainReport") -> None:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in report.figures.items())
-    click.echo(
-        f"\n{counted(report.n_steps, 'step')}, {report.n_trained:,} trainable parameters, {report.seconds:.0f} s"
-    )
-    click.echo(f"best: {figures}")
+    show(f"\n{counted(report.n_steps, 'step')}, {report.n_trained:,} trainable parameters, {report.seconds:.0f} s")
+    show(f"best: {figures}")
     for path in (report.result, report.folder.metrics, report.folder.loss_picture, report.folder.report):
         if path.exists():
-            click.echo(path)
+            show(path)
 
 
 def _show_dry_run(found: "DryRun") -> None:
@@ -215,16 +213,16 @@ def _show_dry_run(found: "DryRun") -> None:
     from grounded_seg.train.data.records import fault_lines
 
     for line in (*found.notes, *fault_lines(found.faults), found.features):
-        click.echo(line)
+        show(line)
     for name, split in found.splits.items():
         boxes = ", ".join(f"{label} {n}" for label, n in split.boxes.items()) or "none"
         images = f"{counted(split.n_images, 'image')} ({split.n_background} without objects)"
-        click.echo(f"{name}: {images}, {counted(split.n_texts, 'text')}, boxes: {boxes}")
-    click.echo(f"{counted(found.n_questions, 'question')} per epoch, {found.n_negatives} of them about absent objects")
-    click.echo(f"{counted(found.n_steps, 'step')}, {found.steps_per_epoch} per epoch")
+        show(f"{name}: {images}, {counted(split.n_texts, 'text')}, boxes: {boxes}")
+    show(f"{counted(found.n_questions, 'question')} per epoch, {found.n_negatives} of them about absent objects")
+    show(f"{counted(found.n_steps, 'step')}, {found.steps_per_epoch} per epoch")
     for what, (shortest, median, longest) in (("question", found.question_tokens), ("answer", found.answer_tokens)):
-        click.echo(f"{what} tokens: {shortest} to {longest}, median {median}")
+        show(f"{what} tokens: {shortest} to {longest}, median {median}")
     for question in found.examples:
-        click.echo(f"\n{question.example.image.name}: {question.text}\n  {question.answer or '(nothing)'}")
+        show(f"\n{question.example.image.name}: {question.text}\n  {question.answer or '(nothing)'}")
     for path in found.pictures:
-        click.echo(path)
+        show(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from grounded_seg.cli.messages import counted, set_up_messages
+from grounded_seg.cli.messages import counted, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option
 from grounded_seg.errors import InputError
 
@@ -38,13 +38,16 @@ def validate(file: Path, images: Path | None, destination: Path | None, strict: 
     from grounded_seg.coco.check.validate import validate_file
 
     faults = validate_file(file, images)
-    # Each of the readers' warnings stands for many annotations already.
-    _print_few([(None if fault.rule == "reader" else fault.rule, str(fault)) for fault in faults])
+    try:
+        # First, as a closed or full standard output doesn't take the lines.
+        repairs = [] if destination is None else repair_file(file, destination, images)
+    finally:
+        # Each of the readers' warnings stands for many annotations already.
+        _print_few([(None if fault.rule == "reader" else fault.rule, str(fault)) for fault in faults])
     n_errors = sum(fault.severity is Severity.ERROR for fault in faults)
     if destination is None:
-        click.echo(f"{file}: {counted(n_errors, 'error')}, {counted(len(faults) - n_errors, 'warning')}")
+        show(f"{file}: {counted(n_errors, 'error')}, {counted(len(faults) - n_errors, 'warning')}")
     else:
-        repairs = repair_file(file, destination, images)
         _print_few([(_kind_of(line), f"repaired {line}") for line in repairs])
         faults = validate_file(destination, images)
         errors = [fault for fault in faults if fault.severity is Severity.ERROR]
@@ -53,7 +56,7 @@ def validate(file: Path, images: Path | None, destination: Path | None, strict: 
         left = counted(n_errors, "error")
         if strict:
             left += f" and {counted(len(faults) - n_errors, 'warning')}"
-        click.echo(f"{destination}: {counted(len(repairs), 'repair')}, {left} left")
+        show(f"{destination}: {counted(len(repairs), 'repair')}, {left} left")
     return InputError.exit_code if n_errors or (strict and faults) else 0
 
 
@@ -70,6 +73,6 @@ def _print_few(lines: list[tuple[str | None, str]]) -> None:
         shown[kind] += 1
         n_more = n_of[kind] - _SHOWN
         if kind is None or shown[kind] < _SHOWN or (shown[kind] == _SHOWN and n_more == 0):
-            click.echo(line)
+            show(line)
         elif shown[kind] == _SHOWN:
-            click.echo(f"{line} (and {n_more} more like it)")
+            show(f"{line} (and {n_more} more like it)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grounded_seg.cli.messages import counted, demo_note, note, set_up_messages
+from grounded_seg.cli.messages import counted, demo_note, note, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option, model_options, settings_from, stage_options
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import RunSettings
@@ -85,7 +85,7 @@ def view(run: Path, debug: bool, **options: Any) -> None:
 
         def started() -> None:
             address = url_of(taken, host, token)
-            click.echo(f"{address}  (end with Ctrl-C)")
+            show(f"{address}  (end with Ctrl-C)")
             if not options["no_browser"] and _has_screen():
                 # Its start may take a while, and requests are answered meanwhile.
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
@@ -140,6 +140,7 @@ def _asked_again(viewed: "ViewedRun", options: dict[str, Any]) -> "Ask | None":
             dtype=models.dtype,
             offline=models.offline,
             allow_base_mismatch=models.allow_base_mismatch,
+            calibration=models.calibration,
             detect=settings.detect,
             segment=settings.segment,
             tiles=settings.tiles,

@@ -122,11 +122,12 @@ class WellFormed(LogitsProcessor):  # type: ignore[misc]
 
     def _origins(self, said: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """The row of the step before that each row goes on from: beams change places, but never between questions."""
-        before = said.unflatten(0, (-1, 1, self._beams))
-        now = input_ids[:, :-1].unflatten(0, (-1, self._beams, 1))
+        before = torch.unflatten(said, 0, (-1, 1, self._beams))
+        now = torch.unflatten(input_ids[:, :-1], 0, (-1, self._beams, 1))
         beam = (before == now).all(dim=-1).int().argmax(dim=-1)
         question = torch.arange(len(beam), device=beam.device)[:, None]
-        return (question * self._beams + beam).flatten()
+        rows: torch.Tensor = (question * self._beams + beam).flatten()
+        return rows
 
 
 def _kinds_and_bins(vocabulary: Vocabulary, n_tokens: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -7,19 +7,16 @@ or as "all-linear".
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from grounded_seg.detect.configs.adapter_fields import AdapterFields, values_of
 from grounded_seg.detect.first_layout.checkpoint import native_module
 from grounded_seg.detect.first_layout.layout import PREFIX
 from grounded_seg.errors import WeightsError
 from grounded_seg.weights.strict_loading import named
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 _TENSOR = re.compile(
     r"(?P<module>.+?)\.(?P<part>"
@@ -39,8 +36,10 @@ class _Tensor:
     """What of the module, such as `lora_A.weight`."""
 
 
-def native_adapter(source: Path, config: "LoraConfig", older: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of an adapter by their native names; its configuration is rewritten in place.
+def native_adapter(
+    source: Path, fields: AdapterFields, older: Mapping[str, torch.Tensor]
+) -> tuple[AdapterFields, dict[str, torch.Tensor]]:
+    """The settings of an adapter in transformers' words, and its tensors by their native names.
 
     Rank and alpha of each module stay what they were, whatever pattern they came from. A `WeightsError` names the
     source if a tensor has no equivalent in transformers' Florence-2, or half of a pair is missing.
@@ -54,8 +53,11 @@ def native_adapter(source: Path, config: "LoraConfig", older: Mapping[str, torch
     for one in located:
         parts[one.native].add(one.part)
     _check_pairs(source, parts)
-    _rewrite(config, located, older)
-    return {f"{PREFIX}{one.native}.{one.part}": older[one.key] for one in located}
+    try:
+        rewritten = _rewritten(fields, located, older)
+    except ValueError as error:
+        raise WeightsError(f"{source} can't be rewritten for this model ({error}); train it again") from error
+    return rewritten, {f"{PREFIX}{one.native}.{one.part}": older[one.key] for one in located}
 
 
 def _located(key: str) -> _Tensor | None:
@@ -77,26 +79,25 @@ def _check_pairs(source: Path, parts: Mapping[str, set[str]]) -> None:
         raise WeightsError(f"{source} lacks tensors that belong to others of its own: {named(missing)}")
 
 
-def _rewrite(config: "LoraConfig", located: list[_Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+def _rewritten(fields: AdapterFields, located: list[_Tensor], tensors: Mapping[str, torch.Tensor]) -> AdapterFields:
     """Name the tuned modules by their full native paths, and give each its own rank and alpha."""
     factors = [one for one in located if one.part in _FIRST_FACTORS]
     ranks = {one.native: int(tensors[one.key].shape[0]) for one in factors}
-    alphas = {one.native: _by_pattern(config.alpha_pattern, one.older, config.lora_alpha) for one in factors}
-    config.target_modules = sorted(ranks)
-    config.rank_pattern = {module: rank for module, rank in sorted(ranks.items()) if rank != config.r}
-    config.alpha_pattern = {module: alpha for module, alpha in sorted(alphas.items()) if alpha != config.lora_alpha}
-    if config.modules_to_save:
+    own_alphas = values_of(fields.alpha_pattern, [one.older for one in factors])
+    alphas = {one.native: own_alphas.get(one.older, fields.lora_alpha) for one in factors}
+    saved = fields.modules_to_save
+    if saved:
         # Each is saved whole, with what lies within it.
-        saved = [f".{name}." for name in config.modules_to_save]
-        whole = {one.native for one in located if any(name in f".{one.older}." for name in saved)}
-        config.modules_to_save = sorted(whole)
-    # These only chose among the modules, and name them by the first implementation's words.
-    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
-    # It names a class whose code came with the weights.
-    config.auto_mapping = None
-
-
-def _by_pattern(patterns: Mapping[str, int], module: str, default: int) -> int:
-    """The value of a module as peft looks it up: by the first pattern that fits the end of its path."""
-    fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
-    return next(fitting, default)
+        names = [f".{name}." for name in saved]
+        saved = sorted({one.native for one in located if any(name in f".{one.older}." for name in names)})
+    return replace(
+        fields,
+        target_modules=sorted(ranks),
+        rank_pattern={module: rank for module, rank in sorted(ranks.items()) if rank != fields.r},
+        alpha_pattern={module: alpha for module, alpha in sorted(alphas.items()) if alpha != fields.lora_alpha},
+        modules_to_save=saved,
+        # These only chose among the modules, and name them by the first implementation's words.
+        exclude_modules=None,
+        layers_to_transform=None,
+        layers_pattern=None,
+    )

@@ -3,7 +3,6 @@
 Only `config.json` and the weights are read, never the folder's code. At the end the names of its modules and tensors.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer
-from transformers import Florence2Config
 
 from grounded_seg.detect.answer.tokens import N_BINS
+from grounded_seg.detect.configs.florence_fields import FlorenceFields, florence_fields
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights.config_records import config_in
 from grounded_seg.weights.strict_loading import first_line, named, read_tensors
 
 # Both implementations compute the same; their modules are named and nested differently.
@@ -84,18 +84,17 @@ OWN_TOKENS = (
 """What Florence-2 adds to BART's 50,265 tokens, in the order of their ids; "desciption" is spelt so there."""
 
 
-def read_older_model(folder: Path) -> tuple[Florence2Config, dict[str, torch.Tensor]]:
+def read_older_model(folder: Path) -> tuple[FlorenceFields, dict[str, torch.Tensor]]:
     """Configuration and tensors of a folder, in transformers' words; tensors keep the dtype of the file.
 
     Whether the tensors are all that the configuration asks for is only known once they are on a network. What
     transformers' Florence-2 has no equivalent for is a `WeightsError`.
     """
     try:
-        older = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = _native_config(older)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fields = florence_fields(_native_config(config_in(folder / "config.json")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{folder / 'config.json'} isn't that of a Florence-2 ({first_line(error)})") from error
-    return config, _native_tensors(folder, read_tensors(folder), is_tied=config.tie_word_embeddings)
+    return fields, _native_tensors(folder, read_tensors(folder), is_tied=fields.tie_word_embeddings)
 
 
 def add_own_tokens(tokenizer: Tokenizer) -> None:
@@ -104,28 +103,28 @@ def add_own_tokens(tokenizer: Tokenizer) -> None:
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in OWN_TOKENS])
 
 
-def _native_config(older: Mapping[str, Any]) -> Florence2Config:
+def _native_config(older: Mapping[str, Any]) -> dict[str, Any]:
     """A `config.json` of the first implementation in transformers' words; a `ValueError` if it has other parts."""
     vision = {**_VISION_DEFAULTS, **older["vision_config"]}
     positions, times = vision.get("image_pos_embed"), vision.get("visual_temporal_embedding")
     if not positions or positions.get("type") != "learned_abs_2d" or not times or times.get("type") != "COSINE":
         raise ValueError("its positions are not the learned and cosine ones that every published Florence-2 has")
     if list(vision.get("image_feature_source", _FEATURE_SOURCES)) != _FEATURE_SOURCES:
-        raise ValueError(f"its image_feature_source is {vision['image_feature_source']}, not {_FEATURE_SOURCES}")
+        raise ValueError(f"its image_feature_source is not {_FEATURE_SOURCES}")
     text = {name: value for name, value in older["text_config"].items() if name in _TEXT_SETTINGS}
     n_rows = text.setdefault("vocab_size", _VOCABULARY_SIZE)
-    return Florence2Config(
-        vision_config={
+    return {
+        "vision_config": {
             **{name: vision[name] for name in _VISION_SETTINGS if name in vision},
             "embed_dim": vision["dim_embed"],
             "max_position_embeddings": positions["max_pos_embeddings"],
             "max_temporal_embeddings": times["max_temporal_embeddings"],
         },
-        text_config={"model_type": "bart", **text},
+        "text_config": {"model_type": "bart", **text},
         # The first implementation has no image token: <mask>, which no prompt holds, stands in.
-        image_token_id=min(_MASK_TOKEN_ID, n_rows - 1),
-        tie_word_embeddings=older.get("tie_word_embeddings", True),
-    )
+        "image_token_id": min(_MASK_TOKEN_ID, n_rows - 1),
+        "tie_word_embeddings": older.get("tie_word_embeddings", True),
+    }
 
 
 def _native_tensors(source: Path, older: Mapping[str, torch.Tensor], *, is_tied: bool) -> dict[str, torch.Tensor]:

@@ -1,6 +1,5 @@
 """Which of the two layouts a Florence-2 or an adapter is in, told by names alone: no library of models is needed."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from grounded_seg.errors import UsageError, WeightsError
+from grounded_seg.text.printable import safe_text
+from grounded_seg.weights.config_records import config_in
 from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.retries import first_line
 
@@ -40,14 +41,15 @@ def has_older_layout(folder: Path) -> bool:
     """Whether a folder is in the first implementation's layout; a `WeightsError` if it is in neither."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config_in(path)
         is_older = is_older_config(config)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} can't be read ({first_line(error)}); name the folder of a Florence-2") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} isn't the configuration of a Florence-2; name another folder") from error
-    if config.get("model_type") != "florence2":
-        raise WeightsError(f"{folder} holds a {config.get('model_type')!r}, not a Florence-2; name another folder")
+    if (kind := config.get("model_type")) != "florence2":
+        shown = safe_text(repr(kind), most=60)
+        raise WeightsError(f"{folder} holds a {shown}, not a Florence-2; name another folder")
     return is_older
 
 

@@ -1,6 +1,7 @@
 """Tokenizer and image configuration of an older folder, written for transformers' own processor."""
 
 import logging
+import math
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -8,7 +9,7 @@ from transformers import BartTokenizer, CLIPImageProcessor, Florence2ForConditio
 
 from grounded_seg.detect.answer.grammar import GROUNDING_FILLERS
 from grounded_seg.detect.first_layout.checkpoint import add_own_tokens
-from grounded_seg.detect.model.pixels import PixelSettings, load_pixel_settings
+from grounded_seg.detect.model.pixels import image_grid, load_pixel_settings
 from grounded_seg.detect.model.vocabulary import TOKENIZER_FILE, load_tokenizer
 from grounded_seg.errors import WeightsError
 
@@ -36,7 +37,8 @@ def write_processor(network: Florence2ForConditionalGeneration, source: Path, fo
         do_center_crop=False,
         image_mean=list(pixels.mean),
         image_std=list(pixels.deviation),
-        image_seq_length=_n_image_tokens(network, pixels),
+        # One for each patch of the last stage, and their mean.
+        image_seq_length=1 + math.prod(image_grid(network, pixels)),
     )
     if not (source / TOKENIZER_FILE).is_file():
         _LOG.warning(
@@ -66,12 +68,3 @@ def _image_token(source: Path, tokenizer: Tokenizer, n_rows: int) -> str:
         if token_id is not None and token_id < n_rows:
             return token
     raise WeightsError(f"{source / TOKENIZER_FILE} has neither <image> nor <mask>; take Florence-2's own")
-
-
-def _n_image_tokens(network: Florence2ForConditionalGeneration, pixels: PixelSettings) -> int:
-    """Image tokens that the text encoder reads: one for each patch of the last stage, and their mean."""
-    vision = network.config.vision_config
-    height, width = pixels.height, pixels.width
-    for kernel, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
-        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
-    return 1 + height * width

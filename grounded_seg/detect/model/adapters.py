@@ -3,6 +3,7 @@
 An adapter that was trained on Florence-2's first implementation is rewritten on the way, see `first_layout.adapter`.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from grounded_seg.detect.configs.adapter_fields import AdapterFields, read_adapter_fields, unknown_settings, values_of
 from grounded_seg.detect.first_layout.adapter import native_adapter
 from grounded_seg.detect.first_layout.layout import ADAPTER_CONFIG, is_older_adapter
 from grounded_seg.detect.model.lora import merge_plain_lora
@@ -20,9 +22,13 @@ from grounded_seg.weights.files import ADAPTER_FILE
 from grounded_seg.weights.strict_loading import first_line, misfits, named, read_tensor_file
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
+    from peft import PeftModel
     from transformers import Florence2ForConditionalGeneration
 
+_LOG = logging.getLogger(__name__)
+
+_FEW_NUMBERS = 50_000_000
+"""Of an adapter, 200 MB; less is made without a question."""
 _INPUT_EMBEDDINGS = frozenset({"shared", "embed_tokens"})
 """Two names of one matrix, which encoder and decoder share."""
 _HEAD = "lm_head"
@@ -34,7 +40,7 @@ _FROZEN_HEAD = "base_model.model.lm_head.base_layer.weight"
 class Adapter:
     """What an adapter's two files hold, in transformers' words."""
 
-    config: "LoraConfig"
+    fields: AdapterFields
     tensors: dict[str, torch.Tensor]
 
 
@@ -62,6 +68,8 @@ def attach_adapters(network: "Florence2ForConditionalGeneration", adapters: Mapp
     # peft takes about a second to import, and most adapters are merged without it.
     from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
+    # Of the bare network: peft puts its own modules between.
+    paths = [path for path, _ in network.named_modules(remove_duplicate=False)]
     model: PeftModel | None = None
     for name, folder in adapters.items():
         if "." in name:
@@ -71,11 +79,13 @@ def attach_adapters(network: "Florence2ForConditionalGeneration", adapters: Mapp
             untie_head(network)
             _drop_frozen_head(folder, found.tensors, network)
         try:
+            _check_size(folder, found, network)
             with _quiet_peft():
+                config = found.fields.lora_config(paths)
                 if model is None:
-                    model = PeftModel(network, found.config, adapter_name=name)
+                    model = PeftModel(network, config, adapter_name=name)
                 else:
-                    model.add_adapter(name, found.config)
+                    model.add_adapter(name, config)
             # peft itself loads what fits and says nothing about the rest.
             own = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
             problems = misfits(found.tensors, own)
@@ -112,28 +122,47 @@ def read_adapter(folder: Path) -> Adapter:
 
     A `WeightsError` also if it has tensors that transformers' Florence-2 doesn't have, or tunes the word embeddings.
     """
-    from peft import LoraConfig, PeftConfig
-
     if not (folder / ADAPTER_FILE).is_file():
         raise WeightsError(f"{folder} has no {ADAPTER_FILE}; other weight files are not read")
     tensors = read_tensor_file(folder / ADAPTER_FILE)
     # Without it peft would take the folder for the name of a repository, and ask the hub for it.
     if not (folder / ADAPTER_CONFIG).is_file():
         raise WeightsError(f"{folder} has no {ADAPTER_CONFIG}; copy it from where the adapter was trained")
-    try:
-        with _quiet_peft():
-            config = PeftConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{folder / ADAPTER_CONFIG} can't be read ({first_line(error)})") from error
-    if not isinstance(config, LoraConfig):
-        raise WeightsError(f"{folder} is a {config.peft_type.value} adapter, only LoRA can be loaded")
+    fields = read_adapter_fields(folder / ADAPTER_CONFIG)
+    if unknown := unknown_settings(folder / ADAPTER_CONFIG):
+        _LOG.warning("%s: %s is not known here, and was left out.", folder / ADAPTER_CONFIG, ", ".join(unknown))
     tied = sorted(key for key in tensors if _INPUT_EMBEDDINGS.intersection(key.split(".")))
     if tied:
         raise WeightsError(
             f"{folder} tunes the word embeddings ({named(tied)}), which the model uses in several layers at once; "
             "such adapters can't be loaded, train one without them"
         )
-    return Adapter(config, native_adapter(folder, config, tensors) if is_older_adapter(tensors) else tensors)
+    if is_older_adapter(tensors):
+        return Adapter(*native_adapter(folder, fields, tensors))
+    return Adapter(fields, tensors)
+
+
+def _check_size(folder: Path, found: Adapter, network: torch.nn.Module) -> None:
+    """Refuse settings that would have peft make far more numbers than the file holds, which may fill the memory."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    fields = found.fields
+    paths = list(modules) if fields.targets_all else fields.targets_among(modules)
+    ranks = values_of(fields.rank_pattern, paths)
+    n_needed = 0.0
+    for path in paths:
+        weight = getattr(modules[path], "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.dim() > 1:
+            n_needed += ranks.get(path, fields.r) * (weight.shape[0] + weight[0].numel())
+    saved = tuple(f".{name}" for name in fields.modules_to_save or ())
+    for path, module in modules.items():
+        if saved and f".{path}".endswith(saved):
+            n_needed += sum(one.numel() for one in module.parameters())
+    n_here = sum(tensor.numel() for tensor in found.tensors.values())
+    if n_needed > max(4 * n_here, _FEW_NUMBERS):
+        raise WeightsError(
+            f"{folder} doesn't fit itself: {ADAPTER_CONFIG} asks for {n_needed:.2g} numbers, {ADAPTER_FILE} has "
+            f"{n_here:.2g}; copy both files again"
+        )
 
 
 def untie_head(network: "Florence2ForConditionalGeneration") -> None:

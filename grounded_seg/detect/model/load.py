@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
+from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
+from grounded_seg.detect.configs.florence_fields import FlorenceFields, GenerationFields, florence_fields
 from grounded_seg.detect.first_layout.checkpoint import add_own_tokens, read_older_model
 from grounded_seg.detect.first_layout.layout import has_older_layout
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
-from grounded_seg.detect.model.pixels import load_pixel_settings
+from grounded_seg.detect.model.pixels import PixelSettings, image_grid, load_pixel_settings
 from grounded_seg.detect.model.tower import use_one_layout
 from grounded_seg.detect.model.vocabulary import Vocabulary, load_tokenizer
+from grounded_seg.device.versions import warn_of_untested
 from grounded_seg.errors import WeightsError
+from grounded_seg.weights.config_records import config_in, field_names, record_of, tell_left_out
 from grounded_seg.weights.files import NATIVE_WEIGHT_FILES
-from grounded_seg.weights.strict_loading import first_line, load_strictly, read_tensors
+from grounded_seg.weights.strict_loading import check_n_parameters, first_line, load_strictly, read_tensors
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,18 +63,30 @@ def load_florence(folder: Path, *, quantized: Quantized | None = None) -> Floren
         add_own_tokens(tokenizer)
     vocabulary = Vocabulary(tokenizer)
     network = load_network(folder, dtype=torch.float32, quantized=quantized)
-    n_rows = network.config.text_config.vocab_size
-    if max(vocabulary.location_ids) >= n_rows:
+    rules, n_rows = _own_rules(network), network.config.text_config.vocab_size
+    words = tokenizer.get_vocab(with_added_tokens=False).values()
+    special = (vocabulary.bos_id, vocabulary.pad_id, vocabulary.eos_id, *vocabulary.location_ids)
+    if max((*words, *special)) >= n_rows:
         raise WeightsError(f"the tokenizer in {folder} has more tokens than the model ({n_rows}); take the model's own")
+    of_rules = (one for one in (rules.start_id, rules.forced_first_id, rules.forced_last_id) if one is not None)
+    if max(of_rules, default=0) >= n_rows:
+        raise WeightsError(f"generation_config.json in {folder} has tokens that the model lacks; take the model's own")
     use_one_layout(network.model.vision_tower)
-    return FlorenceModel(network.eval(), vocabulary, load_pixel_settings(folder), _own_rules(network))
+    pixels = load_pixel_settings(folder)
+    _check_grid(folder, network, pixels)
+    return FlorenceModel(network.eval(), vocabulary, pixels, rules)
 
 
 def load_network(
     folder: Path, *, dtype: torch.dtype | None = None, quantized: Quantized | None = None
 ) -> Florence2ForConditionalGeneration:
-    """Only the network of a folder, with its own rules of generation; without a `dtype` in that of the file."""
-    config, tensors = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
+    """Only the network of a folder, with its own rules of generation; without a `dtype` in that of the file.
+
+    A transformers that is newer than all that were tested gets a warning: its releases have changed Florence-2 before.
+    """
+    warn_of_untested("transformers")
+    fields, tensors = read_older_model(folder) if has_older_layout(folder) else _read_native_model(folder)
+    check_n_parameters(folder, "Florence-2", fields.n_parameters, tensors)
     if dtype is None:
         # The widest of the file's dtypes, so that no tensor loses bits.
         dtype = reduce(torch.promote_types, {tensor.dtype for tensor in tensors.values()} or {torch.float32})
@@ -79,7 +94,7 @@ def load_network(
     if quantized is not None:
         options |= {"quantization_config": quantized.config, "device_map": {"": quantized.device}}
     network: Florence2ForConditionalGeneration = load_strictly(
-        Florence2ForConditionalGeneration, folder, "Florence-2", config=config, tensors=tensors, **options
+        Florence2ForConditionalGeneration, folder, "Florence-2", config=fields.config(), tensors=tensors, **options
     )
     network.generation_config, is_given = read_generation(folder)
     if not is_given:
@@ -87,12 +102,15 @@ def load_network(
     return network
 
 
-def _read_native_model(folder: Path) -> tuple[Florence2Config, dict[str, torch.Tensor]]:
+def _read_native_model(folder: Path) -> tuple[FlorenceFields, dict[str, torch.Tensor]]:
+    path = folder / "config.json"
     try:
-        config = Florence2Config.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{folder / 'config.json'} isn't that of a Florence-2 ({first_line(error)})") from error
-    return config, read_tensors(folder, NATIVE_WEIGHT_FILES)
+        content = config_in(path)
+        fields = florence_fields(content)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} isn't that of a Florence-2 ({first_line(error)})") from error
+    tell_left_out(content, path, field_names(FlorenceFields))
+    return fields, read_tensors(folder, NATIVE_WEIGHT_FILES)
 
 
 def read_generation(folder: Path) -> tuple[GenerationConfig, bool]:
@@ -100,9 +118,20 @@ def read_generation(folder: Path) -> tuple[GenerationConfig, bool]:
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig(**GENERATION_DEFAULTS), False
     try:
-        return GenerationConfig.from_pretrained(folder, local_files_only=True), True
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return record_of(GenerationFields, config_in(folder / "generation_config.json")).config(), True
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{folder / 'generation_config.json'} can't be read ({first_line(error)})") from error
+
+
+def _check_grid(folder: Path, network: Florence2ForConditionalGeneration, pixels: PixelSettings) -> None:
+    """Refuse an image configuration whose images are too small or too large for the model."""
+    most = network.config.vision_config.max_position_embeddings
+    rows, columns = image_grid(network, pixels)
+    if not (1 <= rows <= most and 1 <= columns <= most):
+        raise WeightsError(
+            f"{folder} resizes images to {pixels.width} x {pixels.height} px, which are {columns} x {rows} places in "
+            f"the model; it has 1 to {most} each way. Copy the base model's image configuration"
+        )
 
 
 def _own_rules(network: Florence2ForConditionalGeneration) -> AnswerRules:
@@ -113,9 +142,11 @@ def _own_rules(network: Florence2ForConditionalGeneration) -> AnswerRules:
     """
     own, text = network.generation_config, network.config.text_config
     network.generation_config = GenerationConfig()
-    start = own.decoder_start_token_id
+    start = text.decoder_start_token_id if own.decoder_start_token_id is None else own.decoder_start_token_id
+    if start is None:
+        raise WeightsError("the model's configurations have no decoder_start_token_id; copy them from the base model")
     return AnswerRules(
-        start_id=text.decoder_start_token_id if start is None else start,
+        start_id=start,
         forced_first_id=own.forced_bos_token_id,
         forced_last_id=own.forced_eos_token_id,
         stop_beams_early=own.early_stopping or False,

@@ -1,6 +1,5 @@
 """Pixel values for the vision tower: images resized to the model's own size, colours normalised."""
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -8,21 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import PIL.Image
 import torch
+from msgspec import Meta
 from torch.nn import functional
 
 from grounded_seg.device.ahead import on_same_stream
 from grounded_seg.device.resample import TORCH_BICUBIC, resampled, uploaded
 from grounded_seg.errors import WeightsError
 from grounded_seg.records import Image
+from grounded_seg.weights.config_records import Side, config_in, record_of
 
 _LOG = logging.getLogger(__name__)
-_BICUBIC = 3
-"""Pillow's number for it, which the configuration files use."""
+_Mean: TypeAlias = Annotated[float, Meta(ge=-10, le=10)]
+_Deviation: TypeAlias = Annotated[float, Meta(gt=0, le=10)]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ class PixelSettings:
         return min(self.width, self.height, self.square_side or self.width)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _SizeFields:
+    height: Side
+    width: Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PixelFields:
+    """The fields of an image configuration, by transformers' names."""
+
+    size: _SizeFields
+    image_mean: tuple[_Mean, _Mean, _Mean] = PixelSettings.mean
+    image_std: tuple[_Deviation, _Deviation, _Deviation] = PixelSettings.deviation
+    resample: Literal[3] = 3
+    """Pillow's number for bicubic, which Florence-2 was trained with."""
+
+
 def load_pixel_settings(folder: Path) -> PixelSettings:
     """The settings of `preprocessor_config.json`, or of `processor_config.json`, where newer tools put them.
 
@@ -56,24 +74,20 @@ def load_pixel_settings(folder: Path) -> PixelSettings:
         _LOG.warning("%s has no preprocessor_config.json: using Florence-2's 768 x 768 pixels.", folder)
         return PixelSettings()
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return _settings_from(config if path == own else config["image_processor"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path} isn't Florence-2's image configuration ({error!r}); copy the base model's"
-        ) from error
+        content = config_in(path)
+        found = record_of(_PixelFields, content if path == own else content.get("image_processor"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} isn't Florence-2's image configuration ({error}); copy the base model's") from error
+    return PixelSettings(found.size.height, found.size.width, found.image_mean, found.image_std)
 
 
-def _settings_from(config: Any) -> PixelSettings:
-    if not isinstance(config, dict):
-        raise TypeError("no mapping of settings")
-    if config.get("resample", _BICUBIC) != _BICUBIC:
-        raise ValueError(f"resample is {config['resample']}, Florence-2's is {_BICUBIC}, bicubic")
-    # Three numbers each, or a ValueError.
-    mean_red, mean_green, mean_blue = config.get("image_mean", PixelSettings.mean)
-    red, green, blue = config.get("image_std", PixelSettings.deviation)
-    height, width = int(config["size"]["height"]), int(config["size"]["width"])
-    return PixelSettings(height, width, (mean_red, mean_green, mean_blue), (red, green, blue))
+def image_grid(network: Any, settings: PixelSettings) -> tuple[int, int]:
+    """Rows and columns of the patches that an image has in the last stage of a network's vision tower."""
+    vision = network.config.vision_config
+    height, width = settings.height, settings.width
+    for kernel, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    return height, width
 
 
 def pixel_values(

@@ -3,10 +3,13 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grounded_seg.errors import WeightsError
+from grounded_seg.text.documents import json_in
+from grounded_seg.weights.config_records import Side, record_of
 from grounded_seg.weights.locate import LocatedWeights
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ def check_adapter_base(adapter: Path, base: LocatedWeights, *, allow_mismatch: b
         return
     try:
         name, revision, sha256 = (facts["base"][key] for key in ("id", "revision", "sha256"))
+        if not isinstance(name, str) or not isinstance(revision, str | None):
+            raise TypeError("id or revision of the base is no text")
     except (KeyError, TypeError) as error:
         raise _damaged(adapter, error) from error
     if sha256 == base.sha256:
@@ -49,8 +54,8 @@ def trained_image_size(folder: Path) -> int | None:
     """Side of the square, in pixels, that the images of tuned weights were resized to; None if they weren't."""
     side = (_facts(folder) or {}).get("image_size")
     try:
-        return None if side is None else int(side)
-    except (ValueError, TypeError) as error:
+        return record_of(_SideFields, {"image_size": side}).image_size
+    except ValueError as error:
         raise _damaged(folder, error) from error
 
 
@@ -76,12 +81,18 @@ def _facts(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # A figure that was measured may be NaN.
+        content = json_in(path, is_finite=False)
         if not isinstance(content, dict):
             raise TypeError("no object in it")
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(folder, error) from error
     return content
+
+
+@dataclass(frozen=True)
+class _SideFields:
+    image_size: Side | None = None
 
 
 def _damaged(folder: Path, error: Exception) -> WeightsError:

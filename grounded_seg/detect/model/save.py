@@ -40,7 +40,9 @@ def convert(source: Path, destination: Path) -> None:
     if (source / ADAPTER_CONFIG).is_file():
         adapter = read_adapter(source)
         with _new_folder(destination) as folder:
-            adapter.config.save_pretrained(str(folder))
+            config = adapter.fields.lora_config(())
+            config.base_model_name_or_path = adapter.fields.base_model_name_or_path
+            config.save_pretrained(str(folder))
             save_file(adapter.tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
         return
     with _new_folder(destination) as folder:

@@ -1,13 +1,14 @@
 """The model's tokenizer: questions to ids, ids to text, and the ids of locations."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from grounded_seg.detect.answer.tokens import N_BINS
+from grounded_seg.detect.configs.tokenizer_fields import tokenizer_text
 from grounded_seg.errors import WeightsError
+from grounded_seg.text.documents import json_in
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -50,13 +51,10 @@ class Vocabulary:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model's folder, Florence-2's or not; a `WeightsError` if it can't be read."""
+    """The tokenizer of a model's folder, a byte-level BPE; a `WeightsError` if it can't be read, or is another kind."""
     path = folder / TOKENIZER_FILE
     try:
-        text = path.read_text(encoding="utf-8")
-        root = json.loads(text)
-        if not isinstance(root, dict) or "model" not in root:
-            raise ValueError("no model in it")
+        text = tokenizer_text(json_in(path))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     try:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import InputError
+from grounded_seg.text.documents import json_of
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -154,7 +155,7 @@ class JournalIndex(AbstractContextManager["JournalIndex"]):
         """Read the whole line of an image."""
         columns, file = self.columns, self._opened
         start, end = int(columns.start[image]), int(columns.start[image + 1])
-        line: JournalLine = json.loads(os.pread(file.fileno(), end - start, start))
+        line: JournalLine = json_of(os.pread(file.fileno(), end - start, start), object_of=None)
         return line
 
     def __exit__(self, *_: object) -> None:
@@ -239,9 +240,9 @@ def _column(values: "array[Any]") -> npt.NDArray[Any]:
 def _line_of(text: bytes) -> _Line:
     try:
         return _decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         # A name that is no text has half characters, which msgspec refuses and the journal may hold.
-        plain: JournalLine = json.loads(text)
+        plain: JournalLine = json_of(text, object_of=None)
         line = _decode(json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace"))
         line.file_name = plain["file_name"]
         for one, given in zip(line.instances, plain["instances"], strict=True):

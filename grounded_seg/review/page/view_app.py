@@ -23,6 +23,7 @@ from grounded_seg.review.page.selection import Filter
 from grounded_seg.review.page.static_page import FOLDER, SCRIPTS, STYLES
 from grounded_seg.review.page.viewed_run import ViewedRun
 from grounded_seg.setting_types import convert_values, refuse
+from grounded_seg.text.documents import json_of
 from grounded_seg.web.access import Access
 from grounded_seg.web.error_answers import answer_faults, fault
 from grounded_seg.web.guards import Guards
@@ -184,8 +185,8 @@ class _Page:
 
 async def _content(request: Request) -> Mapping[str, Any]:
     try:
-        content = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
+        content = json_of(await request.body())
+    except ValueError as error:
         raise UsageError("the request is no JSON") from error
     if not isinstance(content, Mapping):
         raise UsageError("the request is no JSON object")

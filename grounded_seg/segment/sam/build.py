@@ -17,6 +17,8 @@ from torch import nn
 
 from grounded_seg.errors import WeightsError
 from grounded_seg.segment.sam.modules import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from grounded_seg.text.printable import safe_text
+from grounded_seg.weights.config_records import Layers, Side, Small, Width, config_in, record_of
 from grounded_seg.weights.strict_loading import misfits, read_tensor_file
 
 CONFIG_FILE = "config.json"
@@ -33,23 +35,23 @@ class SamConfig:
         ValueError: If the sizes don't fit together.
     """
 
-    image_size: int = 1024
+    image_size: Side = 1024
     """Side of the square that the encoder sees, in pixels."""
-    patch_size: int = 16
+    patch_size: Small = 16
     """Side of one patch, in pixels."""
-    encoder_embed_dim: int
-    encoder_depth: int
-    encoder_num_heads: int
-    encoder_global_attn_indexes: tuple[int, ...]
+    encoder_embed_dim: Width
+    encoder_depth: Layers
+    encoder_num_heads: Width
+    encoder_global_attn_indexes: tuple[Layers, ...]
     """Blocks that attend over the whole image, counted from 0; the others attend within windows."""
-    window_size: int = 14
+    window_size: Small = 14
     """Side of an attention window, in patches; 0 makes every block global."""
-    prompt_embed_dim: int = 256
+    prompt_embed_dim: Width = 256
     """Channels of the image embedding, the prompts and the decoder (`out_chans` of the encoder)."""
-    decoder_depth: int = 2
-    decoder_mlp_dim: int = 2048
-    decoder_num_heads: int = 8
-    iou_head_hidden_dim: int = 256
+    decoder_depth: Layers = 2
+    decoder_mlp_dim: Width = 2048
+    decoder_num_heads: Width = 8
+    iou_head_hidden_dim: Width = 256
 
     def __post_init__(self) -> None:
         """Refuse sizes that the modules would only fail on later."""
@@ -185,21 +187,22 @@ def _recognise(tensors: Mapping[str, torch.Tensor], source: Path) -> SamConfig:
 def _read_config(path: Path) -> SamConfig:
     """The sizes that `save_sam` wrote."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = config_in(path)
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path} is missing: a segmenter's folder holds {CONFIG_FILE} and {WEIGHTS_FILE}."
         ) from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} can't be read: {error}. Fetch or copy the segmenter again.") from error
-    model_type = content.pop("model_type", None) if isinstance(content, dict) else None
+    model_type = content.pop("model_type", None)
     if model_type != MODEL_TYPE:
-        raise WeightsError(f"{path} is for model_type {model_type!r}; here only {MODEL_TYPE!r} can be loaded.")
+        shown = safe_text(repr(model_type), most=60)
+        raise WeightsError(f"{path} is for model_type {shown}; here only {MODEL_TYPE!r} can be loaded.")
     names = {item.name for item in fields(SamConfig)}
     if content.keys() != names:
-        difference = ", ".join(sorted(content.keys() ^ names))
+        difference = safe_text(", ".join(sorted(content.keys() ^ names)), most=300)
         raise WeightsError(f"{path} doesn't describe a Segment Anything model; missing or unknown: {difference}.")
     try:
-        return SamConfig(**{**content, "encoder_global_attn_indexes": tuple(content["encoder_global_attn_indexes"])})
-    except (TypeError, ValueError) as error:
+        return record_of(SamConfig, content)
+    except ValueError as error:
         raise WeightsError(f"{path} doesn't describe a Segment Anything model: {error}.") from error

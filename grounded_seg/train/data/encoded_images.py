@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 import torch
 
+from grounded_seg.errors import DeviceError
+
 Stamp: TypeAlias = tuple[int, int]
 """An image's file as it was read: time of its last change in ns, and bytes."""
 
@@ -25,11 +27,24 @@ class EncodedImages:
     What is marked in one process is seen in all that this was copied to: its marks lie in shared memory.
     """
 
-    def __init__(self, images: Iterable[Path]) -> None:
-        """Number the images, each once; none is marked as kept."""
+    def __init__(self, images: Iterable[Path], *, is_shared: bool = True) -> None:
+        """Number the images, each once; none is marked as kept.
+
+        `is_shared` may be off where no other process reads images.
+
+        Raises:
+            DeviceError: If there is no room in shared memory.
+        """
         self._numbers = {str(path): number for number, path in enumerate(dict.fromkeys(images))}
         self._stamps = torch.zeros(len(self._numbers), 2, dtype=torch.int64)
-        self._stamps.share_memory_()  # type: ignore[no-untyped-call]
+        if not is_shared:
+            return
+        try:
+            self._stamps.share_memory_()  # type: ignore[no-untyped-call]
+        except (OSError, RuntimeError) as error:
+            raise DeviceError(
+                f"shared memory can't be had ({error}); make room in /dev/shm, or train with --workers 0"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -4,7 +4,6 @@
 with the text that the task takes behind it, or words of the user's own; the suffix is the answer.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from grounded_seg.detect.tasks import TASKS, Task, TaskOutput
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.records import ImageSize
 from grounded_seg.text.decoding import read_text, whole_characters
+from grounded_seg.text.documents import json_of
 from grounded_seg.train.data.checks import ImageSizes, UnusableImageError, UnusableRowError, image_beside
 from grounded_seg.train.data.records import BoxExample, Example, Fault, LabelledBox, SplitData, TextExample, split_from
 
@@ -78,8 +78,8 @@ def boxes_from_answer(answer: str, size: ImageSize) -> tuple[LabelledBox, ...]:
 
 def _example(line: str, folder: Path, source: str, sizes: ImageSizes, notes: Notes) -> Example:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = json_of(line)
+    except ValueError as error:
         what = f"this is not JSON ({error}); correct it or take the line out"
         # Whatever it was to say, it was about the boxes of this image, or may have been.
         if found := _IMAGE.search(line):

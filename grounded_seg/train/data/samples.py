@@ -180,7 +180,7 @@ class QuestionDataset(Dataset[Sample]):
         """Begin with the first epoch's questions; images whose features are kept, going by `encoded`, aren't read."""
         self._plan, self._writer, self._images = plan, writer, images
         self._augmentation, self._seed = augmentation, seed
-        self._encoded = EncodedImages(()) if encoded is None else encoded
+        self._encoded = EncodedImages((), is_shared=False) if encoded is None else encoded
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:

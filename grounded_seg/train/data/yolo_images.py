@@ -37,6 +37,11 @@ def images_at(place: Place, data: DataYaml, notes: Notes) -> tuple[Path, list[Pa
         raise InputError(f"{where}: it names {place.text[:255]!r}, which isn't there; correct the path")
     if not os.path.exists(found):
         return found, [*image_files(PathPattern(str(found)))]
+    if not (os.path.isdir(found) or os.path.isfile(found)):
+        # Read as a list, it might have no end.
+        raise InputError(
+            f"{data.path}:{place.line}: it names {place.text[:255]!r}, a pipe or a device; correct the path"
+        )
     if not os.path.isdir(found) and found.suffix.lower() not in IMAGE_ENDINGS:
         return found, list(dict.fromkeys(_listed(found, data, notes)))
     return found, [*image_files(found)]

@@ -28,6 +28,7 @@ from grounded_seg.detect.model.record import write_adapter_base
 from grounded_seg.detect.model.save import save_with_processor
 from grounded_seg.errors import OutputError, UsageError
 from grounded_seg.files import as_output_error, whole_folder, write_text
+from grounded_seg.text.documents import TooDeepError, json_in
 from grounded_seg.train.fit.preparation import PreparedTraining
 from grounded_seg.train.measure.metrics import in_words
 from grounded_seg.train.settings import Method, PromptForm
@@ -62,12 +63,12 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
     """Find the last whole checkpoint in a folder of them; `UsageError` if it isn't one that a training wrote."""
     for step, path in reversed(_numbered(folder)):
         try:
-            state = json.loads((path / _STATE_FILE).read_text(encoding="utf-8"))
+            state = json_in(path / _STATE_FILE)
+        except TooDeepError as error:
+            raise UsageError(_not_ours(path, "is damaged")) from error
         except (OSError, ValueError):
             # Cut off while it was written.
             continue
-        except RecursionError as error:
-            raise UsageError(_not_ours(path, "is damaged")) from error
         if isinstance(state, dict) and "log_history" in state:
             raise UsageError(_not_ours(path, "was written by an older version of grounded-seg"))
         if state != {"format": _FORMAT, "global_step": step}:
@@ -181,7 +182,7 @@ def save_trained(
     with whole_folder(prepared.folder.result(settings.method), replace=True) as folder:
         if isinstance(model, PeftModel):
             model.save_pretrained(folder)
-            config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            config = json_in(folder / ADAPTER_CONFIG)
             # By its id instead of the folder that it happens to lie in.
             config |= {"base_model_name_or_path": base.name, "revision": base.revision}
             write_text(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")

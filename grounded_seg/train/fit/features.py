@@ -59,13 +59,14 @@ def plan_features(
 ) -> FeaturePlan:
     """Plan which images' features are kept: those that a training doesn't change, if its vision tower doesn't learn."""
     if Part.VISION in settings.parts:
-        return FeaturePlan(EncodedImages(()), False, 0, 0, 0, "the vision tower is trained")
+        return FeaturePlan(EncodedImages((), is_shared=False), False, 0, 0, 0, "the vision tower is trained")
     steady = [one.image for one in train.examples if augmentation is None or not augmentation.changes(one)]
     n_train, n_all = len(set(steady)), len({one.image for one in train.examples})
     why_not = "" if n_train == n_all else "images are augmented, which --no-augment turns off"
     if not settings.cache_features:
         why_not = "--no-cache-features"
-    images = EncodedImages((*steady, *(one.image for one in valid.examples)))
+    paths = (*steady, *(one.image for one in valid.examples))
+    images = EncodedImages(paths, is_shared=settings.workers > 0)
     rows, columns = feature_grid(florence)
     config = florence.network.config.vision_config
     n_values = rows * columns * config.embed_dim[-1]

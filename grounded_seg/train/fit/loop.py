@@ -15,11 +15,11 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
 from accelerate.utils import set_seed
 from torch import nn
-from torch.utils.data import DataLoader
 
 from grounded_seg.errors import UsageError
 from grounded_seg.train.data.checks import WorkProgress
-from grounded_seg.train.data.samples import IGNORED, Sample
+from grounded_seg.train.data.read_ahead import Batch, lost_workers_explained, make_loader, received
+from grounded_seg.train.data.samples import IGNORED
 from grounded_seg.train.fit.checkpoints import (
     Checkpoint,
     TrainState,
@@ -30,7 +30,7 @@ from grounded_seg.train.fit.checkpoints import (
     save_trained,
 )
 from grounded_seg.train.fit.feature_store import FeatureStore, memory_for_features
-from grounded_seg.train.fit.loss import Batch, BatchLoss, validate
+from grounded_seg.train.fit.loss import BatchLoss, validate
 from grounded_seg.train.fit.metrics_log import MetricsLog, Row, draw_losses
 from grounded_seg.train.fit.preparation import PreparedTraining, n_processes
 from grounded_seg.train.fit.trainable import make_optimizer, make_schedule, make_trainable, n_trainable
@@ -59,12 +59,12 @@ class _Loop:
         if settings.quantization is Quantization.NONE:
             model = model.to(device)
         # Without a sampler: the questions in the plan's order, which is shuffled anew for each epoch.
-        loader: DataLoader[Sample] = DataLoader(
+        loader = make_loader(
             prepared.dataset,
+            prepared.collator,
             batch_size=settings.batch_size,
-            collate_fn=prepared.collator,
-            num_workers=settings.workers,
-            pin_memory=device.type == "cuda",
+            workers=settings.workers,
+            pins=device.type == "cuda",
         )
         self.loader: Any = accelerator.prepare_data_loader(loader)
         """Of this process's batches of an epoch."""
@@ -108,7 +108,8 @@ def run_loop(
         if checkpoint is not None:
             load_checkpoint(checkpoint, loop.state)
         accelerator.wait_for_everyone()
-        _take_steps(loop, step, checkpoint, on_files)
+        with lost_workers_explained(settings.workers):
+            _take_steps(loop, step, checkpoint, on_files)
     for tracker in accelerator.trackers:
         tracker.finish()
     return log, n_trainable(model)
@@ -177,7 +178,7 @@ def _steps(loop: _Loop, epoch: int, n_done: int, checkpoint: Checkpoint | None) 
     # A loader draws a number when it begins: within an epoch that was before the checkpoint, at its start it is after.
     if checkpoint is not None and not n_done:
         load_random_state(checkpoint, loop.accelerator.process_index)
-    iterator = iter(batches)
+    iterator = received(batches, loop.prepared.settings.workers)
     while passes := list(islice(iterator, n_passes)):
         if checkpoint is not None and n_done:
             load_random_state(checkpoint, loop.accelerator.process_index)

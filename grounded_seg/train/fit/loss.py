@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from transformers.models.florence2.modeling_florence2 import shift_tokens_right
 
 from grounded_seg.train.data.checks import WorkProgress
+from grounded_seg.train.data.read_ahead import Batch
 from grounded_seg.train.data.records import Question
 from grounded_seg.train.data.samples import ABOUT_IMAGES, IGNORED
 from grounded_seg.train.fit.feature_store import FeatureStore
@@ -20,9 +21,6 @@ from grounded_seg.train.fit.features import ImageFeatures
 from grounded_seg.train.fit.preparation import PreparedTraining
 from grounded_seg.train.measure.answers import answer_limit, answered, question_batches
 from grounded_seg.train.measure.metrics import Answered, figures_of
-
-Batch: TypeAlias = Mapping[str, torch.Tensor]
-"""What `data.samples.Collator` gives."""
 
 _REACH = 4
 """How far a target is spread, in standard deviations."""

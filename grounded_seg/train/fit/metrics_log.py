@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from grounded_seg.errors import InputError
 from grounded_seg.files import as_output_error, whole_file, write_text
+from grounded_seg.text.documents import json_of
 from grounded_seg.train.measure.metrics import LOWER_IS_BETTER
 
 Row: TypeAlias = Mapping[str, float]
@@ -82,8 +83,8 @@ class MetricsLog:
 
 def _row_of(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = json_of(line, is_finite=False)
+    except ValueError:
         return None
     is_row = isinstance(row, dict) and "step" in row and "epoch" in row
     return row if is_row and all(isinstance(value, int | float) for value in row.values()) else None

@@ -9,7 +9,8 @@ from coco_cases import Box, results, truth, written
 from eval_cases import grounded_seg
 from fakes import ColourDetector
 
-from grounded_seg.evaluation.evaluate import SourceRun, run_of
+from grounded_seg.detect.prompts import PromptSet
+from grounded_seg.evaluation.source_run import SourceRun, run_of
 
 
 def test_two_reports_are_compared(tmp_path: Path) -> None:
@@ -146,8 +147,8 @@ def test_merged_runs_were_cut_at_the_highest_threshold(tmp_path: Path) -> None:
     parts = [{"settings": {"detect": {"score_threshold": threshold}}} for threshold in (0.25, 0.75)]
     written(tmp_path / "run.json", {"prompts": {"red car": "car"}, "merged": parts})
     run = run_of(tmp_path / "results.jsonl")
-    assert run == SourceRun({"red car": "car"}, 0.75)
+    assert run == SourceRun(PromptSet(("red car",), ("car",)), 0.75)
     written(tmp_path / "run.json", {"settings": {"detect": None}})
-    assert run_of(tmp_path / "annotations.json") == SourceRun(None, None)
+    assert run_of(tmp_path / "annotations.json") == SourceRun()
     # A file that is none of a run's own says nothing of the run beside it.
     assert run_of(tmp_path / "found.json") is None

@@ -103,6 +103,8 @@ def test_a_run_brings_its_prompts(scenes: Path, detector: ColourDetector, tmp_pa
         # What the run dropped can't be measured any more.
         assert "the run kept what scores 0.5 or more: AP and recall lack the rest" in outcome.stderr
         report = json.loads(file.read_text())
+        weights = report["made_with"].pop("weights")
+        assert weights["detector"]["name"] == weights["segmenter"]["name"] == "base-ft"
         assert report["made_with"] == {"predictions": name, "detect": {"score_threshold": 0.5}}
         assert "the run kept what scores 0.5 or more" in report["notes"][-1]
         # The detector's own boxes, not the masks' tight ones.

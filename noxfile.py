@@ -1,0 +1,49 @@
+"""The tests with other versions than those of `.venv`: `pip install nox`, then `nox -s lowest`, `newest` or `pythons`.
+
+Each session has an environment of its own in `.nox/`, made by uv. Words after `--` go to pytest.
+"""
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["lowest", "newest"]
+nox.needs_version = ">=2025.2.9"
+
+EXTRAS = "serve,plots,parquet,pandas"
+
+
+def install(session: nox.Session, *options: str) -> None:
+    """The package with its extras by these rules, then what the tests need, which may be newer."""
+    session.install(*options, "--editable", f".[{EXTRAS}]")
+    session.install("--group", "dev")
+
+
+def run_tests(session: nox.Session) -> None:
+    """The tests that `make test` runs, or those that are named."""
+    session.run("grounded-seg", "doctor", "--device", "cpu", "--dtype", "float32")
+    session.run("pytest", "-m", "not release", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """The lowest version of each library that `pyproject.toml` allows, and that the others take."""
+    install(session, "--resolution", "lowest-direct")
+    run_tests(session)
+
+
+@nox.session(python="3.13")
+def newest(session: nox.Session) -> None:
+    """The newest release of each; without the warnings that a release of today may add."""
+    install(session, "--upgrade")
+    run_tests(session)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """Each Python with what pip would install today: the demo, and its known answer."""
+    session.install(".[serve]")
+    session.run("grounded-seg", "doctor", "--device", "cpu", "--dtype", "float32")
+    session.run(
+        *("grounded-seg", "run", "red car", "examples/scene-1.jpg", "--preset", "demo"),
+        *("-o", f"{session.create_tmp()}/out", "--overwrite"),
+    )

@@ -1,0 +1,211 @@
+"""Give a reader many inputs, and write down what escapes.
+
+    python tests/fuzz_run.py --minutes 60 [--only NAME] [--inputs 10000]
+
+prints a table of the inputs tried per reader, and keeps each input that escaped in `.cache/fuzz`; exit code 1 if any
+did. An escape is an exception that isn't ours, more than 5 s, or 500 MB more memory than before.
+"""
+
+import argparse
+import hashlib
+import logging
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fuzz_readers import LIGHT, Reader
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+
+from grounded_seg.errors import GroundedSegError
+
+LIMIT_S, WAIT_S, LIMIT_KB = 5.0, 60.0, 500_000
+_SLICE = 250
+
+
+class TooSlowError(BaseException):
+    """An input that keeps a reader busy; no `Exception`, so that none of them catches it."""
+
+
+@dataclass(frozen=True)
+class Escape:
+    """An input that a reader has no answer to."""
+
+    reader: str
+    kind: str
+    """Class of the exception."""
+    where: str
+    """Line of the package that it came through."""
+    content: bytes = field(repr=False)
+
+
+@dataclass
+class Tried:
+    """What came of a reader's inputs."""
+
+    n: int = 0
+    n_refused: int = 0
+    seconds: float = 0.0
+    escapes: dict[tuple[str, str], Escape] = field(default_factory=dict)
+    """One of each kind, by class and line."""
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    def too_slow(*_: object) -> None:
+        raise TooSlowError
+
+    # Time of the processor, whatever else the machine does; and much of the clock's, for what waits for something.
+    limits = ((signal.SIGPROF, signal.ITIMER_PROF, LIMIT_S), (signal.SIGALRM, signal.ITIMER_REAL, WAIT_S))
+    before = [signal.signal(number, too_slow) for number, _, _ in limits]
+    for _, timer, seconds in limits:
+        signal.setitimer(timer, seconds)
+    try:
+        yield
+    finally:
+        for (number, timer, _), handler in zip(limits, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
+
+
+def _line_of(error: BaseException) -> str:
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if "grounded_seg" in one.filename]
+    last = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
+def try_once(reader: Reader, folder: Path, content: bytes, tried: Tried) -> None:
+    """Give a reader one input."""
+    path = folder / reader.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    tried.n += 1
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    escaped: BaseException | None = None
+    try:
+        with _limited():
+            reader.read(folder)
+    except GroundedSegError as error:
+        tried.n_refused += 1
+        if not str(error):
+            escaped = error
+    except (Exception, TooSlowError) as error:  # noqa: BLE001  (whatever it is, it is what we look for)
+        escaped = error
+    if escaped is not None:
+        kind, where = type(escaped).__name__, _line_of(escaped)
+        tried.escapes.setdefault((kind, where), Escape(reader.name, kind, where, content))
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kb > LIMIT_KB:
+        tried.escapes.setdefault(("memory", ""), Escape(reader.name, "memory", "", content))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings and the log, which the command line handles."""
+    log = logging.getLogger("grounded_seg")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def try_many(reader: Reader, folder: Path, n: int, seed: int, tried: Tried, kept: Path | None = None) -> None:
+    """Give a reader `n` inputs that Hypothesis draws, and write them into a folder if one is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    @seeded(seed)
+    @settings(
+        max_examples=n,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(reader.inputs())
+    def give(content: bytes) -> None:
+        if kept is not None:
+            (kept / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
+        try_once(reader, folder, content, tried)
+
+    started = time.monotonic()
+    with quiet():
+        reader.prepare(folder)
+        give()
+    tried.seconds += time.monotonic() - started
+
+
+def table(tried: dict[str, Tried]) -> str:
+    """A row for each reader: inputs tried, refused, milliseconds an input, escapes."""
+    lines = [f"{'reader':32} {'inputs':>8} {'refused':>8} {'ms each':>8} {'escapes':>8}"]
+    for name, one in tried.items():
+        each_ms = 1000 * one.seconds / max(1, one.n)
+        lines.append(f"{name:32} {one.n:8} {one.n_refused:8} {each_ms:8.1f} {len(one.escapes):8}")
+    n, n_escapes = sum(one.n for one in tried.values()), sum(len(one.escapes) for one in tried.values())
+    return "\n".join([*lines, f"{len(tried)} readers, {n} inputs, {n_escapes} kinds of escapes"])
+
+
+def keep(escapes: Sequence[Escape], folder: Path) -> None:
+    """Write inputs that escaped into a folder, and print where."""
+    for one in escapes:
+        name = (
+            f"{one.reader.replace(' ', '-').replace('/', '-')}-{one.kind}-{hashlib.sha256(one.content).hexdigest()[:8]}"
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(one.content)
+        print(f"escaped: {one.reader}: {one.kind} at {one.where}: {folder / name}", flush=True)
+
+
+def fuzz(readers: Sequence[Reader], minutes: float, n_each: int, seed: int) -> dict[str, Tried]:
+    """Give all readers inputs in turns, until the time is over or each had `n_each`."""
+    end = time.monotonic() + 60 * minutes
+    tried = {reader.name: Tried() for reader in readers}
+    left = list(readers)
+    with tempfile.TemporaryDirectory() as name:
+        while left and time.monotonic() < end:
+            for reader in list(left):
+                # The slow ones get the same share of the time.
+                n = min(_SLICE // 10 if reader.is_slow else _SLICE, n_each - tried[reader.name].n)
+                seed += 1
+                try_many(reader, Path(name, reader.name.replace("/", "-")), n, seed, tried[reader.name])
+                if tried[reader.name].n >= n_each:
+                    left.remove(reader)
+                if time.monotonic() > end:
+                    break
+    return tried
+
+
+def main() -> int:
+    """Run from the command line."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--minutes", type=float, default=60)
+    options.add_argument("--inputs", type=int, default=10_000, help="at most so many for each reader")
+    options.add_argument("--only", help="readers whose names have this in them")
+    options.add_argument("--seed", type=int, help="at random if not given")
+    options.add_argument("--keep", type=Path, default=Path(".cache/fuzz"), help="folder for inputs that escaped")
+    chosen = options.parse_args()
+    from fuzz_torch_readers import TORCH
+
+    readers = [one for one in (*LIGHT, *TORCH) if not chosen.only or chosen.only in one.name]
+    seed = random.randrange(1 << 32) if chosen.seed is None else chosen.seed  # noqa: S311
+    print(f"{len(readers)} readers, {chosen.minutes:g} minutes, --seed {seed}", flush=True)
+    tried = fuzz(readers, chosen.minutes, chosen.inputs, seed)
+    print(table(tried))
+    escapes = [escape for one in tried.values() for escape in one.escapes.values()]
+    keep(escapes, chosen.keep)
+    return int(bool(escapes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
