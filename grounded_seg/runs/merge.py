@@ -142,14 +142,7 @@ def merge_runs(
     if is_whole_list:
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
-    folder, merged = RunFolder(output), _Merged()
-    unfinished = output / _UNFINISHED
-    if unfinished.exists():
-        # A merge that was killed: what it left is replaced.
-        folder.check_free(overwrite=True)
-    else:
-        folder.check_new()
-    folder.make()
+    folder, merged, unfinished = _made(output), _Merged(), output / _UNFINISHED
     with Journal(folder.journal) as journal:
         _begin(folder, journal, unfinished)
         try:
@@ -172,6 +165,18 @@ def merge_runs(
     for one in notes.lines():
         note(one)
     return merged.counts
+
+
+def _made(output: Path) -> RunFolder:
+    """A folder for the merged run, new or left by a merge that was killed."""
+    folder = RunFolder(output)
+    if (output / _UNFINISHED).exists():
+        # What it left is replaced.
+        folder.check_free(overwrite=True)
+    else:
+        folder.check_new()
+    folder.make()
+    return folder
 
 
 def _begin(folder: RunFolder, journal: Journal, unfinished: Path) -> None:
