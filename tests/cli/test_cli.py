@@ -259,7 +259,7 @@ def test_options_reach_the_settings(detector: ColourDetector, paint: Paint) -> N
         "output": "grounded-seg-out",
         "models": {
             "preset": "large", "detector": None, "adapter": "none", "segmenter": None, "device": "cpu",
-            "dtype": "float32", "offline": True, "allow_base_mismatch": True,
+            "dtype": "float32", "offline": True, "allow_base_mismatch": True, "calibration": None,
         },
         "detect": {
             "task": "referring", "score_threshold": 0.5, "nms": "agnostic", "iou_threshold": 0.6,

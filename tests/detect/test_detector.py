@@ -289,10 +289,13 @@ def test_the_vision_tower_is_compiled_if_asked_for(weights: LocatedWeights, monk
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda module, **options: compile_module(module, backend=backend, **options)
     )
-    expected = load(weights).detect([make_image(1)], ["dog"])
+    expected = load(weights).model.encode_images([make_image(1)])
     assert not n_graphs
-    assert load(weights, compile=True).detect([make_image(1)], ["dog"]) == expected
+    compiled = load(weights, compile=True)
+    # With torch's own kernels: other last bits, by which answers of random weights may differ.
+    torch.testing.assert_close(compiled.model.encode_images([make_image(1)]), expected, rtol=1e-4, atol=1e-5)
     assert n_graphs
+    assert compiled.detect([make_image(1)], ["dog"])
 
 
 def test_weights_take_their_final_format_last(weights: LocatedWeights) -> None:

@@ -211,6 +211,7 @@ def batch_of(numbers: list[int], is_read: list[bool]) -> dict[str, Any]:
         "input_ids": torch.empty(3, 5, dtype=torch.long, device=CUDA),
         "attention_mask": torch.empty(3, 5, dtype=torch.long, device=CUDA),
         "labels": torch.empty(3, 7, dtype=torch.long, device=CUDA),
+        "label_places": torch.empty(12, dtype=torch.long, device=CUDA),
     }
 
 

@@ -132,14 +132,14 @@ def test_predictions_that_may_not_be_read_are_one_line(
     scenes: Path, detector: ColourDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report_of(scenes, "-o", tmp_path / "kept")
-    read_text = Path.read_text
+    opened = Path.open
 
-    def forbidden(path: Path, *arguments: Any, **options: Any) -> str:
+    def forbidden(path: Path, *arguments: Any, **options: Any) -> Any:
         if path.name == "run.json":
             raise PermissionError(13, "Permission denied", str(path))
-        return read_text(path, *arguments, **options)
+        return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "read_text", forbidden)
+    monkeypatch.setattr(Path, "open", forbidden)
     outcome = grounded_seg("eval", scenes, "--images", scenes.parent / "images", "-o", tmp_path / "kept", "--resume")
     assert outcome.exit_code == 3
     assert "run.json can't be read (Permission denied)" in outcome.stderr

@@ -175,7 +175,7 @@ def test_what_does_not_go_together_is_refused(more: dict[str, Any], what: str) -
         ("a.json", "{", "correct it"),
         ("a.yaml", "recipe: cake", "no recipe 'cake'"),
         ("a.yaml", "recipe: [card]", "no recipe"),
-        ("a.yaml", "lr: .inf", "lr is inf, it must be a finite number"),
+        ("a.yaml", "lr: .inf", "inf stands where a number belongs; correct it"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_one_line(tmp_path: Path, name: str, text: str, what: str) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -58,7 +58,7 @@ class _PixelFields:
     size: _SizeFields
     image_mean: tuple[_Mean, _Mean, _Mean] = PixelSettings.mean
     image_std: tuple[_Deviation, _Deviation, _Deviation] = PixelSettings.deviation
-    resample: Literal[3] = 3
+    resample: int = 3
     """Pillow's number for bicubic, which Florence-2 was trained with."""
 
 
@@ -76,6 +76,8 @@ def load_pixel_settings(folder: Path) -> PixelSettings:
     try:
         content = config_in(path)
         found = record_of(_PixelFields, content if path == own else content.get("image_processor"))
+        if found.resample != _PixelFields.resample:
+            raise ValueError(f"resample is {found.resample}, and it takes {_PixelFields.resample}, bicubic")
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} isn't Florence-2's image configuration ({error}); copy the base model's") from error
     return PixelSettings(found.size.height, found.size.width, found.image_mean, found.image_std)

@@ -226,7 +226,8 @@ class Collator:
         """Give the tensors of n samples of k images, of which m were read.
 
         `pixel_values` (m, 3, h, w), `is_read` (k,), `image_number` (k,) and `image_stamp` (k, 2) as in `Sample`,
-        `image_index` (n,) among the k, `input_ids`, `attention_mask` and `labels` (n, t).
+        `image_index` (n,) among the k, `input_ids`, `attention_mask` and `labels` (n, t), and `label_places`: where
+        tokens stand in the flat labels.
         """
         keys = list(dict.fromkeys(sample.key for sample in samples))
         # One of an image's samples may have been made before its features were kept, and another after.
@@ -236,6 +237,7 @@ class Collator:
         size = (self._pixels.height, self._pixels.width)
         input_ids = pad_sequence([one.question_ids for one in samples], batch_first=True, padding_value=self._pad_id)
         lengths = torch.tensor([len(one.question_ids) for one in samples])
+        labels = pad_sequence([one.answer_ids for one in samples], batch_first=True, padding_value=IGNORED)
         return {
             "pixel_values": pixel_values(read, self._pixels) if read else torch.empty(0, 3, *size),
             "is_read": torch.tensor([one.image is not None for one in shown]),
@@ -244,7 +246,8 @@ class Collator:
             "image_index": torch.tensor([keys.index(sample.key) for sample in samples]),
             "input_ids": input_ids,
             "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
-            "labels": pad_sequence([one.answer_ids for one in samples], batch_first=True, padding_value=IGNORED),
+            "labels": labels,
+            "label_places": (labels.flatten() != IGNORED).nonzero()[:, 0],
         }
 
 

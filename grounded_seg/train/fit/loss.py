@@ -79,13 +79,12 @@ class BatchLoss:
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Compute the loss with the model of `make_trainable`, or that wrapped for several processes."""
-        # A GPU would have to be waited for, to read from it which images these are, and where there are tokens.
-        tokens = (batch["labels"].flatten() != IGNORED).nonzero()[:, 0].to(self._device, non_blocking=True)
+        # A GPU would have to be waited for, to read from it which images these are.
         here = {
             name: values if name in ABOUT_IMAGES else values.to(self._device, non_blocking=True)
             for name, values in batch.items()
         }
-        loss: torch.Tensor = self._loss(self._logits(model, here, tokens), here["labels"].flatten()[tokens])
+        loss: torch.Tensor = self._loss(self._logits(model, here), here["labels"].flatten()[here["label_places"]])
         return loss
 
     def train_mode(self, model: nn.Module) -> None:
@@ -101,8 +100,8 @@ class BatchLoss:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32)
 
-    def _logits(self, model: nn.Module, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
-        """The decoder's logits at these places of all answers, (n, vocabulary); each image is encoded once."""
+    def _logits(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The decoder's logits for the answers' tokens, (n, vocabulary); each image is encoded once."""
         network = self._network
         with self._autocast():
             features = self._features.of_batch(batch)[batch["image_index"]]
@@ -111,7 +110,7 @@ class BatchLoss:
         # The native forward would shift the labels too, but then compute the loss a second time.
         answers = shift_tokens_right(batch["labels"], text.pad_token_id, text.decoder_start_token_id)
         mask = batch["attention_mask"]
-        with self._autocast(), _only_for(tokens, network.lm_head):
+        with self._autocast(), _only_for(batch["label_places"], network.lm_head):
             logits: torch.Tensor = model(
                 inputs_embeds=torch.cat([features.to(words.dtype), words], dim=1),
                 attention_mask=torch.cat([mask.new_ones(features.shape[:2]), mask], dim=1),
@@ -122,9 +121,9 @@ class BatchLoss:
 
 
 @contextmanager
-def _only_for(tokens: torch.Tensor, head: nn.Module) -> Iterator[None]:
+def _only_for(places: torch.Tensor, head: nn.Module) -> Iterator[None]:
     """Let the head see the states at these places of (n, t, width), flat: a batch's padding has no logits."""
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].flatten(0, 1)[tokens], *inputs[1:]))
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].flatten(0, 1)[places], *inputs[1:]))
     try:
         yield
     finally:

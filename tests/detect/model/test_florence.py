@@ -223,7 +223,7 @@ def broken(folder: Path, target: Path, name: str, text: str | None) -> Path:
     [
         ("config.json", None, "config.json"),
         ("config.json", "{", "config.json"),
-        ("config.json", "[]", "isn't the configuration"),
+        ("config.json", "[]", "is no JSON object"),
         ("config.json", '{"model_type": "bert", "vision_config": {}}', "'bert'"),
         (
             "config.json",

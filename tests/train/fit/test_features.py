@@ -287,10 +287,9 @@ def test_a_full_disk_is_said_in_one_line_and_the_training_goes_on(
     with caplog.at_level(logging.WARNING, "grounded_seg"):
         train(tiny_settings(dataset, tmp_path / "run", base, augment=False))
     [told] = [one.getMessage() for one in caplog.records if "image features" in one.getMessage()]
-    # The output folder isn't there before the first step.
     assert told == (
-        f"image features that don't fit into memory can't be kept in {tmp_path} (No space left on device); they are "
-        "computed each time, or make room and resume"
+        f"image features that don't fit into memory can't be kept in {tmp_path / 'run'} (No space left on device); they "
+        "are computed each time, or make room and resume"
     )
     assert len(encoded) > 5
     assert len(losses(tmp_path / "run")) == 6
