@@ -40,16 +40,18 @@ demo: $(INSTALLED)
 	$(BIN)/grounded-seg run "red car" examples/scene-1.jpg --preset demo -o grounded-seg-out/demo --overwrite
 
 # Two processes of one thread each take little more than half the time of one with two.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not release" --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "not release"
 
 test-release: $(INSTALLED)
-	$(BIN)/python -m pytest -m release
+	$(PYTEST) -m release
 
 # What `--dtype auto` may stand for on a processor. The tests that come to that choice are noted by `make test`.
 test-dtypes: $(INSTALLED)
-	GROUNDED_SEG_TEST_DTYPE=float32 $(BIN)/python -m pytest
-	GROUNDED_SEG_TEST_DTYPE=bfloat16 $(BIN)/python -m pytest
+	GROUNDED_SEG_TEST_DTYPE=float32 $(PYTEST)
+	GROUNDED_SEG_TEST_DTYPE=bfloat16 $(PYTEST)
 
 MINUTES ?= 60
 fuzz: $(INSTALLED)

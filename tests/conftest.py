@@ -31,6 +31,15 @@ hypothesis.settings.load_profile("patient")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = ("train/test_demo.py", "segment/test_segmenter_parity.py", "runs/test_run_by_workers.py")
+"""Modules that begin first, as one at the end would leave the other process without work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first."""
+    items.sort(key=lambda item: not item.nodeid.split("::")[0].endswith(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _own_log() -> Iterator[None]:
     """Undo what a command sets for its process: where this package's log goes, and from which level on."""

@@ -288,8 +288,8 @@ def test_a_full_disk_is_said_in_one_line_and_the_training_goes_on(
         train(tiny_settings(dataset, tmp_path / "run", base, augment=False))
     [told] = [one.getMessage() for one in caplog.records if "image features" in one.getMessage()]
     assert told == (
-        f"image features that don't fit into memory can't be kept in {tmp_path / 'run'} (No space left on device); they "
-        "are computed each time, or make room and resume"
+        f"image features that don't fit into memory can't be kept in {tmp_path / 'run'} (No space left on device); "
+        "they are computed each time, or make room and resume"
     )
     assert len(encoded) > 5
     assert len(losses(tmp_path / "run")) == 6
