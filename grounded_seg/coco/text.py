@@ -188,5 +188,6 @@ def _parse_leniently(text: str) -> Any:
         )
     try:
         return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        # A TypeError is a list in the place of a key.
         return None

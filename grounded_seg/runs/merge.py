@@ -249,11 +249,12 @@ def _part(run: Path) -> _Part:
     manifest = read_manifest(folder.manifest)
     refuse_evaluation(manifest, run)
     try:
-        manifest["exit_code"]
+        # What is read later has to be of its kind.
+        manifest["exit_code"], dict(manifest.get("counts") or {}), _calibration_of(manifest)
         images, shard = manifest["images"], manifest.get("shard")
         number = None if shard is None else int(shard["number"])
         part = _Part(folder, manifest, root_from(images["root"]), dict(manifest["prompts"]), images["count"], number)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{folder.manifest} isn't that of a run ({why}); name folders that run wrote") from error
     if not folder.journal.is_file():
