@@ -1,6 +1,7 @@
 """The page in a real browser: everything by keyboard and mouse, and what comes out of it in the end.
 
 `GROUNDED_SEG_SCREENSHOTS=1 python -m pytest tests/review/page/test_in_browser.py` writes the pictures of the docs.
+`GROUNDED_SEG_TEST_SCENES=300` drives the page on as many scenes of the demo.
 """
 
 import json
@@ -27,7 +28,7 @@ from grounded_seg.review.decisions_of_run import Review
 from grounded_seg.review.page.static_page import FOLDER
 from grounded_seg.scenes import KINDS
 
-N_SCENES, N_MANY = 24, 300
+N_SCENES, N_MANY = 24, int(os.environ.get("GROUNDED_SEG_TEST_SCENES", "100"))
 SHOTS = ROOT / "docs" if os.environ.get("GROUNDED_SEG_SCREENSHOTS") else None
 
 Keys = dict[tuple[str, int], str | None]
