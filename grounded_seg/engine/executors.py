@@ -4,6 +4,7 @@ Here is the one of this process: the models on the calling thread, reading ahead
 several workers is in `several_workers.py`.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,8 @@ from grounded_seg.settings import EngineKind, ModelSettings
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
 
+_PATIENCE_S = 10.0
+"""To wait for an image before it is asked whether the threads that read are still there."""
 _WAITED_SHARE = 0.02
 """Of a batch's time, to wait for what is done with its images."""
 
@@ -173,17 +176,31 @@ def read_ahead(
         n_threads: How many.
         n_ahead: Items that are read, or being read, and not yet taken: what bounds the memory. At least 1.
     """
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="reader")
+    begun: list[threading.Thread] = []
+    pool = ThreadPoolExecutor(n_threads, "reader", initializer=lambda: begun.append(threading.current_thread()))
     try:
-        yield _in_order(items, lambda item: pool.submit(read, item), n_ahead)
+        yield _in_order(items, lambda item: pool.submit(read, item), n_ahead, begun)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _in_order(items: Iterable[_Item], submit: Callable[[_Item], "Future[_Read]"], n_ahead: int) -> Iterator[_Read]:
+def _in_order(
+    items: Iterable[_Item],
+    submit: Callable[[_Item], "Future[_Read]"],
+    n_ahead: int,
+    threads: Sequence[threading.Thread],
+) -> Iterator[_Read]:
     iterator = iter(items)
     waiting = deque(submit(item) for item in islice(iterator, n_ahead))
     while waiting:
-        read = waiting.popleft().result()
+        read = _awaited(waiting.popleft(), threads)
         waiting.extend(submit(item) for item in islice(iterator, 1))
         yield read
+
+
+def _awaited(future: "Future[_Read]", threads: Sequence[threading.Thread]) -> _Read:
+    """What a thread reads; a `MemoryError` if one ended without a word, as those do for which there is no memory."""
+    while not wait([future], timeout=_PATIENCE_S).done:
+        if not threads or not all(one.is_alive() for one in threads):
+            raise MemoryError("a thread that reads images ended")
+    return future.result()

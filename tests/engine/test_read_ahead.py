@@ -7,6 +7,7 @@ from itertools import count, islice
 
 import pytest
 
+from grounded_seg.engine import executors
 from grounded_seg.engine.executors import read_ahead
 
 
@@ -57,3 +58,14 @@ def test_a_failure_comes_where_its_item_would_have_come() -> None:
 def test_nothing_to_read_is_nothing_read() -> None:
     with read_ahead([], str, n_threads=2, n_ahead=2) as results:
         assert list(results) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_without_a_word_ends_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(executors, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr("concurrent.futures.thread._worker", full)
+    with read_ahead([1, 2], str, n_threads=2, n_ahead=2) as results, pytest.raises(MemoryError, match="ended"):
+        next(results)
