@@ -2,7 +2,8 @@
 
 A processor with AMX or AVX512-BF16 computes in bfloat16 where the dtype is `auto`, others in float32. A plain session
 notes in pytest's cache which tests came to that choice. A session with `GROUNDED_SEG_TEST_DTYPE=bfloat16` runs those
-alone, all of them where no plain session went before, and `auto` is bfloat16 in it.
+alone, all of them where no plain session went before, and `auto` is bfloat16 in it. Where the machine's own choice is
+that dtype, the plain session ran them so, and nothing is left to run.
 """
 
 import os
@@ -98,6 +99,11 @@ def pytest_configure(config: pytest.Config) -> None:
             choose._check_runs(forced, torch.device("cpu"))
         except DeviceError as error:
             pytest.exit(str(error), returncode=0)
+        known = config.cache.get(_CACHE_KEY, None) if config.cache is not None else None
+        if known is not None and forced == choose._fastest_dtype(torch.device("cpu")):
+            pytest.exit(
+                f"{name} is what `auto` stands for here: the plain session ran these tests with it", returncode=0
+            )
     plugin = AutoDtype(forced)
     choose._fastest_dtype = plugin.choice
     config.pluginmanager.register(plugin)

@@ -9,6 +9,7 @@ import json
 import pickle
 import random
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +39,10 @@ _STATE_FILE, _OPTIMIZER_FILE, _MODEL_FILE = "trainer_state.json", "optimizer.pt"
 _RANDOM_FILE = "rng_state_{}.pt"
 _FORMAT = "grounded-seg 2"
 """What `trainer_state.json` says of itself; those of transformers' Trainer say nothing."""
-_DAMAGE = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, pickle.UnpicklingError, SafetensorError)
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError),
+    *(AttributeError, AssertionError, struct.error, pickle.UnpicklingError, SafetensorError),
+)
 
 
 @dataclass(frozen=True)
