@@ -17,6 +17,7 @@ import click
 
 from grounded_seg.cli import messages
 from grounded_seg.cli.streams import discard, finish_streams, lossy, prepare_streams
+from grounded_seg.device.memory import check_address_space
 from grounded_seg.errors import DeviceError, GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ CLOSED_OUTPUT = 141
 """The code of a program whose reader closed the pipe, as in `grounded-seg ... | head -1`."""
 _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EAGAIN}
 """Of a full disk, a lost terminal, a stream that was opened to be read, and a pipe that takes no more."""
-_NO_THREAD = "can't start new thread"
-"""Python's words where memory for a thread's stack, or the number of threads, comes to an end."""
+_FULL_MEMORY = ("can't start new thread", "std::bad_alloc")
+"""Python's words where memory for a thread's stack, or the number of threads, comes to an end, and those of C++."""
 UNEXPECTED = 70
 """A fault of this program, not of its input: `EX_SOFTWARE` of sysexits.h."""
 
@@ -67,6 +68,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; end it silently if the reader closed the pipe."""
+        check_address_space()
         try:
             with _termination_as_interrupt():
                 code = super().invoke(ctx)
@@ -107,7 +109,7 @@ def _explain(error: Exception) -> int:
         case OSError(filename=None) if error.errno in _STDOUT_ERRORS:
             # Errors with a file's name are ours already, from the modules that write files.
             message, code = str(messages.stdout_error(error)), OutputError.exit_code
-        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or str(error) == _NO_THREAD:
+        case _ if isinstance(error, MemoryError) or any(text in str(error) for text in _FULL_MEMORY):
             # What knows how to do with less, such as the engine, has tried that.
             message, code = "memory is full; end other programs, or ask for less at a time", DeviceError.exit_code
         case _:

@@ -4,8 +4,11 @@ torch takes seconds to import, so it is imported where an error is looked at: th
 """
 
 import gc
+import mmap
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from grounded_seg.errors import DeviceMemoryError
@@ -15,6 +18,28 @@ _Result = TypeVar("_Result")
 
 _OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "MPS backend out of memory")
 """What torch's errors say on the devices for which it has no error class of its own."""
+LEAST_ADDRESS_SPACE = 256 << 20
+"""Bytes with which a command begins at least. With less left, Python itself may end where it makes an error of it."""
+
+
+def check_address_space() -> None:
+    """Refuse to begin where a limit of the shell's (`ulimit -v`) leaves next to no memory: a `DeviceMemoryError`."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    except OSError:
+        return
+    if limit - used < LEAST_ADDRESS_SPACE:
+        raise DeviceMemoryError(
+            f"the limit of this process's address space ({limit >> 20} MB, `ulimit -v`) leaves {(limit - used) >> 20} "
+            f"MB, too little to begin with; raise it, or take it away with `ulimit -v unlimited`"
+        )
 
 
 def halving(size: int, attempt: Callable[[int], _Result]) -> tuple[_Result, int]:

@@ -1,13 +1,24 @@
 """Less goes through at once where the memory of any device is full, and only there."""
 
 import gc
+import mmap
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
-from grounded_seg.device.memory import collection_paused, halving, in_chunks, out_of_memory_as_device_error
+from grounded_seg.device.memory import (
+    check_address_space,
+    collection_paused,
+    halving,
+    in_chunks,
+    out_of_memory_as_device_error,
+)
 from grounded_seg.errors import DeviceError, DeviceMemoryError
+
+resource = pytest.importorskip("resource", reason="Unix only")
 
 FULL = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"),
@@ -86,3 +97,20 @@ def test_no_garbage_is_looked_for_while_much_is_loaded() -> None:
             raise ValueError("inside")
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, megabytes: int | None) -> None:
+    """Pretend that so many megabytes are left below the limit of the address space; None for no limit."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    limit = resource.RLIM_INFINITY if megabytes is None else used + (megabytes << 20)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells")
+def test_a_limit_that_leaves_next_to_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for megabytes in (None, 4000):
+        limited(monkeypatch, megabytes)
+        check_address_space()
+    limited(monkeypatch, 100)
+    with pytest.raises(DeviceMemoryError, match=r"\(\d+ MB, `ulimit -v`\) leaves \d+ MB"):
+        check_address_space()
