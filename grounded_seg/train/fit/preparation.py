@@ -37,8 +37,9 @@ from grounded_seg.weights.locate import LocatedWeights
 
 _VALIDATION_DRAW = 1 << 20
 """The epoch whose negatives the validation's loss has: one that no training comes to."""
-_MIN_VALID_IMAGES = 10
-"""With fewer, chance chooses the best checkpoint."""
+_MIN_VALID_IMAGES, _MIN_VALID_IMAGES_OF_LOSS = 50, 10
+"""With fewer, chance chooses the best checkpoint. Measured by AP on 20: step 88 of 440 was chosen, with .695 beside .693
+at the end, and on 200 other images they had .548 and .624."""
 
 
 def n_processes() -> int:
@@ -87,8 +88,6 @@ class PreparedTraining:
         prompts = all_prompts(data, settings)
         shown = set(list(dict.fromkeys(example.image for example in data.valid.examples))[: settings.eval_images])
         n_valid = len({example.image for example in data.valid.examples})
-        self.notes = (*data.notes, *_too_few(len(shown), n_valid), *_without_adapter(settings))
-        """What there is to say of the data set and the base, a line each."""
         examples = [example for example in data.valid.examples if example.image in shown]
         self.asked = all_questions(examples, prompts, settings.prompt_form)
         """What the validation's answers are generated for."""
@@ -100,6 +99,8 @@ class PreparedTraining:
         if self.best_metric not in names:
             known = ", ".join(sorted(names))
             raise UsageError(f"there is no figure {self.best_metric!r} to choose the best by, only {known}")
+        self.notes = (*data.notes, *_too_few(len(shown), n_valid, self.best_metric), *_without_adapter(settings))
+        """What there is to say of the data set and the base, a line each."""
         self.lower_is_better = LOWER_IS_BETTER | lower_is_better(settings.metrics, silence)
         writer = AnswerWriter(florence)
         # The images that are kept in memory are shared out among all that read some: this process and its workers.
@@ -188,13 +189,14 @@ def _check_installed(settings: TrainSettings) -> None:
         raise UsageError("the optimizer came needs a package: pip install 'grounded-seg[train]'")
 
 
-def _too_few(n_shown: int, n_valid: int) -> list[str]:
+def _too_few(n_shown: int, n_valid: int, metric: str) -> list[str]:
     """Say that chance chooses the best checkpoint, where few of the validation images are asked about."""
-    if n_shown >= _MIN_VALID_IMAGES:
+    if n_shown >= (_MIN_VALID_IMAGES_OF_LOSS if metric == "loss" else _MIN_VALID_IMAGES):
         return []
     images = "1 validation image is" if n_shown == 1 else f"{n_shown} validation images are"
     remedy = "raise --eval-images" if n_shown < n_valid else "add some, or give a larger share with --split"
-    return [f"{images} too few to choose the best checkpoint by, chance decides; {remedy}"]
+    steadier = "" if metric == "loss" else ", or take the steadier --best-metric loss"
+    return [f"{images} too few to choose the best checkpoint by {metric}, chance decides; {remedy}{steadier}"]
 
 
 def _without_adapter(settings: TrainSettings) -> list[str]:
