@@ -38,8 +38,8 @@ from grounded_seg.weights.locate import LocatedWeights
 _VALIDATION_DRAW = 1 << 20
 """The epoch whose negatives the validation's loss has: one that no training comes to."""
 _MIN_VALID_IMAGES, _MIN_VALID_IMAGES_OF_LOSS = 50, 10
-"""With fewer, chance chooses the best checkpoint. Measured by AP on 20: step 88 of 440 was chosen, with .695 beside .693
-at the end, and on 200 other images they had .548 and .624."""
+"""With fewer, chance chooses the best checkpoint. Measured by AP on 20: step 88 of 440 was chosen, with .695 beside the
+last one's .693, and on 200 other images they had .548 and .624."""
 
 
 def n_processes() -> int:
