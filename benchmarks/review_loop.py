@@ -47,8 +47,8 @@ SHARED = (
     *("--split", "85/10/5", "--best-metric", "loss", "--eval-images", "20", "--no-report", "--quiet"),
 )
 CAREFULLY = ("--no-augment", "--lr", "1e-4", "--batch-size", "128", "--warmup-steps", "10", "--epochs", "20")
-"""The vision tower stays as it is, so each image is encoded once. The demo learnt such scenes for hours, and what is left
-to learn drowns in chance: batches are large and steps small. (At 2e-4 in batches of 32 box AP fell from .735 to .722.)"""
+"""The vision tower stays as it is, so each image is encoded once. The demo learnt such scenes for hours, so what is
+left to learn drowns in chance: large batches, small steps. (At 2e-4 in batches of 32 box AP fell from .735 to .722.)"""
 OPTIONS = {
     "known": CAREFULLY,
     "camera": CAREFULLY,
