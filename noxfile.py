@@ -3,6 +3,9 @@
 Each session has an environment of its own in `.nox/`, made by uv. Words after `--` go to pytest.
 """
 
+import re
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "uv"
@@ -13,9 +16,19 @@ EXTRAS = "serve,plots,parquet,pandas"
 
 
 def install(session: nox.Session, *options: str) -> None:
-    """The package with its extras by these rules, then what the tests need, which may be newer."""
+    """The package with its extras by these rules, then what the tests need, which may be newer, and leaves it alone."""
     session.install(*options, "--editable", f".[{EXTRAS}]")
-    session.install("--group", "dev")
+    own = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    names = {normal(re.split(r"[^\w.-]", line)[0]) for line in own}
+    frozen = session.run_install("uv", "pip", "freeze", silent=True, external=True) or ""  # nothing with `nox -R`
+    kept = Path(session.create_tmp(), "kept.txt")
+    kept.write_text("".join(f"{line}\n" for line in frozen.splitlines() if normal(line.partition("==")[0]) in names))
+    session.install("--group", "dev", "--constraint", str(kept))
+
+
+def normal(name: str) -> str:
+    """The one spelling of a package's name."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def run_tests(session: nox.Session) -> None:
