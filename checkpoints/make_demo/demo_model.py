@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 WIDTH = 192
-GRID = 12
+GRID = 16
 """The image's tokens are one for the whole and GRID x GRID for its parts."""
 
 PLACE_SIZE = 2.0

@@ -17,7 +17,7 @@ from PIL import Image
 
 from grounded_seg.scenes import COLOURS, KINDS, Split, render_scene
 
-SIDE = 192
+SIDE = 256
 CHUNK = 1000
 STATE = Path(__file__).resolve().parents[2] / ".cache" / "demo-training"
 KIND_NAMES, COLOUR_NAMES = list(KINDS), list(COLOURS)
@@ -44,7 +44,7 @@ def write_chunk(index: int) -> Path:
     cv2.setNumThreads(1)
     pixels, first, kinds, colours, boxes = [], [0], [], [], []
     for i in range(index * CHUNK, (index + 1) * CHUNK):
-        scene = render_scene(Split.TRAIN, i, short_side=208)
+        scene = render_scene(Split.TRAIN, i, short_side=272)
         pixels.append(np.asarray(Image.fromarray(scene.pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)))
         for o in scene.objects:
             kinds.append(KIND_NAMES.index(o.kind))

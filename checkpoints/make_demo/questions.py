@@ -10,20 +10,25 @@ from demo_model import GRID
 from pool import COLOUR_NAMES, KIND_NAMES, Chunk, chunks_on_disk, read_chunk
 from tokenizers import Tokenizer
 
+from grounded_seg.detect.tasks import TASKS
 from grounded_seg.scenes.questions import TRAINING_WORDS
 
 PROMPT_FORMS = ("Locate the phrases in the caption: {}",) * 7 + ("Locate {} in the image.",)
 ANYTHING = "object"
+"""Also how captions call what has no name yet."""
+EVERYTHING, CAPTION = TASKS["OD"].question(), TASKS["CAPTION"].question()
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIDDLE_SHARE = 0.7
 """The part of a box's width and height, around its centre, whose cells speak for the object."""
 MIXTURE = (
-    ("colour kind", 0.36),
-    ("kind", 0.15),
+    ("colour kind", 0.35),
+    ("kind", 0.14),
     ("other colour", 0.11),
     ("absent", 0.06),
     ("unknown", 0.07),
-    ("any", 0.25),
+    ("any", 0.17),
+    ("everything", 0.06),
+    ("caption", 0.04),
 )
 """Shares of the questions. Asking for anything is answered with every box: that teaches locations at the least cost."""
 
@@ -54,10 +59,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Asked:
-    """One question: the phrase and which of the scene's objects answer it."""
+    """One question: the phrase, or the whole question of a task, and which of the scene's objects answer it."""
 
     phrase: str
     hits: tuple[int, ...]
+    of_task: bool = False
 
 
 class QuestionMaker:
@@ -87,11 +93,11 @@ class QuestionMaker:
             for _ in range(n_questions):
                 question = self.question(kinds, colours, rng)
                 asked.append(np.isin(owner, question.hits))
-                prompts.append([self.bos, *self.encode(rng.choice(PROMPT_FORMS).format(question.phrase)), self.eos])
-                answer, order = self.answer(question, boxes)
+                text = question.phrase if question.of_task else rng.choice(PROMPT_FORMS).format(question.phrase)
+                prompts.append([self.bos, *self.encode(text), self.eos])
+                answer, spoken_of = self.answer(question, kinds, colours, boxes)
                 answers.append(answer)
-                lead = len(answer) - 1 - 4 * len(order)
-                pointed.append([-1] * lead + [i for i in order for _ in range(4)] + [-1])
+                pointed.append(spoken_of)
         prompt_ids = _padded(prompts, self.pad)
         cell_kinds, cell_colours, cell_boxes = (torch.from_numpy(np.stack(part)) for part in zip(*cells, strict=True))
         return Batch(
@@ -110,6 +116,11 @@ class QuestionMaker:
     def question(self, kinds: np.ndarray, colours: np.ndarray, rng: Random) -> Asked:
         """One random question about a scene with these objects."""
         form = rng.choices([name for name, _ in MIXTURE], [weight for _, weight in MIXTURE])[0]
+        if form == "caption":
+            return Asked(CAPTION, tuple(range(len(kinds))), of_task=True)
+        if form == "everything":
+            named = [KIND_NAMES[kind] in self.taught for kind in kinds]
+            return Asked(EVERYTHING, tuple(np.flatnonzero(named).tolist()), of_task=True)
         one = rng.randrange(len(kinds))
         if self.favourite and rng.random() < 0.5:
             favourites = np.flatnonzero(kinds == KIND_NAMES.index(self.favourite))
@@ -133,18 +144,34 @@ class QuestionMaker:
             phrase, hit = f"{COLOUR_NAMES[colour]} {phrase}", hit & (colours == colour)
         return Asked(phrase, tuple(np.flatnonzero(hit).tolist()))
 
-    def answer(self, question: Asked, boxes: np.ndarray) -> tuple[list[int], list[int]]:
-        """The phrase, four location tokens per box from left to right, the end; only the end for nothing.
+    def answer(
+        self, question: Asked, kinds: np.ndarray, colours: np.ndarray, boxes: np.ndarray
+    ) -> tuple[list[int], list[int]]:
+        """The answer's tokens, and for each the object that it locates, -1 for other tokens; the end alone for nothing.
 
-        The phrase starts with a space, so that its tokens are the question's own: a name that was asked but never
-        answered is a known token, which an adapter can learn to say.
-        The second part is the objects in the order in which they are answered.
+        The phrase, or for the question about everything each kind in the order of its first box, and four location
+        tokens per box from left to right. A phrase starts with a space, so that its tokens are the question's own: a
+        name that was asked but never answered is a known token, which an adapter can learn to say.
         """
-        if not question.hits:
-            return [self.eos], []
         ordered = sorted(question.hits, key=lambda i: (boxes[i, 0], boxes[i, 1]))
-        bins = np.clip(np.floor(boxes[ordered] * 1000), 0, 999).astype(int).ravel()
-        return [*self.encode(f" {question.phrase}"), *(self.loc0 + bins).tolist(), self.eos], ordered
+        if question.phrase == CAPTION:
+            ids = self.encode(caption([self.named(kinds[i], colours[i]) for i in ordered]))
+            return [*ids, self.eos], [-1] * (len(ids) + 1)
+        groups: dict[str, list[int]] = {}
+        for i in ordered:
+            groups.setdefault(KIND_NAMES[kinds[i]] if question.of_task else question.phrase, []).append(i)
+        tokens, spoken_of = [], []
+        for label, members in groups.items():
+            bins = np.clip(np.floor(boxes[members] * 1000), 0, 999).astype(int).ravel()
+            ids = self.encode(f" {label}")
+            tokens += [*ids, *(self.loc0 + bins).tolist()]
+            spoken_of += [-1] * len(ids) + [i for i in members for _ in range(4)]
+        return [*tokens, self.eos], [*spoken_of, -1]
+
+    def named(self, kind: int, colour: int) -> str:
+        """An object in a caption."""
+        name = KIND_NAMES[kind]
+        return f"{COLOUR_NAMES[colour]} {name if name in self.taught else ANYTHING}"
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, remembered."""
@@ -168,6 +195,12 @@ class PooledScenes:
         chunk = self.loaded[path]
         rows = np.flatnonzero(np.diff(chunk.first) <= max_objects)
         return chunk, np.array(self.rng.sample(rows.tolist(), size))
+
+
+def caption(names: list[str]) -> str:
+    """A sentence of what there is to see, from left to right."""
+    with_articles = [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
+    return " and ".join(filter(None, (", ".join(with_articles[:-1]), with_articles[-1]))) + "."
 
 
 def mirrored(boxes: np.ndarray) -> np.ndarray:

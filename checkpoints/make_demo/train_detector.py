@@ -54,6 +54,8 @@ class Plan:
     batch: int
     n_questions: int
     resume: bool
+    start: Path | None
+    """An earlier detector of this shape, whose weights are the first."""
     output: Path
 
 
@@ -126,6 +128,19 @@ class Training:
         )
         return cls(model, heads, optimizer, Average(model))
 
+    def begin_with(self, folder: Path) -> None:
+        """Take an earlier detector's weights; its codes of rows and columns are stretched to more of them."""
+        earlier = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        processor = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+        n_before = math.isqrt(processor["image_seq_length"] - 1)
+        state = earlier.state_dict()
+        for name in [one for one in state if one.endswith(("row_embeddings.weight", "column_embeddings.weight"))]:
+            codes = state[name][:n_before].T[None]
+            stretched = nn.functional.interpolate(codes, size=GRID, mode="linear", align_corners=False)[0].T
+            state[name] = torch.cat([stretched, state[name][GRID:]])
+        self.model.load_state_dict(state)
+        self.average = Average(self.model)
+
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All that is learned."""
@@ -177,6 +192,8 @@ def work(rank: int, plan: Plan) -> None:
     torch.manual_seed(0)
     tokenizer = train_tokenizer()
     training = Training.fresh(tokenizer)
+    if plan.start:
+        training.begin_with(plan.start)
     if plan.resume:
         training.load(KEPT)
     maker = QuestionMaker(tokenizer, frozenset(KIND_NAMES) - {UNTAUGHT})
@@ -222,6 +239,7 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=16, help="images a step; twice as many for vision alone")
     options.add_argument("--questions", dest="n_questions", type=int, default=2, help="an image")
     options.add_argument("--output", type=Path, default=STATE / "detector")
+    options.add_argument("--start", type=Path, help="folder of an earlier detector to begin with")
     options.add_argument("--resume", action="store_true", help="go on from the kept state, with a new clock")
     start(work, Plan(**vars(options.parse_args())))
 
