@@ -14,7 +14,7 @@ TESTED: Mapping[str, tuple[str, str]] = MappingProxyType(
         "torch": ("2.6", "2.14"),
         "torchvision": ("0.21", "0.29"),
         "transformers": ("5.13", "5.24"),
-        "peft": ("0.17", "0.21"),
+        "peft": ("0.18", "0.21"),
         "accelerate": ("1.1", "1.15"),
         "huggingface_hub": ("1.5", "2.4"),
         "opencv-python": ("5.0", "5.0"),

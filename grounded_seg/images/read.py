@@ -62,9 +62,10 @@ def image_from_pillow(opened: PIL.Image.Image, path: Path) -> Image:
     try:
         # It has passed Pillow's own limit.
         return _decoded(path, lambda: nullcontext(opened), sys.maxsize)
-    except ImageError as error:
-        # Of an image that left its `with` block before it was decoded, Pillow asserts that it has a file.
-        if isinstance(error.__cause__, AssertionError) or " closed " in str(error.__cause__):
+    except (ImageError, AttributeError) as error:
+        # An image that left its `with` block too early has no file: Pillow asserts that it has, or up to 11 reads None.
+        cause = error.__cause__ or error
+        if isinstance(cause, AssertionError) or any(text in str(cause) for text in (" closed ", "'NoneType' object")):
             advice = "give it inside its `with` block, or call its load() there"
             raise ImageError(f"{shown(path)} is a Pillow image that was closed; {advice}") from error
         raise
