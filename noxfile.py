@@ -13,7 +13,8 @@ nox.options.sessions = ["lowest", "newest"]
 nox.needs_version = ">=2025.2.9"
 
 EXTRAS = "serve,plots,parquet,pandas"
-OTHER_WARNINGS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
+KINDS = ("DeprecationWarning", "FutureWarning", "UserWarning")
+OTHER_WARNINGS = tuple(word for kind in KINDS for word in ("-W", f"ignore::{kind}"))
 """What a release of another day warns of is no failure here."""
 
 

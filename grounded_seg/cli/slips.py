@@ -59,13 +59,15 @@ def explain_option(error: click.NoSuchOption, context: click.Context) -> str:
     known = {name for one in command.params if isinstance(one, click.Option) for name in one.opts}
     other = next((name for name, words in _WORDS_FOR.items() if name in known and word in words.split()), None)
     meant = f"--{word}" if f"--{word}" in known else other
+    # click up to 8.3 words it another way.
+    missing = f"No such option {error.option_name!r}."
     if meant is not None:
-        return f"{error.message} Did you mean {meant}?"
+        return f"{missing} Did you mean {meant}?"
     for one in command.params:
         if isinstance(one, click.Argument) and word in _WORDS_FOR_ARGUMENTS.get(one.name or "", "").split():
             usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-            return f"{error.message} {one.human_readable_name.strip('.')} is given without an option: {usage}"
-    return error.format_message()
+            return f"{missing} {one.human_readable_name.strip('.')} is given without an option: {usage}"
+    return error.format_message().replace(error.message, missing)
 
 
 def explain_missing(error: click.MissingParameter, context: click.Context) -> str:

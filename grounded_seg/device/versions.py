@@ -13,10 +13,10 @@ TESTED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "torch": ("2.6", "2.14"),
         "torchvision": ("0.21", "0.29"),
-        "transformers": ("5.13", "5.24"),
+        "transformers": ("5.20", "5.24"),
         "peft": ("0.18", "0.21"),
         "accelerate": ("1.1", "1.15"),
-        "huggingface_hub": ("1.5", "2.4"),
+        "huggingface_hub": ("1.31", "2.4"),
         "opencv-python": ("5.0", "5.0"),
         "numpy": ("2.0", "2.5"),
         "pillow": ("11.3", "13.0"),

@@ -130,7 +130,7 @@ def test_a_library_that_can_not_be_imported_is_a_finding() -> None:
 @pytest.mark.parametrize(
     ("name", "here", "state", "says"),
     [
-        ("transformers", "5.12.1", State.ERROR, "transformers 5.12.1 is older than 5.13"),
+        ("transformers", "5.12.1", State.ERROR, "transformers 5.12.1 is older than 5.20"),
         ("transformers", "99.0", State.WARNING, "transformers 99.0 is newer than"),
         ("torch", "2.14.9+cu130", State.OK, "torch 2.14.9"),
         ("peft", None, State.ERROR, "peft is missing"),
