@@ -84,6 +84,7 @@ NOT_TRIED = {
     "cli.streams.discard": "the same",
     "device.hardware.memory_bytes": "the system's own",
     "device.hardware.nvidia_driver": "the same",
+    "device.memory.check_address_space": "the same",
     "diagnosis.known_answer._stored_answer": "comes with the program",
     "weights.presets.preset_table": "the same",
     "web.pages._file": "the same",
