@@ -112,7 +112,7 @@ def test_the_tuning_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     in_folder(tmp_path)
     page = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
-    for long, short in (("--scenes 300", "--scenes 12"), ("--scenes 60", "--scenes 2"), ("--epochs 4", "--epochs 1")):
+    for long, short in (("--scenes 300", "--scenes 12"), ("--scenes 60", "--scenes 2"), ("--epochs 8", "--epochs 1")):
         assert long in page
         page = page.replace(long, short)
     for block in shown(page):
