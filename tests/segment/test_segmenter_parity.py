@@ -49,11 +49,17 @@ def random_vit_b() -> Sam:
     return sam
 
 
+@pytest.fixture(scope="module")
+def vit_b() -> tuple[SamSegmenter, Sam]:
+    """Ours and the official one, of equal weights."""
+    return SamSegmenter(SamNetwork(random_vit_b(), CPU, torch.float32)), random_vit_b()
+
+
 @pytest.mark.slow
-def test_full_size_vit_b_gives_the_official_masks() -> None:
-    size = ImageSize(213, 320)
+@pytest.mark.parametrize("size", [ImageSize(320, 213), ImageSize(213, 320)], ids=["landscape", "portrait"])
+def test_full_size_vit_b_gives_the_official_masks(size: ImageSize, vit_b: tuple[SamSegmenter, Sam]) -> None:
     image, found = random_image(size), random_detections(size, 3)
-    segmenter, official = SamSegmenter(SamNetwork(random_vit_b(), CPU, torch.float32)), random_vit_b()
+    segmenter, official = vit_b
     [segmented] = segmenter.segment([image], [found])
     masks = compare_with_official(segmented, found, image, official)
     assert 0.02 < masks.mean() < 0.98, "such masks say nothing"
