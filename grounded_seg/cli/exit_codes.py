@@ -27,8 +27,8 @@ CLOSED_OUTPUT = 141
 """The code of a program whose reader closed the pipe, as in `grounded-seg ... | head -1`."""
 _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EAGAIN}
 """Of a full disk, a lost terminal, a stream that was opened to be read, and a pipe that takes no more."""
-_FULL_MEMORY = ("can't start new thread", "std::bad_alloc")
-"""Python's words where memory for a thread's stack, or the number of threads, comes to an end, and those of C++."""
+_FULL_MEMORY = ("can't start new thread", "std::bad_alloc", "failed to map segment from shared object")
+"""What is said without a `MemoryError`: by Python of a thread's stack, by C++, and by the loader of a library."""
 UNEXPECTED = 70
 """A fault of this program, not of its input: `EX_SOFTWARE` of sysexits.h."""
 

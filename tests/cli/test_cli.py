@@ -206,6 +206,7 @@ def test_an_expected_error_is_one_line_and_a_code(
         (DeviceError("no such device"), 5, "error: no such device"),
         (KeyboardInterrupt(), INTERRUPTED, "error: interrupted; no image was finished"),
         (MemoryError(), 5, "error: memory is full; end other programs"),
+        (ImportError("x.so: failed to map segment from shared object"), 5, "error: memory is full; end other programs"),
         (RuntimeError("std::bad_alloc"), 5, "error: memory is full; end other programs"),
         (ZeroDivisionError("a\nb"), UNEXPECTED, "error: unexpected ZeroDivisionError: a b; please report"),
     ],
