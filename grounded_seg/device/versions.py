@@ -11,8 +11,8 @@ _LOG = logging.getLogger(__name__)
 
 TESTED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "torch": ("2.6", "2.14"),
-        "torchvision": ("0.21", "0.29"),
+        "torch": ("2.10", "2.14"),
+        "torchvision": ("0.25", "0.29"),
         "transformers": ("5.20", "5.24"),
         "peft": ("0.18", "0.21"),
         "accelerate": ("1.1", "1.15"),

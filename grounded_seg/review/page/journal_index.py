@@ -199,7 +199,7 @@ class JournalIndex(AbstractContextManager["JournalIndex"]):
         for number, text in enumerate(lines):
             try:
                 line = _line_of(text)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise InputError(
                     f"{self.path}:{n_before + number + 1}: this line is damaged ({error}); the command that wrote it "
                     "repeats what follows, with --resume"
