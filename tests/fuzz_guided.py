@@ -44,14 +44,21 @@ def main() -> int:
         if len(tried.escapes) > before:
             keep(list(tried.escapes.values())[before:], chosen.keep)
 
-    limits = [f"-max_total_time={round(60 * chosen.minutes)}", "-rss_limit_mb=0", "-timeout=60", "-verbosity=0"]
+    limits = [
+        f"-max_total_time={round(60 * chosen.minutes)}",
+        "-rss_limit_mb=0",
+        "-timeout=60",
+        "-verbosity=0",
+        "-print_final_stats=1",
+    ]
     child = os.fork()
     if not child:
         # libFuzzer ends its process.
         atheris.Setup([sys.argv[0], *limits, str(folder / "corpus")], give)
         atheris.Fuzz()
-    os.waitpid(child, 0)
-    return int(chosen.keep.is_dir() and any(chosen.keep.glob(f"{reader.name.replace(' ', '-')}*")))
+    _, status = os.waitpid(child, 0)
+    has_escapes = chosen.keep.is_dir() and any(chosen.keep.glob(f"{reader.name.replace(' ', '-')}*"))
+    return int(has_escapes or status != 0)
 
 
 if __name__ == "__main__":
