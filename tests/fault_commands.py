@@ -93,7 +93,7 @@ COMMANDS = (
         ("merge-runs", "{here}/inputs/a", "{here}/inputs/b", "-o", "{here}/results/out"),
         "b/results.jsonl",
         _without_manifest,
-        whole=("out/annotations.json",),
+        whole=("out/annotations.json", "out/review.jsonl"),
     ),
     Command("validate --fix", ("validate", "{here}/inputs/truth.json", "--fix", "{here}/results/out"), "truth.json"),
     Command(
@@ -169,6 +169,8 @@ def prepare_light(here: Path, warm: Warm) -> None:
         arguments = ["run", "red car; green", f"{here}/photos-{name}", "-o", f"{inputs}/{name}", "--save", "none"]
         child = warm.start(arguments, cwd=here)
         assert child.wait() == 0, child.err
+    with ViewedRun(inputs / "b") as viewed:
+        viewed.decide(0, What.REJECT, [1])
     (here / "results").mkdir()
     shutil.copytree(inputs / "a", here / "results" / "run")
     shutil.copytree(inputs / "a", inputs / "decided")

@@ -228,9 +228,8 @@ def merge_runs(
         UsageError, InputError, OutputError: As the command tells them.
     """
     form = RunSettings(results=results).results  # type: ignore[arg-type]  # it converts text
-    counts = merge.merge_runs(_paths(runs), Path(output), progress, results=form)
-    carry_over(_paths(runs), Path(output))
-    return counts
+    paths, folder = _paths(runs), Path(output)
+    return merge.merge_runs(paths, folder, progress, results=form, finish=lambda: carry_over(paths, folder))
 
 
 def run_status(runs: Path | str | Iterable[Path | str]) -> RunsStatus:

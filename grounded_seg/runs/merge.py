@@ -5,7 +5,6 @@ import heapq
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -19,17 +18,16 @@ from grounded_seg.coco.parquet import check_can_write_tables, write_results
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.coco.values import Notes
 from grounded_seg.errors import InputError, UsageError
-from grounded_seg.files import as_output_error, write_text
+from grounded_seg.files import write_text
 from grounded_seg.images.find import common_root, root_from
 from grounded_seg.records import Address, ImageSize
 from grounded_seg.runs.folder import RunFolder, find_runs
 from grounded_seg.runs.journal import Journal, read_lines
 from grounded_seg.runs.manifest import Counts, hashed_name, read_manifest, refuse_evaluation
+from grounded_seg.runs.merge_mark import check_free_for_merge, whole_or_nothing
 from grounded_seg.runs.shards import check_shards
 from grounded_seg.settings import ResultsForm
 
-_UNFINISHED = ".merging"
-"""A file beside the results of a merge that isn't finished."""
 _MAX_NAMED = 8
 """Runs named in a message."""
 _SHOWN_OF_HASH = 12
@@ -112,6 +110,7 @@ def merge_runs(
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     note: Callable[[str], None] = lambda _line: None,
     results: ResultsForm = ResultsForm.COCO,
+    finish: Callable[[], object] = lambda: None,
 ) -> Counts:
     """Join the journals of finished runs into a new run folder with one COCO file; pictures stay where they are.
 
@@ -126,6 +125,7 @@ def merge_runs(
         progress: Is told how many images are done, and how many there are.
         note: Is told in the end what was read in spite of its form, a line each.
         results: The form of the results.
+        finish: Called when all else is written; it may write decisions, and its failure is that of the merge.
 
     Raises:
         UsageError: If there is but one run, one isn't finished, classes or calibrations differ, a prompt stands for
@@ -143,13 +143,9 @@ def merge_runs(
         _note_roots(parts, note)
         root, prefixes = parts[0].root, ("",) * len(parts)
     folder, merged = RunFolder(output), _Merged()
-    # What a merge that was killed left is replaced.
-    if (output / _UNFINISHED).exists():
-        folder.check_free(overwrite=True)
-    else:
-        folder.check_new()
+    check_free_for_merge(folder)
     folder.make()
-    with Journal(folder.journal) as journal, _whole_or_nothing(folder, journal):
+    with Journal(folder.journal) as journal, whole_or_nothing(folder, journal):
         sources = [part.lines(prefix, notes) for part, prefix in zip(parts, prefixes, strict=True)]
         # Each is in the order of its names, and shards stand one behind the other.
         in_order = chain(*sources) if is_whole_list else heapq.merge(*sources, key=itemgetter("file_name"))
@@ -159,29 +155,10 @@ def merge_runs(
         if is_whole_list:
             _check_is_whole(parts, merged.names)
         write_text(folder.manifest, _manifest(parts, prompts, root, merged))
+        finish()
     for one in notes.lines():
         note(one)
     return merged.counts
-
-
-@contextmanager
-def _whole_or_nothing(folder: RunFolder, journal: Journal) -> Iterator[None]:
-    """Begin an empty journal, beside a mark by which one that is never finished is known; a failure leaves neither."""
-    if journal.has_lines:
-        folder.clear_records(journal.empty)
-    unfinished = folder.root / _UNFINISHED
-    with as_output_error(folder.root):
-        unfinished.touch()
-    journal.make()
-    try:
-        yield
-    except BaseException:
-        # Half of a merged run is of no use, and would be taken for a run.
-        folder.remove_records()
-        raise
-    finally:
-        with as_output_error(folder.root):
-            unfinished.unlink(missing_ok=True)
 
 
 def _manifest(parts: Sequence[_Part], prompts: Mapping[str, str], root: Path | Address, merged: _Merged) -> str:

@@ -131,6 +131,16 @@ def test_merged_runs_take_their_decisions_along(tmp_path: Path) -> None:
         assert images["one/images/mixed.jpg"].is_accepted
         assert images["two/images/mixed.jpg"].is_rejected
         assert review.thresholds == {}
+    # A merge that was killed behind its last file is finished; one that fails at the decisions leaves nothing.
+    (merged / ".merging").touch()
+    with pytest.raises(UsageError, match="already holds"):
+        merge_runs(runs, merged)
+    assert not (merged / ".merging").exists()
+    with (runs[0] / "review.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(InputError, match=r"review.jsonl:2: this line is damaged"):
+        merge_runs(runs, tmp_path / "half")
+    assert [path.name for path in (tmp_path / "half").iterdir() if path.name != ".lock"] == []
     # Without decisions nothing is written.
     for run in runs:
         (run / "review.jsonl").unlink()

@@ -33,13 +33,15 @@ def merge_runs(runs: tuple[Path, ...], output: Path, results: ResultsForm, quiet
     from grounded_seg.runs.merge import merge_runs as merge
 
     notes: list[str] = []
+
+    def take_decisions() -> None:
+        if n_lines := carry_over(runs, output):
+            notes.append(f"{counted(n_lines, 'line')} of decisions were taken over")
+
     with WorkDisplay(quiet=quiet) as display:
-        counts = merge(runs, output, display.of("images"), notes.append, results)
-        n_decisions = carry_over(runs, output)
+        counts = merge(runs, output, display.of("images"), notes.append, results, take_decisions)
     for line in notes:
         note(line)
-    if n_decisions:
-        note(f"{counted(n_decisions, 'line')} of decisions were taken over")
     skipped = f", {counts.n_skipped} skipped" if counts.n_skipped else ""
     show(f"{counted(counts.n_instances, 'instance')} in {counted(counts.n_done, 'image')}{skipped}: {output}")
     return 0
