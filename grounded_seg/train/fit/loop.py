@@ -173,8 +173,9 @@ def _accelerator(prepared: PreparedTraining) -> Accelerator:
 def _steps(loop: _Loop, epoch: int, n_done: int, checkpoint: Checkpoint | None) -> Iterator[Sequence[Batch]]:
     """Give the passes of each step of an epoch, after those that were done before the checkpoint."""
     n_passes = loop.prepared.settings.accumulation
-    loop.loader.set_epoch(epoch)
     batches = skip_first_batches(loop.loader, n_done * n_passes) if n_done else loop.loader
+    # Before accelerate 1.15 a loader that skips doesn't take the epoch of the other one.
+    batches.set_epoch(epoch)
     # A loader draws a number when it begins: within an epoch that was before the checkpoint, at its start it is after.
     if checkpoint is not None and not n_done:
         load_random_state(checkpoint, loop.accelerator.process_index)
