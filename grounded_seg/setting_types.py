@@ -119,7 +119,11 @@ def _converted(value: Any, kind: Any, *, numbers_as_text: bool) -> Any:
         value = str(value).removeprefix("torch.")
     # An integer needs no loose reading, which would take 1 for true.
     strict = not numbers_as_text or isinstance(value, int)
-    result = convert(value, kind, strict=strict, dec_hook=_path)
+    try:
+        result = convert(value, kind, strict=strict, dec_hook=_path)
+    except UnicodeEncodeError as error:
+        # Half characters in a text that stands for a number.
+        raise ValidationError from error
     if isinstance(result, float) and not math.isfinite(result):
         raise ValidationError
     return result

@@ -51,6 +51,10 @@ def id_text(raw: Any) -> str:
     if isinstance(raw, float) and raw.is_integer():
         raw = int(raw)
     text = str(raw).strip()
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{shown(raw)} is no id: it holds half a character") from error
     return str(int(text.partition(".")[0])) if _WHOLE_NUMBER.fullmatch(text) else text
 
 

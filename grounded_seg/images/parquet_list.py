@@ -56,7 +56,7 @@ class ParquetColumn:
         except OSError as error:
             reason = error.strerror or str(error).partition("\n")[0]
             raise InputError(f"{self.words} can't be read ({reason}); check the path") from error
-        except ArrowException as error:
+        except (ArrowException, UnicodeDecodeError) as error:
             text = " ".join(str(error).split())
             raise InputError(f"{self.words} is no Parquet file that can be read ({text}); copy it again") from error
 

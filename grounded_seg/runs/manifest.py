@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypedDict
+
+from msgspec import ValidationError, convert
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import ImageAccessError, InputError, UsageError
@@ -193,11 +195,56 @@ class Manifest:
         return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
 
+class _ReadImages(TypedDict, total=False):
+    root: str
+    count: int
+    sha256: str
+
+
+class _ReadCounts(TypedDict, total=False):
+    images: int
+    done: int
+    skipped: int
+    out_of_reach: int
+    instances: int
+    empty_masks: int | None
+    unusable_boxes: int | None
+
+
+class _ReadShard(TypedDict, total=False):
+    number: int
+    count: int
+    whole: _ReadImages
+
+
+class _ReadStart(TypedDict, total=False):
+    time: str
+    images: int
+
+
+class _Read(TypedDict, total=False):
+    """Types of what is read of a manifest, as far as it is there: older ones lack some."""
+
+    prompts: dict[str, str]
+    images: _ReadImages
+    settings: dict[str, Any]
+    models: dict[str, Any] | None
+    images_at_once: int
+    counts: _ReadCounts | None
+    seconds: dict[str, float] | None
+    exit_code: int | None
+    evaluation: dict[str, Any] | None
+    shard: _ReadShard | None
+    started: _ReadStart | None
+    rules: dict[str, dict[str, Any]] | None
+    merged: list[dict[str, Any]] | None
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a run's manifest.
+    """Read a run's manifest; what is there has the type that it is written with.
 
     Raises:
-        InputError: If it isn't there or can't be read.
+        InputError: If it isn't there, can't be read, or holds something of another type.
     """
     try:
         manifest = json_in(path)
@@ -207,6 +254,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged ({error}); {_WHY_NEEDED}") from error
     if not isinstance(manifest, dict):
         raise InputError(f"{path} is no manifest of a run; {_WHY_NEEDED}")
+    try:
+        convert(manifest, _Read)
+    except (ValidationError, UnicodeEncodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); {_WHY_NEEDED}") from error
     return manifest
 
 
