@@ -107,9 +107,23 @@ def _fault_of(error: Exception) -> _Fault:
     response = getattr(error, "response", None)
     if response is not None:
         return _refused(response.status_code, response.headers, f"HTTP Error {response.status_code}")
-    is_local = getattr(error, "filename", None) is not None or getattr(error, "errno", None) in _LOCAL_FAULTS
     is_other_server = isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError)
-    return _Fault(first_line(error), passes=not is_local and not is_other_server)
+    return _Fault(first_line(error), passes=not is_of_disk(error) and not is_other_server)
+
+
+def fault_of_disk(error: BaseException | None) -> OSError | None:
+    """What of this machine's disk or folder an error came from; None if a server was at fault."""
+    while error is not None and not is_of_disk(error):
+        error = error.__cause__
+    return error if isinstance(error, OSError) else None
+
+
+def is_of_disk(error: BaseException | None) -> bool:
+    """Whether this machine's disk or folder is at fault, and no server."""
+    if isinstance(error, urllib.error.URLError):
+        # Its filename is an address.
+        return False
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _LOCAL_FAULTS)
 
 
 def _refused(code: int, headers: Mapping[str, str], said: str) -> _Fault:

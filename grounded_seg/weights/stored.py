@@ -85,9 +85,9 @@ def hub_cache_folder() -> Path:
 
 
 def n_bytes_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
-    return sum(one.stat().st_size for one in files)
+    """Bytes of a file, or of all files below a folder; what can't be read counts as nothing."""
+    files = [path] if os.path.isfile(path) else [Path(at, name) for at, _, names in os.walk(path) for name in names]
+    return sum(one.stat().st_size for one in files if os.path.isfile(one))
 
 
 def preset_size(name: str) -> PresetSize:

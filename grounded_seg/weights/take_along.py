@@ -14,6 +14,7 @@ from grounded_seg.weights.files import ADAPTER_FILE, ANY_WEIGHTS, sha256_of_file
 from grounded_seg.weights.locate import cached_folder
 from grounded_seg.weights.pins import LOCK_FILE, Pin, PinnedFile, pin_of, write_pin
 from grounded_seg.weights.presets import preset_table
+from grounded_seg.weights.retries import fault_of_disk
 from grounded_seg.weights.snapshot import PlainFolder, fetch_snapshot
 from grounded_seg.weights.sources import HubSource, LocalSource, PublishedSource, Source, resolve
 from grounded_seg.weights.stored import sources_of
@@ -47,6 +48,7 @@ def fetch_into(
     Raises:
         UsageError: If there is nothing of that name, or it is a folder already.
         WeightsError: If it can't be fetched, or the folder holds other files of the same names.
+        OutputError: If the folder can't be written.
     """
     taken = []
     try:
@@ -55,10 +57,17 @@ def fetch_into(
             told = progress(source.name) if progress else None
             taken.append(_take(source, option, folder, inside, update=update, progress=told))
     except OSError as error:
-        raise OutputError(
-            f"{error.filename or folder} can't be written ({error.strerror or error}); name another folder with --to"
-        ) from error
+        raise _unwritable(folder, error) from error
+    except WeightsError as error:
+        if (fault := fault_of_disk(error)) is not None:
+            raise _unwritable(folder, fault) from error
+        raise
     return taken
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    what = f"{error.filename or folder} can't be written ({error.strerror or error})"
+    return OutputError(f"{what}; make room or get permission there, or name another folder with --to")
 
 
 def _parts(name: str) -> list[tuple[str, str, Source]]:

@@ -19,7 +19,7 @@ from grounded_seg.errors import WeightsError
 from grounded_seg.files import UNFINISHED, one_process_at_a_time
 from grounded_seg.text.documents import json_in
 from grounded_seg.weights import retries
-from grounded_seg.weights.retries import GivenUpError, Patience, first_line, opener, persist, request_for
+from grounded_seg.weights.retries import GivenUpError, Patience, first_line, is_of_disk, opener, persist, request_for
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes fetched so far, and the bytes in all where the server gives them."""
@@ -105,7 +105,7 @@ def download(
                 _Transfer(file, destination, progress, patience).run()
     except OSError as error:
         # A folder that can't be made.
-        raise _failed(file, first_line(error)) from error
+        raise _failed(file, first_line(error), error) from error
 
 
 @dataclass
@@ -123,7 +123,10 @@ class _Waiting:
         self.sleep(0.2)
 
 
-def _failed(file: RemoteFile, reason: str) -> WeightsError:
+def _failed(file: RemoteFile, reason: str, cause: BaseException | None = None) -> WeightsError:
+    if is_of_disk(cause):
+        remedy = "Make room or get permission there, or choose another disk with GROUNDED_SEG_CACHE and HF_HOME."
+        return WeightsError(f"{file.name} could not be fetched ({reason}). {remedy}")
     return WeightsError(f"{file.name} could not be fetched ({reason}). {file.remedy}")
 
 
@@ -177,7 +180,7 @@ class _Transfer:
             self._restart(None)
             raise _failed(self._file, str(error)) from error
         except GivenUpError as error:
-            raise _failed(self._file, f"{error}{self._kept()}") from error
+            raise _failed(self._file, f"{error}{self._kept()}", error.__cause__) from error
 
     def _attempt(self) -> None:
         """Ask for what is missing, and append what comes."""
