@@ -18,6 +18,7 @@ import click
 from grounded_seg.cli import messages
 from grounded_seg.cli.streams import discard, finish_streams, lossy, prepare_streams
 from grounded_seg.device.memory import check_address_space
+from grounded_seg.device.versions import numbers
 from grounded_seg.errors import DeviceError, GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
@@ -29,8 +30,15 @@ _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBAD
 """Of a full disk, a lost terminal, a stream that was opened to be read, and a pipe that takes no more."""
 _FULL_MEMORY = ("can't start new thread", "std::bad_alloc", "failed to map segment from shared object")
 """What is said without a `MemoryError`: by Python of a thread's stack, by C++, and by the loader of a library."""
+_TELLS_WHAT_IS_LEFT = (3, 9)
 UNEXPECTED = 70
 """A fault of this program, not of its input: `EX_SOFTWARE` of sysexits.h."""
+
+
+def _keep_to_the_end() -> None:
+    # triton from 3.9 on, which torch 2.15 brings, prints a line for each of its objects that is left at the end.
+    if numbers(getattr(sys.modules.get("triton"), "__version__", "0")) < _TELLS_WHAT_IS_LEFT:
+        gc.freeze()
 
 
 class Commands(click.Group):
@@ -40,8 +48,8 @@ class Commands(click.Group):
         """Run a command and exit with its code; an error is one line on stderr, below its traceback with `--debug`."""
         prepare_streams()
         # At its end Python would look through all that was imported for garbage once more, as long as at the start.
-        atexit.unregister(gc.freeze)
-        atexit.register(gc.freeze)
+        atexit.unregister(_keep_to_the_end)
+        atexit.register(_keep_to_the_end)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False}) or 0
         except click.exceptions.NoArgsIsHelpError as error:

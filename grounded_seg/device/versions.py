@@ -11,7 +11,7 @@ _LOG = logging.getLogger(__name__)
 
 TESTED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "torch": ("2.10", "2.14"),
+        "torch": ("2.10", "2.15"),
         "torchvision": ("0.25", "0.29"),
         "transformers": ("5.20", "5.24"),
         "peft": ("0.18", "0.21"),

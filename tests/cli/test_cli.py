@@ -1,5 +1,6 @@
 """The command line: what goes to stdout, to stderr and into the exit code."""
 
+import gc
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -20,7 +22,7 @@ from fakes import ColourDetector, found_models
 from paths import ROOT
 
 import grounded_seg
-from grounded_seg.cli import main
+from grounded_seg.cli import exit_codes, main
 from grounded_seg.cli.exit_codes import CLOSED_OUTPUT, INTERRUPTED, UNEXPECTED
 from grounded_seg.cli.run_display import RunDisplay
 from grounded_seg.detect.prompts import prompts_from
@@ -492,3 +494,14 @@ def test_the_limit_of_pixels_reaches_the_settings(
     for more in ([], ["--max-pixels", "5000"]):
         assert "stop here" in error_of(grounded(*words, *more))
     assert [max_pixels_of(one) for one in given] == [MAX_PIXELS, 5000]
+
+
+@pytest.mark.parametrize(("version", "is_kept"), [(None, True), ("3.8.1", True), ("3.9.0rc1", False), ("4.0", False)])
+def test_nothing_is_left_for_a_library_that_tells_of_it(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, is_kept: bool
+) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.setitem(sys.modules, "triton", version and SimpleNamespace(__version__=version))
+    exit_codes._keep_to_the_end()
+    assert bool(frozen) == is_kept
