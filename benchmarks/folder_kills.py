@@ -94,7 +94,7 @@ def kill_moment(chance: random.Random, number: int, max_lines: int, start_s: flo
     """Draw how many new lines to wait for, and how many seconds from then on."""
     if number % 4 == 3:
         return 0, chance.uniform(0, start_s)
-    # On average all kills together come about at the end.
+    # On average all kills together come to three quarters of the images: later ones would meet a run that is done.
     return chance.randint(1, max(1, max_lines)), chance.uniform(0, start_s / 100)
 
 
@@ -136,7 +136,7 @@ def run_slice(
         out = Path(folder, "out")
         arguments = [str(photos), "--batch-size", str(options.batch_size), "-o", str(out), "--resume"]
         for number in range(options.kills):
-            moment = kill_moment(chance, number, 2 * options.images // options.kills, start_s)
+            moment = kill_moment(chance, number, 3 * options.images // (2 * options.kills), start_s)
             at_kills.append(kill_once(start, arguments, out, options.images, moment))
         completed(start, arguments)
         names = [json.loads(line)["file_name"] for line in (out / "results.jsonl").read_text().splitlines()]
