@@ -108,6 +108,18 @@ def plain_value(value: Any) -> Any:
     return list(plain) if isinstance(plain, tuple) else plain
 
 
+def check_types(value: object, kind: Any) -> None:
+    """Refuse what was read if it isn't of a kind, such as a `TypedDict`.
+
+    Raises:
+        ValueError: Saying what was expected and where.
+    """
+    try:
+        convert(value, kind)
+    except (ValidationError, UnicodeEncodeError) as error:
+        raise ValueError(str(error)) from error
+
+
 def _converted(value: Any, kind: Any, *, numbers_as_text: bool) -> Any:
     one_kind = _without_none(kind)
     if is_dataclass(one_kind) and value is not None:

@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any, TypedDict
 
-from msgspec import ValidationError, convert
-
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import ImageAccessError, InputError, UsageError
 from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Address
+from grounded_seg.setting_types import check_types
 from grounded_seg.settings import RunSettings
 from grounded_seg.text.documents import json_in
 
@@ -255,8 +254,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InputError(f"{path} is no manifest of a run; {_WHY_NEEDED}")
     try:
-        convert(manifest, _Read)
-    except (ValidationError, UnicodeEncodeError) as error:
+        check_types(manifest, _Read)
+    except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); {_WHY_NEEDED}") from error
     return manifest
 
