@@ -24,7 +24,8 @@ def install(session: nox.Session, *options: str) -> None:
     own = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
     names = {normal(re.split(r"[^\w.-]", line)[0]) for line in own}
     frozen = session.run_install("uv", "pip", "freeze", silent=True, external=True) or ""  # nothing with `nox -R`
-    kept = Path(session.create_tmp(), "kept.txt")
+    # Not in a temporary folder of the session: all would be made there, and Ray's sockets need a short path.
+    kept = Path(session.virtualenv.location, "kept.txt")
     kept.write_text("".join(f"{line}\n" for line in frozen.splitlines() if normal(line.partition("==")[0]) in names))
     session.install("--group", "dev", "--constraint", str(kept))
 
