@@ -27,7 +27,7 @@ FROM base AS cuda
 ARG EXTRAS
 # PyPI's torch for Linux brings CUDA; the driver is the host's. The wheel names the other packages' versions.
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir "torch==2.14.1" "torchvision==0.29.1" \
+RUN pip install --no-cache-dir "torch==2.15.0" "torchvision==0.29.2" \
     && pip install --no-cache-dir "$(ls /wheels/*.whl)[$EXTRAS]"
 USER 1000
 WORKDIR /data
@@ -38,7 +38,7 @@ CMD ["--help"]
 FROM base AS cpu
 ARG EXTRAS
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch==2.14.1" "torchvision==0.29.1" \
+RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch==2.15.0" "torchvision==0.29.2" \
     && pip install --no-cache-dir "$(ls /wheels/*.whl)[$EXTRAS]"
 USER 1000
 WORKDIR /data
