@@ -31,6 +31,7 @@ _STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBAD
 _FULL_MEMORY = ("can't start new thread", "std::bad_alloc", "failed to map segment from shared object")
 """What is said without a `MemoryError`: by Python of a thread's stack, by C++, and by the loader of a library."""
 _TELLS_WHAT_IS_LEFT = (3, 9)
+"""The first triton that does so at the end of a process."""
 UNEXPECTED = 70
 """A fault of this program, not of its input: `EX_SOFTWARE` of sysexits.h."""
 

@@ -1,5 +1,6 @@
 """`models fetch|verify|remove|list`, and `run` on an empty cache, against a hub on this machine."""
 
+import errno
 import hashlib
 import json
 import os
@@ -164,6 +165,24 @@ def test_another_file_in_the_folder_is_no_reason_to_overwrite_it(published: Stan
     assert done.exit_code == 4
     assert "config.json is another file than the hub's" in error_of(done)
     assert Path("taken/detector/config.json").read_text() == "mine"
+
+
+def test_a_folder_on_a_full_disk_is_no_fault_of_the_weights(
+    published: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        done = grounded("models", "fetch", "vit_b", "--to", "sam")
+        assert done.exit_code == 1
+        assert "can't be written (No space left on device); make room" in done.stderr.splitlines()[-1]
+        # The cache is no result: there its weights are missing.
+        done = grounded("models", "fetch", "vit_b")
+        assert done.exit_code == 4
+        assert "Make room or get permission there" in done.stderr.splitlines()[-1]
+    assert grounded("models", "fetch", "vit_b", "--to", "sam").exit_code == 0
 
 
 def test_a_segmenter_alone_and_the_demo(published: StandInHub) -> None:
