@@ -18,7 +18,6 @@ import click
 from grounded_seg.cli import messages
 from grounded_seg.cli.streams import discard, finish_streams, lossy, prepare_streams
 from grounded_seg.device.memory import check_address_space
-from grounded_seg.device.versions import numbers
 from grounded_seg.errors import DeviceError, GroundedSegError, OutputError
 
 _LOG = logging.getLogger(__name__)
@@ -38,8 +37,13 @@ UNEXPECTED = 70
 
 def _keep_to_the_end() -> None:
     # triton from 3.9 on, which torch 2.15 brings, prints a line for each of its objects that is left at the end.
-    if numbers(getattr(sys.modules.get("triton"), "__version__", "0")) < _TELLS_WHAT_IS_LEFT:
-        gc.freeze()
+    if (triton := sys.modules.get("triton")) is not None:
+        # It imports importlib.metadata, which would slow --help down.
+        from grounded_seg.device.versions import numbers
+
+        if numbers(triton.__version__) >= _TELLS_WHAT_IS_LEFT:
+            return
+    gc.freeze()
 
 
 class Commands(click.Group):

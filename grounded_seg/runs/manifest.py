@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Any, TypedDict
+from typing import Any
 
 from grounded_seg.coco.schema import JournalLine
 from grounded_seg.errors import ImageAccessError, InputError, UsageError
 from grounded_seg.files import write_text
 from grounded_seg.pipeline.load import FoundModels
 from grounded_seg.records import Address
+from grounded_seg.runs.manifest_types import ReadManifest
 from grounded_seg.setting_types import check_types
 from grounded_seg.settings import RunSettings
 from grounded_seg.text.documents import json_in
@@ -194,51 +195,6 @@ class Manifest:
         return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
 
 
-class _ReadImages(TypedDict, total=False):
-    root: str
-    count: int
-    sha256: str
-
-
-class _ReadCounts(TypedDict, total=False):
-    images: int
-    done: int
-    skipped: int
-    out_of_reach: int
-    instances: int
-    empty_masks: int | None
-    unusable_boxes: int | None
-
-
-class _ReadShard(TypedDict, total=False):
-    number: int
-    count: int
-    whole: _ReadImages
-
-
-class _ReadStart(TypedDict, total=False):
-    time: str
-    images: int
-
-
-class _Read(TypedDict, total=False):
-    """Types of what is read of a manifest, as far as it is there: older ones lack some."""
-
-    prompts: dict[str, str]
-    images: _ReadImages
-    settings: dict[str, Any]
-    models: dict[str, Any] | None
-    images_at_once: int
-    counts: _ReadCounts | None
-    seconds: dict[str, float] | None
-    exit_code: int | None
-    evaluation: dict[str, Any] | None
-    shard: _ReadShard | None
-    started: _ReadStart | None
-    rules: dict[str, dict[str, Any]] | None
-    merged: list[dict[str, Any]] | None
-
-
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a run's manifest; what is there has the type that it is written with.
 
@@ -254,7 +210,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InputError(f"{path} is no manifest of a run; {_WHY_NEEDED}")
     try:
-        check_types(manifest, _Read)
+        check_types(manifest, ReadManifest)
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); {_WHY_NEEDED}") from error
     return manifest
