@@ -1,14 +1,17 @@
 """Give a reader many inputs, and write down what escapes.
 
-    python tests/fuzz_run.py --minutes 60 [--only NAME] [--inputs 10000]
+    python tests/fuzz_run.py --minutes 60 [--only NAME] [--inputs 10000] [--processes N]
 
 prints a table of the inputs tried per reader, and keeps each input that escaped in `.cache/fuzz`; exit code 1 if any
-did. An escape is an exception that isn't ours, more than 5 s, or 500 MB more memory than before.
+did. One process for each core gives them, in slices. An escape is an exception that isn't ours, more than 5 s, or
+500 MB more memory than before.
 """
 
 import argparse
 import hashlib
 import logging
+import multiprocessing
+import os
 import random
 import resource
 import signal
@@ -18,8 +21,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from fuzz_readers import LIGHT, Reader
@@ -57,6 +62,13 @@ class Tried:
     seconds: float = 0.0
     escapes: dict[tuple[str, str], Escape] = field(default_factory=dict)
     """One of each kind, by class and line."""
+
+    def add(self, more: "Tried") -> None:
+        """Add what came of more inputs."""
+        self.n += more.n
+        self.n_refused += more.n_refused
+        self.seconds += more.seconds
+        self.escapes = more.escapes | self.escapes
 
 
 @contextmanager
@@ -167,23 +179,49 @@ def keep(escapes: Sequence[Escape], folder: Path) -> None:
         print(f"escaped: {one.reader}: {one.kind} at {one.where}: {folder / name}", flush=True)
 
 
-def fuzz(readers: Sequence[Reader], minutes: float, n_each: int, seed: int) -> dict[str, Tried]:
-    """Give all readers inputs in turns, until the time is over or each had `n_each`."""
-    end = time.monotonic() + 60 * minutes
-    tried = {reader.name: Tried() for reader in readers}
-    left = list(readers)
-    with tempfile.TemporaryDirectory() as name:
-        while left and time.monotonic() < end:
-            for reader in list(left):
-                # The slow ones get the same share of the time.
-                n = min(_SLICE // 10 if reader.is_slow else _SLICE, n_each - tried[reader.name].n)
-                seed += 1
-                try_many(reader, Path(name, reader.name.replace("/", "-")), n, seed, tried[reader.name])
-                if tried[reader.name].n >= n_each:
-                    left.remove(reader)
-                if time.monotonic() > end:
-                    break
+@cache
+def _readers() -> dict[str, Reader]:
+    from fuzz_torch_readers import TORCH
+
+    return {one.name: one for one in (*LIGHT, *TORCH)}
+
+
+def _slice(name: str, n: int, seed: int) -> Tried:
+    """A few inputs for one reader, in a process of the pool."""
+    tried = Tried()
+    with tempfile.TemporaryDirectory() as folder:
+        try_many(_readers()[name], Path(folder), n, seed, tried)
     return tried
+
+
+def _turns(names: Sequence[str], n_each: int, seed: int) -> Iterator[tuple[str, int, int]]:
+    """Slices of all readers in turns; the slow ones get fewer inputs, so about the same share of the time."""
+    left = dict.fromkeys(names, n_each)
+    while left:
+        for name in list(left):
+            n = min(_SLICE // 10 if _readers()[name].is_slow else _SLICE, left[name])
+            seed += 1
+            yield name, n, seed
+            left[name] -= n
+            if not left[name]:
+                del left[name]
+
+
+def fuzz(names: Sequence[str], minutes: float, n_each: int, seed: int, n_processes: int) -> dict[str, Tried]:
+    """Give readers inputs in turns, until the time is over or each had `n_each`."""
+    end = time.monotonic() + 60 * minutes
+    tried = {name: Tried() for name in names}
+    turns = _turns(names, n_each, seed)
+    running: dict[Future[Tried], str] = {}
+    # A pool's processes are started anew: torch's threads don't survive a fork.
+    with ProcessPoolExecutor(n_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        while True:
+            while len(running) < n_processes and time.monotonic() < end and (turn := next(turns, None)):
+                running[pool.submit(_slice, *turn)] = turn[0]
+            if not running:
+                return tried
+            for one in wait(running, return_when=FIRST_COMPLETED).done:
+                tried[running.pop(one)].add(one.result())
 
 
 def main() -> int:
@@ -194,13 +232,12 @@ def main() -> int:
     options.add_argument("--only", help="readers whose names have this in them")
     options.add_argument("--seed", type=int, help="at random if not given")
     options.add_argument("--keep", type=Path, default=Path(".cache/fuzz"), help="folder for inputs that escaped")
+    options.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     chosen = options.parse_args()
-    from fuzz_torch_readers import TORCH
-
-    readers = [one for one in (*LIGHT, *TORCH) if not chosen.only or chosen.only in one.name]
+    names = [name for name in _readers() if not chosen.only or chosen.only in name]
     seed = random.randrange(1 << 32) if chosen.seed is None else chosen.seed  # noqa: S311
-    print(f"{len(readers)} readers, {chosen.minutes:g} minutes, --seed {seed}", flush=True)
-    tried = fuzz(readers, chosen.minutes, chosen.inputs, seed)
+    print(f"{len(names)} readers, {chosen.minutes:g} minutes, {chosen.processes} processes, --seed {seed}", flush=True)
+    tried = fuzz(names, chosen.minutes, chosen.inputs, seed, chosen.processes)
     print(table(tried))
     escapes = [escape for one in tried.values() for escape in one.escapes.values()]
     keep(escapes, chosen.keep)
