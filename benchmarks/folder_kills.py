@@ -5,10 +5,10 @@
 
 `--model demo` is the demo preset on rendered scenes, each time in a new process; `--model fake` finds coloured
 rectangles, in processes that are forked from one that has imported everything, so that hundreds of kills take minutes.
-A kill is SIGKILL, to the process of `grounded-seg run --resume`; every fourth comes at any time from its start on, the
-others when the journal has grown by a random number of lines. A kill is in mid-journal where the killed process had
-written lines, but not the last one. Both runs have to leave the same bytes of `annotations.json` and `results.jsonl`,
-and the same pictures; every image stands in the journal once.
+A kill is SIGKILL, to the process of `grounded-seg run --resume`; every fourth comes within some seconds from its start
+on, the others when the journal has grown by a random number of lines; none later than at its share of the images. A
+kill is in mid-journal where the killed process had written lines, but not the last one. Both runs have to leave the
+same bytes of `annotations.json` and `results.jsonl`, and the same pictures; every image stands in the journal once.
 
 A slice is one run with `--kills` kills; slice N has the seed `--seed` + N. With `--results` each finished slice is
 written to that file, and slices that are there already aren't run again: stop it at any time, and go on later.
@@ -90,22 +90,30 @@ def n_lines(out: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
-def kill_moment(chance: random.Random, number: int, max_lines: int, start_s: float) -> tuple[int, float]:
-    """Draw how many new lines to wait for, and how many seconds from then on."""
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: at so many new lines, or so many seconds after the start, whichever comes first; then a delay."""
+
+    n_new_lines: int
+    seconds: float
+    delay_s: float = 0
+
+
+def kill_moment(chance: random.Random, number: int, max_lines: int, start_s: float) -> Moment:
+    """Draw a moment."""
     if number % 4 == 3:
-        return 0, chance.uniform(0, start_s)
-    # On average all kills together come to three quarters of the images: later ones would meet a run that is done.
-    return chance.randint(1, max(1, max_lines)), chance.uniform(0, start_s / 100)
+        return Moment(max_lines, chance.uniform(0, start_s))
+    return Moment(chance.randint(1, max_lines), float("inf"), chance.uniform(0, start_s / 100))
 
 
-def kill_once(start: Start, arguments: Sequence[str], out: Path, n_images: int, moment: tuple[int, float]) -> list[int]:
+def kill_once(start: Start, arguments: Sequence[str], out: Path, n_images: int, moment: Moment) -> list[int]:
     """Start or resume the run and kill it; gives the lines that are in the journal before and then."""
-    before, (n_new_lines, seconds) = n_lines(out), moment
-    wanted = min(before + n_new_lines, n_images)
+    before, end = n_lines(out), time.monotonic() + moment.seconds
+    wanted = min(before + moment.n_new_lines, n_images)
     process = start(arguments)
-    while process.poll() is None and n_lines(out) < wanted:
+    while process.poll() is None and n_lines(out) < wanted and time.monotonic() < end:
         time.sleep(0.005)
-    time.sleep(seconds)
+    time.sleep(moment.delay_s)
     process.kill()
     process.wait()
     return [before, n_lines(out)]
@@ -136,7 +144,8 @@ def run_slice(
         out = Path(folder, "out")
         arguments = [str(photos), "--batch-size", str(options.batch_size), "-o", str(out), "--resume"]
         for number in range(options.kills):
-            moment = kill_moment(chance, number, 3 * options.images // (2 * options.kills), start_s)
+            # No kill waits for more than its share of the images: later ones would meet a run that is done.
+            moment = kill_moment(chance, number, max(1, options.images // options.kills), start_s)
             at_kills.append(kill_once(start, arguments, out, options.images, moment))
         completed(start, arguments)
         names = [json.loads(line)["file_name"] for line in (out / "results.jsonl").read_text().splitlines()]
