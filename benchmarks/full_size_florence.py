@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
+from grounded_seg.detect.decoding.weight_order import put_in_order
 from grounded_seg.detect.model.florence import AnswerRules, FlorenceModel
 from grounded_seg.detect.model.load import GENERATION_DEFAULTS
 from grounded_seg.detect.model.pixels import PixelSettings
@@ -114,6 +115,7 @@ def as_loaded(model: FlorenceModel, device: torch.device, dtype: torch.dtype, *,
     tower = model.network.model.vision_tower
     use_one_layout(tower)
     model.to(device, dtype)
+    put_in_order(model.network)
     use_kernels(tower, kernels_of(None, device, dtype, compiled=compiled))
     if compiled:
         compile_encoder(tower)

@@ -42,6 +42,8 @@ class Sample:
 
     images: int
     memory_kb: float
+    of_files_kb: float
+    """Of that memory, what are pages of files: the system takes and gives these as it likes."""
     handles: int
     threads: int
 
@@ -71,8 +73,8 @@ def make_images(folder: Path, model: str, n: int) -> None:
 def sample(process: int, images: int) -> Sample:
     """Look at a process, as Linux shows it."""
     about = Path(f"/proc/{process}")
-    pages = int((about / "statm").read_text().split()[1])
-    return Sample(images, pages * PAGE_KB, len(os.listdir(about / "fd")), len(os.listdir(about / "task")))  # noqa: PTH208
+    resident, of_files = ((PAGE_KB * int(n)) for n in (about / "statm").read_text().split()[1:3])
+    return Sample(images, resident, of_files, len(os.listdir(about / "fd")), len(os.listdir(about / "task")))  # noqa: PTH208
 
 
 def watched(command: list[str], out: Path, every_s: float) -> tuple[list[Sample], int]:
@@ -108,6 +110,7 @@ def slopes(samples: list[Sample], n: int) -> dict[str, float]:
     images = np.array([one.images for one in settled], dtype=np.float64)
     named = {
         "memory_bytes_per_image": [one.memory_kb * 1024 for one in settled],
+        "of_files_bytes_per_image": [one.of_files_kb * 1024 for one in settled],
         "handles_per_1000_images": [one.handles * 1000 for one in settled],
         "threads_per_1000_images": [one.threads * 1000 for one in settled],
     }

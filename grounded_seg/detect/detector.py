@@ -9,6 +9,7 @@ import torch
 
 from grounded_seg.detect.answer.box_scores import shape_score
 from grounded_seg.detect.answer.parse import box_from_shape, parse_tokens
+from grounded_seg.detect.decoding.weight_order import put_in_order
 from grounded_seg.detect.model.adapters import NamedAdapters, attach_adapters, merge_adapter
 from grounded_seg.detect.model.florence import FlorenceModel, GeneratedAnswer
 from grounded_seg.detect.model.load import load_florence
@@ -204,6 +205,7 @@ def load_detector(
         model.adapters = NamedAdapters(attach_adapters(model.network, folders), sides)
     with out_of_memory_as_device_error("loading the detector", "Use a smaller preset or --device cpu."):
         model.to(device, dtype)
+        put_in_order(model.network)
     use_kernels(model.network.model.vision_tower, kernels_of(kernels, device, dtype, compiled=settings.compile))
     if settings.compile:
         compile_encoder(model.network.model.vision_tower)

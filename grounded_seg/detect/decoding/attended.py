@@ -1,12 +1,13 @@
-"""What the decoder attends to of each question, and its products of few rows."""
+"""What the decoder attends to of each question."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from grounded_seg.device.kernels import onednn_is_right
+from grounded_seg.detect.decoding.weight_order import Product, keys_and_values
 
 
 class KeysValues:
@@ -14,26 +15,28 @@ class KeysValues:
 
     def __init__(self, decoder: Any, n_rows: int, n_encoded: int, like: torch.Tensor) -> None:
         self._attentions = [layer.encoder_attn for layer in decoder.layers]
+        self._project = Product(*keys_and_values(decoder.layers))
+        self._queries, self._out = products_of(self._attentions)
         one = self._attentions[0]
         self._memory = like.new_zeros(len(self._attentions), 2, n_rows, one.num_heads, n_encoded, one.head_dim)
 
     def put(self, rows: slice, encoded: torch.Tensor) -> None:
         """Take encoder states (n, states, width) in for these rows."""
-        for memory, attention in zip(self._memory, self._attentions, strict=True):
-            for place, project in enumerate((attention.k_proj, attention.v_proj)):
-                memory[place, rows, :, : encoded.shape[1]] = by_head(attention, project(encoded))
+        n_layers, _, _, n_heads, _, n_channels = self._memory.shape
+        made = self._project(encoded.flatten(0, 1)).view(*encoded.shape[:2], n_layers, 2, n_heads, n_channels)
+        self._memory[:, :, rows, :, : encoded.shape[1]] = made.permute(2, 3, 0, 4, 1, 5)
 
     def move(self, source: int, target: int) -> None:
         """Copy what one row has over another's."""
         self._memory[:, :, target] = self._memory[:, :, source]
 
-    def attend(self, index: int, rows: slice, states: torch.Tensor, is_state: torch.Tensor) -> torch.Tensor:
-        """What a layer adds to states (n, t, width)."""
+    def attend(self, index: int, rows: slice, states: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        """What a layer adds to states (n t, width), of t tokens for each of n rows; `added` is added to the scores."""
         attention = self._attentions[index]
         keys, values = self._memory[index, :, rows].unbind(0)
-        queries = by_head(attention, linear(attention.q_proj, states))
-        found = F.scaled_dot_product_attention(queries, keys, values, is_state, scale=attention.scaling)
-        return linear(attention.out_proj, found.transpose(1, 2).flatten(2))
+        queries = by_head(attention, self._queries[index](states), len(keys))
+        found = F.scaled_dot_product_attention(queries, keys, values, added, scale=attention.scaling)
+        return self._out[index](found.transpose(1, 2).reshape(states.shape))
 
 
 class States:
@@ -48,6 +51,7 @@ class States:
 
     def __init__(self, decoder: Any, n_rows: int, n_encoded: int, like: torch.Tensor) -> None:
         self._attentions = [layer.encoder_attn for layer in decoder.layers]
+        self._queries, self._out = products_of(self._attentions)
         self._memory = like.new_zeros(n_rows, 1, n_encoded, len(like))
 
     def put(self, rows: slice, encoded: torch.Tensor) -> None:
@@ -58,50 +62,35 @@ class States:
         """Copy what one row has over another's."""
         self._memory[target] = self._memory[source]
 
-    def attend(self, index: int, rows: slice, states: torch.Tensor, is_state: torch.Tensor) -> torch.Tensor:
-        """What a layer adds to states (n, t, width)."""
+    def attend(self, index: int, rows: slice, states: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        """What a layer adds to states (n t, width), of t tokens for each of n rows; `added` is added to the scores."""
         attention = self._attentions[index]
-        n_heads, (n, t, width) = attention.num_heads, states.shape
+        memory = self._memory[rows]
+        n_heads, n, (n_states, width) = attention.num_heads, len(memory), states.shape
         key_rows, value_rows = (
             torch.unflatten(one.weight, 0, (n_heads, -1)) for one in (attention.k_proj, attention.v_proj)
         )
-        queries = linear(attention.q_proj, states).view(n * t, n_heads, -1).transpose(0, 1)
+        queries = self._queries[index](states).view(n_states, n_heads, -1).transpose(0, 1)
         # (heads, n t, width), then all heads of a row beside each other, as if they were tokens.
-        queries = (queries @ key_rows).view(n_heads, n, t, width).transpose(0, 1).reshape(n, 1, n_heads * t, width)
-        memory = self._memory[rows]
-        found = F.scaled_dot_product_attention(queries, memory, memory, is_state, scale=attention.scaling)
-        by_head = found.view(n, n_heads, t, width).transpose(0, 1).reshape(n_heads, n * t, width)
-        values = (by_head @ value_rows.transpose(1, 2)).transpose(0, 1).reshape(n, t, width)
-        return linear(attention.out_proj, values + attention.v_proj.bias)
+        queries = (queries @ key_rows).view(n_heads, n, -1, width).transpose(0, 1).reshape(n, 1, -1, width)
+        found = F.scaled_dot_product_attention(queries, memory, memory, added, scale=attention.scaling)
+        by_head = found.view(n, n_heads, -1, width).transpose(0, 1).reshape(n_heads, n_states, width)
+        values = (by_head @ value_rows.transpose(1, 2)).transpose(0, 1).reshape(n_states, width)
+        return self._out[index](values + attention.v_proj.bias)
 
 
 def encoded_memory(decoder: Any, n_rows: int, n_encoded: int, like: torch.Tensor) -> KeysValues | States:
     """What is faster: `States` for some rows in float32 on a CPU, where no adapter is beside the weights."""
-    projections = [p for layer in decoder.layers for p in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)]
-    is_plain = all(type(one) is nn.Linear for one in projections)
+    is_plain = all(type(one) is nn.Linear for one in keys_and_values(decoder.layers))
     suits = n_rows > 1 and like.device.type == "cpu" and like.dtype is torch.float32 and is_plain
     return (States if suits else KeysValues)(decoder, n_rows, n_encoded, like)
 
 
-def linear(module: Any, states: torch.Tensor) -> torch.Tensor:
-    """What a linear layer makes of few states, (..., width).
-
-    On a CPU torch's product of a few rows in float32 reads the weights at half the speed that oneDNN's does.
-    """
-    if (
-        type(module) is nn.Linear
-        and states.dtype is torch.float32
-        and states.device.type == "cpu"
-        and onednn_is_right(torch.float32)
-        and not torch.is_autocast_enabled("cpu")
-    ):
-        operator = torch.ops.mkldnn._linear_pointwise
-        product: torch.Tensor = operator(states, module.weight, module.bias, "none", [], "none")
-        return product
-    result: torch.Tensor = module(states)
-    return result
+def products_of(attentions: Sequence[Any]) -> tuple[list[Product], list[Product]]:
+    """The products of queries and of results of each layer's attention."""
+    return [Product(one.q_proj) for one in attentions], [Product(one.out_proj) for one in attentions]
 
 
-def by_head(attention: Any, projected: torch.Tensor) -> torch.Tensor:
-    """(rows, tokens, width) as (rows, heads, tokens, channels)."""
-    return torch.unflatten(projected, 2, (attention.num_heads, -1)).transpose(1, 2)
+def by_head(attention: Any, projected: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """(rows tokens, width) as (rows, heads, tokens, channels)."""
+    return projected.view(n_rows, -1, attention.num_heads, attention.head_dim).transpose(1, 2)

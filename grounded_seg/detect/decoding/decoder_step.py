@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from grounded_seg.detect.decoding.allowed_tokens import AllowedTokens
-from grounded_seg.detect.decoding.attended import by_head, encoded_memory, linear
+from grounded_seg.detect.decoding.attended import by_head, encoded_memory, products_of
+from grounded_seg.detect.decoding.weight_order import Product
 
 _FIRST_CAPACITY = 64
 """Tokens of an answer that there is memory for at first; it doubles when one is longer."""
@@ -54,14 +55,20 @@ class DecoderRows:
         """Allocate `n_rows` rows about questions of up to `n_encoded` encoder states."""
         decoder = network.model.language_model.decoder
         like = decoder.layernorm_embedding.weight
-        self._decoder, self._head, self._rules = decoder, network.lm_head, rules
+        self._decoder, self._rules = decoder, rules
         attention, device = decoder.layers[0].self_attn, like.device
         self.n_rows, self.n_encoded = n_rows, n_encoded
         self._encoded = encoded_memory(decoder, n_rows, n_encoded, like)
-        self._is_state = torch.zeros(n_rows, 1, 1, n_encoded, dtype=torch.bool, device=device)
+        # Added to scores: 0 for what counts, -inf for what doesn't.
+        self._of_states = like.new_full((n_rows, 1, 1, n_encoded), -torch.inf)
         # Zeros, as what is masked must still be a number.
         shape = (len(decoder.layers), 2, n_rows, _FIRST_CAPACITY, attention.num_heads, attention.head_dim)
         self._said = like.new_zeros(shape)
+        attentions = [layer.self_attn for layer in decoder.layers]
+        self._project = [Product(one.q_proj, one.k_proj, one.v_proj) for one in attentions]
+        self._out = products_of(attentions)[1]
+        self._perceptron = [(Product(layer.fc1), Product(layer.fc2)) for layer in decoder.layers]
+        self._to_logits = Product(network.lm_head)
         self._locations = torch.tensor(location_ids, device=device)
         self._index = torch.arange(n_rows, device=device)
         self.tokens = torch.zeros(n_rows, dtype=torch.long, device=device)
@@ -94,8 +101,8 @@ class DecoderRows:
         """
         rows = slice(first, first + len(encoded))
         n_encoded = encoded.shape[1]
-        self._is_state[rows] = False
-        self._is_state[rows, 0, 0, :n_encoded] = mask.bool()
+        self._of_states[rows] = -torch.inf
+        self._of_states[rows, 0, 0, :n_encoded] = self._as_added(mask.bool())
         self._encoded.put(rows, encoded)
         if forms is not None:
             self._forms[rows] = torch.tensor(forms, device=encoded.device)
@@ -118,7 +125,7 @@ class DecoderRows:
         self._encoded.move(last, row)
         self._said[:, :, row] = self._said[:, :, last]
         for memory in (
-            *(self._is_state, self.tokens, self.positions, self._forms),
+            *(self._of_states, self.tokens, self.positions, self._forms),
             *(self.answers, self.log_probabilities, self.location_probabilities),
         ):
             memory[row] = memory[last]
@@ -128,18 +135,17 @@ class DecoderRows:
         decoder = self._decoder
         # BART's positions begin at 2.
         places = F.embedding(positions + decoder.embed_positions.offset, decoder.embed_positions.weight)
-        states = decoder.layernorm_embedding(decoder.embed_tokens(tokens) + places)
+        states = decoder.layernorm_embedding(decoder.embed_tokens(tokens) + places).flatten(0, 1)
         where = self._index[rows, None].expand_as(positions), positions
-        is_before = self._index_of_keys(n_keys) <= positions[:, None, :, None]
-        is_state = self._is_state[rows]
+        of_said = self._as_added(self._index_of_keys(n_keys) <= positions[:, None, :, None])
+        of_states = self._of_states[rows]
         for index, layer in enumerate(decoder.layers):
-            found = self._attend_to_said(layer.self_attn, self._said[index], states, rows, where, is_before)
-            states = layer.self_attn_layer_norm(states + found)
-            states = layer.encoder_attn_layer_norm(states + self._encoded.attend(index, rows, states, is_state))
-            changed = linear(layer.fc2, layer.activation_fn(linear(layer.fc1, states)))
-            states = layer.final_layer_norm(states + changed)
+            states = layer.self_attn_layer_norm(states + self._attend_to_said(index, states, rows, where, of_said))
+            states = layer.encoder_attn_layer_norm(states + self._encoded.attend(index, rows, states, of_states))
+            first, second = self._perceptron[index]
+            states = layer.final_layer_norm(states + second(layer.activation_fn(first(states))))
         # Rows of the vocabulary's size are taken only for what is asked.
-        logits = linear(self._head, states.flatten(0, 1)).float().view(*positions.shape, -1)
+        logits = self._to_logits(states).float().view(*positions.shape, -1)
         chosen = self._choose(logits, rows, tokens, positions)
         total = logits.logsumexp(dim=-1, keepdim=True)
         self.answers[where] = chosen
@@ -174,19 +180,24 @@ class DecoderRows:
     def _index_of_keys(self, n_keys: int) -> torch.Tensor:
         return torch.arange(n_keys, device=self._index.device)
 
+    def _as_added(self, counts: torch.Tensor) -> torch.Tensor:
+        """What is added to scores, made once for all layers: attention would make it of booleans in each."""
+        return torch.zeros_like(counts, dtype=self._said.dtype).masked_fill_(~counts, -torch.inf)
+
     def _attend_to_said(
         self,
-        attention: Any,
-        said: torch.Tensor,
+        index: int,
         states: torch.Tensor,
         rows: slice,
         where: tuple[torch.Tensor, torch.Tensor],
-        is_before: torch.Tensor,
+        added: torch.Tensor,
     ) -> torch.Tensor:
-        """Add keys and values of states (n, t, width) to what a layer remembers, and attend to all of it."""
-        for memory, project in zip(said, (attention.k_proj, attention.v_proj), strict=True):
-            memory[where] = torch.unflatten(linear(project, states), 2, (attention.num_heads, -1))
-        keys, values = said[:, rows, : is_before.shape[-1]].transpose(2, 3).unbind(0)
-        queries = by_head(attention, linear(attention.q_proj, states))
-        found = F.scaled_dot_product_attention(queries, keys, values, is_before, scale=attention.scaling)
-        return linear(attention.out_proj, found.transpose(1, 2).flatten(2))
+        """Add keys and values of states (n t, width) to what a layer remembers, and attend to all of it."""
+        attention, said = self._decoder.layers[index].self_attn, self._said[index]
+        queries, *new = self._project[index](states).chunk(3, dim=-1)
+        for memory, one in zip(said, new, strict=True):
+            memory[where] = one.reshape(*where[1].shape, attention.num_heads, -1)
+        keys, values = said[:, rows, : added.shape[-1]].transpose(2, 3).unbind(0)
+        queries = by_head(attention, queries, len(keys))
+        found = F.scaled_dot_product_attention(queries, keys, values, added, scale=attention.scaling)
+        return self._out[index](found.transpose(1, 2).reshape(states.shape))
