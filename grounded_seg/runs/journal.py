@@ -271,7 +271,9 @@ def _parsed(text: bytes) -> JournalLine | None:
         return None
     try:
         line: JournalLine = json_of(text, object_of=None)
-        has_all = line.keys() >= JournalLine.__required_keys__ and isinstance(line["file_name"], str)
+        # Also a text with half a character, which names no file.
+        os.fsencode(line["file_name"])
+        has_all = line.keys() >= JournalLine.__required_keys__
         # What is needed to build the COCO file; looking at every key of every instance would take its time.
         are_whole = all(isinstance(one["attributes"]["prompt"], str) for one in line["instances"])
     except (ValueError, AttributeError, KeyError, TypeError):

@@ -27,7 +27,7 @@ _FEW_NUMBERS = 1_000_000
 """4 MB, which a configuration may ask for in any case."""
 _DAMAGE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-    *(struct.error, SafetensorError),
+    *(struct.error, zipfile.BadZipFile, SafetensorError),
 )
 """What torch and safetensors raise on files with bytes changed or cut off."""
 
