@@ -24,6 +24,8 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 NonNegativeInt = Annotated[int, Meta(ge=0)]
+MOST_SHARDS = 1_000_000
+ShardNumber = Annotated[int, Meta(ge=1, le=MOST_SHARDS)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 ImageSide = Annotated[int, Meta(ge=16)]
 """In pixels: no model sees anything in a smaller image."""

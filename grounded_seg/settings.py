@@ -8,6 +8,7 @@ from pathlib import Path
 
 from grounded_seg.errors import UsageError
 from grounded_seg.setting_types import (
+    MOST_SHARDS,
     CheckedSettings,
     PositiveInt,
     Share,
@@ -107,14 +108,14 @@ class Shard:
 
     @classmethod
     def of(cls, text: str) -> "Shard | None":
-        """Read K/N; None if it isn't that, with K from 1 to N.
+        """Read K/N; None if it isn't that, with K from 1 to N, which is at most `MOST_SHARDS`.
 
         >>> Shard.of("2/3"), Shard.of("0/3")
         (Shard(number=2, count=3), None)
         """
         found = _SHARD.fullmatch(text)
         shard = None if found is None else cls(int(found[1]), int(found[2]))
-        return shard if shard is not None and 1 <= shard.number <= shard.count else None
+        return shard if shard is not None and 1 <= shard.number <= shard.count <= MOST_SHARDS else None
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ class RunSettings:
         if self.shard is not None:
             shard = Shard.of(self.shard)
             if shard is None:
-                problems.append(f"shard is {self.shard!r}, it must be K/N with K from 1 to N, such as 2/8")
+                problems.append(f"shard is {self.shard!r}, it must be K/N with K from 1 to N, at most 1000000, such as 2/8")
             object.__setattr__(self, "shard", None if shard is None else str(shard))
         pictures = self.save - {Drawn.NONE}
         if self.resume and self.overwrite:

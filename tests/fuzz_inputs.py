@@ -5,15 +5,18 @@ past the parser; some are then cut off or written in another encoding. Hypothesi
 """
 
 import codecs
+import copy
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from hypothesis import strategies as st
 
 DEEP = 4000
+_OTHER_KINDS = (None, True, -1, 0.5, 10**30, "", "x", "\ud800", [], [1], {}, {"x": 1})
 HOSTILE_JSON = (
     *(
         "null",
@@ -302,3 +305,51 @@ def yaml_texts(*seeds: str) -> st.SearchStrategy[bytes]:
 
 def word_texts(*seeds: str) -> st.SearchStrategy[bytes]:
     return texts(seeds, word_spans, HOSTILE_WORDS)
+
+
+def one_fault_each(text: str) -> Iterator[bytes]:
+    """A JSON document, or lines of such, with one fault: each value in turn taken away, or of another kind.
+
+    Of a list the first two entries stand for all.
+    """
+    try:
+        documents, gap = [json.loads(text)], ""
+    except ValueError:
+        documents, gap = [json.loads(line) for line in text.splitlines()], "\n"
+    for number, document in enumerate(documents):
+        for place in _places(document):
+            for changed in _changed(document, place):
+                rows = [*documents[:number], changed, *documents[number + 1 :]]
+                yield (gap.join(json.dumps(row) for row in rows) + gap).encode()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """Where values are in a document, outer ones first."""
+    yield ()
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, one in inner:
+        for place in _places(one):
+            yield (key, *place)
+
+
+def _changed(document: Any, place: tuple[Any, ...]) -> Iterator[Any]:
+    """A document without the value at a place, then with others there."""
+    if place:
+        copied, holder = _copied(document, place)
+        del holder[place[-1]]
+        yield copied
+    for other in _OTHER_KINDS:
+        if place:
+            copied, holder = _copied(document, place)
+            holder[place[-1]] = other
+            yield copied
+        else:
+            yield other
+
+
+def _copied(document: Any, place: tuple[Any, ...]) -> tuple[Any, Any]:
+    """A copy of a document, and what holds the value at a place in it."""
+    holder = copied = copy.deepcopy(document)
+    for key in place[:-1]:
+        holder = holder[key]
+    return copied, holder

@@ -63,8 +63,19 @@ class Reader:
     """Whether one input takes tens of milliseconds."""
 
 
-def _in_json(*made: Callable[[], list[str]]) -> Callable[[], st.SearchStrategy[bytes]]:
-    return lambda: json_texts(*(text for one in made for text in one()))
+class JsonInputs:
+    """Inputs made of good files in JSON."""
+
+    def __init__(self, *made: Callable[[], list[str]]) -> None:
+        self._made = made
+
+    def documents(self) -> list[str]:
+        """The good files."""
+        return [text for one in self._made for text in one()]
+
+    def __call__(self) -> st.SearchStrategy[bytes]:
+        """Edits of them, at random."""
+        return json_texts(*self.documents())
 
 
 def _in_yaml(made: Callable[[], list[str]]) -> Callable[[], st.SearchStrategy[bytes]]:
@@ -264,51 +275,57 @@ def _requests() -> list[str]:
 
 
 LIGHT = (
-    Reader("COCO truth", "in.json", _in_json(seeds.coco), lambda at: read_data_set(at / "in.json")),
+    Reader("COCO truth", "in.json", JsonInputs(seeds.coco), lambda at: read_data_set(at / "in.json")),
     Reader(
         "COCO predictions",
         "in.json",
-        _in_json(seeds.coco_results, seeds.coco),
+        JsonInputs(seeds.coco_results, seeds.coco),
         lambda at: read_predictions(at / "in.json", _truth()),
     ),
     Reader(
         "journal as predictions",
         "in.jsonl",
-        _in_json(seeds.journal),
+        JsonInputs(seeds.journal),
         lambda at: read_predictions(at / "in.jsonl", _truth_of_run(), {"red car": "red car"}),
     ),
-    Reader("validate", "in.json", _in_json(seeds.coco), lambda at: validate_file(at / "in.json")),
-    Reader("validate --fix", "in.json", _in_json(seeds.coco), _repair),
-    Reader("eval report", "in.json", _in_json(seeds.eval_report), lambda at: read_report(at / "in.json")),
-    Reader("calibration", "in.json", _in_json(seeds.calibration), lambda at: read_calibration(at / "in.json")),
-    Reader("COCO to YOLO", "in.json", _in_json(seeds.coco), partial(_export, source="in.json", form=LabelFormat.YOLO)),
-    Reader("COCO to COCO", "in.json", _in_json(seeds.coco), partial(_export, source="in.json", form=LabelFormat.COCO)),
+    Reader("validate", "in.json", JsonInputs(seeds.coco), lambda at: validate_file(at / "in.json")),
+    Reader("validate --fix", "in.json", JsonInputs(seeds.coco), _repair),
+    Reader("eval report", "in.json", JsonInputs(seeds.eval_report), lambda at: read_report(at / "in.json")),
+    Reader("calibration", "in.json", JsonInputs(seeds.calibration), lambda at: read_calibration(at / "in.json")),
+    Reader(
+        "COCO to YOLO", "in.json", JsonInputs(seeds.coco), partial(_export, source="in.json", form=LabelFormat.YOLO)
+    ),
+    Reader(
+        "COCO to COCO", "in.json", JsonInputs(seeds.coco), partial(_export, source="in.json", form=LabelFormat.COCO)
+    ),
     Reader(
         "run to LabelMe",
         "run/run.json",
-        _in_json(seeds.manifest),
+        JsonInputs(seeds.manifest),
         partial(_export, source="run", form=LabelFormat.LABELME),
         _make_finished_run,
     ),
-    Reader("journal", "results.jsonl", _in_json(seeds.journal), _read_journal),
-    Reader("journal --resume", "results.jsonl", _in_json(seeds.journal), _recover),
-    Reader("run.json", "run.json", _in_json(seeds.manifest), _read_run, _make_run),
+    Reader("journal", "results.jsonl", JsonInputs(seeds.journal), _read_journal),
+    Reader("journal --resume", "results.jsonl", JsonInputs(seeds.journal), _recover),
+    Reader("run.json", "run.json", JsonInputs(seeds.manifest), _read_run, _make_run),
     Reader(
         "merge-runs",
         "run/results.jsonl",
-        _in_json(seeds.journal),
+        JsonInputs(seeds.journal),
         lambda at: merge_runs([at / "run", at / "other"], _emptied(at)),
         _make_two_runs,
     ),
     Reader(
         "merge-runs run.json",
         "run/run.json",
-        _in_json(seeds.manifest),
+        JsonInputs(seeds.manifest),
         lambda at: merge_runs([at / "run", at / "other"], _emptied(at)),
         _make_two_runs,
     ),
-    Reader("review.jsonl", "review.jsonl", _in_json(seeds.decisions), partial(_review, write=False), _make_run),
-    Reader("review.jsonl to write", "review.jsonl", _in_json(seeds.decisions), partial(_review, write=True), _make_run),
+    Reader("review.jsonl", "review.jsonl", JsonInputs(seeds.decisions), partial(_review, write=False), _make_run),
+    Reader(
+        "review.jsonl to write", "review.jsonl", JsonInputs(seeds.decisions), partial(_review, write=True), _make_run
+    ),
     Reader(
         "classes.yaml",
         "in.yaml",
@@ -317,7 +334,7 @@ LIGHT = (
     ),
     Reader("settings.yaml", "in.yaml", _in_yaml(seeds.settings_yaml), partial(_settings, name="in.yaml")),
     Reader("settings.toml", "in.toml", _in_yaml(seeds.settings_toml), partial(_settings, name="in.toml")),
-    Reader("settings.json", "in.json", _in_json(seeds.settings_json), partial(_settings, name="in.json")),
+    Reader("settings.json", "in.json", JsonInputs(seeds.settings_json), partial(_settings, name="in.json")),
     Reader(
         "training COCO",
         "data/_annotations.coco.json",
@@ -328,26 +345,26 @@ LIGHT = (
     Reader(
         "training JSONL",
         "data/annotations.jsonl",
-        _in_json(seeds.training_rows),
+        JsonInputs(seeds.training_rows),
         _train_data,
         lambda at: paint_images(at / "data"),
     ),
     Reader("training data.yaml", "data/data.yaml", _in_yaml(seeds.data_yaml), _train_data, _make_yolo),
     Reader("YOLO labels", "data/labels/a.txt", _in_words(_LABELS), _train_data, _make_yolo),
-    Reader("training run.json", "run.json", _in_json(seeds.training_manifest), _training_folder),
-    Reader("metrics.jsonl", "metrics.jsonl", _in_json(seeds.metrics), _metrics),
-    Reader("models.lock.json", "in.json", _in_json(seeds.pins), lambda at: read_pins(at / "in.json")),
+    Reader("training run.json", "run.json", JsonInputs(seeds.training_manifest), _training_folder),
+    Reader("metrics.jsonl", "metrics.jsonl", JsonInputs(seeds.metrics), _metrics),
+    Reader("models.lock.json", "in.json", JsonInputs(seeds.pins), lambda at: read_pins(at / "in.json")),
     Reader(
         "weights index",
         "model.safetensors.index.json",
-        _in_json(seeds.weights_index),
+        JsonInputs(seeds.weights_index),
         lambda at: weight_files(at, ("model.safetensors",)),
         _make_shards,
     ),
     Reader(
         "run among images",
         "photos/out/results.jsonl",
-        _in_json(seeds.journal),
+        JsonInputs(seeds.journal),
         lambda at: find_images([at / "photos"]),
         lambda at: [paint_images(at / "photos" / name) for name in ("", "out/overlays")],
     ),

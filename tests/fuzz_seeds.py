@@ -52,10 +52,19 @@ def journal() -> list[str]:
 
 
 def manifest() -> list[str]:
-    """Of a finished run over three images."""
+    """Of a finished run over three images, and of one with all that a manifest may have."""
     content = json.loads((DATA / "earlier_run" / "run.json").read_text())
     content["images"]["count"] = 3
-    return [json.dumps(content | {"exit_code": 0, "counts": {"images": 3, "done": 3, "skipped": 0}})]
+    content |= {"exit_code": 0, "counts": {"images": 3, "done": 3, "skipped": 0}}
+    more = {
+        "shard": {"number": 1, "count": 2, "whole": {"root": "photos", "count": 6, "sha256": "0" * 64}},
+        "started": {"time": "2026-11-01T10:00:00+00:00", "images": 0},
+        "seconds": {"total": 3.5, "load": 1.0, "read": 0.5},
+        "rules": {"red car": {"class": "car", "threshold": 0.3, "not": ["toy car"]}},
+        "counts": {**content["counts"], "out_of_reach": 0, "instances": 3, "empty_masks": 0, "unusable_boxes": None},
+    }
+    more["models"] = {**content["models"], "calibration": {"path": "calibration.json", "sha256": "0" * 64}}
+    return [json.dumps(content), json.dumps(content | more)]
 
 
 def decisions() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from fuzz_inputs import byte_strings, json_texts
-from fuzz_readers import Reader
+from fuzz_readers import JsonInputs, Reader
 from hypothesis import strategies as st
 from older_florence import older_folder
 from tiny_florence import make_network, save_adapter, save_tiny_florence
@@ -67,18 +67,15 @@ def _prepare(kind: str, folder: Path) -> None:
         (folder / name).write_bytes(content)
 
 
-def _json_of(kind: str, name: str) -> st.SearchStrategy[bytes]:
-    return json_texts(_made(kind)[name].decode())
-
-
 def _bytes_of(kind: str, name: str) -> st.SearchStrategy[bytes]:
     return byte_strings([_made(kind)[name]])
 
 
 def _reader(name: str, kind: str, file: str, read: Callable[[Path], object], *, is_slow: bool = False) -> Reader:
     """A reader of one file of a folder, whose other files are good."""
-    make = _json_of if file.endswith(".json") else _bytes_of
-    return Reader(name, file, partial(make, kind, file), read, partial(_prepare, kind), is_slow)
+    in_json = JsonInputs(lambda: [_made(kind)[file].decode()])
+    inputs = in_json if file.endswith(".json") else partial(_bytes_of, kind, file)
+    return Reader(name, file, inputs, read, partial(_prepare, kind), is_slow)
 
 
 def _saved(content: Any) -> bytes:

@@ -187,7 +187,10 @@ def _parse_leniently(text: str) -> Any:
             is_finite=False,
         )
     try:
-        return ast.literal_eval(text.strip())
+        # Python has more types than JSON: tuples become lists, and what JSON can't say is neither.
+        return json_of(
+            json.dumps(ast.literal_eval(text.strip())), most_depth=MOST_DEPTH, object_of=None, is_finite=False
+        )
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         # A TypeError is a list in the place of a key.
         return None

@@ -1,6 +1,8 @@
 """The types that a `run.json` is read with, which come from outside as any file does."""
 
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
+
+from grounded_seg.setting_types import ShardNumber
 
 
 class _ReadImages(TypedDict, total=False):
@@ -9,10 +11,16 @@ class _ReadImages(TypedDict, total=False):
     sha256: str
 
 
+class _ReadWhole(TypedDict, total=False):
+    root: str
+    count: Required[int]
+    sha256: Required[str]
+
+
 class _ReadCounts(TypedDict, total=False):
-    images: int
+    images: Required[int]
     done: int
-    skipped: int
+    skipped: Required[int]
     out_of_reach: int
     instances: int
     empty_masks: int | None
@@ -20,12 +28,12 @@ class _ReadCounts(TypedDict, total=False):
 
 
 class _ReadShard(TypedDict, total=False):
-    number: int
-    count: int
-    whole: _ReadImages
+    number: Required[ShardNumber]
+    count: Required[ShardNumber]
+    whole: Required[_ReadWhole]
 
 
-class _ReadStart(TypedDict, total=False):
+class _ReadStart(TypedDict):
     time: str
     images: int
 

@@ -229,6 +229,7 @@ def _part(run: Path) -> _Part:
         # What is read later has to be of its kind.
         manifest["exit_code"], dict(manifest.get("counts") or {}), _calibration_of(manifest)
         images, shard = manifest["images"], manifest.get("shard")
+        os.fsencode(images["root"])
         number = None if shard is None else int(shard["number"])
         part = _Part(folder, manifest, root_from(images["root"]), dict(manifest["prompts"]), images["count"], number)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

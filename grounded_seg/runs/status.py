@@ -194,10 +194,13 @@ def _rate(
         return None, None
     last = folder.journal.stat().st_mtime if folder.journal.exists() else now
     n_new = n_lines - started["images"]
-    if state is RunState.FINISHED and (seconds := manifest.get("seconds")) is not None:
+    if state is RunState.FINISHED and "total" in (seconds := manifest.get("seconds") or {}):
         taken = seconds["total"] - seconds.get("load", 0.0)
     else:
         # The clock of the disk may be another one than this machine's.
         until = max(now, last) if state is RunState.RUNNING else last
-        taken = until - datetime.fromisoformat(started["time"]).timestamp()
+        try:
+            taken = until - datetime.fromisoformat(started["time"]).timestamp()
+        except (ValueError, OverflowError, OSError) as error:
+            raise InputError(f"{folder.manifest} isn't that of a run ({error}); name folders that run wrote") from error
     return (n_new / taken if n_new > 0 and taken > 0 else None), max(now - last, 0.0)

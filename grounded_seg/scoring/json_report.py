@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -136,7 +137,7 @@ def read_report(path: Path) -> SavedScores:
             data_set=data_set.get("file"),
             made_with=dict(report["made_with"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is no report of eval ({type(error).__name__}: {error}); name a file that `eval --json` wrote"
         ) from error
