@@ -233,7 +233,9 @@ class RunSettings:
         if self.shard is not None:
             shard = Shard.of(self.shard)
             if shard is None:
-                problems.append(f"shard is {self.shard!r}, it must be K/N with K from 1 to N, at most 1000000, such as 2/8")
+                problems.append(
+                    f"shard is {self.shard!r}, it must be K/N with K from 1 to N, at most 1000000, such as 2/8"
+                )
             object.__setattr__(self, "shard", None if shard is None else str(shard))
         pictures = self.save - {Drawn.NONE}
         if self.resume and self.overwrite:

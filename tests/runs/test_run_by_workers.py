@@ -174,7 +174,13 @@ def descendants(pid: int) -> list[int]:
 
 def actors_of(process: "subprocess.Popen[str]") -> list[int]:
     """The workers among what a run with Ray has started."""
-    return [pid for pid in descendants(process.pid) if b"ray::RayWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in descendants(process.pid):
+        # One may end while they are looked at.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"ray::RayWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 @pytest.mark.release

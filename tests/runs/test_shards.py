@@ -295,7 +295,7 @@ def test_a_changed_journal_of_a_shard_is_found(detector: ColourDetector, photos:
     manifest = manifest_of(shards[1])
     del manifest["shard"]["whole"]
     (shards[1] / "run.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"the run.json of a shard is damaged \(KeyError\('whole'\)\)"):
+    with pytest.raises(InputError, match="run.json is damaged .*missing required field `whole`"):
         merge_runs(shards, tmp_path / "merged")
 
 
@@ -303,11 +303,14 @@ def command(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-@pytest.mark.parametrize("wrong", ["0/3", "4/3", "a/b", "3", "1/0", "-1/3", "1/3/5", "", "1 / 3", "1.5/3"])
+@pytest.mark.parametrize("wrong", ["0/3", "4/3", "a/b", "3", "1/0", "-1/3", "1/3/5", "", "1 / 3", "1.5/3", "1/2000000"])
 def test_what_is_no_shard_is_one_line(detector: ColourDetector, photos: Path, tmp_path: Path, wrong: str) -> None:
     result = command("run", "red car", photos, "-o", tmp_path / "out", f"--shard={wrong}")
     assert result.exit_code == 2
-    assert result.stderr == f"error: --shard is {wrong!r}, it must be K/N with K from 1 to N, such as 2/8\n"
+    assert (
+        result.stderr
+        == f"error: --shard is {wrong!r}, it must be K/N with K from 1 to N, at most 1000000, such as 2/8\n"
+    )
     assert not (tmp_path / "out").exists()
 
 
