@@ -295,7 +295,7 @@ def test_a_changed_journal_of_a_shard_is_found(detector: ColourDetector, photos:
     manifest = manifest_of(shards[1])
     del manifest["shard"]["whole"]
     (shards[1] / "run.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="run.json is damaged .*missing required field `whole`"):
+    with pytest.raises(InputError, match=r"run\.json is damaged .*missing required field `whole`"):
         merge_runs(shards, tmp_path / "merged")
 
 
