@@ -22,9 +22,9 @@ class KeysValues:
 
     def put(self, rows: slice, encoded: torch.Tensor) -> None:
         """Take encoder states (n, states, width) in for these rows."""
-        n_layers, _, _, n_heads, _, n_channels = self._memory.shape
-        made = self._project(encoded.flatten(0, 1)).view(*encoded.shape[:2], n_layers, 2, n_heads, n_channels)
-        self._memory[:, :, rows, :, : encoded.shape[1]] = made.permute(2, 3, 0, 4, 1, 5)
+        made = self._project.parts(encoded.flatten(0, 1))
+        for memory, one in zip(self._memory.flatten(0, 1), made, strict=True):
+            memory[rows, :, : encoded.shape[1]] = by_head(self._attentions[0], one, len(encoded))
 
     def move(self, source: int, target: int) -> None:
         """Copy what one row has over another's."""
@@ -93,4 +93,4 @@ def products_of(attentions: Sequence[Any]) -> tuple[list[Product], list[Product]
 
 def by_head(attention: Any, projected: torch.Tensor, n_rows: int) -> torch.Tensor:
     """(rows tokens, width) as (rows, heads, tokens, channels)."""
-    return projected.view(n_rows, -1, attention.num_heads, attention.head_dim).transpose(1, 2)
+    return projected.reshape(n_rows, -1, attention.num_heads, attention.head_dim).transpose(1, 2)

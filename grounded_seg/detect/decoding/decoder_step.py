@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from grounded_seg.detect.decoding.allowed_tokens import AllowedTokens
-from grounded_seg.detect.decoding.attended import by_head, encoded_memory, products_of
+from grounded_seg.detect.decoding.attended import by_head, encoded_memory
 from grounded_seg.detect.decoding.weight_order import Product
 
 _FIRST_CAPACITY = 64
@@ -66,7 +66,7 @@ class DecoderRows:
         self._said = like.new_zeros(shape)
         attentions = [layer.self_attn for layer in decoder.layers]
         self._project = [Product(one.q_proj, one.k_proj, one.v_proj) for one in attentions]
-        self._out = products_of(attentions)[1]
+        self._out = [Product(one.out_proj) for one in attentions]
         self._perceptron = [(Product(layer.fc1), Product(layer.fc2)) for layer in decoder.layers]
         self._to_logits = Product(network.lm_head)
         self._locations = torch.tensor(location_ids, device=device)
@@ -194,7 +194,7 @@ class DecoderRows:
     ) -> torch.Tensor:
         """Add keys and values of states (n t, width) to what a layer remembers, and attend to all of it."""
         attention, said = self._decoder.layers[index].self_attn, self._said[index]
-        queries, *new = self._project[index](states).chunk(3, dim=-1)
+        queries, *new = self._project[index].parts(states)
         for memory, one in zip(said, new, strict=True):
             memory[where] = one.reshape(*where[1].shape, attention.num_heads, -1)
         keys, values = said[:, rows, : added.shape[-1]].transpose(2, 3).unbind(0)

@@ -11,7 +11,7 @@ and 94.
 Shapes, values and names stay, so all else that is done with the weights works as before; nothing is held twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,8 +30,7 @@ class Product:
 
     def __init__(self, *layers: Any) -> None:
         joined = _joined(layers)
-        # Each by itself; a single one as its own module has it.
-        self._each = [Product(one) for one in layers] if len(layers) > 1 else layers
+        self._layers = layers
         self._weight: torch.Tensor | None = None
         self._bias: torch.Tensor | None = None
         if joined is not None:
@@ -39,16 +38,23 @@ class Product:
         self._by_input = None if self._weight is None or self._weight.stride(0) != 1 else self._weight.t()
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """What the layers make of states (n, width), one beside the other."""
+        """What the layer makes of states (n, width); several as one have their outputs beside each other."""
         if self._weight is None:
-            made = [one(states) for one in self._each]
-            return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
+            [layer] = self._layers
+            made: torch.Tensor = layer(states)
+            return made
         if self._by_input is not None and len(states) == 1:
             # oneDNN is slower for one row in this order, and faster for more, whatever the order.
             return states @ self._by_input if self._bias is None else torch.addmm(self._bias, states, self._by_input)
         operator = torch.ops.mkldnn._linear_pointwise
         product: torch.Tensor = operator(states, self._weight, self._bias, "none", [], "none")
         return product
+
+    def parts(self, states: torch.Tensor) -> Iterator[torch.Tensor]:
+        """What each layer makes of states (n, width), one after the other where they aren't one product."""
+        if self._weight is None:
+            return (Product(one)(states) for one in self._layers)
+        return iter(torch.split(self(states), [one.out_features for one in self._layers], dim=-1))
 
 
 @torch.no_grad()
