@@ -1,9 +1,11 @@
 """Which files are images, and how Pillow opens them: the formats, and the limits within which they are read."""
 
+import ctypes
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -102,12 +104,23 @@ def only_own_limit() -> Iterator[None]:
         PIL.Image.MAX_IMAGE_PIXELS = before
 
 
-class _Adaptation:
-    """Ignores Pillow's warnings, and lets it read larger metadata, while any thread is inside.
+@cache
+def _tiff_error_handler() -> Callable[[int | None], int | None] | None:
+    """What sets the handler of libtiff's errors, and gives the one before; None where Pillow has it inside or not."""
+    try:
+        setter = ctypes.CDLL(PIL.Image.core.__file__).TIFFSetErrorHandler  # type: ignore[attr-defined]
+    except (AttributeError, OSError, TypeError):
+        return None
+    setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return setter  # type: ignore[no-any-return]
 
-    What Pillow warns of is readable all the same or one of our errors. `warnings.catch_warnings` alone isn't safe here:
-    threads that leave in another order than they came restore each other's filters. So the first one in changes the
-    filters, the last one out restores them.
+
+class _Adaptation:
+    """Ignores Pillow's warnings and hushes libtiff, and lets Pillow read larger metadata, while any thread is inside.
+
+    What Pillow warns of is readable all the same or one of our errors; so is what libtiff writes to stderr by itself.
+    `warnings.catch_warnings` alone isn't safe here: threads that leave in another order than they came restore each
+    other's filters. So the first one in changes the filters, the last one out restores them.
     """
 
     def __init__(self) -> None:
@@ -115,6 +128,7 @@ class _Adaptation:
         self._n_inside = 0
         self._filters = warnings.catch_warnings()
         self._max_metadata_bytes = 0
+        self._tiff_handler: int | None = None
 
     def __enter__(self) -> None:
         with self._lock:
@@ -124,12 +138,16 @@ class _Adaptation:
                 warnings.filterwarnings("ignore", module=r"PIL\.")
                 self._max_metadata_bytes = PIL.PngImagePlugin.MAX_TEXT_CHUNK
                 PIL.PngImagePlugin.MAX_TEXT_CHUNK = max(self._max_metadata_bytes, _MAX_METADATA_BYTES)
+                if setter := _tiff_error_handler():
+                    self._tiff_handler = setter(None)
             self._n_inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._n_inside -= 1
             if self._n_inside == 0:
+                if setter := _tiff_error_handler():
+                    setter(self._tiff_handler)
                 PIL.PngImagePlugin.MAX_TEXT_CHUNK = self._max_metadata_bytes
                 self._filters.__exit__(None, None, None)
 

@@ -219,9 +219,9 @@ def test_reading_leaves_the_array_free_to_change(tmp_path: Path) -> None:
 # --- what can't be read --------------------------------------------------------------------------------------------
 
 
-def noise(kind: str) -> bytes:
+def noise(kind: str, **options: Any) -> bytes:
     image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    return bytes_of(image, kind)
+    return bytes_of(image, kind, **options)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -302,6 +302,19 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["a\0.png", "a\ud800.png"])
 def test_a_path_that_no_file_can_have_is_an_error_of_the_image(name: str) -> None:
     assert "no file can be at" in message_of(Path(name))
+
+
+def test_libtiff_writes_no_lines_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(noise("TIFF", compression="tiff_adobe_deflate"))
+    middle = slice(len(content) // 2, len(content) // 2 + 40)
+    content[middle] = bytes(byte ^ 0x55 for byte in content[middle])
+    (tmp_path / "a.tif").write_bytes(content)
+    assert "its TIFF is damaged" in message_of(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
+    # To a program around us Pillow is as it was.
+    with PIL.Image.open(tmp_path / "a.tif") as opened, pytest.raises(OSError, match="decoder error"):
+        opened.load()
+    assert "Decoding error" in capfd.readouterr().err
 
 
 def test_our_own_limit_may_be_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
