@@ -1,13 +1,9 @@
-"""Whatever a file holds, a reader reads or refuses it: all that ever escaped; in the long tests 300 inputs each.
-
-There each value of a file in JSON is also taken away, and changed to each other kind.
-"""
+"""Whatever a file holds, a reader reads or refuses it: all that ever escaped; in the long tests 300 inputs each."""
 
 from pathlib import Path
 
 import pytest
-from fuzz_inputs import one_fault_each
-from fuzz_readers import LIGHT, JsonInputs, Reader
+from fuzz_readers import LIGHT, Reader
 from fuzz_run import Tried, quiet, table, try_many, try_once
 from fuzz_torch_readers import TORCH
 
@@ -16,7 +12,6 @@ SEED = 7
 CORPUS = Path(__file__).parent / "corpus"
 QUICK = [one for one in (*LIGHT, *TORCH) if not one.is_slow]
 SLOW = [one for one in TORCH if one.is_slow]
-IN_JSON = [one for one in QUICK if isinstance(one.inputs, JsonInputs)]
 _tried: dict[str, Tried] = {}
 
 
@@ -39,20 +34,6 @@ def test_a_reader_refuses_or_reads(reader: Reader, tmp_path: Path) -> None:
     check(tried)
     # The file as it is is read; else nothing but the parser was tried.
     assert tried.n_refused < tried.n
-
-
-@pytest.mark.release
-@pytest.mark.parametrize("reader", IN_JSON, ids=lambda one: one.name)
-def test_a_value_that_is_missing_or_of_another_kind_is_refused_or_read(reader: Reader, tmp_path: Path) -> None:
-    tried = Tried()
-    (tmp_path / "in").mkdir()
-    with quiet():
-        reader.prepare(tmp_path / "in")
-        for text in reader.inputs.documents():  # type: ignore[attr-defined]
-            for content in one_fault_each(text):
-                try_once(reader, tmp_path / "in", content, tried)
-    check(tried)
-    assert tried.n >= 20
 
 
 @pytest.mark.parametrize("folder", sorted(CORPUS.iterdir()), ids=lambda one: one.name)
