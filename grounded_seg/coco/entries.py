@@ -126,6 +126,8 @@ def read_file_name(entry: Mapping[str, Any], place: str, notes: Notes) -> str:
         name = name.replace("\\", "/")
     if leaves_folder(name):
         raise EntryError(place, f"file_name {shown(name)} leaves the folder of the images", "make it a path below it")
+    if not PurePosixPath(name).name:
+        raise EntryError(place, f"file_name {shown(name)} is the folder of the images", "make it a path below it")
     try:
         is_name = b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:

@@ -250,6 +250,7 @@ def with_images(*images: dict[str, Any]) -> dict[str, Any]:
             "annotations[0]: its image has no width and height, which polygons need",
         ),
         (with_images({"id": 1, "file_name": "../a"}), "images[0]: file_name '../a' leaves the folder of the images"),
+        (with_images({"id": 1, "file_name": "."}), "images[0]: file_name '.' is the folder of the images"),
         (with_images({"id": 1, "file_name": "/a"}), "images[0]: file_name '/a' leaves the folder of the images"),
         (with_images({"id": 1, "file_name": "C:\\\\a"}), "leaves the folder of the images; make it a path below it"),
         (

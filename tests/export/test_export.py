@@ -390,6 +390,7 @@ def test_a_broken_file_points_to_validate(source: Path, change: dict[str, Any], 
     ("name", "says"),
     [
         ("../a.jpg", r"images\[0\]: file_name '../a.jpg' leaves the folder of the images"),
+        ("./.", r"images\[0\]: file_name './.' is the folder of the images"),
         ("/a.jpg", r"images\[0\]: file_name '/a.jpg' leaves the folder of the images"),
         ("sub/a.jpg", "lists images whose file_name is there twice, such as 'sub/a.jpg'"),
     ],

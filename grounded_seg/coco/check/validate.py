@@ -62,7 +62,8 @@ def hold_captions(annotations: Any) -> bool:
 def has_portable_name(record: Mapping[str, Any]) -> bool:
     """Whether an image's name is a path that every system reads alike, below the folder of the images."""
     name = str(record.get("file_name", ""))
-    return not (leaves_folder(name) or PureWindowsPath(name).anchor or {"\\", "\0"} & set(name))
+    is_below = bool(PurePosixPath(name).name) and not leaves_folder(name)
+    return is_below and not PureWindowsPath(name).anchor and not {"\\", "\0"} & set(name)
 
 
 def _section_faults(document: Mapping[str, Any], name: str) -> Iterator[Fault]:
