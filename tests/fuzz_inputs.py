@@ -16,6 +16,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 DEEP = 4000
+_HERE = "HERE"
 _OTHER_KINDS = (None, True, -1, 0.5, 10**30, "", "x", "\ud800", [], [1], {}, {"x": 1})
 HOSTILE_JSON = (
     *(
@@ -312,15 +313,56 @@ def one_fault_each(text: str) -> Iterator[bytes]:
 
     Of a list the first two entries stand for all.
     """
-    try:
-        documents, gap = [json.loads(text)], ""
-    except ValueError:
-        documents, gap = [json.loads(line) for line in text.splitlines()], "\n"
-    for number, document in enumerate(documents):
-        for place in _places(document):
-            for changed in _changed(document, place):
-                rows = [*documents[:number], changed, *documents[number + 1 :]]
-                yield (gap.join(json.dumps(row) for row in rows) + gap).encode()
+    rows = _Rows(text)
+    for place in rows.places():
+        if len(place) > 1:
+            yield rows.without(place)
+        for other in _OTHER_KINDS:
+            yield rows.with_value(place, json.dumps(other))
+
+
+def one_hostile_each(text: str) -> Iterator[bytes]:
+    """The same with each hostile value in turn in each place, whatever stood there."""
+    rows = _Rows(text)
+    for place in rows.places():
+        for hostile in HOSTILE_JSON:
+            yield rows.with_value(place, hostile)
+
+
+class _Rows:
+    """One JSON document or lines of such, and the places of all values in them."""
+
+    def __init__(self, text: str) -> None:
+        try:
+            self._rows, self._gap = [json.loads(text)], ""
+        except ValueError:
+            self._rows, self._gap = [json.loads(line) for line in text.splitlines()], "\n"
+
+    def places(self) -> Iterator[tuple[Any, ...]]:
+        """Row and keys of each value, outer ones first."""
+        return ((number, *place) for number, row in enumerate(self._rows) for place in _places(row))
+
+    def without(self, place: tuple[Any, ...]) -> bytes:
+        """The text without a value."""
+        rows, holder = self._copied(place)
+        del holder[place[-1]]
+        return self._text(rows).encode()
+
+    def with_value(self, place: tuple[Any, ...], value: str) -> bytes:
+        """The text with another value, as it is to stand there."""
+        rows, holder = self._copied(place)
+        holder[place[-1]] = _HERE
+        before, _, after = self._text(rows).partition(json.dumps(_HERE))
+        return (before + value + after).encode()
+
+    def _copied(self, place: tuple[Any, ...]) -> tuple[list[Any], Any]:
+        rows = holder = copy.deepcopy(self._rows)
+        for key in place[:-1]:
+            holder = holder[key]
+        return rows, holder
+
+    def _text(self, rows: list[Any]) -> str:
+        return self._gap.join(json.dumps(row) for row in rows) + self._gap
 
 
 def _places(value: Any) -> Iterator[tuple[Any, ...]]:
@@ -330,26 +372,3 @@ def _places(value: Any) -> Iterator[tuple[Any, ...]]:
     for key, one in inner:
         for place in _places(one):
             yield (key, *place)
-
-
-def _changed(document: Any, place: tuple[Any, ...]) -> Iterator[Any]:
-    """A document without the value at a place, then with others there."""
-    if place:
-        copied, holder = _copied(document, place)
-        del holder[place[-1]]
-        yield copied
-    for other in _OTHER_KINDS:
-        if place:
-            copied, holder = _copied(document, place)
-            holder[place[-1]] = other
-            yield copied
-        else:
-            yield other
-
-
-def _copied(document: Any, place: tuple[Any, ...]) -> tuple[Any, Any]:
-    """A copy of a document, and what holds the value at a place in it."""
-    holder = copied = copy.deepcopy(document)
-    for key in place[:-1]:
-        holder = holder[key]
-    return copied, holder

@@ -338,7 +338,7 @@ LIGHT = (
     Reader(
         "training COCO",
         "data/_annotations.coco.json",
-        lambda: json_texts(json.dumps(coco_document())),
+        JsonInputs(lambda: [json.dumps(coco_document())]),
         _train_data,
         lambda at: paint_images(at / "data"),
     ),

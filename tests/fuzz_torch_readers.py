@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzz_inputs import byte_strings, json_texts
+from fuzz_inputs import byte_strings
 from fuzz_readers import JsonInputs, Reader
 from hypothesis import strategies as st
 from older_florence import older_folder
@@ -154,7 +154,7 @@ TORCH = (
     Reader(
         "trainer_state.json",
         "checkpoint-3/trainer_state.json",
-        lambda: json_texts(json.dumps({"format": "grounded-seg 2", "global_step": 3})),
+        JsonInputs(lambda: [json.dumps({"format": "grounded-seg 2", "global_step": 3})]),
         _checkpoint,
     ),
     Reader("random state", "rng_state_0.pt", _random_states, lambda at: load_random_state(Checkpoint(at, 3), 0)),

@@ -43,8 +43,9 @@ class _Bpe:
     merges: Annotated[list[_Pair], Meta(max_length=_MOST_TOKENS)]
     type: Literal["BPE"] = "BPE"
     unk_token: _Token | None = None
-    continuing_subword_prefix: _Token | None = None
-    end_of_word_suffix: _Token | None = None
+    # Byte-level pieces have neither; with a longer one than its merges the library panics.
+    continuing_subword_prefix: Literal["", None] = None
+    end_of_word_suffix: Literal["", None] = None
     fuse_unk: bool = False
     byte_fallback: bool = False
     ignore_merges: bool = False

@@ -59,10 +59,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise _unreadable(path, error) from error
     try:
         return Tokenizer.from_str(text)
-    except Exception as error:  # tokenizers raises nothing narrower
+    except BaseException as error:
+        # tokenizers raises nothing narrower, and a panic inside of it isn't even an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> WeightsError:
+def _unreadable(path: Path, error: BaseException) -> WeightsError:
     detail = " ".join(str(error).split())
     return WeightsError(f"{path} can't be read as a tokenizer ({detail}); copy it from the base model")
