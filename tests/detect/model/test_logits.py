@@ -152,6 +152,8 @@ def test_the_demo_in_bfloat16_finds_what_it_finds_in_float32() -> None:
             bins_off.append(min(distances))
             scores_off.append(abs(twins[int(np.argmin(distances))].score - one.score))
     assert len(bins_off) > 20
-    # Of rounded logits come boxes of which one in five is within a bin, and scores up to .04 off.
+    # Of rounded logits come boxes of which one in five is within a bin, and scores up to .04 off. Processors round in
+    # other places: the largest difference of these scores is below .015 with AVX2 and .021 with AVX-512.
     assert np.mean(np.array(bins_off) < 1.01) > 0.7
-    assert max(scores_off) < 0.015
+    assert max(scores_off) < 0.03
+    assert np.median(scores_off) < 0.003
