@@ -106,13 +106,13 @@ def only_own_limit() -> Iterator[None]:
 
 @cache
 def _tiff_error_handler() -> Callable[[int | None], int | None] | None:
-    """What sets the handler of libtiff's errors, and gives the one before; None where Pillow has it inside or not."""
+    """What sets the handler of libtiff's errors and gives the one before; None where Pillow shows no libtiff."""
     try:
         setter = ctypes.CDLL(PIL.Image.core.__file__).TIFFSetErrorHandler  # type: ignore[attr-defined]
     except (AttributeError, OSError, TypeError):
         return None
     setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-    return setter  # type: ignore[no-any-return]
+    return setter
 
 
 class _Adaptation:
