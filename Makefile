@@ -11,7 +11,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-dtypes  run those that leave the dtype to the processor, with each one; after make test"
 	@echo "make test-release  run the long tests: a wheel, two processes, the longest commands of the docs"
-	@echo "make fuzz MINUTES=60  give every reader of files up to 10,000 broken ones, and print what escaped"
+	@echo "make fuzz MINUTES=60  give every reader of files some 10,000 broken ones, and print what escaped"
 	@echo "make faults  every command with every fault of disk, memory, streams and signals, at 12 steps"
 	@echo "make check   lint, formatting and types"
 	@echo "make audit   compare the installed packages with the lists of known holes"
