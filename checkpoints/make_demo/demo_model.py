@@ -3,6 +3,7 @@
 import math
 
 import torch
+from tokenizer import MAX_PROMPT_TOKENS
 from tokenizers import Tokenizer
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
@@ -43,7 +44,7 @@ def build_detector(tokenizer: Tokenizer) -> Florence2ForConditionalGeneration:
         "encoder_ffn_dim": 4 * WIDTH,
         "decoder_ffn_dim": 4 * WIDTH,
         "vocab_size": tokenizer.get_vocab_size(),
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 1 + GRID * GRID + MAX_PROMPT_TOKENS,
         "dropout": 0.0,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,

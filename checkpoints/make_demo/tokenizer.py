@@ -11,6 +11,7 @@ from grounded_seg.scenes.questions import HELD_OUT_WORDS, TRAINING_WORDS
 
 N_MERGES = 1500
 N_BINS = 1000
+MAX_PROMPT_TOKENS = 127
 START = ["<s>", "<pad>", "</s>", "<unk>"]
 TASK_TOKENS = (
     [f"<{slash}{name}>" for name in ("cap", "ncap", "dcap", "grounding", "seg") for slash in ("", "/")]
@@ -98,7 +99,7 @@ def build_processor(side: int, n_image_tokens: int) -> Florence2Processor:
         sep_token="</s>",  # noqa: S106
         mask_token="<mask>",  # noqa: S106
         extra_special_tokens={"image_token": "<image>"},
-        model_max_length=256,
+        model_max_length=n_image_tokens + MAX_PROMPT_TOKENS,
         clean_up_tokenization_spaces=False,
     )
     images = CLIPImageProcessor(

@@ -15,7 +15,7 @@ import torch
 from demo_model import forward_language
 from losses import answer_loss, pointing_loss
 from parallel import N_PROCESSES, average_gradients, shared_clock, start
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from pool import KIND_NAMES, STATE
 from questions import PooledScenes, QuestionMaker
 from tokenizer import load_tokenizer
@@ -29,6 +29,7 @@ from grounded_seg.weights.locate import LocatedWeights
 
 BATCH, N_QUESTIONS = 12, 3
 PEAK_RATE = 2e-3
+"""Of a new adapter; half of it where an earlier one is trained on."""
 BASE_NAME = "demo/detector"
 LORA = LoraConfig(
     r=16,
@@ -44,12 +45,14 @@ class Plan:
 
     minutes: float
     base: Path
+    start: Path | None
+    """An earlier adapter of this base, whose weights are the first."""
     output: Path
 
 
-def rate_at(step: int, progress: float) -> float:
+def rate_at(step: int, progress: float, peak: float) -> float:
     """Warm-up by steps, then a cosine by the clock."""
-    return PEAK_RATE * min(1.0, (step + 1) / 60) * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    return peak * min(1.0, (step + 1) / 60) * max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 def work(rank: int, plan: Plan) -> None:
@@ -59,14 +62,19 @@ def work(rank: int, plan: Plan) -> None:
     model = Florence2ForConditionalGeneration.from_pretrained(
         plan.base, dtype=torch.float32, attn_implementation="eager"
     )
-    tuned = get_peft_model(model, LORA).train()
+    if plan.start:
+        tuned = PeftModel.from_pretrained(model, plan.start, is_trainable=True).train()
+    else:
+        tuned = get_peft_model(model, LORA).train()
+    peak = PEAK_RATE / 2 if plan.start else PEAK_RATE
     parameters = [p for p in tuned.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, weight_decay=0.0, betas=(0.9, 0.98))
     maker = QuestionMaker(tokenizer, frozenset(KIND_NAMES), favourite=UNTAUGHT)
-    scenes, rng, started, step, mean = PooledScenes(7 + rank), Random(7 + rank), time.time(), 0, 0.0
+    seed = 7 + rank + (N_PROCESSES if plan.start else 0)
+    scenes, rng, started, step, mean = PooledScenes(seed), Random(seed), time.time(), 0, 0.0
     while (progress := shared_clock(started) / plan.minutes) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, progress)
+            group["lr"] = rate_at(step, progress, peak)
         batch = maker.batch(*scenes.draw(BATCH // N_PROCESSES), N_QUESTIONS, rng)
         with torch.no_grad():
             features = model.get_image_features(batch.pixels).pooler_output
@@ -95,6 +103,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--minutes", type=float, default=8)
     options.add_argument("--base", type=Path, default=STATE / "detector")
+    options.add_argument("--start", type=Path, help="folder of an earlier adapter to begin with")
     options.add_argument("--output", type=Path, default=STATE / "adapter")
     start(work, Plan(**vars(options.parse_args())))
 
