@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -199,16 +199,22 @@ def _slice(name: str, n: int, seed: int) -> Tried:
     return tried
 
 
-def _each_in_turn(name: str) -> Tried:
-    """All hostile values for one reader of JSON, in a process of the pool."""
-    reader, tried, started = _readers()[name], Tried(), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        reader.prepare(Path(folder))
+def try_edits(reader: Reader, folder: Path, edited: Callable[[str], Iterator[bytes]]) -> Tried:
+    """Give a reader of JSON what `edited` makes of each of its good documents."""
+    tried, started = Tried(), time.monotonic()
+    with quiet():
+        reader.prepare(folder)
         for text in reader.inputs.documents():  # type: ignore[attr-defined]
-            for content in one_hostile_each(text):
-                try_once(reader, Path(folder), content, tried)
+            for content in edited(text):
+                try_once(reader, folder, content, tried)
     tried.seconds = time.monotonic() - started
     return tried
+
+
+def _each_in_turn(name: str) -> Tried:
+    """All hostile values for one reader of JSON, in a process of the pool."""
+    with tempfile.TemporaryDirectory() as folder:
+        return try_edits(_readers()[name], Path(folder), one_hostile_each)
 
 
 def _turns(names: Sequence[str], n_each: int, seed: int) -> Iterator[tuple[str, int, int]]:

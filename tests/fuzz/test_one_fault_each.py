@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fuzz_inputs import one_fault_each
 from fuzz_readers import LIGHT, JsonInputs, Reader
-from fuzz_run import Tried, quiet, try_once
+from fuzz_run import try_edits
 from fuzz_torch_readers import TORCH
 
 IN_JSON = [one for one in (*LIGHT, *TORCH) if isinstance(one.inputs, JsonInputs) and not one.is_slow]
@@ -14,12 +14,7 @@ IN_JSON = [one for one in (*LIGHT, *TORCH) if isinstance(one.inputs, JsonInputs)
 @pytest.mark.release
 @pytest.mark.parametrize("reader", IN_JSON, ids=lambda one: one.name)
 def test_a_value_that_is_missing_or_of_another_kind_is_refused_or_read(reader: Reader, tmp_path: Path) -> None:
-    tried = Tried()
     (tmp_path / "in").mkdir()
-    with quiet():
-        reader.prepare(tmp_path / "in")
-        for text in reader.inputs.documents():  # type: ignore[attr-defined]
-            for content in one_fault_each(text):
-                try_once(reader, tmp_path / "in", content, tried)
+    tried = try_edits(reader, tmp_path / "in", one_fault_each)
     assert [f"{one.kind} at {one.where}: {one.content[:300]!r}" for one in tried.escapes.values()] == []
     assert tried.n >= 20
