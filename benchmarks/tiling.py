@@ -3,7 +3,7 @@
     python benchmarks/tiling.py [--images 3] [--tile auto 1000] [--overlap 0.2] [--boxes-only] [--output tiling.json]
 
 A scene is a mosaic of 8 x 8 rendered ones, so that objects are 20 to 230 pixels large: a detector that sees the image
-at 192 x 192 gets them at a twentieth of that. It is asked for every kind that is there.
+at 256 x 256 gets them at a sixteenth of that. It is asked for every kind that is there.
 
 What merging loses is measured with the true boxes in the detector's place: each tile gives what it shows of them. Once
 the whole image gives them too, and once tiles alone do.
@@ -36,7 +36,7 @@ from grounded_seg.settings import DetectSettings, TileSettings
 
 CELL, N_CELLS = ImageSize(500, 375), 8
 SIZE = ImageSize(CELL.width * N_CELLS, CELL.height * N_CELLS)
-VIEW_PX = 192
+VIEW_PX = 256
 """What the demo's detector sees of an image."""
 _LEAST_SHARE, _LEAST_PX = 0.25, 2
 """Of a true object that a tile has to show."""

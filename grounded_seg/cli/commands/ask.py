@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from grounded_seg.detect.model.florence import FlorenceModel
     from grounded_seg.records import Answer
 
-_DEMO_TASKS = ("CAPTION_TO_PHRASE_GROUNDING", "OPEN_VOCABULARY_DETECTION")
-"""Those that the demo weights were trained on, all of them about one phrase."""
+_DEMO_TASKS = ("CAPTION_TO_PHRASE_GROUNDING", "OPEN_VOCABULARY_DETECTION", "OD", "CAPTION")
+"""Those that the demo weights were trained on."""
 _MINUS_REGION = re.compile(r"-[\d.]+(\s*,\s*-?[\d.]+){3}")
 
 
@@ -113,8 +113,8 @@ def _load(models: ModelSettings, task: str) -> "FlorenceModel":
     detector = load_found_detector(found, DetectSettings(), allow_base_mismatch=models.allow_base_mismatch)
     text = demo_note(models, boxes_only=True)
     if text is not None and task not in _DEMO_TASKS and models.adapter in (None, "none"):
-        learnt = " and ".join(_DEMO_TASKS)
-        text = f"the demo weights learnt {learnt} only, so {task} finds nothing; use --preset base-ft or large-ft"
+        learnt = f"{', '.join(_DEMO_TASKS[:-1])} and {_DEMO_TASKS[-1]}"
+        text = f"the demo weights learnt {learnt} only, and not {task}; use --preset base-ft or large-ft"
     if text is not None:
         note(text)
     return detector.model

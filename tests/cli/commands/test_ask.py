@@ -227,10 +227,11 @@ def test_a_score_is_a_finite_number(model: FlorenceModel) -> None:
 
 
 def test_the_demo_says_which_tasks_it_learnt_and_what_was_written(photo: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["ask", "OD", str(photo), "--preset", "demo", "-o", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, ["ask", "OCR", str(photo), "--preset", "demo", "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.stderr
     about_demo, about_files = result.stderr.splitlines()
-    assert "learnt CAPTION_TO_PHRASE_GROUNDING and OPEN_VOCABULARY_DETECTION only, so OD finds nothing" in about_demo
+    assert "CAPTION_TO_PHRASE_GROUNDING, OPEN_VOCABULARY_DETECTION, OD and CAPTION only, and not OCR" in about_demo
     assert about_files == f"note: the answer is in {tmp_path / 'out' / 'street.json'}"
-    phrase = ["ask", "CAPTION_TO_PHRASE_GROUNDING", "red car", str(photo), "--preset", "demo"]
-    assert "know rendered scenes only" in CliRunner().invoke(main, phrase).stderr
+    for learnt in (["CAPTION_TO_PHRASE_GROUNDING", "red car"], ["OD"]):
+        asked = CliRunner().invoke(main, ["ask", *learnt, str(photo), "--preset", "demo"])
+        assert "know rendered scenes only" in asked.stderr
