@@ -20,6 +20,8 @@ _SPAN_PER_CENT = (2.5, 97.5)
 _MOST_DECIMALS = 6
 _SMOOTHED_SHARE = 0.05
 """Of a class's boxes, on either side of one; the best F1 is looked for on the curve that this makes smooth."""
+_FLAT_F1, _USUAL = 0.002, 0.5
+"""A difference in F1 that no data of usual size can tell: of such thresholds the one nearest to the usual is taken."""
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -71,6 +73,13 @@ class _Ranked:
         upper = float(self.score[last])
         lower = float(self.score[last + 1]) if last + 1 < len(self.score) else 0.0
         return _short_between(lower, upper)
+
+    def nearest_to(self, wanted: float, ends: Indices) -> float:
+        """Of the thresholds that keep the boxes up to one of these indices, the one nearest to `wanted`."""
+        upper, lower = self.score[ends], np.append(self.score[1:], 0.0)[ends]
+        off = np.maximum(wanted - upper, 0) + np.maximum(lower - wanted, 0)
+        best = int(off.argmin())
+        return wanted if lower[best] < wanted <= upper[best] else self.between(int(ends[best]))
 
     def at(self, threshold: float, weights: Floats) -> tuple[float, float, float]:
         """How many are kept, how many of these are right, and how many objects there are; by weights of the images."""
@@ -142,13 +151,14 @@ def _chosen(ranked: _Ranked, weights: Floats) -> Mapping[str, float]:
     found = {}
     f1 = 2 * n_right / np.maximum(n_kept + weights[ranked.truth_image].sum(), 1)
     if n_right[-1] > 0:
-        found["best_f1"] = int(np.where(possible, _smoothed(f1), -1.0).argmax())
+        smooth = np.where(possible, _smoothed(f1), -1.0)
+        found["best_f1"] = ranked.nearest_to(_USUAL, np.flatnonzero(smooth >= smooth.max() - _FLAT_F1))
     for target, precision in PRECISIONS.items():
         # Sums of whole numbers: a tenth of the last bit is no reason to miss a share.
         reaching = np.flatnonzero(possible & (n_right >= precision * n_kept - 1e-9))
         if reaching.size:
-            found[target] = int(reaching[-1])
-    return {target: ranked.between(last) for target, last in found.items()}
+            found[target] = ranked.between(int(reaching[-1]))
+    return found
 
 
 def _smoothed(f1: Floats) -> Floats:

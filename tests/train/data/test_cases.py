@@ -126,7 +126,7 @@ def test_an_answer_that_is_too_long_is_named_with_its_tokens(tmp_path: Path) -> 
     assert looked.exit_code == 0, looked.output
     [line] = [line for line in looked.stdout.splitlines() if line.startswith("left out: ")]
     # "car", its space, four tokens a box, and the two at the ends.
-    told = "its answer has 1202 tokens, and this model takes 256; shorten or split the row"
+    told = "its answer has 1202 tokens, and this model takes 384; shorten or split the row"
     assert line == f"left out: {case}/annotations.jsonl:1: {told}"
     assert "the adapter of the preset demo isn't kept: the training begins with the bare detector" in looked.stdout
 
