@@ -1,10 +1,13 @@
 """The demo's detector before training: a small native Florence-2 from its config."""
 
+import json
 import math
+from pathlib import Path
 
 import torch
 from tokenizer import MAX_PROMPT_TOKENS
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 WIDTH = 192
@@ -15,6 +18,8 @@ PLACE_SIZE = 2.0
 """How large the codes of rows and columns start out. The usual 0.02 drowns in what is seen: places stay unlearned."""
 LOCATION_SIZE = 2.0
 """The norm of a location's embedding at the start; in smaller ones noise soon hides that neighbours are alike."""
+BART_OFFSET = 2
+"""The row of BART's table of positions that stands for the first one."""
 POINTING_LAYER, N_POINTING_HEADS = 1, 3
 """The decoder's heads that training shows where to look."""
 
@@ -73,6 +78,35 @@ def smooth_codes(n: int, width: int, cycles: tuple[float, float], damped_from: f
     frequency = torch.exp(torch.linspace(math.log(cycles[0]), math.log(cycles[1]), width // 2))
     angle = 2 * math.pi * (torch.arange(n) / n)[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], 1) / (1 + frequency.repeat(2) / damped_from)
+
+
+def stretched_weights(folder: Path, model: Florence2ForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """The weights of an earlier detector for one that looks at GRID x GRID parts: codes of places are interpolated."""
+    earlier = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    processor = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    n_before = math.isqrt(processor["image_seq_length"] - 1)
+    state, own = earlier.state_dict(), model.state_dict()
+    for name in state:
+        if name.endswith(("row_embeddings.weight", "column_embeddings.weight")):
+            codes = state[name][:n_before].T[None]
+            stretched = nn.functional.interpolate(codes, size=GRID, mode="linear", align_corners=False)[0].T
+            state[name] = torch.cat([stretched, state[name][GRID:]])
+        elif name.endswith("embed_positions.weight"):
+            state[name] = stretched_positions(state[name], own[name], n_before if ".encoder." in name else 0)
+    return state
+
+
+def stretched_positions(codes: torch.Tensor, fresh: torch.Tensor, n_before: int) -> torch.Tensor:
+    """Codes of positions for a longer sequence: (positions, width) like `fresh`, which also gives those missing.
+
+    With `n_before`, the sequence begins with one token for the image and n_before x n_before for its parts.
+    """
+    first = BART_OFFSET + 1
+    if n_before:
+        parts = codes[first : first + n_before**2].unflatten(0, (n_before, n_before)).permute(2, 0, 1)[None]
+        parts = nn.functional.interpolate(parts, size=(GRID, GRID), mode="bilinear", align_corners=False)[0]
+        codes = torch.cat([codes[:first], parts.flatten(1).T, codes[first + n_before**2 :]])
+    return torch.cat([codes, fresh[len(codes) :]])[: len(fresh)]
 
 
 def forward_language(

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from demo_model import GRID, build_detector, forward_language
+from demo_model import GRID, build_detector, forward_language, stretched_weights
 from losses import Heads, answer_loss, cell_losses, hit_loss, place_loss, pointing_loss
 from parallel import N_PROCESSES, average_gradients, shared_clock, start
 from pool import KIND_NAMES, SIDE, STATE
@@ -37,8 +37,6 @@ SEEING_COSINE = 0.7
 VISION_SHARE = 0.5
 """The tower's rate, once it can see, as a share of the others'."""
 UNTAUGHT = "car"
-BART_OFFSET = 2
-"""The row of BART's table of positions that stands for the first one."""
 KEPT = STATE / "detector-state.pt"
 
 
@@ -95,19 +93,6 @@ def max_objects_at(progress: float, few_share: float) -> int:
     return 2 if progress < few_share / 2 else 4 if progress < few_share else 8
 
 
-def stretched_positions(codes: torch.Tensor, fresh: torch.Tensor, n_before: int) -> torch.Tensor:
-    """Codes of positions for a longer sequence: (positions, width) like `fresh`, which also gives those missing.
-
-    With `n_before`, the sequence begins with one token for the image and n_before x n_before for its parts.
-    """
-    first = BART_OFFSET + 1
-    if n_before:
-        parts = codes[first : first + n_before**2].unflatten(0, (n_before, n_before)).permute(2, 0, 1)[None]
-        parts = nn.functional.interpolate(parts, size=(GRID, GRID), mode="bilinear", align_corners=False)[0]
-        codes = torch.cat([codes[:first], parts.flatten(1).T, codes[first + n_before**2 :]])
-    return torch.cat([codes, fresh[len(codes) :]])[: len(fresh)]
-
-
 class Average:
     """A moving average of the weights; it is better than the last step's, and what is kept."""
 
@@ -145,18 +130,7 @@ class Training:
 
     def begin_with(self, folder: Path) -> None:
         """Take an earlier detector's weights; its codes of the image's parts are stretched to more of them."""
-        earlier = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        processor = json.loads((folder / "processor_config.json").read_text())["image_processor"]
-        n_before = math.isqrt(processor["image_seq_length"] - 1)
-        state = earlier.state_dict()
-        for name in [one for one in state if one.endswith(("row_embeddings.weight", "column_embeddings.weight"))]:
-            codes = state[name][:n_before].T[None]
-            stretched = nn.functional.interpolate(codes, size=GRID, mode="linear", align_corners=False)[0].T
-            state[name] = torch.cat([stretched, state[name][GRID:]])
-        own = self.model.state_dict()
-        for name in [one for one in state if one.endswith("embed_positions.weight")]:
-            state[name] = stretched_positions(state[name], own[name], n_before if ".encoder." in name else 0)
-        self.model.load_state_dict(state)
+        self.model.load_state_dict(stretched_weights(folder, self.model))
         self.average = Average(self.model)
 
     @property
