@@ -2,8 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from graphlib import CycleError, TopologicalSorter
+from heapq import heapify, heappop, heappush
+from itertools import groupby, pairwise
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.files import as_output_error, whole_file
@@ -60,7 +65,9 @@ class MergedDecisions:
 def merge_decisions(run: Path, other: Path) -> MergedDecisions:
     """Merge another file of decisions about a run, or those of a copy of it, into the run's own.
 
-    Lines are ordered by their times; those that both files have are kept once. The run's file is replaced whole.
+    Lines are ordered by their times; those that both files have are kept once. Of the same time, each file's lines keep
+    their order, and else the smaller id goes first: it doesn't matter which file is merged into which. The run's file
+    is replaced whole.
 
     Raises:
         UsageError: If a page or another merge has the decisions open, or both are one file.
@@ -83,9 +90,12 @@ def merge_decisions(run: Path, other: Path) -> MergedDecisions:
         others = {event.id for event in new.events()}
         merged = MergedDecisions(n_new=len(others - known), n_known=len(others & known), notes=(*own.notes, *new.notes))
         merged.disagreements += _disagreements(own, new, known, others)
-        keys = [(event.when, 0, number) for number, event in enumerate(own.events())]
-        keys += [(event.when, 1, number) for number, event in enumerate(new.events()) if event.id not in known]
-        _write(own_file, ((own, new)[which].event(number) for _, which, number in sorted(keys)))
+        places = [
+            _Place(event.when, which, number, event.id)
+            for which, review in enumerate((own, new))
+            for number, event in enumerate(review.events())
+        ]
+        _write(own_file, ((own, new)[place.which].event(place.number) for place in _in_order(places)))
     return merged
 
 
@@ -124,6 +134,47 @@ def _prefix(run: Path, merged: Path) -> str:
 def _write(path: Path, events: Iterable[Event]) -> None:
     with as_output_error(path), whole_file(path) as file:
         file.writelines(event.text().encode("ascii") + b"\n" for event in events)
+
+
+class _Place(NamedTuple):
+    """Where a line is: its time, 0 for the run's own file and 1 for the other, its number there, and its id."""
+
+    when: datetime
+    which: int
+    number: int
+    event_id: str
+
+
+def _in_order(places: list[_Place]) -> Iterator[_Place]:
+    """The lines of both files by their times, each once."""
+    for _, at_once in groupby(sorted(places), attrgetter("when")):
+        by_id: dict[str, _Place] = {}
+        files: tuple[list[str], list[str]] = ([], [])
+        for place in at_once:
+            by_id.setdefault(place.event_id, place)
+            files[place.which].append(place.event_id)
+        yield from (by_id[one] for one in _merged_order(*files))
+
+
+def _merged_order(own: list[str], other: list[str]) -> Iterator[str]:
+    """Ids in an order that agrees with both, the smallest first where they leave a choice."""
+    graph: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys((*own, *other), ()))
+    for ids in (own, other):
+        for before, after in pairwise(ids):
+            graph.add(after, before)
+    try:
+        graph.prepare()
+    except CycleError:
+        # The two disagree, as earlier merges left files.
+        yield from dict.fromkeys((*own, *other))
+        return
+    ready = list(graph.get_ready())
+    heapify(ready)
+    while ready:
+        yield (one := heappop(ready))
+        graph.done(one)
+        for freed in graph.get_ready():
+            heappush(ready, freed)
 
 
 def _disagreements(own: Review, new: Review, known: set[str], others: set[str]) -> Iterator[Disagreement]:

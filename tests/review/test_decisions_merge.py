@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def copies(tmp_path: Path) -> tuple[Path, Path]:
     return run, copy
 
 
+def later() -> None:
+    """Let the next decision have a later time: times are written in whole milliseconds."""
+    time.sleep(0.002)
+
+
 def test_the_later_line_wins_and_disagreements_are_counted(copies: tuple[Path, Path]) -> None:
     run, copy = copies
     with Review(run, write=True, reviewer="Ann") as review:
@@ -36,11 +42,13 @@ def test_the_later_line_wins_and_disagreements_are_counted(copies: tuple[Path, P
         # What the other one left as it was is no disagreement.
         review.decide(What.REJECT, REJECTED, [0])
         review.set_threshold("car", 0.4)
+    later()
     with Review(copy, write=True, reviewer="Bob") as review:
         review.decide(What.REJECT, MIXED, [0])
         review.decide(What.RELABEL, MIXED, [2], "van")
         review.decide(What.ACCEPT, PARTLY, [review.add(PARTLY, instance(50), "dog").id])
         review.set_threshold("car", 0.6)
+    later()
     with Review(run, write=True, reviewer="Ann") as review:
         review.decide(What.ACCEPT, MIXED, [2])
     merged = merge_decisions(run, copy)
@@ -69,6 +77,46 @@ def test_the_later_line_wins_and_disagreements_are_counted(copies: tuple[Path, P
     assert (run / "review.jsonl").read_bytes() == before
     merge_decisions(copy, run)
     assert (copy / "review.jsonl").read_bytes() == before
+
+
+def test_lines_of_the_same_time_come_out_alike_whichever_file_is_merged_into_which(copies: tuple[Path, Path]) -> None:
+    files = [folder / "review.jsonl" for folder in copies]
+    own_ids = []
+    for folder, reviewer in zip(copies, ("Ann", "Bob"), strict=True):
+        with Review(folder, write=True, reviewer=reviewer) as review:
+            for number in range(20):
+                review.set_threshold("car", (number + 1) / 100)
+            review.decide(What.ACCEPT, PARTLY, [review.add(PARTLY, instance(50), "dog").id])
+    for file in files:
+        lines = [json.loads(text) for text in file.read_text().splitlines()]
+        own_ids.append([one["id"] for one in lines])
+        file.write_text("".join(json.dumps({**one, "time": "2026-11-30T13:51:43.977+00:00"}) + "\n" for one in lines))
+    whole = [file.read_bytes() for file in files]
+    merged = []
+    for one, other in ((0, 1), (1, 0)):
+        for file, content in zip(files, whole, strict=True):
+            file.write_bytes(content)
+        assert merge_decisions(copies[one], files[other]).n_new == 22
+        merged.append(files[one].read_bytes())
+        # What was merged goes back to the other one.
+        assert merge_decisions(copies[other], files[one]).n_new == 22
+        assert files[other].read_bytes() == merged[-1]
+    assert merged[0] == merged[1]
+    ids = [json.loads(text)["id"] for text in merged[0].splitlines()]
+    assert len(ids) == 46
+    for own in own_ids:
+        assert [one for one in ids if one in own] == own
+
+
+def test_orders_of_the_same_time_that_disagree_are_merged_too(copies: tuple[Path, Path]) -> None:
+    files = [folder / "review.jsonl" for folder in copies]
+    lines = [json.loads(text) for text in files[0].read_text().splitlines()]
+    texts = [json.dumps({**one, "time": "2026-11-30T13:51:43.977+00:00"}) + "\n" for one in lines]
+    files[0].write_text("".join(texts))
+    files[1].write_text("".join(reversed(texts)))
+    before = [json.loads(text) for text in texts]
+    assert merge_decisions(copies[0], files[1]).n_new == 0
+    assert [json.loads(text) for text in files[0].read_text().splitlines()] == before
 
 
 def test_what_was_undone_stays_undone(copies: tuple[Path, Path]) -> None:
