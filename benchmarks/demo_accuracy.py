@@ -5,27 +5,33 @@
 Each scene is asked three questions: a colour and kind that is there, a kind that is there, and something that isn't (in
 turn another colour, an absent kind, a word no training text had). Each (scene, question) is one COCO image with one
 category, all pooled. AP is measured with the score threshold off; presence and colours at the default threshold. Boxes
-are the detector's (`detector_bbox` in annotations.json), "tight" ones those of the masks (`bbox` there).
+are the detector's (`detector_bbox` in annotations.json), "tight" ones those of the masks (`bbox` there). Of every fifth
+scene everything is asked (the tasks `OD` and `CAPTION`) too.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from must_hold import MustHold
 
 from grounded_seg import GroundedSegmenter
 from grounded_seg.coco.data_set import DataSet, DataSetImage, DataSetObject
 from grounded_seg.coco.predictions import Prediction
 from grounded_seg.coco.schema import Kind, xywh_from_xyxy
+from grounded_seg.detect.ask import ask as ask_model
+from grounded_seg.detect.tasks import TASKS
 from grounded_seg.geometry.boxes import array_from_boxes, pairwise_iou
 from grounded_seg.geometry.masks import run_length_from_mask, tight_box_xyxy
+from grounded_seg.pipeline.load import find_models, load_found_detector
 from grounded_seg.records import Image, Instance
-from grounded_seg.scenes import Question, QuestionKind, Scene, Split, ask, render_scene
+from grounded_seg.scenes import KINDS, Question, QuestionKind, Scene, Split, ask, render_scene
 from grounded_seg.scoring.average_precision import EvaluationSummary, SizeRanges, evaluate
-from grounded_seg.settings import DetectSettings
+from grounded_seg.settings import DetectSettings, ModelSettings
 
 PRESENT = (QuestionKind.COLOUR_KIND, QuestionKind.KIND)
 ABSENT = (QuestionKind.OTHER_COLOUR, QuestionKind.ABSENT_KIND, QuestionKind.UNKNOWN)
@@ -33,6 +39,8 @@ SIZES = SizeRanges(small_up_to=0.1**2, large_from=0.25**2, relative=True)
 """Small: less than 10 % of the side; large: more than a quarter of it."""
 EVERYTHING = DetectSettings(score_threshold=0.0)
 THRESHOLD = DetectSettings().score_threshold
+ENOUGH_SCENES = 500
+"""Figures of fewer say little about the bounds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +118,27 @@ def on_another_colour(pair: Pair, one: Instance) -> bool:
     return bool(overlaps[best] > 0) and pair.scene.objects[best].colour != pair.question.prompt.split()[0]
 
 
+def everything(scenes: Iterable[Scene]) -> dict[str, float]:
+    """How much `OD` and `CAPTION` name: an object counts as found by a box of its kind at IoU .5 or more."""
+    model = load_found_detector(find_models(ModelSettings("demo"), boxes_only=True), DetectSettings()).model
+    found, odd, named = [], [], []
+    for number, scene in enumerate(scenes):
+        image = Image(path=Path(f"scene-{number}.png"), pixels=scene.pixels)
+        boxes = ask_model(model, TASKS["OD"], image).boxes
+        odd += [one.label not in KINDS for one in boxes]
+        caption = ask_model(model, TASKS["CAPTION"], image).text
+        for one in scene.objects:
+            of_kind = array_from_boxes([box.box_xyxy for box in boxes if box.label == one.kind])
+            overlaps = pairwise_iou(array_from_boxes([one.box_xyxy]), of_kind)
+            found.append(bool((overlaps >= 0.5).any()))
+            named.append(f"{one.colour} {one.kind}" in caption)
+    return {
+        "OD, objects found": share(found),
+        "OD, labels of no kind": share(odd),
+        "CAPTION, objects named with colour and kind": share(named),
+    }
+
+
 def figures(n_scenes: int) -> dict[str, float | None]:
     """Run the preset with its adapter and without, and take all figures."""
     pairs = answer(GroundedSegmenter.from_preset("demo", detect=EVERYTHING), n_scenes)
@@ -139,11 +168,22 @@ def figures(n_scenes: int) -> dict[str, float | None]:
         "colour kind boxes on another colour": share(on_another_colour(p, one) for p in colour_kind for one in p.kept),
         "car box AP": score(cars, "bbox").AP,
         "car box AP, adapter off": score(answer(bare, n_scenes, only="car"), "bbox").AP,
+        **everything(render_scene(Split.TEST, index) for index in range(0, n_scenes, 5)),
     }
 
 
-def main() -> None:
-    """Measure and print."""
+def bounds(result: dict[str, float | None], n_scenes: int) -> int:
+    """Hold the figures against what the weights are made for."""
+    holds, unless = MustHold(), "" if n_scenes >= ENOUGH_SCENES else f"of fewer than {ENOUGH_SCENES} scenes"
+    for what, least in (("box AP50", 0.9), ("box AP", 0.6), ("mask AP", 0.6)):
+        holds.at_least(what, result[what], least, unless=unless)
+    what = "absent prompts with a box"
+    holds.at_most(what, result[what], 0.03, unless=unless)
+    return holds.exit_code()
+
+
+def main() -> int:
+    """Measure, print and judge."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--scenes", type=int, default=500)
     options.add_argument("--output", type=Path, help="write the figures as JSON")
@@ -157,7 +197,8 @@ def main() -> None:
         print(f"{name:{width}}  {'-' if value is None else f'{value:.3f}'}")
     if chosen.output:
         chosen.output.write_text(json.dumps({"scenes": chosen.scenes, **result}, indent=2) + "\n")
+    return bounds(result, chosen.scenes)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,8 @@
 
 import runpy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,18 +11,25 @@ from paths import ROOT
 
 
 def run_script(script: str, *words: str) -> int:
-    """Run a script of the checkout with these arguments; its exit code. What it imports from beside it is forgotten."""
+    """Run a script of the checkout with these arguments; its exit code."""
     path = ROOT / script
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(path.parent))
+    with scripts_of(path.parent) as patch:
         patch.setattr(sys, "argv", [str(path), *words])
         try:
             runpy.run_path(str(path), run_name="__main__")
         except SystemExit as stop:
             return int(stop.code or 0)
+    return 0
+
+
+@contextmanager
+def scripts_of(folder: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Let a folder's scripts be imported; they are forgotten at the end, as two folders may have one of one name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        try:
+            yield patch
         finally:
             for name, module in list(sys.modules.items()):
-                # Two folders may have a module of one name.
-                if Path(getattr(module, "__file__", None) or "/").parent == path.parent:
+                if Path(getattr(module, "__file__", None) or "/").parent == folder:
                     del sys.modules[name]
-    return 0

@@ -1,6 +1,6 @@
 """Scenes rendered ahead of training, in chunks on disk, so that the model doesn't wait for the painter.
 
-    python checkpoints/make_demo/pool.py --scenes 40000 --workers 2
+    python checkpoints/make_demo/pool.py --scenes 26000 --workers 2
 
 A chunk holds the pictures as the detector sees them (squeezed to a square) and the objects' kinds, colours and boxes.
 """
@@ -72,7 +72,7 @@ def chunks_on_disk() -> list[Path]:
 def main() -> None:
     """Fill the pool."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--scenes", type=int, default=40_000)
+    options.add_argument("--scenes", type=int, default=26_000)
     options.add_argument("--workers", type=int, default=2)
     chosen = options.parse_args()
     with ProcessPoolExecutor(chosen.workers) as workers:

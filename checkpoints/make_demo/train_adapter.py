@@ -23,7 +23,7 @@ from torch import nn
 from train_detector import UNTAUGHT
 from transformers import Florence2ForConditionalGeneration
 
-from grounded_seg.detect.model.record import write_adapter_base
+from grounded_seg.detect.model.record import check_adapter_base, write_adapter_base
 from grounded_seg.weights.files import sha256_of_weights
 from grounded_seg.weights.locate import LocatedWeights
 
@@ -58,6 +58,9 @@ def rate_at(step: int, progress: float, peak: float) -> float:
 def work(rank: int, plan: Plan) -> None:
     """One process: its share of each batch, on one core."""
     torch.manual_seed(0)
+    base = LocatedWeights(plan.base, BASE_NAME, revision=None, sha256=sha256_of_weights(plan.base))
+    if plan.start:
+        check_adapter_base(plan.start, base)
     tokenizer = load_tokenizer(plan.base)
     model = Florence2ForConditionalGeneration.from_pretrained(
         plan.base, dtype=torch.float32, attn_implementation="eager"
@@ -94,7 +97,6 @@ def work(rank: int, plan: Plan) -> None:
         tuned.peft_config["default"].base_model_name_or_path = BASE_NAME
         tuned.save_pretrained(plan.output)
         (plan.output / "README.md").unlink()  # peft's template of a model card, not filled in
-        base = LocatedWeights(plan.base, BASE_NAME, revision=None, sha256=sha256_of_weights(plan.base))
         write_adapter_base(plan.output, base)
 
 

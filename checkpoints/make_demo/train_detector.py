@@ -55,7 +55,7 @@ class Plan:
     n_questions: int
     resume: bool
     start: Path | None
-    """An earlier detector of this shape, whose weights are the first."""
+    """An earlier detector of this width, whose weights are the first; it may have another number of image tokens."""
     output: Path
 
 

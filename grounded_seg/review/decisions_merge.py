@@ -65,9 +65,9 @@ class MergedDecisions:
 def merge_decisions(run: Path, other: Path) -> MergedDecisions:
     """Merge another file of decisions about a run, or those of a copy of it, into the run's own.
 
-    Lines are ordered by their times; those that both files have are kept once. Of the same time, each file's lines keep
-    their order, and else the smaller id goes first: it doesn't matter which file is merged into which. The run's file
-    is replaced whole.
+    Lines are ordered by their times; those that both files have, by their ids, are kept once. Of the same time, each
+    file's lines keep their order, and else the smaller id goes first: it doesn't matter which file is merged into
+    which. The run's file is replaced whole.
 
     Raises:
         UsageError: If a page or another merge has the decisions open, or both are one file.
@@ -86,15 +86,14 @@ def merge_decisions(run: Path, other: Path) -> MergedDecisions:
             # Another run's decisions are noticed before anything is written.
             for _ in reviewed_images(run, review):
                 pass
-        known = {event.id for event in own.events()}
-        others = {event.id for event in new.events()}
-        merged = MergedDecisions(n_new=len(others - known), n_known=len(others & known), notes=(*own.notes, *new.notes))
-        merged.disagreements += _disagreements(own, new, known, others)
         places = [
             _Place(event.when, which, number, event.id)
             for which, review in enumerate((own, new))
             for number, event in enumerate(review.events())
         ]
+        known, others = ({place.event_id for place in places if place.which == which} for which in (0, 1))
+        merged = MergedDecisions(n_new=len(others - known), n_known=len(others & known), notes=(*own.notes, *new.notes))
+        merged.disagreements += _disagreements(own, new, known, others)
         _write(own_file, ((own, new)[place.which].event(place.number) for place in _in_order(places)))
     return merged
 
@@ -146,8 +145,12 @@ class _Place(NamedTuple):
 
 
 def _in_order(places: list[_Place]) -> Iterator[_Place]:
-    """The lines of both files by their times, each once."""
-    for _, at_once in groupby(sorted(places), attrgetter("when")):
+    """The lines of both files by their times, each once: where the files give it two times, at the first."""
+    first: dict[str, datetime] = {}
+    for place in places:
+        first[place.event_id] = min(place.when, first.get(place.event_id, place.when))
+    ordered = sorted(place for place in places if place.when == first[place.event_id])
+    for _, at_once in groupby(ordered, attrgetter("when")):
         by_id: dict[str, _Place] = {}
         files: tuple[list[str], list[str]] = ([], [])
         for place in at_once:
@@ -165,8 +168,8 @@ def _merged_order(own: list[str], other: list[str]) -> Iterator[str]:
     try:
         graph.prepare()
     except CycleError:
-        # The two disagree, as earlier merges left files.
-        yield from dict.fromkeys((*own, *other))
+        # Files that were merged by an earlier version can disagree.
+        yield from dict.fromkeys(one for ids in sorted((own, other)) for one in ids)
         return
     ready = list(graph.get_ready())
     heapify(ready)

@@ -20,8 +20,10 @@ _SPAN_PER_CENT = (2.5, 97.5)
 _MOST_DECIMALS = 6
 _SMOOTHED_SHARE = 0.05
 """Of a class's boxes, on either side of one; the best F1 is looked for on the curve that this makes smooth."""
-_FLAT_F1, _USUAL = 0.002, 0.5
-"""A difference in F1 that no data of usual size can tell: of such thresholds the one nearest to the usual is taken."""
+_FLAT_F1 = 0.002
+"""Thresholds whose F1 is this close to the best count as equally good: the one nearest to the usual is taken."""
+_USUAL = 0.5
+"""The default score threshold of `run`."""
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -78,8 +80,9 @@ class _Ranked:
         """Of the thresholds that keep the boxes up to one of these indices, the one nearest to `wanted`."""
         upper, lower = self.score[ends], np.append(self.score[1:], 0.0)[ends]
         off = np.maximum(wanted - upper, 0) + np.maximum(lower - wanted, 0)
-        best = int(off.argmin())
-        return wanted if lower[best] < wanted <= upper[best] else self.between(int(ends[best]))
+        if ((lower < wanted) & (wanted <= upper)).any():
+            return wanted
+        return self.between(int(ends[off.argmin()]))
 
     def at(self, threshold: float, weights: Floats) -> tuple[float, float, float]:
         """How many are kept, how many of these are right, and how many objects there are; by weights of the images."""

@@ -112,11 +112,28 @@ def test_orders_of_the_same_time_that_disagree_are_merged_too(copies: tuple[Path
     files = [folder / "review.jsonl" for folder in copies]
     lines = [json.loads(text) for text in files[0].read_text().splitlines()]
     texts = [json.dumps({**one, "time": "2026-11-30T13:51:43.977+00:00"}) + "\n" for one in lines]
-    files[0].write_text("".join(texts))
-    files[1].write_text("".join(reversed(texts)))
-    before = [json.loads(text) for text in texts]
-    assert merge_decisions(copies[0], files[1]).n_new == 0
-    assert [json.loads(text) for text in files[0].read_text().splitlines()] == before
+    merged = []
+    for one, other in ((0, 1), (1, 0)):
+        files[0].write_text("".join(texts))
+        files[1].write_text("".join(reversed(texts)))
+        assert merge_decisions(copies[one], files[other]).n_new == 0
+        merged.append(files[one].read_bytes())
+    assert merged[0] == merged[1]
+    assert len(merged[0].splitlines()) == len(texts)
+
+
+def test_a_line_with_two_times_is_kept_once(copies: tuple[Path, Path]) -> None:
+    files = [folder / "review.jsonl" for folder in copies]
+    lines = [json.loads(text) for text in files[0].read_text().splitlines()]
+    first, last = lines[0]["time"], lines[1]["time"]
+    late = {**lines[0], "time": f"2100{first[4:]}"}
+    merged = []
+    for one, other in ((0, 1), (1, 0)):
+        files[0].write_text("".join(json.dumps(line) + "\n" for line in lines))
+        files[1].write_text(json.dumps(late) + "\n")
+        merge_decisions(copies[one], files[other])
+        merged.append([(line["id"], line["time"]) for line in map(json.loads, files[one].read_text().splitlines())])
+    assert merged[0] == merged[1] == [(lines[0]["id"], first), (lines[1]["id"], last)]
 
 
 def test_what_was_undone_stays_undone(copies: tuple[Path, Path]) -> None:

@@ -40,7 +40,17 @@ def test_the_threshold_of_best_f1_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "threshold"), [((0.95, 0.9, 0.8), 0.5), ((0.9, 0.3, 0.2), 0.5), ((0.4, 0.3, 0.2), 0.35)]
+    ("scores", "threshold"),
+    [
+        ((0.95, 0.9, 0.8), 0.5),
+        ((0.9, 0.3, 0.2), 0.5),
+        ((0.4, 0.3, 0.2), 0.35),
+        ((0.9, 0.5, 0.3), 0.5),
+        ((0.500001, 0.5, 0.3), 0.5),
+        ((0.9, 0.6, 0.5), 0.5),
+        ((0.9, 0.6, 0.55), 0.5),
+        ((0.5, 0.4, 0.3), 0.5),
+    ],
 )
 def test_of_thresholds_that_are_as_good_the_one_nearest_to_the_usual(
     scores: tuple[float, float, float], threshold: float

@@ -114,7 +114,7 @@ def _load(models: ModelSettings, task: str) -> "FlorenceModel":
     text = demo_note(models, boxes_only=True)
     if text is not None and task not in _DEMO_TASKS and models.adapter in (None, "none"):
         learnt = f"{', '.join(_DEMO_TASKS[:-1])} and {_DEMO_TASKS[-1]}"
-        text = f"the demo weights learnt {learnt} only, and not {task}; use --preset base-ft or large-ft"
+        text = f"the demo weights learnt only {learnt}; {task} isn't among them: use --preset base-ft or large-ft"
     if text is not None:
         note(text)
     return detector.model
