@@ -4,11 +4,12 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from types import MappingProxyType
 
 import click
 
-from grounded_seg.errors import InputError
+from grounded_seg.errors import InputError, OutputError, UsageError
 
 _WORDS_FOR: Mapping[str, str] = MappingProxyType(
     {
@@ -97,6 +98,35 @@ def check_order(prompt: str, paths: Sequence[str]) -> None:
         # A prompt with a space was quoted: the path is misspelt.
         words = " ".join([prompt, *missing])
         raise InputError(f"{first}; a prompt of several words needs quotes: {_command(words, there)}")
+
+
+def check_output_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """Refuse output files that would replace an input or each other, or that can't be written, before the work.
+
+    Args:
+        outputs: By option, None for one that wasn't given.
+        inputs: By option or argument, likewise; all files of a folder count.
+
+    Raises:
+        UsageError: If an output is an input, in the folder of one, or another output; if it is a folder.
+        OutputError: If it can't be written.
+    """
+    taken = {name: Path(os.path.realpath(path)) for name, path in inputs.items() if path is not None}
+    for name, given in outputs.items():
+        if given is None:
+            continue
+        path = Path(os.path.realpath(given))
+        for other, used in taken.items():
+            if path == used or (path.parent == used and path.exists() and used.is_dir()):
+                raise UsageError(f"{name} {given} would replace a file of {other}; name another file")
+        taken[name] = path
+        if path.is_dir():
+            raise UsageError(f"{name} {given} is a folder; name a file")
+        folder = next(one for one in path.parents if one.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise OutputError(
+                f"{given} can't be written in {folder}; get permission there, or name another with {name}"
+            )
 
 
 def hint_about(prompt: str, paths: Sequence[str]) -> str | None:

@@ -23,8 +23,9 @@ from grounded_seg.files import as_output_error, write_text
 from grounded_seg.records import ImageSize
 from grounded_seg.review.decisions_applied import check_reviewable, reviewed_file
 from grounded_seg.runs.folder import RunFolder
-from grounded_seg.scoring.json_report import report_of
+from grounded_seg.scoring.json_report import report_of, truth_sha256
 from grounded_seg.scoring.measure import Scores, resamples, score
+from grounded_seg.scoring.score_maps import read_calibration
 from grounded_seg.scoring.thresholds import class_thresholds
 from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
 from grounded_seg.settings import Reviewed, RunSettings
@@ -147,8 +148,19 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         boxes_only=settings.boxes_only,
         n_resamples=settings.n_resamples,
     )
-    notes = (*data_set.notes, *questions.notes, *_two_kinds_of_box(data_set))
+    of_calibration = _fitted_to(questions.data_set, settings.source.models.calibration)
+    notes = (*data_set.notes, *questions.notes, *_two_kinds_of_box(data_set), *of_calibration)
     return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes, questions.prompts)
+
+
+def _fitted_to(data_set: DataSet, calibration: Path | None) -> list[str]:
+    """Say that a calibration was fitted to the images that it is measured on, if it was."""
+    if calibration is None or read_calibration(calibration).truth_sha256 != truth_sha256(data_set):
+        return []
+    return [
+        f"{calibration.name} was fitted to this data set: the calibration error, and the F1 to expect of a threshold, are "
+        "too good here; measure on other images"
+    ]
 
 
 def _checked_data_set(path: Path, folder: Path | None) -> DataSet:

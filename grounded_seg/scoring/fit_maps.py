@@ -34,7 +34,7 @@ _SURE = 1e-6
 _GRID = np.array([0.0, *expit(np.linspace(-7, 7, 57)), 1.0])
 """Scores of the points of a map of two parameters."""
 _END_SLOPE = 1e-3
-"""How far a map goes on beyond its outermost steps, as a share of what is left to 0 or 1."""
+"""How far a map goes on from its outermost steps to the scores seen, as a share of what is left to 0 or 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,12 @@ class JudgedMap:
         """Brier score before and after."""
         return self.before.brier, None if self.after is None else self.after.brier
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether the Brier score rose, by what the table shows."""
+        before, after = self.briers
+        return before is not None and after is not None and round(after, 3) > round(before, 3)
+
 
 @dataclass(frozen=True)
 class CalibrationReport:
@@ -122,6 +128,11 @@ def calibrate(report: SavedScores, path: Path) -> CalibrationReport:
         notes.append(
             f"the predictions were cut off at a score of {report.cut_at:g}: below it nothing was learnt; measure with "
             "eval --images, or a run with --score-threshold 0"
+        )
+    if worse := [one.name or "all together" for one in judged if one.is_worse]:
+        notes.append(
+            f"on images that it wasn't fitted to the Brier score rose for {', '.join(worse)}: their scores are better as "
+            "they are; measure on more images"
         )
     weights = _weights_of(report.made_with)
     if weights is None:
@@ -235,7 +246,10 @@ def _isotonic(scores: Floats, is_right: Flags, prior: ScoreMap) -> ScoreMap:
     starts = fit.blocks[:-1]
     middles = np.add.reduceat(at * weight, starts) / np.add.reduceat(weight, starts)
     heights = fit.x[starts]
-    points = [(0.0, heights[0] * (1 - _END_SLOPE))] if middles[0] > 0 else []
+    # Nothing is known of scores below those seen: from there it falls to 0, however right these were.
+    lowest = float(at[0])
+    points = [(0.0, 0.0)] if lowest > 0 else []
+    points += [(lowest, heights[0] * (1 - _END_SLOPE))] if lowest < middles[0] else []
     points += list(zip(middles.tolist(), heights.tolist(), strict=True))
     points += [(1.0, heights[-1] + (1 - heights[-1]) * _END_SLOPE)] if middles[-1] < 1 else []
     columns = np.array(points)

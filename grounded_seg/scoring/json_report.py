@@ -27,6 +27,7 @@ from grounded_seg.scoring.columns import KIND_NAMES, Index
 from grounded_seg.scoring.matching import Matches
 from grounded_seg.scoring.measure import Scores
 from grounded_seg.scoring.presence import PresenceCounts, PresenceTallies, presence_counts
+from grounded_seg.text.documents import reason_of
 
 _BITS = ("matched", "ignored", "truth_counts")
 """Boolean arrays of matches, stored eight to a byte."""
@@ -138,9 +139,8 @@ def read_report(path: Path) -> SavedScores:
             made_with=dict(report["made_with"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is no report of eval ({type(error).__name__}: {error}); name a file that `eval --json` wrote"
-        ) from error
+        why = reason_of(error)
+        raise InputError(f"{path} is no report of eval ({why}); name a file that `eval --json` wrote") from error
 
 
 def truth_sha256(data_set: DataSet) -> str:

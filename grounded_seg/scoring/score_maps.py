@@ -19,6 +19,7 @@ from grounded_seg.coco.write import SCORE_DECIMALS
 from grounded_seg.errors import InputError, WeightsError
 from grounded_seg.files import write_text
 from grounded_seg.scoring.columns import Floats
+from grounded_seg.text.documents import reason_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class ScoreCalibration:
     overall: ScoreMap
     """For classes without a map of their own."""
     classes: Mapping[str, ScoreMap]
+    truth_sha256: str | None = None
+    """Hash of the annotations that it was fitted to, as `truth_sha256` gives it; None where that isn't known."""
 
     def probability(self, score: float, class_name: str) -> float:
         """The probability that a box with this score of the detector is right, for one of this class; nan for nan."""
@@ -99,10 +102,11 @@ def read_calibration(path: Path) -> ScoreCalibration:
             weights=None if weights is None else {part: _weights_of(weights[part]) for part in PARTS},
             overall=_map_of(content["overall"]),
             classes={str(name): _map_of(one) for name, one in content["classes"].items()},
+            truth_sha256=_truth_of(content.get("measured_on")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path} is no calibration ({type(error).__name__}: {error}); name a file that `calibrate` wrote"
+            f"{path} is no calibration ({reason_of(error)}); name a file that `calibrate` wrote"
         ) from error
 
 
@@ -163,6 +167,11 @@ def _hash_of(weights: Mapping[str, str] | None) -> str | None:
 
 def _weights_of(given: Any) -> Mapping[str, str] | None:
     return None if given is None else {key: str(given[key]) for key in ("name", "sha256")}
+
+
+def _truth_of(measured_on: Any) -> str | None:
+    given = measured_on.get("sha256") if isinstance(measured_on, Mapping) else None
+    return given if isinstance(given, str) else None
 
 
 def _map_of(given: Mapping[str, Any]) -> ScoreMap:

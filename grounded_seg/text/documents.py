@@ -218,3 +218,15 @@ def _float_of(digits: str) -> float:
 
 def _refuse_constant(name: str) -> Any:
     raise DocumentError(f"{name} stands where a number belongs")
+
+
+def reason_of(error: Exception) -> str:
+    """Why a document has not the form that it should have, in words, from the error that reading it ended with.
+
+    >>> reason_of(KeyError("data_set"))
+    "'data_set' is missing"
+    """
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    # A type's name says nothing to somebody who edits a file.
+    return str(error) if isinstance(error, ValueError) else "a part of it is not of the right kind"

@@ -42,14 +42,14 @@ def test_a_map_never_falls_and_gives_equal_scores_of_a_file_equal_probabilities(
     ("change", "why"),
     [
         ({"format": "other"}, "its format is 'other'"),
-        ({"overall": None}, "TypeError"),
+        ({"overall": None}, "not of the right kind"),
         ({"overall": {"method": "isotonic", "n": 3, "scores": [0, 1], "probabilities": [0.5, 0.4]}}, "don't rise"),
         ({"overall": {"method": "isotonic", "n": 3, "scores": [0.5, 0.5], "probabilities": [0, 1]}}, "don't rise"),
         ({"overall": {"method": "isotonic", "n": 3, "scores": [0, 2], "probabilities": [0, 1]}}, "don't rise"),
         ({"overall": {"method": "isotonic", "n": 3, "scores": [], "probabilities": []}}, "don't rise"),
         ({"overall": {"method": "isotonic", "n": 3, "scores": [0, 1], "probabilities": [0]}}, "don't rise"),
-        ({"weights": {"detector": {"name": "a"}, "adapter": None}}, "KeyError: 'sha256'"),
-        ({"classes": [1]}, "AttributeError"),
+        ({"weights": {"detector": {"name": "a"}, "adapter": None}}, "'sha256' is missing"),
+        ({"classes": [1]}, "not of the right kind"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, change: dict[str, Any], why: str) -> None:

@@ -6,6 +6,7 @@ import click
 
 from grounded_seg.cli.messages import note, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option
+from grounded_seg.cli.slips import check_output_files
 
 
 @click.command()
@@ -30,6 +31,7 @@ def calibrate(report: Path, output: Path, plots: Path | None, debug: bool) -> in
 
     if plots is not None:
         check_can_plot()
+    check_output_files({"-o": output}, {"EVAL.json": report})
     made = fit(read_report(report), output)
     for line in made.notes:
         note(line)

@@ -20,6 +20,7 @@ from grounded_seg.cli.options import (
     stage_options,
     worker_options,
 )
+from grounded_seg.cli.slips import check_output_files
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import DetectSettings, Reviewed, RunSettings
 
@@ -101,6 +102,9 @@ def evaluate(
     if plots is not None:
         check_can_plot()
     output = options["output"]
+    inputs = {"GT.json": ground_truth, "--predictions": predictions, "--prompts": options["prompts"]}
+    inputs |= {"--calibration": options["calibration"], "--output": output}
+    check_output_files({"--json": json_file, "--suggest": suggest}, inputs)
     settings = EvaluationSettings(
         ground_truth=ground_truth,
         source=_run_settings(options) if predictions is None else _only_scored(predictions, options),
