@@ -125,7 +125,7 @@ def check_output_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, 
         folder = next(one for one in path.parents if one.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
             raise OutputError(
-                f"{given} can't be written in {folder}; get permission there, or name another with {name}"
+                f"{given} can't be written in {folder}; get permission there, or name another file with {name}"
             )
 
 

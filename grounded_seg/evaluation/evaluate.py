@@ -158,8 +158,8 @@ def _fitted_to(data_set: DataSet, calibration: Path | None) -> list[str]:
     if calibration is None or read_calibration(calibration).truth_sha256 != truth_sha256(data_set):
         return []
     return [
-        f"{calibration.name} was fitted to this data set: the calibration error, and the F1 to expect of a threshold, are "
-        "too good here; measure on other images"
+        f"{calibration.name} was fitted to this data set: the calibration error, and the F1 to expect of a threshold, "
+        "are too good here; measure on other images"
     ]
 
 

@@ -131,8 +131,8 @@ def calibrate(report: SavedScores, path: Path) -> CalibrationReport:
         )
     if worse := [one.name or "all together" for one in judged if one.is_worse]:
         notes.append(
-            f"on images that it wasn't fitted to the Brier score rose for {', '.join(worse)}: their scores are better as "
-            "they are; measure on more images"
+            f"on images that it wasn't fitted to the Brier score rose for {', '.join(worse)}: their scores are better "
+            "as they are; measure on more images"
         )
     weights = _weights_of(report.made_with)
     if weights is None:
