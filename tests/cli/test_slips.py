@@ -11,7 +11,8 @@ from conftest import Paint
 from fakes import ColourDetector
 
 from grounded_seg.cli import main
-from grounded_seg.cli.slips import _WORDS_FOR, _WORDS_FOR_ARGUMENTS
+from grounded_seg.cli.slips import _WORDS_FOR, _WORDS_FOR_ARGUMENTS, check_output_files
+from grounded_seg.errors import OutputError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -269,3 +270,51 @@ def test_choices_in_another_form(arguments: list[str], told: str) -> None:
     line = error_of(grounded(*arguments), 3 if told.startswith("a.") else 2)
     assert told in line
     assert "is not one of" not in line
+
+
+# --- outputs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outputs", "says"),
+    [
+        ({"--json": "truth.json"}, "--json truth.json would replace a file of GT.json"),
+        ({"--json": "link.json"}, "--json link.json would replace a file of GT.json"),
+        ({"--json": "run/annotations.json"}, "--json run/annotations.json would replace a file of --predictions"),
+        ({"--json": "new.json", "--suggest": "new.json"}, "--suggest new.json would replace a file of --json"),
+        ({"--json": "run"}, "--json run would replace a file of --predictions"),
+        ({"--suggest": "other"}, "--suggest other is a folder; name a file"),
+    ],
+)
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path, outputs: dict[str, str], says: str) -> None:
+    (tmp_path / "truth.json").touch()
+    (tmp_path / "link.json").symlink_to("truth.json")
+    for folder in ("run", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "run" / "annotations.json").touch()
+    inputs = {"GT.json": Path("truth.json"), "--predictions": Path("run"), "--prompts": None}
+    with pytest.raises(UsageError, match=says):
+        check_output_files({name: Path(one) for name, one in outputs.items()}, inputs)
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/new.json can't be written in .*file; get permission there"):
+        check_output_files({"--json": Path("file/new.json")}, {})
+    # The superuser may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match=r"name another file with --json"):
+        check_output_files({"--json": Path("there/new.json")}, {})
+    monkeypatch.undo()
+    check_output_files({"--json": tmp_path / "there" / "new.json", "--suggest": None}, {})
+    assert not (tmp_path / "there").exists()
+
+
+def test_eval_and_calibrate_leave_their_inputs_as_they_were(tmp_path: Path) -> None:
+    for name in ("truth.json", "eval.json"):
+        (tmp_path / name).write_text("precious")
+    line = error_of(grounded("eval", "truth.json", "--predictions", "truth.json", "--json", "truth.json"), 2)
+    assert "--json truth.json would replace a file of GT.json; name another file" in line
+    line = error_of(grounded("calibrate", "eval.json", "-o", "eval.json"), 2)
+    assert "-o eval.json would replace a file of EVAL.json; name another file" in line
+    assert {(tmp_path / name).read_text() for name in ("truth.json", "eval.json")} == {"precious"}

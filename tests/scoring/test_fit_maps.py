@@ -74,6 +74,30 @@ def test_few_cases_move_two_parameters_a_little() -> None:
     assert 0.5 < alone.overall(at)[0] < 0.99
 
 
+def test_below_the_scores_seen_a_map_falls_to_0() -> None:
+    # A detector that was asked from .6 on, and was always right.
+    score = np.linspace(0.6, 1, 80)
+    maps = fitted(Cases(score, np.ones(80, dtype=np.bool_), np.zeros(80, dtype=np.int64), np.arange(80)))
+    for one in (maps.overall, maps.by_category[0]):
+        seen, half, none = one(np.array([0.6, 0.3, 0.0]))
+        assert seen > 0.9
+        assert half == pytest.approx(seen / 2, abs=1e-4)
+        assert none == 0
+
+
+def test_a_map_that_makes_scores_worse_is_told(tmp_path: Path) -> None:
+    # Few boxes with scores that are right already: what is learnt from four fifths of them is chance.
+    rng = np.random.default_rng(0)
+    scores_of = np.round(rng.uniform(0.05, 0.95, 40), 4).tolist()
+    boxes: list[Box] = [HERE if rng.uniform() < score else (60, 60, 30, 30) for score in scores_of]
+    found = [(image, 1, box, score) for image, (box, score) in enumerate(zip(boxes, scores_of, strict=True), start=1)]
+    document = truth(*((image, 1, HERE) for image in range(1, 41)), n_images=40)
+    write_report(report_of(scored(tmp_path, document, results(*found)), None, (), {}), tmp_path / "eval.json")
+    made = calibrate(read_report(tmp_path / "eval.json"), tmp_path / "calibration.json")
+    assert [one.is_worse for one in made.judged] == [True, True]
+    assert "the Brier score rose for all together, car: their scores are better as they are" in made.notes[0]
+
+
 @given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=60))
 def test_maps_never_fall_whatever_they_are_fitted_to(cases: list[tuple[int, bool]]) -> None:
     score, is_right = (np.array(column) for column in zip(*cases, strict=True))
