@@ -37,6 +37,7 @@ def render(folder: Path, n_scenes: int, first: int = 0, *, by_colour: bool = Fal
         names = [f"{colour} {kind}" for kind in KINDS for colour in COLOURS]
     ids = {name: number for number, name in enumerate(names, start=1)}
     document: dict[str, Any] = {
+        "info": {"description": "rendered scenes of grounded-seg"},
         "images": [],
         "annotations": [],
         "categories": [{"id": number, "name": name} for name, number in ids.items()],

@@ -24,10 +24,11 @@ UNFINISHED = ".part"
 MAX_NAME_BYTES = 255
 """Of one part of a path, on every common file system."""
 _ASKED_S = 0.2
+ANOTHER_FOLDER = "another folder with --output"
 
 
 @contextmanager
-def as_output_error(what: Path | str = "the results", instead: str = "another folder with --output") -> Iterator[None]:
+def as_output_error(what: Path | str = "the results", instead: str = ANOTHER_FOLDER) -> Iterator[None]:
     """Turn a full disk or a forbidden folder into an `OutputError` of one line.
 
     `what` stands in for errors that don't name a file; `instead` is what a user could name to have it elsewhere.
@@ -110,7 +111,7 @@ def _is_file_of(descriptor: int, path: Path) -> bool:
         return False
 
 
-def write_text(path: Path, text: str, instead: str = "another folder with --output") -> None:
+def write_text(path: Path, text: str, instead: str = ANOTHER_FOLDER) -> None:
     """Write a text as UTF-8, whole or not at all, with the errors of `as_output_error`."""
     with as_output_error(path, instead), whole_file(path) as file:
         # What a file name can hold and UTF-8 can't is written as an escape.
@@ -120,8 +121,8 @@ def write_text(path: Path, text: str, instead: str = "another folder with --outp
 class Lock:
     """A lock that this process holds until it is released or the process ends, however it ends."""
 
-    def __init__(self, path: Path, in_use: str) -> None:
-        """Take the lock, whose file is there as long as it is held.
+    def __init__(self, path: Path, in_use: str, instead: str = ANOTHER_FOLDER) -> None:
+        """Take the lock, whose file is there as long as it is held; `instead` is as in `as_output_error`.
 
         Raises:
             UsageError: With `in_use` as its message, if another process holds it.
@@ -129,7 +130,7 @@ class Lock:
         """
         self._path = path
         self._lock = FileLock(path)
-        with as_output_error(path):
+        with as_output_error(path, instead):
             try:
                 # Longer than `is_locked` holds it.
                 self._lock.acquire(timeout=_ASKED_S, poll_interval=_ASKED_S / 4)

@@ -12,8 +12,8 @@ from grounded_seg.setting_types import (
     CheckedSettings,
     PositiveInt,
     Share,
-    ShareBelowOne,
     TileSide,
+    UpToHalf,
     convert_fields,
     refuse,
 )
@@ -164,8 +164,8 @@ class TileSettings:
 
     side: TileSide
     """Side of a tile in pixels of the image; "auto" for tiles of one or two sides that fit what the detector sees."""
-    overlap: ShareBelowOne = 0.2
-    """Share of a tile, at least, that its neighbour shows too."""
+    overlap: UpToHalf = 0.2
+    """Share of a tile, at least, that its neighbour shows too; with more than half, parts of things are found often."""
 
     def __post_init__(self) -> None:
         refuse(convert_fields(self, {"side": "tile"}))

@@ -119,7 +119,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         (TileSettings, {"side": 0}, "tile is 0, it must be at least 1"),
         (TileSettings, {"side": "large"}, "tile is 'large', it must be auto or a whole number, at least 1"),
         (TileSettings, {"side": 1.5}, "tile is 1.5, it must be a whole number, at least 1"),
-        (TileSettings, {"overlap": 1}, "overlap is 1, it must be at least 0 and below 1"),
+        (TileSettings, {"overlap": 1}, "overlap is 1, it must be between 0 and 0.5"),
         (ModelSettings, {"preset": 3}, "preset is 3, it must be text"),
         (RunSettings, {"output": 3}, "output is 3, it must be a path"),
         (RunSettings, {"save": ["crop"]}, "save is ['crop'], it must be a list, each item one of overlay, masks"),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from grounded_seg.errors import UsageError
-from grounded_seg.setting_types import ShareBelowOne, base_type, convert_values, refuse
+from grounded_seg.setting_types import UpToHalf, base_type, convert_values, refuse
 from grounded_seg.settings import DetectSettings, ModelSettings, RunSettings, SegmentSettings, TileSettings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -47,7 +47,7 @@ class _TileSide(click.ParamType):  # type: ignore[type-arg]  # has an argument f
         try:
             return int(value)
         except ValueError:
-            self.fail(f"{value!r} is no side of a tile; give pixels, or auto", param, ctx)
+            self.fail(f"{value!r} is no side of a tile; give pixels, or auto.", param, ctx)
 
 
 PATH = _LocalPath(path_type=Path)
@@ -173,7 +173,7 @@ _TILE = (
         metavar="PX|auto",
         type=_TileSide(),
     ),
-    option_of(TileSettings, "overlap", "Overlap of neighbouring tiles, as a share of their side."),
+    option_of(TileSettings, "overlap", "Overlap of neighbouring tiles, as a share of their side, at most 0.5."),
 )
 
 
@@ -217,7 +217,7 @@ def settings_from(kind: type[_Settings], options: Mapping[str, Any]) -> _Setting
     """Settings, and those within them, from the options named as their fields; all that is wrong is one error."""
     # The overlap is checked even where nothing is cut.
     unused = {"overlap": options["overlap"]} if options.get("side", 1) is None else {}
-    _, problems = convert_values(unused, {"overlap": ShareBelowOne})
+    _, problems = convert_values(unused, {"overlap": UpToHalf})
     try:
         settings = kind(**_values_of(kind, options))
     except UsageError as error:

@@ -166,7 +166,8 @@ class RunDisplay:
         if self._n_rows_left_out:
             console.print(f"and {self._n_rows_left_out} more rows in the files", highlight=False)
         if counts.n_skipped > len(self._skipped):
-            self._skipped.append(f"skipped {counts.n_skipped - len(self._skipped)} more, listed in results.jsonl")
+            more = " more" if self._skipped else ""
+            self._skipped.append(f"skipped {counts.n_skipped - len(self._skipped)}{more}, listed in results.jsonl")
         for line in (*self._skipped, "", _sum(counts), *map(str, written)):
             # Paths aren't wrapped, so that they can be copied.
             console.print(*cells(line), soft_wrap=True)

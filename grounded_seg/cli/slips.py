@@ -117,20 +117,23 @@ def check_output_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, 
             continue
         path = Path(os.path.realpath(given))
         for other, used in taken.items():
-            if path == used or (path.parent == used and path.exists() and used.is_dir()):
+            if path == used or (path.parent == used and os.path.lexists(path)):
                 raise UsageError(f"{name} {given} would replace a file of {other}; name another file")
         taken[name] = path
-        if path.is_dir():
+        if os.path.isdir(path):
             raise UsageError(f"{name} {given} is a folder; name a file")
-        folder = next(one for one in path.parents if one.exists())
-        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        folder = next(one for one in path.parents if os.path.lexists(one))
+        if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
             raise OutputError(
                 f"{given} can't be written in {folder}; get permission there, or name another file with {name}"
             )
 
 
-def hint_about(prompt: str, paths: Sequence[str]) -> str | None:
-    """The one hint about a prompt that is asked as it is written, though something else may be meant; None for none."""
+def hint_about(prompt: str, paths: Sequence[str], asked: Sequence[str] = ()) -> str | None:
+    """The one hint about a prompt that is asked as it is written, though something else may be meant; None for none.
+
+    `asked` are the prompts of a file that `prompt` names.
+    """
     # These import numpy, which would slow --help down.
     from grounded_seg.detect.prompts import listed_in
 
@@ -140,7 +143,15 @@ def hint_about(prompt: str, paths: Sequence[str]) -> str | None:
     if things:
         together = "; ".join(things)
         return f'{prompt!r} is asked as one prompt; if it lists several things, separate them: "{together}"'
+    if prompt.strip().startswith("@") and (lists := next(filter(_seems_several, asked), None)):
+        return f"{lists!r} is asked as one prompt; if it lists several things, give each a line in {prompt.strip()[1:]}"
     return None
+
+
+def _seems_several(prompt: str) -> bool:
+    from grounded_seg.detect.prompts import listed_in
+
+    return ";" in prompt or bool(listed_in(prompt))
 
 
 def _is_there(path: str) -> bool:

@@ -69,7 +69,8 @@ def question_about(task: Task, text: str, size: ImageSize) -> str:
 def region_text(text: str, size: ImageSize) -> str:
     """A region as the model reads it: four location tokens.
 
-    `text` is "x0,y0,x1,y1" in pixels of the upright image, corners in any order, or four location tokens.
+    `text` is "x0,y0,x1,y1" in pixels of the upright image, corners in any order, or four location tokens. What is
+    outside the image is cut off; a `UsageError` if that is all.
 
     >>> region_text("0, 20, 320, 480", ImageSize(640, 480))
     '<loc_0><loc_41><loc_500><loc_999>'
@@ -80,6 +81,8 @@ def region_text(text: str, size: ImageSize) -> str:
     if numbers is None:
         raise UsageError(f'{text!r} is no region; write it in pixels as "x0,y0,x1,y1"')
     corners = np.array(numbers.groups(), dtype=np.float64).reshape(2, 2)
+    if (corners.max(axis=0) <= 0).any() or (corners.min(axis=0) >= (size.width, size.height)).any():
+        raise UsageError(f"the region {text!r} is outside the image of {size.width} x {size.height} pixels")
     box_xyxy = np.concatenate([corners.min(axis=0), corners.max(axis=0)])[None]
     return text_from_bins(bins_from_boxes(box_xyxy, size))
 

@@ -43,7 +43,7 @@ def _prompts_of(root: yaml.Node | None, text: str, path: Path) -> PromptSet:
         prompt = text.splitlines()[line - 1].strip(" \t-'\"") or "red car"
         raise UsageError(f"{path}:{line}: expected `prompt: class` on each line, such as `{prompt}: {prompt}`")
     if not isinstance(root, yaml.MappingNode) or not root.value:
-        raise UsageError(f"{path}: expected lines of the form `prompt: class`")
+        raise UsageError(f"{path}: expected lines of the form `prompt: class`, such as `red car: car`")
     classes: dict[str, str] = {}
     rules: list[PromptRule] = []
     calibration = None
@@ -57,7 +57,7 @@ def _prompts_of(root: yaml.Node | None, text: str, path: Path) -> PromptSet:
         classes[prompt] = class_name
         rules.append(rule)
     if not classes:
-        raise UsageError(f"{path}: expected lines of the form `prompt: class`")
+        raise UsageError(f"{path}: expected lines of the form `prompt: class`, such as `red car: car`")
     return PromptSet(tuple(classes), tuple(classes.values())).with_rules(rules, calibration)
 
 
@@ -72,16 +72,22 @@ def _entries(path: Path, root: yaml.MappingNode) -> Iterator[tuple[int, str, yam
 def _class_and_rule(line: int, prompt: str, value: yaml.Node, path: Path) -> tuple[str, PromptRule]:
     if not isinstance(value, yaml.MappingNode):
         class_name = yaml_text(value, path)
-        if not class_name:
+        if class_name is None:
             raise UsageError(f"{path}:{line}: expected `prompt: class`, both of them plain text")
+        if not class_name:
+            raise UsageError(
+                f"{path}:{line}: the prompt {prompt!r} has no class; write `{prompt}: {prompt}` to give it its own name"
+            )
         return class_name, PromptRule()
     given: dict[str, Any] = {}
+    line_of_not = line
     for at, key, node in yaml_entries(value, path):
         if key not in KEYS:
             near = get_close_matches(key, KEYS, n=1)
             meant = f" (did you mean {near[0]}?)" if near else ""
             raise UsageError(f"{path}:{at}: there is no key {key!r}{meant}; a prompt has {', '.join(KEYS)}")
         given[key] = _value_of(key, node, path)
+        line_of_not = at if key == "not" else line_of_not
         if key == "class":
             if not given[key] or not isinstance(given[key], str):
                 raise UsageError(f"{path}:{at}: class is no plain text; name the class, as in `class: car`")
@@ -91,7 +97,7 @@ def _class_and_rule(line: int, prompt: str, value: yaml.Node, path: Path) -> tup
     class_name = given.pop("class", prompt)
     rule, _ = rule_from(given, numbers_as_text=True)
     if prompt in rule.unwanted:
-        raise UsageError(f"{path}:{line}: {prompt!r} stands under its own `not`; take it out")
+        raise UsageError(f"{path}:{line_of_not}: {prompt!r} stands under its own `not`; take it out")
     return class_name, rule
 
 

@@ -39,7 +39,7 @@ class DecisionsFile:
         self._last_time = datetime.min.replace(tzinfo=UTC)
         if write:
             in_use = f"another process is writing {path}; decide on its page, or wait for its end"
-            self._lock = Lock(path.with_name(LOCK_NAME), in_use)
+            self._lock = Lock(path.with_name(LOCK_NAME), in_use, _INSTEAD)
         try:
             self._file = self._opened(write=write)
         except BaseException:

@@ -1,5 +1,6 @@
 """What a run is about, its folder claimed, and what an earlier one left to do: shared by `run` and `eval`."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,12 +11,13 @@ from grounded_seg.coco.schema import JournalLine
 from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.engine.request import Processed, Request
 from grounded_seg.errors import InputError, UsageError
+from grounded_seg.files import is_locked
 from grounded_seg.images.find import find_images
 from grounded_seg.images.formats import only_own_limit
 from grounded_seg.images.found import FoundImages
 from grounded_seg.images.given import Given
 from grounded_seg.runs.folder import RunFolder
-from grounded_seg.runs.journal import Journal
+from grounded_seg.runs.journal import LOCK_NAME, Journal, in_use
 from grounded_seg.runs.manifest import Manifest, is_without_images, read_manifest, refuse_evaluation, refuse_run
 from grounded_seg.runs.resume import Earlier, earlier_run
 from grounded_seg.settings import RunSettings
@@ -49,6 +51,8 @@ class Job:
 def claimed(folder: RunFolder, settings: RunSettings, *, evaluates: bool = False) -> Iterator[Journal]:
     """Check that the folder may be written, by a `run` or by an `eval`, and lock its journal for the block."""
     is_empty = False
+    if os.path.isdir(folder.root) and is_locked(folder.root / LOCK_NAME):
+        raise UsageError(in_use(folder.journal))
     with suppress(InputError):
         # What it holds is told first; a manifest that is missing or damaged is another matter.
         manifest = read_manifest(folder.manifest)

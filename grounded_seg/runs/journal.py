@@ -32,6 +32,11 @@ _SYNC_S = 1.0
 """At most so much of what was reported done is lost when the power fails; a crash of the process loses nothing."""
 
 
+def in_use(path: Path) -> str:
+    """The message for a journal that another run writes."""
+    return f"another run is writing {path}; wait for its end, or name another folder with --output"
+
+
 class Journal:
     """The journal of a run, locked against other runs from the moment that it is there; for a `with` statement."""
 
@@ -134,8 +139,7 @@ class Journal:
 
     def _open(self) -> None:
         if self._lock is None:
-            in_use = f"another run is writing {self.path}; wait for its end, or name another folder with --output"
-            self._lock = Lock(self.path.with_name(LOCK_NAME), in_use)
+            self._lock = Lock(self.path.with_name(LOCK_NAME), in_use(self.path))
         with as_output_error(self.path):
             # Without Python's buffer, what was written outlives a crash of this process.
             self._file = FileIO(self.path, "a+")

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ _FREE_OF_WEIGHTS = {"path", "name", "revision"}
 # What models run with that changes no result.
 _FREE_OF_MODELS = {"allocator", "workers"}
 _LOGITS_DTYPE = "float32"
-_MAX_SHOWN = 40
-"""Characters of a value in a message."""
+_MAX_SHOWN, _N_BEFORE = 40, 10
+"""Characters of a value in a message, and of these before the first that differs."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,16 @@ def check_same(earlier: Mapping[str, Any], now: Manifest, folder: Path) -> None:
     if now.models is None:
         was = {name: value for name, value in was.items() if not name.startswith("models")}
     differing = [
-        f"{name} was {shown_value(was.get(name))} and is {shown_value(wanted.get(name))}"
+        "{} was {} and is {}".format(name, *shown_values(was.get(name), wanted.get(name)))
         for name in sorted(was.keys() | wanted.keys())
         if was.get(name) != wanted.get(name)
     ]
     if differing:
+        # `eval` has no --overwrite.
+        start_again = "start again with --overwrite, " if now.evaluation is None else ""
         raise UsageError(
-            f"{folder} holds another run: {'; '.join(differing)}; use the same settings, start again with --overwrite, "
-            "or name another folder with --output"
+            f"{folder} holds another run: {'; '.join(differing)}; use the same settings, {start_again}or name another "
+            "folder with --output"
         )
     if now.models is not None and (_is_before_float32_logits(earlier) or _is_before_kernels(earlier)):
         _LOG.warning(
@@ -229,7 +232,19 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name.replace("_", "-"), value
 
 
-def shown_value(value: Any) -> str:
-    """Write a value of a manifest as JSON, cut off where it is long."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+def shown_values(first: Any, second: Any) -> tuple[str, str]:
+    """Write two values of a manifest that differ as JSON; of long ones the part from where they begin to differ.
+
+    >>> shown_values(0.2, {"red car": "car", "traffic light": "light", "ball": "ball"})
+    ('0.2', '{"red car": "car", "traffic light": "lig...')
+    """
+    texts = [json.dumps(value, ensure_ascii=False) for value in (first, second)]
+    # Without an end, where one is the beginning of the other.
+    pairs = zip_longest(*texts)
+    n_same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    start = max(0, n_same - _N_BEFORE) if max(map(len, texts)) > _MAX_SHOWN else 0
+    one, other = (
+        f"{'...' if start else ''}{text[start : start + _MAX_SHOWN]}{'...' if len(text) > start + _MAX_SHOWN else ''}"
+        for text in texts
+    )
+    return one, other

@@ -10,7 +10,7 @@ from grounded_seg.engine.batches import batch_ranges
 from grounded_seg.errors import InputError, UsageError
 from grounded_seg.images.found import FoundImages
 from grounded_seg.runs.manifest import ImageNames, ShardRecord
-from grounded_seg.runs.resume import comparable, shown_value
+from grounded_seg.runs.resume import comparable, shown_values
 from grounded_seg.settings import Shard
 
 _OWN = {"shard", "number of images", "list of images", "save"}
@@ -73,9 +73,10 @@ def check_shards(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
             differing = [name for name in sorted(own.keys() | wanted.keys()) if own.get(name) != wanted.get(name)]
             if differing:
                 name = differing[0]
+                here, there = shown_values(own.get(name), wanted.get(name))
                 raise UsageError(
-                    f"{run} and {first_run} weren't run alike: {name} is {shown_value(own.get(name))} and "
-                    f"{shown_value(wanted.get(name))}; run one of them again as the other, with --overwrite"
+                    f"{run} and {first_run} weren't run alike: {name} is {here} and {there}; run one of them again as "
+                    "the other, with --overwrite"
                 )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the run.json of a shard is damaged ({error!r}); run that shard again") from error

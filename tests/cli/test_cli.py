@@ -465,7 +465,7 @@ def test_all_wrong_options_are_told_at_once(tmp_path: Path) -> None:
     assert "overlap is 7" in error
     assert "beams is 0" in error
     result = grounded("ask", "OD", "a.png", "--beams", "0", "--max-pixels", "0")
-    assert error_of(result).startswith("error: beams is 0, it must be at least 1; max-pixels is 0,")
+    assert error_of(result).startswith("error: --beams is 0, it must be at least 1; --max-pixels is 0,")
 
 
 def test_ask_refuses_images_of_more_pixels(paint: Paint) -> None:

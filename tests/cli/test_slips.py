@@ -190,6 +190,18 @@ def test_a_prompt_is_asked_as_written_with_one_hint_at_most(
         assert grounded("run", prompt, "img.png", "--quiet", "--overwrite").stderr == ""
 
 
+@pytest.mark.parametrize("prompt", ["red car; ball", "red car, ball"])
+def test_a_prompt_of_a_file_that_seems_to_list_several_is_hinted_at(
+    detector: ColourDetector, paint: Paint, tmp_path: Path, prompt: str
+) -> None:
+    (tmp_path / "classes.yaml").write_text(f"dog: dog\n{prompt}: car\n")
+    result = grounded("run", "@classes.yaml", paint("img.png").name, "--save", "none", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"hint: {prompt!r} is asked as one prompt; if it lists several things, give each a line in classes.yaml\n"
+    )
+
+
 def test_a_pattern_and_the_standard_input_name_images(detector: ColourDetector, paint: Paint) -> None:
     paint("photos/a.png")
     paint("photos/b.png")

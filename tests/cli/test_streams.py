@@ -110,11 +110,21 @@ def test_eval_writes_its_files_before_it_prints(
 def test_eval_prints_what_it_measured_where_its_files_can_not_be_written(
     scenes: Path, detector: ColourDetector, tmp_path: Path
 ) -> None:
-    in_the_way = tmp_path / "truth.json" / "report.json"
-    result = grounded_seg("eval", scenes, "--images", tmp_path / "images", "--json", in_the_way)
+    # Nothing tells beforehand that the name is too long.
+    result = grounded_seg("eval", scenes, "--images", tmp_path / "images", "--json", tmp_path / f"{'x' * 300}.json")
     assert result.exit_code == 1
     assert "can't be written" in result.stderr
     assert "3 images, 3 objects" in result.stdout
+
+
+def test_eval_says_before_it_measures_that_a_file_can_not_be_written(
+    scenes: Path, detector: ColourDetector, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "truth.json" / "report.json"
+    result = grounded_seg("eval", scenes, "--images", tmp_path / "images", "--json", in_the_way)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "can't be written" in result.stderr
+    assert detector.batch_sizes == []
 
 
 def test_validate_repairs_before_it_prints(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_thresholds_name_their_calibration(tmp_path: Path, named: str) -> None:
         ("car:\n  not: {a: b}\n", "2: not is no prompt and no list of prompts, as in [toy car, car wheel]"),
         ("car:\n  not: [a, [b]]\n", "2: not is no prompt and no list of prompts"),
         ("car:\n  not:\n", "2: not is no prompt and no list of prompts"),
-        ("dog: dog\ncar:\n  not: [toy, car]\n", "2: 'car' stands under its own `not`; take it out"),
+        ("dog: dog\ncar:\n  not: [toy, car]\n", "3: 'car' stands under its own `not`; take it out"),
         ("car:\n  threshold: 0.3\n  threshold: 0.4\n", "3: 'threshold' is there twice; keep one of the lines"),
         ("car: {class: car}\ncar: {class: van}\n", "2: the prompt 'car' is there twice, keep one of the lines"),
         ("calibration:\n  sha256: abc\ncar: car\n", "2: sha256 is neither the hash of a calibration nor none"),

@@ -51,7 +51,7 @@ def test_words_that_yaml_would_turn_into_something_else_stay_words(tmp_path: Pat
     ("text", "message"),
     [
         ("red car: car\nred car: vehicle\n", r"my classes\.yaml:2: .*'red car' is there twice"),
-        ("red car: car\ndog:\n", r"my classes\.yaml:2: expected `prompt: class`"),
+        ("red car: car\ndog:\n", r"my classes\.yaml:2: the prompt 'dog' has no class; write `dog: dog`"),
         ('car: car\n"red \\uD83D car": car\n', r"my classes\.yaml:2: .* holds half a character"),
         ("red car: car\ndog: [a, b]\n", r"my classes\.yaml:2: expected `prompt: class`"),
         ("- red car\n", r"my classes\.yaml:1: expected `prompt: class` on each line, such as `red car: red car`"),

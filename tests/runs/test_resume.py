@@ -301,6 +301,16 @@ def test_other_prompts_are_refused(detector: ColourDetector, photos: Path, setti
         run(photos, settings, prompts=PromptSet(("red car", "blue car"), ("car", "car")), resume=True)
 
 
+def test_of_long_values_the_message_has_what_differs(
+    detector: ColourDetector, photos: Path, settings: RunSettings
+) -> None:
+    asked = [f"{colour} car" for colour in ("red", "blue", "green", "yellow")]
+    run(photos, settings, prompts=prompts_from([*asked, "star"]))
+    differs = r'was \.\.\.\S* ?\S*, \["star", "star"\]\] and is \.\.\.\S* ?\S*, \["box", "box"\]\];'
+    with pytest.raises(UsageError, match=differs):
+        run(photos, settings, prompts=prompts_from([*asked, "box"]), resume=True)
+
+
 def test_other_images_are_refused(detector: ColourDetector, photos: Path, settings: RunSettings, paint: Paint) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(photos, settings, Stopper(6, KeyboardInterrupt()))
@@ -573,7 +583,7 @@ def test_a_signal_ends_the_run_in_order(
         while process.poll() is None and n_lines(settings.output) == 0:
             time.sleep(0.01)
         # While it runs, no other run may write there.
-        for changes in ({"resume": True}, {"overwrite": True}):
+        for changes in ({}, {"resume": True}, {"overwrite": True}):
             with pytest.raises(UsageError, match="another run is writing"):
                 run(photos, settings, **changes)
         process.send_signal(number)

@@ -1,6 +1,7 @@
 """`grounded-seg ask`: one question about one image, with any of Florence-2's tasks."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 from grounded_seg.cli.messages import (
     cells,
     demo_note,
+    hint,
     note,
     plain_table,
     set_up_messages,
@@ -23,6 +25,7 @@ from grounded_seg.cli.options import (
     debug_option,
     detector_options,
     max_pixels_option,
+    problems_as_options,
     settings_from,
 )
 from grounded_seg.errors import UsageError
@@ -48,7 +51,12 @@ class _AskCommand(click.Command):
 @click.argument("task")
 @click.argument("text", nargs=-1, metavar="[TEXT]")
 @click.argument("image", type=PATH)
-@click.option("-o", "--output", type=PATH, help="Folder for the answer as JSON, and as a picture if it has locations.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="Folder for the answer as IMAGE-TASK.json, and as a picture (.png) if it has locations.",
+)
 @detector_options
 @beams_option
 @click.option("--max-new-tokens", default=1024, show_default=True, help="Maximum number of tokens in the answer.")
@@ -77,27 +85,33 @@ def ask(
     5 device, 130 interrupted.
     """  # noqa: D301  (click reads \b as a character, and keeps the lines after it)
     set_up_messages(debug=debug)
+    given = [*text, str(image)]
+    if text and all(map(os.path.isfile, given)):
+        raise UsageError(f"{' and '.join(given)} are files; ask takes one image")
     if len(text) > 1:
         raise UsageError(f"there are {len(text)} words between TASK and IMAGE; put them in quotes to make one text")
     # The quick checks come first, so that a wrong question is an error before a model is loaded.
     numbers = {name: options.pop(name) for name in ("beams", "max_new_tokens", "max_pixels")}
-    refuse(convert_values(numbers, dict.fromkeys(numbers, PositiveInt))[1])
+    with problems_as_options():
+        refuse(convert_values(numbers, dict.fromkeys(numbers, PositiveInt))[1])
     # These import torch and numpy, which would slow --help down.
     from grounded_seg.detect.ask import answer_as_json, question_about
     from grounded_seg.detect.ask import ask as ask_model
-    from grounded_seg.detect.tasks import find_task
+    from grounded_seg.detect.tasks import TaskInput, find_task
     from grounded_seg.images.read import read_image
 
     asked, found = "".join(text).strip(), find_task(task)
     picture = read_image(image, numbers.pop("max_pixels"))
     question_about(found, asked, picture.size)
+    if ";" in asked and found.takes is TaskInput.PHRASE:
+        hint(f"{asked!r} is asked as one phrase; several are separated by semicolons in run only")
     model = _load(settings_from(ModelSettings, options), found.name)
     answer = ask_model(model, found, picture, asked, **numbers)
     content = answer_as_json(found, asked, picture, answer)
     try:
         # First, as a closed or full standard output doesn't take the answer.
         if output is not None:
-            _write(output, image.stem, content, picture, answer)
+            _write(output, f"{image.stem}-{found.name}", content, picture, answer)
     finally:
         # Also where the folder can't be written: the answer took long.
         if as_json:
@@ -133,6 +147,9 @@ def _write(folder: Path, name: str, content: dict[str, Any], picture: Any, answe
         if answer.boxes or answer.polygons or answer.quads:
             written.append(folder / f"{name}.png")
             save_picture(written[1], draw_answer(picture, answer))
+        else:
+            # Of an earlier answer, which the file beside it no longer has.
+            (folder / f"{name}.png").unlink(missing_ok=True)
     # On stdout there is nothing but the answer.
     note(f"the answer is in {' and '.join(map(str, written))}")
 

@@ -6,7 +6,6 @@ import click
 
 from grounded_seg.cli.messages import note, set_up_messages, show
 from grounded_seg.cli.options import PATH, debug_option
-from grounded_seg.cli.slips import check_output_files
 
 
 @click.command()
@@ -25,6 +24,7 @@ def calibrate(report: Path, output: Path, plots: Path | None, debug: bool) -> in
     set_up_messages(debug=debug)
     # These import numpy, scipy and rich, which would slow --help down.
     from grounded_seg.cli.eval_tables import show_calibration
+    from grounded_seg.cli.slips import check_output_files
     from grounded_seg.scoring.fit_maps import calibrate as fit
     from grounded_seg.scoring.json_report import read_report
     from grounded_seg.scoring.plots import check_can_plot, write_reliability

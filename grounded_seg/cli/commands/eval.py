@@ -20,7 +20,6 @@ from grounded_seg.cli.options import (
     stage_options,
     worker_options,
 )
-from grounded_seg.cli.slips import check_output_files
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import DetectSettings, Reviewed, RunSettings
 
@@ -95,6 +94,7 @@ def evaluate(
     set_up_messages(debug=debug)
     # These import numpy and rich, which would slow --help down.
     from grounded_seg.cli.progress import WorkDisplay
+    from grounded_seg.cli.slips import check_output_files
     from grounded_seg.evaluation.evaluate import EvaluationSettings
     from grounded_seg.evaluation.evaluate import evaluate as measure
     from grounded_seg.scoring.plots import check_can_plot

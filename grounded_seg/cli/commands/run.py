@@ -88,7 +88,7 @@ def run(prompt: str, paths: tuple[str, ...], json_lines: bool, quiet: bool, debu
     check_order(prompt, paths)
     told = {
         note: demo_note(settings.models, boxes_only=settings.boxes_only),
-        hint: None if quiet else hint_about(prompt, paths),
+        hint: None if quiet else hint_about(prompt, paths, prompts.prompts),
     }
     folder = RunFolder(settings.output)
     option = "--resume instead of --overwrite" if settings.overwrite else "--resume"

@@ -171,17 +171,21 @@ def test_the_command_line_asks(folder: Path, photo: Path, tmp_path: Path) -> Non
     result = grounded_ask(folder, "REFERRING_EXPRESSION_SEGMENTATION", "dog", photo, "--json", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)
-    assert content == json.loads((tmp_path / "out" / "street.json").read_text(encoding="utf-8"))
+    written = tmp_path / "out" / "street-REFERRING_EXPRESSION_SEGMENTATION.json"
+    assert content == json.loads(written.read_text(encoding="utf-8"))
     assert content["prompt"] == "dog"
     assert content["polygons"]
-    with PillowImage.open(tmp_path / "out" / "street.png") as picture:
+    with PillowImage.open(written.with_suffix(".png")) as picture:
         assert picture.size == (120, 80)
     table = grounded_ask(folder, "referring_expression_segmentation", "dog", photo)
     assert "corners" in table.stdout
+    # A picture of an earlier answer would contradict the new one.
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "street-CAPTION.png").touch()
     text = grounded_ask(folder, "<CAPTION>", photo, "-o", tmp_path / "text")
     assert text.exit_code == 0
-    assert not (tmp_path / "text" / "street.png").exists()
-    said = json.loads((tmp_path / "text" / "street.json").read_text(encoding="utf-8"))["text"]
+    assert [one.name for one in (tmp_path / "text").iterdir()] == ["street-CAPTION.json"]
+    said = json.loads((tmp_path / "text" / "street-CAPTION.json").read_text(encoding="utf-8"))["text"]
     # Random weights say control characters too.
     assert text.stdout.strip() == safe_lines(said or "nothing found").strip()
 
@@ -198,6 +202,12 @@ def test_an_answer_that_can_not_be_written_is_told_all_the_same(folder: Path, ph
     [
         (("SEGMENT", "PHOTO"), "there is no task"),
         (("OD", "red car", "PHOTO"), "takes no text"),
+        (("OD", "PHOTO", "PHOTO"), "are files; ask takes one image"),
+        (
+            ("REGION_TO_OCR", "120,0,140,20", "PHOTO"),
+            "the region '120,0,140,20' is outside the image of 120 x 80 pixels",
+        ),
+        (("REGION_TO_OCR", "-9,-9,0,50", "PHOTO"), "is outside the image"),
         (("REGION_TO_OCR", "PHOTO"), "needs a region"),
         (("REGION_TO_OCR", "red car", "PHOTO"), "is no region"),
         (("OPEN_VOCABULARY_DETECTION", "caf\udce9", "PHOTO"), r"'caf\udce9' is not UTF-8"),
@@ -230,8 +240,8 @@ def test_the_demo_says_which_tasks_it_learnt_and_what_was_written(photo: Path, t
     result = CliRunner().invoke(main, ["ask", "OCR", str(photo), "--preset", "demo", "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.stderr
     about_demo, about_files = result.stderr.splitlines()
-    assert "CAPTION_TO_PHRASE_GROUNDING, OPEN_VOCABULARY_DETECTION, OD and CAPTION only, and not OCR" in about_demo
-    assert about_files == f"note: the answer is in {tmp_path / 'out' / 'street.json'}"
+    assert "CAPTION_TO_PHRASE_GROUNDING, OPEN_VOCABULARY_DETECTION, OD and CAPTION; OCR isn't among them" in about_demo
+    assert about_files == f"note: the answer is in {tmp_path / 'out' / 'street-OCR.json'}"
     for learnt in (["CAPTION_TO_PHRASE_GROUNDING", "red car"], ["OD"]):
         asked = CliRunner().invoke(main, ["ask", *learnt, str(photo), "--preset", "demo"])
         assert "know rendered scenes only" in asked.stderr
