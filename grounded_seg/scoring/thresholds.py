@@ -71,10 +71,12 @@ class _Ranked:
         return np.append(self.score[1:] < self.score[:-1], [True]) if len(self.score) else np.zeros(0, dtype=np.bool_)
 
     def between(self, last: int) -> float:
-        """The threshold that keeps the boxes up to an index: few digits, between two scores."""
+        """The threshold that keeps the boxes up to an index: few digits, between two scores; the lowest for all boxes.
+
+        What scores less than all of them was never judged.
+        """
         upper = float(self.score[last])
-        lower = float(self.score[last + 1]) if last + 1 < len(self.score) else 0.0
-        return _short_between(lower, upper)
+        return _short_between(float(self.score[last + 1]), upper) if last + 1 < len(self.score) else upper
 
     def nearest_to(self, wanted: float, ends: Indices) -> float:
         """Of the thresholds that keep the boxes up to one of these indices, the one nearest to `wanted`."""
