@@ -105,19 +105,21 @@ def check_output_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, 
 
     Args:
         outputs: By option, None for one that wasn't given.
-        inputs: By option or argument, likewise; all files of a folder count.
+        inputs: By option or argument, likewise; of a folder those files count that a run writes.
 
     Raises:
-        UsageError: If an output is an input, in the folder of one, or another output; if it is a folder.
+        UsageError: If an output is an input or another output, or a folder.
         OutputError: If it can't be written.
     """
+    from grounded_seg.runs.folder import RunFolder
+
     taken = {name: Path(os.path.realpath(path)) for name, path in inputs.items() if path is not None}
     for name, given in outputs.items():
         if given is None:
             continue
         path = Path(os.path.realpath(given))
         for other, used in taken.items():
-            if path == used or (path.parent == used and os.path.lexists(path)):
+            if path in (used, *RunFolder(used).files):
                 raise UsageError(f"{name} {given} would replace a file of {other}; name another file")
         taken[name] = path
         if os.path.isdir(path):

@@ -135,6 +135,8 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
     if isinstance(settings.source, Path) or settings.images is None:
         return _of_file(data_set, Path(str(settings.source)), prompts, settings)
     questions = questions_for(data_set, prompts, settings.n_absent)
+    # Before the models are asked, which may take hours.
+    of_calibration = _fitted_to(questions.data_set, settings.source.models.calibration)
     asked = ask_models(
         questions, settings.images, settings.source, progress, output=settings.output, n_absent=settings.n_absent
     )
@@ -148,7 +150,6 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         boxes_only=settings.boxes_only,
         n_resamples=settings.n_resamples,
     )
-    of_calibration = _fitted_to(questions.data_set, settings.source.models.calibration)
     notes = (*data_set.notes, *questions.notes, *_two_kinds_of_box(data_set), *of_calibration)
     return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes, questions.prompts)
 

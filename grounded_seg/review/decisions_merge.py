@@ -33,6 +33,8 @@ class Disagreement:
     """The instance's key, or the class of the threshold."""
     own: str
     other: str
+    holds: str
+    """The one of the two whose line is the later one."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class MergedDecisions:
             yield f"{n} {'disagreement' if n == 1 else 'disagreements'}: the later line wins"
         for one in self.disagreements[:_N_NAMED]:
             what = f"the threshold of {one.what}" if one.image is None else f"{one.image}, instance {one.what}"
-            yield f"disagreement about {what}: {one.own} here, {one.other} there"
+            yield f"disagreement about {what}: {one.own} here, {one.other} there; {one.holds} holds"
         if n > _N_NAMED:
             yield f"and {n - _N_NAMED} more disagreements"
 
@@ -187,21 +189,22 @@ def _disagreements(own: Review, new: Review, known: set[str], others: set[str]) 
         if differing:
             by_own, by_new = own.deciding(name), new.deciding(name)
             for key in differing:
-                if _is_alone(by_own.get(key), others) and _is_alone(by_new.get(key), known):
-                    yield Disagreement(name, key, _words(here[key]), _words(there[key]))
+                words = _words(here[key]), _words(there[key])
+                if holds := _later(words, by_own.get(key), by_new.get(key), known & others):
+                    yield Disagreement(name, key, *words, holds)
     set_here, set_there = own.deciding_thresholds(), new.deciding_thresholds()
     for name in sorted(own.thresholds.keys() & new.thresholds.keys()):
-        if (
-            own.thresholds[name] != new.thresholds[name]
-            and _is_alone(set_here.get(name), others)
-            and _is_alone(set_there.get(name), known)
-        ):
-            yield Disagreement(None, name, f"{own.thresholds[name]:g}", f"{new.thresholds[name]:g}")
+        words = f"{own.thresholds[name]:g}", f"{new.thresholds[name]:g}"
+        holds = _later(words, set_here.get(name), set_there.get(name), known & others)
+        if holds and own.thresholds[name] != new.thresholds[name]:
+            yield Disagreement(None, name, *words, holds)
 
 
-def _is_alone(event: Event | None, others: set[str]) -> bool:
-    """Whether a decision is by a line that the other file lacks: it isn't just the older one."""
-    return event is not None and event.id not in others
+def _later(words: tuple[str, str], own: Event | None, other: Event | None, of_both: set[str]) -> str | None:
+    """The words of the later of two decisions; None where one of them is by a line of both files, the older one."""
+    if own is None or other is None or {own.id, other.id} & of_both:
+        return None
+    return words[(own.when, own.id) < (other.when, other.id)]
 
 
 def _words(decision: Decision) -> str:

@@ -57,6 +57,11 @@ class RunFolder:
         """One row an instance, and one row an image, in Parquet; both are there or none."""
         return self.root / "results.parquet", self.root / "images.parquet"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that a run, or the decisions about it, are kept in; pictures aren't among them."""
+        return self.annotations, self.journal, self.manifest, self.review, *self.tables
+
     def has_tables(self) -> bool:
         """Tell whether the results are there in Parquet too."""
         return any(path.exists() for path in self.tables)

@@ -294,6 +294,7 @@ def test_choices_in_another_form(arguments: list[str], told: str) -> None:
         ({"--json": "link.json"}, "--json link.json would replace a file of GT.json"),
         ({"--json": "run/annotations.json"}, "--json run/annotations.json would replace a file of --predictions"),
         ({"--json": "new.json", "--suggest": "new.json"}, "--suggest new.json would replace a file of --json"),
+        ({"--json": "run/run.json"}, "--json run/run.json would replace a file of --predictions"),
         ({"--json": "run"}, "--json run would replace a file of --predictions"),
         ({"--suggest": "other"}, "--suggest other is a folder; name a file"),
     ],
@@ -303,10 +304,12 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path, outputs: dict[str
     (tmp_path / "link.json").symlink_to("truth.json")
     for folder in ("run", "other"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "run" / "annotations.json").touch()
+    (tmp_path / "run" / "eval.json").touch()
     inputs = {"GT.json": Path("truth.json"), "--predictions": Path("run"), "--prompts": None}
     with pytest.raises(UsageError, match=says):
         check_output_files({name: Path(one) for name, one in outputs.items()}, inputs)
+    # What isn't a run's may be there already, as where an evaluation is resumed.
+    check_output_files({"--json": Path("run/eval.json")}, inputs)
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,13 +54,16 @@ def test_the_later_line_wins_and_disagreements_are_counted(copies: tuple[Path, P
     merged = merge_decisions(run, copy)
     assert (merged.n_new, merged.n_known) == (5, 2)
     assert merged.disagreements == [
-        Disagreement("mixed.jpg", 0, "accepted", "rejected"),
-        Disagreement("mixed.jpg", 2, "accepted", "van"),
-        Disagreement(None, "car", "0.4", "0.6"),
+        Disagreement("mixed.jpg", 0, "accepted", "rejected", "rejected"),
+        Disagreement("mixed.jpg", 2, "accepted", "van", "accepted"),
+        Disagreement(None, "car", "0.4", "0.6", "0.6"),
     ]
-    assert list(merged.lines())[:2] == [
+    assert list(merged.lines()) == [
         "5 lines merged, 2 were there already",
         "3 disagreements: the later line wins",
+        "disagreement about mixed.jpg, instance 0: accepted here, rejected there; rejected holds",
+        "disagreement about mixed.jpg, instance 2: accepted here, van there; accepted holds",
+        "disagreement about the threshold of car: 0.4 here, 0.6 there; 0.6 holds",
     ]
     with Review(run) as review:
         assert [one.decision and one.is_accepted for one in review.of(MIXED)] == [False, True, True, None]

@@ -104,7 +104,7 @@ def ask(
     picture = read_image(image, numbers.pop("max_pixels"))
     question_about(found, asked, picture.size)
     if ";" in asked and found.takes is TaskInput.PHRASE:
-        hint(f"{asked!r} is asked as one phrase; several are separated by semicolons in run only")
+        hint(f"{asked!r} is asked as one phrase; only run takes several, separated by semicolons")
     model = _load(settings_from(ModelSettings, options), found.name)
     answer = ask_model(model, found, picture, asked, **numbers)
     content = answer_as_json(found, asked, picture, answer)

@@ -93,6 +93,12 @@ def view(run: Path, debug: bool, **options: Any) -> None:
         run_server(app, taken, started=started)
 
 
+for _one in view.params:
+    if isinstance(_one, click.Option) and _one.name == "preset":
+        # Nothing is loaded unless a preset or a detector is named.
+        _one.show_default = False
+
+
 def _has_screen() -> bool:
     """Whether a browser has somewhere to show itself: one of text would take the terminal."""
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
