@@ -5,7 +5,7 @@ files may be opened, it loses a batch without a word and waits for it forever.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,14 +51,28 @@ def received(batches: Iterable[Any], workers: int) -> Iterator[Batch]:
     """
     with _refusal_explained(workers):
         iterator = iter(batches)
-    while True:
-        with _refusal_explained(workers):
-            sent = next(iterator, None)
-        if sent is None:
-            return
-        if isinstance(sent, GroundedSegError):
-            raise sent
-        yield sent.tensors() if isinstance(sent, _Sent) else sent
+    try:
+        while True:
+            with _refusal_explained(workers):
+                sent = next(iterator, None)
+            if sent is None:
+                return
+            if isinstance(sent, GroundedSegError):
+                raise sent
+            yield sent.tensors() if isinstance(sent, _Sent) else sent
+    finally:
+        _end_workers(iterator)
+
+
+def _end_workers(iterator: Iterator[Any]) -> None:
+    """End a loader's processes, as torch does when it is deleted.
+
+    While it waits for them, torch may tell a second time that one was killed; that would be a traceback on stderr.
+    """
+    end = getattr(iterator, "_shutdown_workers", None)
+    if end is not None:
+        with suppress(RuntimeError):
+            end()
 
 
 @contextmanager

@@ -72,6 +72,26 @@ def test_a_worker_that_is_killed_is_one_line() -> None:
     assert len(str(raised.value).splitlines()) == 1
 
 
+def test_a_death_that_is_told_again_at_the_end_is_told_once() -> None:
+    class Dying:
+        n_ended = 0
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+        def _shutdown_workers(self) -> None:
+            self.n_ended += 1
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    batches = Dying()
+    with pytest.raises(WorkerError, match="exited unexpectedly"), lost_workers_explained(2):
+        next(received(batches, 2))
+    assert batches.n_ended == 1
+
+
 def test_processes_that_can_not_be_started_are_one_line() -> None:
     class Refusing:
         def __iter__(self) -> Any:
