@@ -106,14 +106,19 @@ results_option = option_of(
 )
 max_pixels_option = option_of(RunSettings, "max_pixels", "Refuse images of more pixels than this, before decoding.")
 
-_WHICH_DETECTOR = (
-    option_of(
+
+def _preset_option(**more: Any) -> _Option:
+    return option_of(
         ModelSettings,
         "preset",
         "Named set of weights: demo (included, for rendered scenes only), fast, base, base-ft, large or large-ft.",
         envvar="GROUNDED_SEG_PRESET",
         show_envvar=True,
-    ),
+        **more,
+    )
+
+
+_OWN_DETECTOR = (
     option_of(
         ModelSettings,
         "detector",
@@ -188,8 +193,11 @@ def _together(*options: _Option) -> _Option:
     return add
 
 
-model_options = _together(*_WHICH_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS, _CALIBRATION)
-detector_options = _together(*_WHICH_DETECTOR, *_WHERE_IT_RUNS)
+_ALL_BUT_PRESET = (*_OWN_DETECTOR, _SEGMENTER, *_WHERE_IT_RUNS, _CALIBRATION)
+model_options = _together(_preset_option(), *_ALL_BUT_PRESET)
+model_options_without_default = _together(_preset_option(show_default=False), *_ALL_BUT_PRESET)
+"""For a command that loads models only where a preset or a detector is named."""
+detector_options = _together(_preset_option(), *_OWN_DETECTOR, *_WHERE_IT_RUNS)
 worker_options = _together(
     option_of(
         RunSettings,

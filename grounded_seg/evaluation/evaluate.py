@@ -17,15 +17,14 @@ from grounded_seg.detect.prompt_set import PromptSet
 from grounded_seg.errors import InputError
 from grounded_seg.evaluation.ask_models import Progress, ask_models
 from grounded_seg.evaluation.requests import questions_for
-from grounded_seg.evaluation.source_run import SourceRun, run_of
+from grounded_seg.evaluation.source_run import SourceRun, notes_on_calibration, run_of
 from grounded_seg.evaluation.suggest import suggested_classes
 from grounded_seg.files import as_output_error, write_text
 from grounded_seg.records import ImageSize
 from grounded_seg.review.decisions_applied import check_reviewable, reviewed_file
 from grounded_seg.runs.folder import RunFolder
-from grounded_seg.scoring.json_report import report_of, truth_sha256
+from grounded_seg.scoring.json_report import report_of
 from grounded_seg.scoring.measure import Scores, resamples, score
-from grounded_seg.scoring.score_maps import read_calibration
 from grounded_seg.scoring.thresholds import class_thresholds
 from grounded_seg.setting_types import NonNegativeInt, Share, convert_fields, refuse
 from grounded_seg.settings import Reviewed, RunSettings
@@ -136,7 +135,7 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
         return _of_file(data_set, Path(str(settings.source)), prompts, settings)
     questions = questions_for(data_set, prompts, settings.n_absent)
     # Before the models are asked, which may take hours.
-    of_calibration = _fitted_to(questions.data_set, settings.source.models.calibration)
+    of_calibration = notes_on_calibration(questions.data_set, settings.source.models.calibration)
     asked = ask_models(
         questions, settings.images, settings.source, progress, output=settings.output, n_absent=settings.n_absent
     )
@@ -152,16 +151,6 @@ def evaluate(settings: EvaluationSettings, progress: Progress) -> Evaluation:
     )
     notes = (*data_set.notes, *questions.notes, *_two_kinds_of_box(data_set), *of_calibration)
     return Evaluation(scores, asked.predictions, asked.speed, asked.made_with, notes, questions.prompts)
-
-
-def _fitted_to(data_set: DataSet, calibration: Path | None) -> list[str]:
-    """Say that a calibration was fitted to the images that it is measured on, if it was."""
-    if calibration is None or read_calibration(calibration).truth_sha256 != truth_sha256(data_set):
-        return []
-    return [
-        f"{calibration.name} was fitted to this data set: the calibration error, and the F1 to expect of a threshold, "
-        "are too good here; measure on other images"
-    ]
 
 
 def _checked_data_set(path: Path, folder: Path | None) -> DataSet:

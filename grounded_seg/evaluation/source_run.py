@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from grounded_seg.coco.data_set import DataSet
 from grounded_seg.coco.text import read_json
 from grounded_seg.detect.prompt_set import PromptSet
 from grounded_seg.detect.prompts import prompt_set_from
 from grounded_seg.runs.folder import RunFolder
 from grounded_seg.runs.manifest import refuse_evaluation
+from grounded_seg.scoring.json_report import truth_sha256
+from grounded_seg.scoring.score_maps import read_calibration
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ def calibration_of(models: Mapping[str, Any]) -> dict[str, Any]:
     """Name and hash of the calibration that a run's scores are of, as `calibration`; empty where there is none."""
     calibration = models.get("calibration")
     return {} if calibration is None else {"calibration": {key: calibration[key] for key in ("name", "sha256")}}
+
+
+def notes_on_calibration(data_set: DataSet, calibration: Path | None) -> list[str]:
+    """Say that a calibration was fitted to the images that it is measured on, if it was."""
+    if calibration is None or read_calibration(calibration).truth_sha256 != truth_sha256(data_set):
+        return []
+    return [
+        f"{calibration.name} was fitted to this data set: the calibration error, and the F1 to expect of a threshold, "
+        "are too good here; measure on other images"
+    ]
 
 
 def _parts_of(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

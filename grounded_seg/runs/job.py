@@ -1,6 +1,5 @@
 """What a run is about, its folder claimed, and what an earlier one left to do: shared by `run` and `eval`."""
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -51,16 +50,20 @@ class Job:
 def claimed(folder: RunFolder, settings: RunSettings, *, evaluates: bool = False) -> Iterator[Journal]:
     """Check that the folder may be written, by a `run` or by an `eval`, and lock its journal for the block."""
     is_empty = False
-    if os.path.isdir(folder.root) and is_locked(folder.root / LOCK_NAME):
-        raise UsageError(in_use(folder.journal))
     with suppress(InputError):
         # What it holds is told first; a manifest that is missing or damaged is another matter.
         manifest = read_manifest(folder.manifest)
         (refuse_run if evaluates else refuse_evaluation)(manifest, folder.root)
         is_empty = is_without_images(manifest)
-    folder.check_free(
-        overwrite=settings.overwrite, resume=settings.resume, can_overwrite=not evaluates, is_empty=is_empty
-    )
+    try:
+        folder.check_free(
+            overwrite=settings.overwrite, resume=settings.resume, can_overwrite=not evaluates, is_empty=is_empty
+        )
+    except UsageError:
+        if is_locked(folder.root / LOCK_NAME):
+            # Neither --resume nor --overwrite, which that message may name, would do.
+            raise UsageError(in_use(folder.journal)) from None
+        raise
     with Journal(folder.journal) as journal, only_own_limit():
         yield journal
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grounded_seg.cli.messages import counted, demo_note, note, set_up_messages, show
-from grounded_seg.cli.options import PATH, debug_option, model_options, settings_from, stage_options
+from grounded_seg.cli.options import (
+    PATH,
+    debug_option,
+    model_options_without_default,
+    settings_from,
+    stage_options,
+)
 from grounded_seg.errors import UsageError
 from grounded_seg.settings import RunSettings
 
@@ -47,7 +53,7 @@ PORT = 8766
 )
 @click.option("--token", help="Secret that the page's address and every request must have.")
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
-@model_options
+@model_options_without_default
 @stage_options("Drop boxes below this score, where the page asks again.")
 @debug_option
 def view(run: Path, debug: bool, **options: Any) -> None:
@@ -91,12 +97,6 @@ def view(run: Path, debug: bool, **options: Any) -> None:
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
         run_server(app, taken, started=started)
-
-
-for _one in view.params:
-    if isinstance(_one, click.Option) and _one.name == "preset":
-        # Nothing is loaded unless a preset or a detector is named.
-        _one.show_default = False
 
 
 def _has_screen() -> bool:
